@@ -1,0 +1,8 @@
+"""Samples, batches, image reading and the loader that mixes tasks."""
+
+from ._images import image_size as image_size
+from ._images import read_image as read_image
+from ._sample import Batch as Batch
+from ._sample import DataInfo as DataInfo
+from ._sample import Geometry as Geometry
+from ._sample import Sample as Sample

@@ -1,0 +1,110 @@
+"""What travels between data sets, transforms, heads and metrics."""
+
+# Shapes: B images in a batch, H height, W width, N boxes.
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DataInfo:
+    """What a data set's labels mean; wired into heads, losses, transforms and metrics as `info`.
+
+    Attributes:
+        target: The kind of target, e.g. `"identity"`, `"boxes"`, `"label"`. Heads, losses and metrics say which
+            one they speak in an attribute of the same name; assembling a mismatch is an error.
+        classes: Name of each class, in label order: label `i` is `classes[i]`.
+    """
+
+    target: str
+    classes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Sample:
+    """One image with its labels, as a data set gives it.
+
+    Attributes:
+        image: (3, H, W) uint8, RGB. May be decoded smaller than `size` (JPEG scaling).
+        target: Labels by name, each a tensor; coordinates in pixels of the **original** image.
+        size: (height, width) of the original image in pixels.
+        index: Position in the data set.
+        id: What a person would recognise it by: a path relative to the data set's root, or an image id.
+    """
+
+    image: Tensor
+    target: dict[str, Tensor]
+    size: tuple[int, int]
+    index: int = 0
+    id: str = ""
+
+    def without_image(self) -> Sample:
+        """The same sample without its pixels: what a metric needs, and cheap to send between processes."""
+        return replace(self, image=torch.empty(0, dtype=torch.uint8))
+
+
+@dataclass(slots=True)
+class Geometry:
+    """How each image of a batch came out of its original: `input = original * scale + offset`.
+
+    Attributes:
+        scale: (B, 2) float, x and y.
+        offset: (B, 2) float, x and y, in pixels of the network's input.
+        size: (B, 2) long, height and width of the original in pixels.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    size: Tensor
+
+    def to_original(self, boxes: Tensor, image: int) -> Tensor:
+        """Maps (N, 4) XYXY boxes of the network's input to pixels of original `image`, clipped to it."""
+        scale = self.scale[image].to(boxes).repeat(2)
+        offset = self.offset[image].to(boxes).repeat(2)
+        height, width = self.size[image].tolist()
+        limit = boxes.new_tensor([width, height, width, height])
+        return ((boxes - offset) / scale).clamp(min=0).minimum(limit)
+
+    def to(self, device: torch.device | str) -> Geometry:
+        """The same on another device."""
+        return Geometry(self.scale.to(device), self.offset.to(device), self.size.to(device))
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a transform makes of samples, and what the model and the loss are given.
+
+    Attributes:
+        images: (B, 3, H, W) uint8, RGB. The model normalises on its own device.
+        targets: Labels by name, each (B, ...); ragged ones padded, with a boolean mask beside them.
+        geometry: How each image came out of its original.
+        samples: The samples without their pixels, in evaluation; empty in training.
+        skipped: Paths of images that could not be read and were replaced by the next ones.
+    """
+
+    images: Tensor
+    targets: dict[str, Tensor]
+    geometry: Geometry
+    samples: list[Sample] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory (called by torch's DataLoader)."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on another device; copies from pinned memory do not block."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, change: Any) -> Batch:
+        geometry = Geometry(change(self.geometry.scale), change(self.geometry.offset), self.geometry.size)
+        targets = {name: change(tensor) for name, tensor in self.targets.items()}
+        return replace(self, images=change(self.images), targets=targets, geometry=geometry)

@@ -1,0 +1,46 @@
+"""Errors a user can act on.
+
+Every message says what was expected, what came, where, and what to do next. The command line prints such an
+error as one message and exits with its code; anything else is a bug and keeps its traceback.
+"""
+
+
+class MtframeError(Exception):
+    """The work failed for a reason the user can act on. Exit code 1."""
+
+    exit_code = 1
+
+
+class RecipeError(MtframeError):
+    """The recipe or the call is wrong: an unknown name, option or value. Exit code 2."""
+
+    exit_code = 2
+
+
+class PluginError(RecipeError):
+    """A named component cannot be used: not installed, ambiguous, or broken at import. Exit code 2."""
+
+
+class DataError(MtframeError):
+    """Files on disk are not what the data set's format promises. Exit code 1."""
+
+
+class BadImageError(DataError):
+    """One image file cannot be read. Skipped and counted by the loader up to a limit."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        # The default would call __init__ with the one joined message, and worker processes pickle errors.
+        return BadImageError, (self.path, self.reason)
+
+
+class TrainingError(MtframeError):
+    """Training cannot go on: a NaN loss, a full disk, too many unreadable images. Exit code 1."""
+
+
+class CheckpointError(MtframeError):
+    """A checkpoint does not fit the model, or is not complete. Exit code 1."""

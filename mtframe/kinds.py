@@ -1,0 +1,251 @@
+"""The kinds of component and what each must give: the contract with plugin authors.
+
+A component is a class and one line under its kind's entry-point group in `pyproject.toml`. Parameters of its
+constructor before `*` are wired by the framework, by name; those after `*` are the recipe's options. A component
+asks only for what it needs: each kind lists what can be wired.
+
+The protocols are structural: a class fits without inheriting anything. No torch is imported here.
+"""
+
+# Shapes: B images, C channels, H height, W width, N things in an image.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from mtframe.data import Batch, DataInfo, Geometry, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """One feature map of a backbone: its name, its channels and its stride in pixels of the input."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of component.
+
+    Attributes:
+        name: As written on the command line (`mtframe plugins show head dense`).
+        wired: Names of the constructor parameters that the framework can supply.
+        summary: One line for listings.
+        targets: Whether its components say which kind of target they speak (attribute `target`).
+    """
+
+    name: str
+    wired: tuple[str, ...]
+    summary: str
+    targets: bool = False
+
+    @property
+    def group(self) -> str:
+        """The entry-point group."""
+        return f"mtframe.{self.name}"
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("backbone", ("member", "size"), "turns images into feature maps that all tasks share"),
+        Kind("sharing", ("backbone", "groups"), "what of the backbone each task runs through"),
+        Kind("head", ("features", "info"), "turns feature maps into one task's outputs", targets=True),
+        Kind("loss", ("head", "info"), "compares outputs with targets", targets=True),
+        Kind("dataset", ("split", "decode_size"), "reads images and labels from disk", targets=True),
+        Kind("transform", ("size", "train", "info"), "makes a batch of samples; augments it in training", targets=True),
+        Kind("metric", ("dataset", "info"), "scores predictions by the field's protocol", targets=True),
+        Kind("balancer", ("tasks",), "makes one loss of the tasks' losses"),
+        Kind("task", (), "a preset: the parts that a task uses where the recipe names none"),
+    )
+}
+
+
+class Backbone(Protocol):
+    """Images to feature maps; a `torch.nn.Module`.
+
+    Wired: `member` (for a family: what follows `family/` in the name), `size` (the largest square input in pixels
+    that the tasks ask for). Both are optional to take.
+
+    Attributes:
+        features: The maps that `forward` returns, finest first.
+        stages: Parameter and module name prefixes of each stage, input first. Every parameter and buffer of the
+            backbone is under exactly one prefix. Freezing and partial sharing cut between stages.
+        mean, std: What an RGB image in 0..1 is normalised with, a channel each.
+    """
+
+    features: tuple[FeatureSpec, ...]
+    stages: tuple[tuple[str, ...], ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, images: Tensor) -> Sequence[Tensor]:
+        """(B, 3, H, W) normalised float images to one (B, C, H / stride, W / stride) map per feature (NCHW)."""
+        ...
+
+
+@runtime_checkable
+class Family(Protocol):
+    """What a component adds when its name stands for many: `timm/resnet18` is member `resnet18` of `timm`."""
+
+    @classmethod
+    def members(cls, pattern: str, *, pretrained: bool = False) -> list[str]:
+        """Names of members that match a shell pattern, without the family's own name in front."""
+        ...
+
+
+class Sharing(Protocol):
+    """Runs every task's images through the backbone; a `torch.nn.Module`.
+
+    Wired: `backbone`; `groups`: tuples of task names whose images always have one size, so that they can be
+    concatenated, e.g. `(("faces", "people"), ("objects",))`.
+
+    Attributes:
+        features: What heads are given: the feature maps as the tasks see them.
+    """
+
+    features: tuple[FeatureSpec, ...]
+
+    def __call__(self, images: Mapping[str, Tensor]) -> dict[str, Sequence[Tensor]]:
+        """Normalised images (B, 3, H, W) by task to feature maps by task."""
+        ...
+
+
+class Head(Protocol):
+    """Feature maps to one task's outputs; a `torch.nn.Module`.
+
+    Wired: `features` (tuple of FeatureSpec), `info` (DataInfo of the task's training data).
+
+    A head whose evaluation averages over an image and its mirror also has
+    `merge_flip(outputs, mirrored) -> outputs`, where `mirrored` are the outputs for the mirrored images.
+    """
+
+    target: ClassVar[str]
+
+    def __call__(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Static shapes and no per-image loop: what is exported is this."""
+        ...
+
+    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+        """One prediction an image, coordinates in pixels of the original image.
+
+        Known keys, which the framework can draw and write: `boxes` (N, 4) XYXY with `scores` (N,) and
+        `labels` (N,); `embedding` (D,) of unit length.
+        """
+        ...
+
+
+class Loss(Protocol):
+    """Outputs and targets to named scalars; a `torch.nn.Module` (its parameters are trained, e.g. class centres).
+
+    Wired: `head` (the built head), `info`. A loss whose strength changes during training also has
+    `set_progress(fraction: float)`, called before each step with the part of training done, 0..1.
+    """
+
+    target: ClassVar[str]
+
+    def __call__(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scalars by name; the task's loss is their sum. Finite for images without targets."""
+        ...
+
+
+class Dataset(Protocol):
+    """Images and labels of one split; a map-style data set, picklable.
+
+    Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`), `decode_size` (pixels: the shorter
+    side need not be decoded larger; None for full size). May also have the static methods
+    `download(root)` and `synthesize(root, *, seed=0, ...)`, behind `mtframe data`.
+    """
+
+    target: ClassVar[str]
+    splits: ClassVar[tuple[str, ...]]
+    info: DataInfo
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample; raises IndexError past the end and BadImageError for a file that cannot be read."""
+        ...
+
+
+class Transform(Protocol):
+    """Samples to one batch of one size: cropping, resizing, padding, augmenting, collating.
+
+    Wired: `size` (pixels of the square input), `train` (augment or not), `info`. Works on the whole batch, so that
+    what can run on the batch does, and images can be mixed.
+
+    Attributes:
+        fixed_size: False if the size changes from batch to batch (multi-scale training).
+        decode_size: Wired into the data set: shorter side in pixels that is worth decoding, or None.
+    """
+
+    target: ClassVar[str]
+    fixed_size: bool
+    decode_size: int | None
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
+        """At least one sample. All randomness comes from `rng` or torch's global generator; both are seeded."""
+        ...
+
+
+class Metric(Protocol):
+    """Scores a split by the field's own protocol.
+
+    Wired: `dataset` (the evaluated split), `info`.
+
+    Attributes:
+        primary: The value that `best` checkpoints follow, a key of `compute()`.
+        higher_is_better: Whether a larger primary value is better.
+    """
+
+    target: ClassVar[str]
+    primary: str
+    higher_is_better: bool
+
+    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
+        """Adds predictions (CPU) and the samples (without pixels) they belong to, in any order."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """Values by name; NaN stands for "cannot be resolved with this data" and is shown as n/a."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        ...
+
+    def merge(self, other: Any) -> None:
+        """Takes over what another instance (another process) has seen."""
+        ...
+
+
+class Balancer(Protocol):
+    """The tasks' losses to the one that is differentiated. Wired: `tasks` (their names)."""
+
+    def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Scalars by task to one scalar."""
+        ...
+
+
+class Task(Protocol):
+    """A preset: names (or name and options) of parts, taken where the recipe leaves them out.
+
+    Plain class attributes and no heavy import, so that reading a recipe stays fast.
+    """
+
+    dataset: ClassVar[str]
+    transform: ClassVar[str | dict[str, Any]]
+    head: ClassVar[str | dict[str, Any]]
+    loss: ClassVar[str | dict[str, Any]]
+    metrics: ClassVar[tuple[str | dict[str, Any], ...]]
+    size: ClassVar[int]
+    batch_size: ClassVar[int]
+    flip_test: ClassVar[bool]
