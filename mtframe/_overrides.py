@@ -1,0 +1,78 @@
+"""`key=value` on the command line, and tasks assembled on the spot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+from mtframe._yaml import parse_yaml
+from mtframe.errors import RecipeError
+from mtframe.registry import did_you_mean
+
+_TASK_SPEC = re.compile(r"(?P<name>[^=]+)=(?P<preset>[^:]*\.py:[A-Za-z_]\w*|[^:]+)(?::(?P<root>.+))?")
+
+
+def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A recipe as plain YAML values, changed by `key=value` texts.
+
+    Keys are dotted (`tasks.faces.loss.margin=0.3`), values are YAML (`0.3`, `null`, `[1, 2]`,
+    `{name: dense, width: 64}`). A part that is only named (`head: dense`) becomes a mapping when an override
+    goes into it.
+
+    Args:
+        plain: The recipe; not changed.
+        overrides: Applied in order.
+
+    Raises:
+        RecipeError: An override has no `=`, its value is no YAML, or its key goes into something without keys
+            or names a task that the recipe does not have.
+    """
+    changed = deepcopy(plain)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise RecipeError(f"override {override!r}: expected key=value, as in train.epochs=5")
+        _set(changed, parts, parse_yaml(text, f"override {override!r}"), override)
+    return changed
+
+
+def parse_task(spec: str) -> tuple[str, dict[str, Any]]:
+    """Name and recipe of a task written as `NAME=PRESET` or `NAME=PRESET:ROOT`.
+
+    Raises:
+        RecipeError: It has another form.
+    """
+    match = _TASK_SPEC.fullmatch(spec)
+    if match is None:
+        raise RecipeError(
+            f"task {spec!r}: expected NAME=PRESET:ROOT, as in faces=face-recognition:data/lfw\n"
+            "See the presets with: mtframe plugins list task"
+        )
+    root = {"dataset": {"root": match["root"]}} if match["root"] else {}
+    return match["name"], {"task": match["preset"], **root}
+
+
+def _set(node: Any, parts: list[str], value: Any, override: str) -> None:
+    """Sets the value at the end of the path, making mappings on the way."""
+    for depth, part in enumerate(parts):
+        place = ".".join(parts[: depth + 1])
+        if isinstance(node, list):
+            if not part.isdecimal() or int(part) >= len(node):
+                raise RecipeError(f"override {override!r}: {place}: the list has items 0 to {len(node) - 1}")
+        elif not isinstance(node, dict):
+            parent = ".".join(parts[:depth])
+            raise RecipeError(f"override {override!r}: {parent} is {node!r} and has no {part!r}")
+        elif depth == 1 and parts[0] == "tasks" and part not in node:
+            hint = did_you_mean(part, node) or f"; the tasks are {', '.join(map(str, node)) or 'none'}"
+            raise RecipeError(f"override {override!r}: no task {part!r}{hint}")
+        key: Any = int(part) if isinstance(node, list) else part
+        if depth == len(parts) - 1:
+            node[key] = value
+            return
+        inner = node[key] if isinstance(node, list) else node.get(key)
+        if inner is None or isinstance(inner, str):
+            inner = node[key] = {} if inner is None else {"name": inner}
+        node = inner

@@ -1,0 +1,106 @@
+"""YAML without surprises: the scalars of YAML 1.2's core schema, no duplicate keys, no aliases.
+
+PyYAML reads YAML 1.1, where `1e-3` is text, `no` is false, `010` is 8 and `1:30` is 90.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from mtframe.errors import RecipeError
+
+_NULL = re.compile(r"~|null|Null|NULL|")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """What a YAML document says, as dicts, lists, text, numbers, booleans and None.
+
+    Args:
+        text: The document.
+        where: Its file, or what else to begin an error's message with.
+
+    Raises:
+        RecipeError: It is not YAML, repeats a key, or uses an alias; with the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f", line {mark.line + 1}" if mark and "\n" in text else ""
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        raise RecipeError(f"{where}{place}: {said}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"{where}: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise RecipeError(f"{where}: nested too deep") from None
+
+
+def dump_yaml(value: Any, *, flow: bool = True) -> str:
+    """A document that `parse_yaml` reads back as the same value.
+
+    Args:
+        value: Dicts, lists, text, numbers, booleans and None.
+        flow: Whether the innermost mappings and lists stand in one line, `{name: dense, width: 64}`.
+    """
+    style = None if flow else False
+    return yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=style, width=100
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own way
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            problem = f"aliases are not supported: *{event.anchor}"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                problem = "expected a key of text, got a list or a mapping"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            line = key_node.start_mark.line + 1
+            if key in seen:
+                problem = f"duplicate key {key!r}, already given in line {seen[key]}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+    def construct_int(self, node: Any) -> int:
+        text = self.construct_scalar(node)
+        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+        return int(text if base == 10 else text[2:], base)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Knows both readings of a scalar, so that text which either takes for something else is quoted."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _tag, _pattern, _first in (
+    ("null", _NULL, ["~", "n", "N", ""]),
+    ("bool", _BOOL, list("tTfF")),
+    ("int", _INT, list("-+0123456789")),
+    ("float", _FLOAT, list("-+.0123456789")),
+):
+    _whole = re.compile(rf"(?:{_pattern.pattern})\Z")
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, _first)
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)

@@ -1,0 +1,402 @@
+"""The recipe: a whole experiment in one flat YAML file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
+
+from mtframe import options
+from mtframe._overrides import apply_overrides as apply_overrides
+from mtframe._overrides import parse_task
+from mtframe._yaml import dump_yaml, parse_yaml
+from mtframe.errors import PluginError, RecipeError
+from mtframe.registry import Resolved, discover, local_file, resolve
+
+_CONFIG = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+# What of a task is a component, and of which kind.
+_SLOTS = {"dataset": "dataset", "transform": "transform", "head": "head", "loss": "loss"}
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Choice(BaseModel):
+    """A component and its options: `dense`, or `{name: dense, width: 128}`.
+
+    Attributes:
+        name: The component's name.
+        options: Its options, not checked yet.
+    """
+
+    model_config = _CONFIG
+
+    name: str = Field(min_length=1)
+    options: dict[str, Any] = {}
+
+    def plain(self) -> str | dict[str, Any]:
+        """As YAML writes it."""
+        return {"name": self.name, **self.options} if self.options else self.name
+
+
+def _choice(value: Any, info: ValidationInfo) -> Any:
+    """What a recipe writes, as the fields of a Choice."""
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping):
+        if isinstance(value, Choice):
+            return value
+        raise ValueError(f"expected a name, or a mapping with 'name' and options, got {value!r}")
+    given = {key: option for key, option in value.items() if key != "name"}
+    strange = [key for key in given if not isinstance(key, str)]
+    if strange:
+        raise ValueError(f"expected names of options, got {strange[0]!r}")
+    name = {"name": _absolute(value["name"], info)} if "name" in value else {}
+    return {**name, "options": given}
+
+
+def _absolute(name: Any, info: ValidationInfo) -> Any:
+    # A run keeps its recipe in another folder than the one that files are relative to.
+    return local_file(name, (info.context or {}).get("base")) if isinstance(name, str) else name
+
+
+def _task_name(name: str) -> str:
+    # It becomes part of file names (`best_TASK`) and of dotted keys.
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        raise ValueError("expected a task's name of letters, digits, '_' and '-', beginning with a letter")
+    return name
+
+
+Part = Annotated[Choice, BeforeValidator(_choice)]
+
+
+class TaskRecipe(BaseModel):
+    """One task. What a recipe leaves out comes from the preset.
+
+    Attributes:
+        task: The preset that fills what is left out, e.g. `face-recognition`.
+        dataset: Where images and labels come from.
+        transform: How samples become batches.
+        head: What predicts.
+        loss: What it is trained with.
+        metrics: What it is scored with; the first one's primary value decides which checkpoint is best.
+        size: Side of the network's square input in pixels.
+        batch_size: Images of this task in each step.
+        flip_test: Whether evaluation averages over each image and its mirror image.
+    """
+
+    model_config = _CONFIG
+
+    task: Annotated[str, AfterValidator(_absolute)] | None = None
+    dataset: Part
+    transform: Part
+    head: Part
+    loss: Part
+    metrics: Annotated[list[Part], Field(min_length=1)]
+    size: Positive
+    batch_size: Positive
+    flip_test: bool = False
+
+
+class TrainOptions(BaseModel):
+    """How training runs.
+
+    Attributes:
+        epochs: Length of training, in passes over the largest data set.
+        steps: Length of training in optimiser steps; takes the place of `epochs`.
+        schedule: Which task trains when; `joint`: every task in every step.
+        optimizer: Name of an optimiser of timm.optim.
+        lr: Peak learning rate.
+        weight_decay: Weight decay; biases and norms have none.
+        momentum: Momentum, for the optimisers that have one.
+        lr_schedule: Name of a schedule of timm.scheduler.
+        warmup: Fraction of all steps in which the learning rate rises to its peak.
+        min_lr: Learning rate at the end.
+        clip_grad: Largest norm of the gradient; null for no clipping.
+        accumulate: Batches whose gradients make one step.
+        ema: Decay of the moving average of weights that is evaluated and kept; null for none.
+        precision: `bf16` (autocast) or `fp32`.
+        channels_last: Whether images and convolutions are laid out NHWC in memory.
+        seed: Of everything random.
+        workers: Processes that read images, for each task; 0 reads in the training process.
+        device: `auto` (a GPU where there is one), or what torch.device takes.
+        evaluate_every: Epochs between evaluations during training; null evaluates only at the end.
+        save_every_steps: Steps between checkpoints besides those after evaluations; null for none.
+        log_every: Steps between rows of `metrics.csv`.
+        max_unreadable: Unreadable images that are skipped before training stops.
+    """
+
+    model_config = _CONFIG
+
+    epochs: Positive = 20
+    steps: Positive | None = None
+    schedule: Literal["joint"] = "joint"
+    optimizer: str = "adamw"
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    weight_decay: NotNegative = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    lr_schedule: str = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    min_lr: NotNegative = 1e-5
+    clip_grad: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 10.0
+    accumulate: Positive = 1
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = 0.999
+    precision: Literal["bf16", "fp32"] = "bf16"
+    channels_last: bool = True
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    workers: Annotated[int, Field(ge=0)] = 2
+    device: str = "auto"
+    evaluate_every: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
+    save_every_steps: Positive | None = None
+    log_every: Positive = 10
+    max_unreadable: Annotated[int, Field(ge=0)] = 100
+
+
+class Recipe(BaseModel):
+    """A whole experiment, with nothing left to presets.
+
+    Attributes:
+        backbone: What all tasks share.
+        sharing: How much of it each task runs through.
+        balancer: How the tasks' losses become one.
+        tasks: The tasks by name.
+        train: How training runs.
+        base: Folder of the recipe's file, which names of components in files are relative to. Data sets' roots
+            are relative to the current folder.
+    """
+
+    model_config = _CONFIG
+
+    backbone: Part
+    sharing: Part = Choice(name="network")
+    balancer: Part = Choice(name="sum")
+    tasks: Annotated[dict[Annotated[str, AfterValidator(_task_name)], TaskRecipe], Field(min_length=1)]
+    train: TrainOptions = TrainOptions()
+    base: Path | None = Field(default=None, exclude=True, repr=False)
+
+    def choices(self) -> Iterator[tuple[str, str, Choice]]:
+        """Every component that is named: (place in the recipe, kind, choice)."""
+        yield "backbone", "backbone", self.backbone
+        yield "sharing", "sharing", self.sharing
+        yield "balancer", "balancer", self.balancer
+        for name, task in self.tasks.items():
+            for slot, kind in _SLOTS.items():
+                yield f"tasks.{name}.{slot}", kind, getattr(task, slot)
+            for number, metric in enumerate(task.metrics):
+                yield f"tasks.{name}.metrics.{number}", "metric", metric
+
+    def check(self) -> dict[str, Resolved]:
+        """Imports every component, checks its options, and whether a task's parts speak one kind of target.
+
+        Returns:
+            What each name stands for, by place in the recipe.
+
+        Raises:
+            RecipeError: With all problems, one a line.
+        """
+        found: dict[str, Resolved] = {}
+        wrong: list[str] = []
+        for where, kind, choice in self.choices():
+            try:
+                resolved = resolve(kind, choice.name, self.base)
+                if hasattr(resolved.component, "members") and resolved.member is None:
+                    form = f"{choice.name}/MEMBER"
+                    raise PluginError(f"{choice.name!r} is a family; name a member of it, as in {form!r}")
+                found[where] = resolved
+                options.check(resolved.component, kind, choice.options, where)
+            except RecipeError as error:
+                text = str(error)
+                wrong.append(text if text.startswith(where) else f"{where}: {text}")
+        wrong += [problem for name in self.tasks for problem in _mismatches(name, found)]
+        if wrong:
+            raise RecipeError("\n".join(wrong))
+        return found
+
+    def to_yaml(self) -> str:
+        """The recipe as a file's text; `load_recipe` reads the same recipe from it."""
+        tasks = {
+            name: {
+                **({"task": task.task} if task.task else {}),
+                **{slot: getattr(task, slot).plain() for slot in _SLOTS},
+                "metrics": [metric.plain() for metric in task.metrics],
+                **task.model_dump(include={"size", "batch_size", "flip_test"}),
+            }
+            for name, task in self.tasks.items()
+        }
+        whole = {slot: getattr(self, slot).plain() for slot in ("backbone", "sharing", "balancer")}
+        train = {"train": self.train.model_dump()}
+        return dump_yaml({**whole, "tasks": tasks}) + dump_yaml(train, flow=False)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any], base: Path | None = None) -> Self:
+        """The recipe that a YAML document describes, filled from presets.
+
+        Args:
+            plain: As the loader gives it.
+            base: Folder that components in files are relative to.
+
+        Raises:
+            RecipeError: Keys are unknown, missing or of the wrong type: all of them, one a line.
+        """
+        filled, wrong = _filled(plain, base)
+        if "base" in filled:
+            raise RecipeError("base: unknown option")
+        try:
+            recipe = cls.model_validate(filled, context={"base": base})
+        except ValidationError as error:
+            problems = options.problems(error, filled, "", _known)
+            raise RecipeError("\n".join(_report(problems, filled, wrong))) from None
+        if wrong:
+            raise RecipeError("\n".join(wrong.values()))
+        return recipe.model_copy(update={"base": base})
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe and fills from presets what it leaves out.
+
+    Args:
+        path: A YAML file.
+        overrides: `key=value` texts, see `apply_overrides`.
+
+    Raises:
+        RecipeError: The file cannot be read, is not YAML, or is not a recipe.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from None
+    plain = parse_yaml(text, str(path))
+    if not isinstance(plain, dict):
+        got = "nothing" if plain is None else repr(plain)[:80]
+        raise RecipeError(f"{path}: expected keys such as 'backbone' and 'tasks', got {got}")
+    try:
+        return Recipe.from_plain(apply_overrides(plain, overrides), Path(path).resolve().parent)
+    except RecipeError as error:
+        raise type(error)(f"{path}:\n" + str(error)) from error.__cause__
+
+
+def assemble_recipe(
+    backbone: str, tasks: Sequence[str], overrides: Sequence[str] = (), data: str | None = None
+) -> Recipe:
+    """Makes a recipe from names, without a file.
+
+    Args:
+        backbone: Name of the backbone, e.g. `timm/resnet18`.
+        tasks: `NAME=PRESET:ROOT` each, e.g. `faces=face-recognition:data/lfw`.
+        overrides: `key=value` texts, see `apply_overrides`.
+        data: Folder whose subfolder of the data set's name is the root where a task gives none.
+
+    Raises:
+        RecipeError: What is written is not a recipe.
+    """
+    named: dict[str, Any] = {}
+    for name, task in map(parse_task, tasks):
+        if name in named:
+            raise RecipeError(f"task {name!r} is given twice; tasks need different names")
+        named[name] = task
+    plain = apply_overrides({"backbone": backbone, "tasks": named}, overrides)
+    recipe = Recipe.from_plain(plain)
+    if data is None:
+        return recipe
+    rooted = {name: _rooted(task, data) for name, task in recipe.tasks.items()}
+    return recipe.model_copy(update={"tasks": rooted})
+
+
+def _rooted(task: TaskRecipe, data: str) -> TaskRecipe:
+    """The task with a root for its data set, if it has none: a folder of the data set's name in `data`."""
+    name = task.dataset.name
+    root = f"{data}/{name.partition('@')[0]}"
+    rooted = Choice(name=name, options={"root": root, **task.dataset.options})
+    return task.model_copy(update={"dataset": rooted})
+
+
+def _filled(plain: Mapping[str, Any], base: Path | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The recipe with each task's gaps filled from its preset, and what is wrong with presets, by task."""
+    filled, wrong = deepcopy(dict(plain)), {}
+    tasks = filled.get("tasks")
+    for name, task in tasks.items() if isinstance(tasks, dict) else ():
+        if not isinstance(task, dict) or not isinstance(task.get("task"), str):
+            continue
+        try:
+            preset = resolve("task", task["task"], base).component
+        except PluginError as error:
+            wrong[name] = f"tasks.{name}.task: {error}"
+            continue
+        for field in TaskRecipe.model_fields:
+            if field != "task" and hasattr(preset, field):
+                task[field] = _merged(getattr(preset, field), task.get(field), field in _SLOTS)
+    return filled, wrong
+
+
+def _merged(preset: Any, given: Any, is_part: bool) -> Any:
+    """What the recipe gives, over what the preset gives; another component drops the preset's options."""
+    if given is None:
+        return deepcopy(list(preset) if isinstance(preset, tuple) else preset)
+    if not is_part or not isinstance(given, str | dict):
+        return given
+    ours = {"name": given} if isinstance(given, str) else given
+    theirs = {"name": preset} if isinstance(preset, str) else deepcopy(preset)
+    return {**theirs, **ours} if ours.get("name", theirs["name"]) == theirs["name"] else ours
+
+
+def _known(place: Sequence[int | str]) -> Sequence[str]:
+    """The keys that a recipe may have at a place."""
+    if not place:
+        return [name for name in Recipe.model_fields if name != "base"]
+    fields = TrainOptions.model_fields if place[0] == "train" else TaskRecipe.model_fields
+    return list(fields) if len(place) == (1 if place[0] == "train" else 2) else []
+
+
+def _report(problems: Sequence[str], filled: Mapping[str, Any], wrong: Mapping[str, str]) -> list[str]:
+    """All problems, those with presets first; what a missing preset would have filled is said only once."""
+    lines = list(wrong.values())
+    for problem in problems:
+        missing = re.fullmatch(r"tasks\.([^.]+)\.[^.]+: required", problem)
+        if missing is None:
+            lines.append(problem)
+        elif missing[1] not in wrong:
+            preset = "task" in filled["tasks"][missing[1]]
+            lines.append(problem if preset else f"{problem} (or name a preset: tasks.{missing[1]}.task)")
+    return lines
+
+
+def _mismatches(name: str, found: Mapping[str, Resolved]) -> list[str]:
+    """Parts of the task that speak of another kind of target than its data set."""
+    dataset = found.get(f"tasks.{name}.dataset")
+    target = getattr(dataset.component, "target", None) if dataset else None
+    lines = []
+    for where, part in found.items():
+        speaks = getattr(part.component, "target", target)
+        if dataset is None or speaks == target or not where.startswith(f"tasks.{name}."):
+            continue
+        fits = ", ".join(_speaking(part.kind, target)) or "none is installed"
+        lines.append(
+            f"{where}: {part.kind} {part.name!r} works on targets of kind {speaks!r}, but the data set "
+            f"{dataset.name!r} gives {target!r}; a {part.kind} that fits: {fits}"
+        )
+    return lines
+
+
+def _speaking(kind: str, target: Any) -> Iterator[str]:
+    """Names of installed components of a kind that work on a kind of target."""
+    for component in discover(kind):
+        try:
+            if getattr(component.load(), "target", None) == target:
+                yield component.name
+        except PluginError:
+            continue
