@@ -78,7 +78,7 @@ class Component:
         return _callable(component, f"{self.kind} {self.name!r} of {self.dist} {self.version}")
 
     def summary(self) -> str:
-        """First line of the docstring; nothing if its module is not imported yet, as a listing imports none."""
+        """First line of the docstring; empty while its module is not imported, as a listing imports none."""
         module, _, attribute = self.value.partition(":")
         component = getattr(sys.modules.get(module.strip()), attribute.strip(), None)
         return (inspect.getdoc(component) or "").partition("\n")[0] if component is not None else ""
