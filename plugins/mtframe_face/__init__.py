@@ -1,1 +1,40 @@
-"""Being built."""
+"""Face recognition: identities in LFW's layout, an embedding head, margin losses, the LFW protocol."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._head import EmbeddingHead as EmbeddingHead
+    from ._lfw import LFW as LFW
+    from ._losses import ArcFaceLoss as ArcFaceLoss
+    from ._losses import CosFaceLoss as CosFaceLoss
+    from ._losses import SoftmaxLoss as SoftmaxLoss
+    from ._metric import FaceVerification as FaceVerification
+    from ._pairs import Pairs as Pairs
+    from ._transform import FaceCrop as FaceCrop
+
+_HOME = {
+    "ArcFaceLoss": "_losses",
+    "CosFaceLoss": "_losses",
+    "EmbeddingHead": "_head",
+    "FaceCrop": "_transform",
+    "FaceVerification": "_metric",
+    "LFW": "_lfw",
+    "Pairs": "_pairs",
+    "SoftmaxLoss": "_losses",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    # On demand (PEP 562), so that reading `mtframe_face.tasks` for a recipe does not import torch.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

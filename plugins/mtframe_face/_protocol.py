@@ -1,0 +1,140 @@
+"""Scores of verification: pure functions of pairs' similarities. No torch."""
+
+# Shapes: P pairs, K distinct operating points.
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+FALSE_ACCEPT_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
+
+
+def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
+    """The threshold that decides most pairs rightly when `score >= threshold` means "the same person".
+
+    Exact: every way to cut the sorted scores is tried, halfway between two neighbours that differ (so equal
+    scores are never torn apart) and beyond both ends. Of several best cuts the middle one is taken.
+
+    Args:
+        scores: (P,) float, similarity; larger for the same person.
+        same: (P,) bool.
+
+    Returns:
+        The threshold; -inf accepts every pair, inf none.
+    """
+    order = np.argsort(scores, kind="stable")
+    scores, same = scores[order], same[order]
+    # Right decisions if the first k pairs are rejected, k = 0..P.
+    right = np.concatenate(([0], np.cumsum(~same))) + same.sum() - np.concatenate(([0], np.cumsum(same)))
+    cuttable = np.concatenate(([True], scores[1:] > scores[:-1], [True]))
+    cuts = np.flatnonzero(cuttable & (right == right[cuttable].max()))
+    cut = cuts[len(cuts) // 2]
+    if cut == 0:
+        return -math.inf
+    if cut == len(scores):
+        return math.inf
+    low, high = float(scores[cut - 1]), float(scores[cut])
+    middle = low + (high - low) / 2
+    # Between neighbouring floats there is no middle, and `low` itself must be rejected.
+    return middle if middle > low else high
+
+
+def fold_accuracies(scores: np.ndarray, same: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Accuracy in each fold with the threshold chosen on all the others (LFW, TR 07-49, section 4).
+
+    Args:
+        scores: (P,) float.
+        same: (P,) bool.
+        fold: (P,) int.
+
+    Returns:
+        One accuracy for each distinct fold, ascending; empty if there are fewer than two folds.
+    """
+    folds = np.unique(fold)
+    if len(folds) < 2:
+        return np.empty(0)
+    accuracies = []
+    for held_out in folds:
+        test = fold == held_out
+        threshold = best_threshold(scores[~test], same[~test])
+        accuracies.append(np.mean((scores[test] >= threshold) == same[test]))
+    return np.array(accuracies)
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean and its standard error, the sample's standard deviation over √n (LFW, TR 07-49, eqs. 1-3)."""
+    if len(values) == 0:
+        return math.nan, math.nan
+    if len(values) == 1:
+        return float(values[0]), math.nan
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def roc(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true accept rates, each (K,), from (0, 0) to (1, 1); one point for each distinct score.
+
+    NaN where there is no pair of the kind.
+    """
+    order = np.argsort(-scores, kind="stable")
+    scores, same = scores[order], same[order]
+    ends = np.concatenate((np.flatnonzero(scores[1:] < scores[:-1]), [len(scores) - 1]))
+    true = np.concatenate(([0], np.cumsum(same)[ends]))
+    false = np.concatenate(([0], np.cumsum(~same)[ends]))
+    with np.errstate(invalid="ignore"):
+        return false / np.float64((~same).sum()), true / np.float64(same.sum())
+
+
+def area_under(false_rates: np.ndarray, true_rates: np.ndarray) -> float:
+    """Area under the ROC curve; equal scores count half, as straight lines between the points do."""
+    return float(np.trapezoid(true_rates, false_rates))
+
+
+def equal_error_rate(false_rates: np.ndarray, true_rates: np.ndarray) -> float:
+    """The rate at which false accepts equal false rejects, on the straight line between operating points."""
+    gap = false_rates - (1 - true_rates)
+    if np.isnan(gap).any():
+        return math.nan
+    after = int(np.argmax(gap >= 0))
+    # gap starts at -1 and ends at 1, and never falls.
+    part = -gap[after - 1] / (gap[after] - gap[after - 1])
+    return float(false_rates[after - 1] + part * (false_rates[after] - false_rates[after - 1]))
+
+
+def true_accept_rate(false_rates: np.ndarray, true_rates: np.ndarray, at: float, negatives: int) -> float:
+    """The largest true accept rate among the operating points whose false accept rate is at most `at`.
+
+    Returns:
+        NaN if `at` is less than one of the `negatives` pairs: such a rate cannot be told from zero.
+    """
+    # 1000 * 1e-3 may fall short of 1 by a rounding error.
+    if negatives * at < 1 - 1e-9:
+        return math.nan
+    return float(true_rates[false_rates <= at * (1 + 1e-9)].max())
+
+
+def verification_scores(scores: np.ndarray, same: np.ndarray, fold: np.ndarray) -> dict[str, float]:
+    """All scores of a set of pairs.
+
+    Args:
+        scores: (P,) float, at least one pair; larger for the same person.
+        same: (P,) bool.
+        fold: (P,) int.
+
+    Returns:
+        `accuracy`, its standard error `accuracy_se`, `auc`, `eer` and `tar@far=1e-1` to `1e-4`; NaN where the
+        pairs cannot tell.
+    """
+    accuracy, error = mean_and_error(fold_accuracies(scores, same, fold))
+    false_rates, true_rates = roc(scores, same)
+    values = {
+        "accuracy": accuracy,
+        "accuracy_se": error,
+        "auc": area_under(false_rates, true_rates),
+        "eer": equal_error_rate(false_rates, true_rates),
+    }
+    for at in FALSE_ACCEPT_RATES:
+        name = f"tar@far=1e-{-round(math.log10(at))}"
+        values[name] = true_accept_rate(false_rates, true_rates, at, int((~same).sum()))
+    return values
