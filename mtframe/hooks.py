@@ -1,7 +1,7 @@
-"""Lifecycle hooks: observers of reading a recipe, training, evaluating and saving (TensorBoard and the like).
+"""Lifecycle hooks: observers of recipes, training, evaluation and checkpoints (TensorBoard and the like).
 
-A plugin implements those hooks it wants, with any of their arguments, and is installed with one line under the
-entry-point group `mtframe.hooks`:
+A plugin implements those hooks it wants, with any of their arguments, and is installed with one line under
+the entry-point group `mtframe.hooks`:
 
     from mtframe.hooks import hookimpl
 
@@ -10,9 +10,9 @@ entry-point group `mtframe.hooks`:
         def evaluation_ended(self, step, metrics):
             print(step, metrics)
 
-The line may name a class, which is constructed without arguments, or a module or an object with such functions.
-Hooks observe: what they return is ignored, and one that raises is named, logged and disabled, so that it never
-costs a training. Wrappers around hooks are not supported.
+The line may name a class, which is constructed without arguments, or a module or an object with such
+functions. Hooks observe: what they return is ignored, and one that raises is named, logged and disabled, so
+that it never costs a training. Wrappers around hooks are not supported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,11 @@ class HookSpecs:
         """
 
 
+def installed() -> list[EntryPoint]:
+    """Observers of installed distributions, from their metadata alone."""
+    return list(entry_points(group=GROUP))
+
+
 class Hooks:
     """The registered observers, and `call`, which calls them: `hooks.call.step_ended(step=3, losses=losses)`.
 
@@ -148,7 +153,7 @@ class Hooks:
 
     def load_installed(self) -> None:
         """Imports and registers every installed observer; one that cannot be is logged and left out."""
-        for entry in entry_points(group=GROUP):
+        for entry in installed():
             name = f"{entry.name}@{entry.dist.name}" if entry.dist else entry.name
             try:
                 plugin = entry.load()

@@ -267,15 +267,24 @@ def _type_text(annotation: Any) -> str:
 
 
 def _documented(component: Callable[..., Any]) -> dict[str, str]:
-    """Entries of the sections `Args:` and `Attributes:` by name."""
+    """Entries of the docstrings' sections `Args:`, and `Attributes:` for what is not there, by name."""
     found: dict[str, str] = {}
-    for thing in (component, getattr(component, "__init__", None)):
-        text = inspect.cleandoc(getattr(thing, "__doc__", None) or "")
-        for section in re.findall(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n?|\n)+)", text, flags=re.MULTILINE):
-            for line in textwrap.dedent(section).splitlines():
-                entry = re.match(r"(\w+(?:, \w+)*)(?: ?\([^)]*\))?:(.*)", line)
-                if entry:
-                    names = entry[1].split(", ")
-                for name in names if line.strip() else ():
-                    found[name] = f"{found.get(name, '')} {entry[2] if entry else line}".strip()
-    return {name: " ".join(doc.split()) for name, doc in found.items()}
+    for title in ("Args", "Attributes"):
+        for thing in (component, getattr(component, "__init__", None)):
+            text = inspect.cleandoc(getattr(thing, "__doc__", None) or "")
+            for section in re.findall(rf"^{title}:\n((?:[ \t]+.*\n?|\n)+)", text, flags=re.MULTILINE):
+                found = {**_entries(section), **found}
+    return found
+
+
+def _entries(section: str) -> dict[str, str]:
+    """`name: text` entries, indented lines going on with the text."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in textwrap.dedent(section).splitlines():
+        entry = re.match(r"(\w+(?:, \w+)*)(?: ?\([^)]*\))?:(.*)", line)
+        if entry:
+            names = entry[1].split(", ")
+        for name in names:
+            found[name] = f"{found.get(name, '')} {(entry[2] if entry else line).strip()}".strip()
+    return found

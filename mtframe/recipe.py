@@ -174,8 +174,8 @@ class Recipe(BaseModel):
         balancer: How the tasks' losses become one.
         tasks: The tasks by name.
         train: How training runs.
-        base: Folder of the recipe's file: components in files are relative to it, but roots of data sets to the
-            current folder.
+        base: Folder of the recipe's file: components in files are relative to it, but roots of data sets to
+            the current folder.
     """
 
     model_config = _CONFIG

@@ -253,10 +253,7 @@ def _from_file(kind: str, path: Path, attribute: str) -> Any:
             said = f"{type(error).__name__}: {error}"
             raise PluginError(f"{label} cannot be imported: {said}") from error
     if not hasattr(module, attribute):
-        own = [
-            name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module_name
-        ]
-        raise PluginError(f"{label}: no {attribute!r} in {path}{did_you_mean(attribute, own)}")
+        raise PluginError(f"{label}: no {attribute!r} in {path}{did_you_mean(attribute, vars(module))}")
     return _callable(getattr(module, attribute), label)
 
 

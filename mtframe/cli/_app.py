@@ -1,0 +1,58 @@
+"""What the commands share: the application, printing, and the exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from mtframe import __version__
+from mtframe.errors import MtframeError
+
+app = typer.Typer(
+    name="mtframe",
+    no_args_is_help=True,
+    # Text of users and plugins may hold [brackets], which are not markup.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mtframe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Train, evaluate and run one vision model for several tasks.
+
+    A shared backbone, one head per task, each task with its own data.
+    """
+
+
+def run() -> None:
+    """Runs the command line; a user's mistake becomes one message and an exit code."""
+    try:
+        app()
+    except MtframeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as what is in them, so that names stay whole on narrow terminals and in pipes."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,40 @@
+"""mtframe backbones."""
+
+from __future__ import annotations
+
+import sys
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+import typer
+
+
+def backbones(
+    pattern: Annotated[str, typer.Argument(help="A shell pattern in quotes: 'resnet*', 'timm/vit_*'.")],
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Only those with pretrained weights.")
+    ] = False,
+) -> None:
+    """List backbones whose names match a pattern, with or without the family in front."""
+    from mtframe.errors import PluginError, RecipeError
+    from mtframe.registry import discover
+
+    found = []
+    for component in discover("backbone"):
+        family, slash, rest = pattern.partition("/")
+        inner = rest if slash and family == component.name else pattern
+        try:
+            loaded = component.load()
+        except PluginError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        if hasattr(loaded, "members"):
+            members = loaded.members(inner, pretrained=pretrained)
+            found += [f"{component.name}/{member}" for member in members]
+        elif fnmatchcase(component.name, pattern) and not pretrained:
+            found.append(component.name)
+    if not found:
+        raise RecipeError(
+            f"no backbone matches {pattern!r}; try a wider pattern such as '*{pattern.strip('*')}*'"
+        )
+    print("\n".join(found))

@@ -1,0 +1,121 @@
+"""mtframe plugins list and show."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._app import table
+
+if TYPE_CHECKING:
+    from mtframe.options import OptionDoc
+    from mtframe.registry import Resolved
+
+Kind = Annotated[str, typer.Argument(help="backbone, sharing, head, loss, dataset, ... (see plugins list)")]
+
+
+def list_components(
+    kind: Annotated[str | None, typer.Argument(help="Only this kind: backbone, head, loss, ...")] = None,
+) -> None:
+    """List all components and hooks that installed distributions offer, without importing any."""
+    from mtframe.hooks import installed
+    from mtframe.registry import discover
+
+    components = discover(kind)
+    offers = Counter((component.kind, component.name) for component in components)
+    rows = []
+    for component in components:
+        notes = []
+        if offers[component.kind, component.name] > 1:
+            notes.append(f"ambiguous: write {component.qualified}")
+        if component.broken:
+            notes.append(f"broken: {component.broken}")
+        row = component.kind, component.name, component.dist, component.version, "; ".join(notes)
+        rows.append(row)
+    for entry in installed() if kind is None else ():
+        dist = (entry.dist.name, entry.dist.version) if entry.dist else ("?", "?")
+        rows.append(("hooks", entry.name, *dist, ""))
+    print(table(("KIND", "NAME", "DISTRIBUTION", "VERSION", "NOTE"), rows))
+
+
+def show(
+    kind: Kind,
+    name: Annotated[str, typer.Argument(help="dense, timm/resnet18, arcface@their-dist, ./heads.py:MyHead")],
+) -> None:
+    """Show one component: where it comes from, what it does, its options with types and defaults."""
+    from mtframe.errors import PluginError
+    from mtframe.registry import resolve
+
+    try:
+        resolved = resolve(kind, name)
+    except PluginError as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        raise
+    print("\n\n".join(part for part in _parts(resolved) if part))
+
+
+def _parts(resolved: Resolved) -> list[str]:
+    """What is shown, in blocks."""
+    from mtframe.options import describe, wired_names
+
+    component, kind = resolved.component, resolved.kind
+    where = f"{component.__module__}:{getattr(component, '__qualname__', resolved.name)}"
+    wired = ", ".join(wired_names(component, kind)) or "nothing"
+    parts = [
+        f"{kind} {resolved.name}\nfrom {resolved.origin} ({where})",
+        _description(component),
+        f"Wired by the framework: {wired}",
+        _listing("Options", describe(component, kind)),
+    ]
+    for action in ("synthesize", "download"):
+        function = getattr(component, action, None)
+        if kind == "dataset" and function is not None:
+            command = f"mtframe data {action} {resolved.name} ROOT"
+            parts.append(_listing(f"Options of {command}", describe(function, ("root",))))
+    if kind == "task":
+        parts.append(_preset(component))
+    if hasattr(component, "members"):
+        parts.append(_family(resolved))
+    return parts
+
+
+def _description(component: Any) -> str:
+    """The docstring without its section on options, which are listed by themselves."""
+    text = inspect.getdoc(component) or ""
+    return re.sub(r"\n*^Args:\n(?:[ \t]+.*\n?|\n)+", "\n\n", text + "\n", flags=re.MULTILINE).strip()
+
+
+def _listing(title: str, options: Sequence[OptionDoc]) -> str:
+    if not options:
+        return f"{title}: none"
+    lines = [f"{title}:"]
+    for option in options:
+        default = "(required)" if option.default is None else f"= {option.default}"
+        lines.append(f"  {option.name}: {option.type} {default}")
+        lines += textwrap.wrap(option.doc, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def _preset(component: Any) -> str:
+    from mtframe.recipe import TaskRecipe
+
+    fields = [field for field in TaskRecipe.model_fields if hasattr(component, field)]
+    return "\n".join(["Fills in:", *(f"  {field}: {getattr(component, field)}" for field in fields)])
+
+
+def _family(resolved: Resolved) -> str:
+    family = resolved.name.partition("/")[0]
+    if resolved.member is None:
+        return f"A family; name a member, as in {family}/MEMBER. Search: mtframe backbones '{family}/PATTERN'"
+    if not hasattr(resolved.component, "describe_member"):
+        return f"Member {resolved.member} of the family {family}"
+    details = resolved.component.describe_member(resolved.member)
+    return "\n".join([f"Member {resolved.member}:", *(f"  {key}: {value}" for key, value in details.items())])
