@@ -1,0 +1,207 @@
+"""A timm model as a backbone."""
+
+# Shapes: B images, C channels, H height, W width.
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Self
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from mtframe.errors import MtframeError, RecipeError
+from mtframe.kinds import FeatureSpec
+from mtframe.model import SimplePyramid
+
+from ._probe import Plan, plan, pretrained_config
+from ._stages import stage_prefixes
+from ._weights import load_weights
+
+
+class TimmBackbone(nn.Module):
+    """Any model of timm that has feature maps: `timm/resnet18`, `timm/vit_small_patch16_dinov3`.
+
+    Which maps it gives follows from timm's `feature_info`: the last map of each stride from 4 on. A model
+    whose maps all have one stride (a plain ViT) gets a simple feature pyramid with strides 4, 8, 16 and 32
+    (ViTDet, arXiv:2203.16527), trained with the tasks, on its last map, after the final norm. Nothing else of
+    the model, such as its classifier, is kept.
+
+    Args:
+        member: timm's name of the model, with or without the tag of its weights:
+            `vit_small_patch14_dinov2.lvd142m`. List them with `mtframe backbones PATTERN`.
+        size: Images will be `size` × `size` pixels. Position embeddings and attention windows are made for
+            it; most models take other sizes in `forward` too.
+        pretrained: Start from the published weights, fetched from the hub once.
+        weights: Start from this file instead: `.safetensors`, or `.pth` with nothing but tensors in it.
+        frozen: Keep the model as it is: its parameters, its BatchNorm statistics, without dropout. The
+            pyramid that a plain ViT gets is still trained, as it starts from random weights.
+        frozen_stages: Keep this many stages as they are, counted from the input. A stage ends with each entry
+            of `feature_info`; a plain ViT has one per block.
+        drop_path: Probability of skipping the last block in training (stochastic depth, arXiv:1603.09382),
+            falling linearly to 0 towards the input.
+
+    Attributes:
+        features: The maps that `forward` returns, finest first.
+        stages: Name prefixes of parameters, buffers and modules per stage; a plain ViT's pyramid is the last
+            stage.
+        mean: What an RGB image in 0..1 is normalised with.
+        std: Likewise.
+        size: As given.
+
+    Raises:
+        RecipeError: an unknown model or file, a size or an option that the model does not take.
+        CheckpointError: `weights` of another architecture.
+        MtframeError: the hub cannot be reached.
+    """
+
+    def __init__(
+        self,
+        member: str,
+        size: int,
+        *,
+        pretrained: bool = True,
+        weights: Path | None = None,
+        frozen: bool = False,
+        frozen_stages: int = 0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        found = plan(member, size, drop_path=drop_path)
+        self.member = member
+        self.size = size
+        self.network = _build(found, pretrained=pretrained and weights is None)
+        if weights is not None:
+            load_weights(self.network, found.whole, Path(weights), member)
+        self._nhwc = found.nhwc
+        self.pyramid = SimplePyramid(found.features[-1]) if found.flat else None
+        self.features: tuple[FeatureSpec, ...] = self.pyramid.features if self.pyramid else found.features
+        config = pretrained_config(member)
+        self.mean: tuple[float, float, float] = tuple(config.mean)
+        self.std: tuple[float, float, float] = tuple(config.std)
+
+        stages = _stages(found)
+        self.stages = (*stages, ("pyramid",)) if self.pyramid else stages
+        if not 0 <= frozen_stages <= len(stages):
+            raise RecipeError(
+                f"backbone.frozen_stages: expected 0 to {len(stages)}, the stages of timm/{member}, "
+                f"not {frozen_stages}"
+            )
+        self._frozen = ("network",) if frozen else sum(stages[:frozen_stages], ())
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+        self.train()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images to feature maps.
+
+        Args:
+            images: (B, 3, H, W) float.
+
+        Returns:
+            One (B, C, H / stride, W / stride) map per entry of `features`, rounded up where a stride does not
+            divide.
+
+        Raises:
+            RecipeError: the model, built for another size, does not take this one.
+        """
+        if images.shape[-2:] == (self.size, self.size):
+            maps = self.network(images)
+        else:
+            maps = self._run_other_size(images)
+        if self._nhwc:
+            maps = [feature_map.permute(0, 3, 1, 2) for feature_map in maps]
+        return self.pyramid(maps[-1]) if self.pyramid else list(maps)
+
+    def train(self, mode: bool = True) -> Self:
+        """As `torch.nn.Module.train`, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen_parts():
+            if isinstance(part, nn.Module):
+                part.eval()
+        return self
+
+    @classmethod
+    def members(cls, pattern: str, *, pretrained: bool = False) -> list[str]:
+        """Names of timm's models that match a shell pattern.
+
+        Args:
+            pattern: Such as `resnet*`.
+            pretrained: Only those with published weights, each with its tags (`resnet18.a1_in1k`).
+        """
+        return timm.list_models(pattern, pretrained=pretrained)
+
+    @classmethod
+    def describe_member(cls, member: str) -> dict[str, Any]:
+        """What a model is, without building it or fetching its weights.
+
+        Args:
+            member: timm's name of the model.
+
+        Returns:
+            `parameters` (a count, of what the backbone keeps), `size` (pixels, that of its pretraining),
+            `strides`, `channels`, `stages` (how many `frozen_stages` counts) and `pretrained` (whether there
+            are weights).
+        """
+        config = pretrained_config(member)
+        size = int(config.input_size[-1])
+        found = plan(member, size)
+        with torch.device("meta"):
+            pyramid = SimplePyramid(found.features[-1]) if found.flat else None
+        features = pyramid.features if pyramid else found.features
+        parts = nn.ModuleList([found.network] + ([pyramid] if pyramid else []))
+        return {
+            "parameters": sum(parameter.numel() for parameter in parts.parameters()),
+            "size": size,
+            "strides": tuple(feature.stride for feature in features),
+            "channels": tuple(feature.channels for feature in features),
+            "stages": len(_stages(found)),
+            "pretrained": bool(config.has_weights),
+        }
+
+    def _frozen_parts(self) -> list[nn.Module | Tensor]:
+        return [_part(self, name) for name in self._frozen]
+
+    def _run_other_size(self, images: Tensor) -> list[Tensor]:
+        try:
+            return self.network(images)
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, RuntimeError, ValueError) as error:
+            height, width = images.shape[-2:]
+            raise RecipeError(
+                f"timm/{self.member} was built for images of {self.size}×{self.size} px and does not take "
+                f"{height}×{width}; give all tasks one size, or choose a backbone that takes any ({error})"
+            ) from error
+
+
+def _build(found: Plan, *, pretrained: bool) -> nn.Module:
+    if not pretrained:
+        return found.build(pretrained=False)
+    if not pretrained_config(found.member).has_weights:
+        raise RecipeError(
+            f"timm has no weights for {found.member!r}; start from random ones: backbone.pretrained=false"
+        )
+    try:
+        return found.build(pretrained=True)
+    except Exception as error:
+        # Each of timm's sources raises its own errors. The model itself has just been built without weights.
+        lines = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")
+        raise MtframeError(
+            f"cannot fetch the weights of timm/{found.member}. Without a connection, give a local file: "
+            f"backbone.weights=FILE, or start from random weights: backbone.pretrained=false ({lines[:200]})"
+        ) from error
+
+
+def _stages(found: Plan) -> tuple[tuple[str, ...], ...]:
+    info: Any = found.network.feature_info
+    ends = [str(entry["module"]) for entry in info.info]
+    return tuple(tuple(f"network.{name}" for name in names) for names in stage_prefixes(found.network, ends))
+
+
+def _part(module: nn.Module, name: str) -> nn.Module | Tensor:
+    """The module, parameter or buffer of this name."""
+    owner, _, last = name.rpartition(".")
+    return getattr(module.get_submodule(owner), last)

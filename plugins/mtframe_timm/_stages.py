@@ -1,0 +1,71 @@
+"""A network's stages, from the modules that timm's `feature_info` names and the order of registration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+
+def plain_name(name: str) -> str:
+    """A name that extractors and complete models share: an extractor may call `stages.0` `stages_0`."""
+    return name.replace("_", ".")
+
+
+def unwrapped(network: nn.Module) -> tuple[str, nn.Module]:
+    """The model that a feature extractor holds, and the prefix of its names; else the extractor itself."""
+    children = dict(network.named_children())
+    if len(children) == 1 and (name := next(iter(children))) in ("model", "body"):
+        return f"{name}.", children[name]
+    return "", network
+
+
+def stage_prefixes(network: nn.Module, boundaries: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Which parameter and module names belong to each stage.
+
+    A stage ends with the module that makes a feature map. What is registered before it belongs to it (so the
+    stem to the first stage), what is registered after the last one to the last stage.
+
+    Args:
+        network: timm's feature extractor.
+        boundaries: Names of the modules that end a stage, in order, as the complete model calls them.
+
+    Returns:
+        For each stage its prefixes. Each parameter, buffer and childless module of `network` is, or is under,
+        exactly one.
+    """
+    outer, model = unwrapped(network)
+    ends = [plain_name(name) for name in boundaries]
+    stages: dict[str, int] = {}
+    following = 0
+    for name in _leaves(model, ""):
+        within = [i for i, end in enumerate(ends) if f"{plain_name(name)}.".startswith(f"{end}.")]
+        stages[name] = within[0] if within else min(following, len(ends) - 1)
+        following = within[0] + 1 if within else following
+    prefixes: list[list[str]] = [[] for _ in ends]
+    for name, stage in _joined(model, "", stages):
+        prefixes[stage].append(outer + name)
+    return tuple(tuple(names) for names in prefixes if names)
+
+
+def _leaves(module: nn.Module, prefix: str) -> Iterator[str]:
+    """Names of parameters, buffers and modules with neither these nor children, in order of registration."""
+    own = [*module._parameters, *module._buffers]
+    yield from (prefix + name for name in own)
+    for name, child in module.named_children():
+        if child._parameters or child._buffers or child._modules:
+            yield from _leaves(child, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _joined(module: nn.Module, prefix: str, stages: dict[str, int]) -> Iterator[tuple[str, int]]:
+    """The names with their stages, where one module's all have the same stage only the module's."""
+    for name in [*module._parameters, *module._buffers]:
+        yield prefix + name, stages[prefix + name]
+    for name, child in module.named_children():
+        inside = {stage for leaf, stage in stages.items() if f"{leaf}.".startswith(f"{prefix}{name}.")}
+        if len(inside) == 1:
+            yield prefix + name, inside.pop()
+        else:
+            yield from _joined(child, f"{prefix}{name}.", stages)

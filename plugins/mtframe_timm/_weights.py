@@ -1,0 +1,85 @@
+"""Weights from a local file: safetensors, or a torch checkpoint without anything but tensors in it."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from mtframe.errors import CheckpointError, RecipeError
+
+from ._stages import plain_name, unwrapped
+
+
+def load_weights(network: nn.Module, whole: nn.Module, path: Path, member: str) -> None:
+    """Fills a feature extractor with the weights of a complete model, or of its backbone alone.
+
+    timm's filter for the architecture is applied first: it knows the names that the authors' own files use,
+    and resizes position embeddings. Weights that the network does not have (the classifier) are left out.
+
+    Args:
+        network: timm's feature extractor.
+        whole: The complete model; it may be on the meta device.
+        path: A `.safetensors`, or a `.pth` that `torch.load(weights_only=True)` accepts.
+        member: The model's name, for messages.
+
+    Raises:
+        RecipeError: there is no such file.
+        CheckpointError: the file cannot be read, or holds weights of another architecture.
+    """
+    if not path.is_file():
+        raise RecipeError(f"backbone.weights: no file {str(path)!r}; expected a .safetensors or .pth file")
+    try:
+        given = _filtered(load_state_dict(str(path), weights_only=True), whole)
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: cannot be read as weights of timm/{member}; expected tensors only, in safetensors or "
+            f"torch's format ({reason})"
+        ) from error
+    outer, _ = unwrapped(network)
+    by_plain_name = {plain_name(name): tensor for name, tensor in given.items() if isinstance(tensor, Tensor)}
+    needed = network.state_dict()
+    found = {
+        name: by_plain_name[plain]
+        for name in needed
+        if (plain := plain_name(name.removeprefix(outer))) in by_plain_name
+    }
+    _check_fit(found, needed, outer, path, member)
+    network.load_state_dict(needed | found)
+
+
+def _filtered(given: Mapping[str, Tensor], whole: nn.Module) -> Mapping[str, Tensor]:
+    """Through the filter that timm keeps beside the model's class, if it has one."""
+    module = sys.modules[type(whole).__module__]
+    filter_fn = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
+    return filter_fn(given, whole) if filter_fn else given
+
+
+def _check_fit(
+    found: Mapping[str, Tensor], needed: Mapping[str, Tensor], outer: str, path: Path, member: str
+) -> None:
+    # Files older than torch 0.4.1 do not count batches, and nothing depends on it.
+    missing = [name for name in needed if name not in found and not name.endswith("num_batches_tracked")]
+    misshapen = [name for name in found if found[name].shape != needed[name].shape]
+    problems = []
+    if missing:
+        problems.append(
+            f"{len(missing)} of {len(needed)} tensors are missing, such as {missing[0].removeprefix(outer)!r}"
+        )
+    if misshapen:
+        name = misshapen[0]
+        problems.append(
+            f"{len(misshapen)} have another shape, such as {name.removeprefix(outer)!r}: expected "
+            f"{tuple(needed[name].shape)}, found {tuple(found[name].shape)}"
+        )
+    if problems:
+        raise CheckpointError(
+            f"{path}: not weights of timm/{member}: {'; '.join(problems)}. Name the backbone that the file "
+            "was made for, or another file in backbone.weights"
+        )
