@@ -7,6 +7,7 @@ Formats as in the README that LFW is published with, sections 3c and 3d.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,6 @@ def _name(word: str, path: Path, line: int) -> str:
 
 
 def _natural(word: str, path: Path, line: int, what: str) -> int:
-    if not (word.isascii() and word.isdigit()) or int(word) < 1:
+    if not re.fullmatch("0{0,9}[1-9][0-9]{0,8}", word):
         raise DataError(f"{path}:{line}: expected {what} (1 or more), found {word!r}")
     return int(word)

@@ -93,13 +93,8 @@ def area_under(false_rates: np.ndarray, true_rates: np.ndarray) -> float:
 
 def equal_error_rate(false_rates: np.ndarray, true_rates: np.ndarray) -> float:
     """The rate at which false accepts equal false rejects, on the straight line between operating points."""
-    gap = false_rates - (1 - true_rates)
-    if np.isnan(gap).any():
-        return math.nan
-    after = int(np.argmax(gap >= 0))
-    # gap starts at -1 and ends at 1, and never falls.
-    part = -gap[after - 1] / (gap[after] - gap[after - 1])
-    return float(false_rates[after - 1] + part * (false_rates[after] - false_rates[after - 1]))
+    # FAR = 1 - TAR where FAR + TAR = 1, and along the curve that sum rises with every point.
+    return float(np.interp(1.0, false_rates + true_rates, false_rates))
 
 
 def true_accept_rate(false_rates: np.ndarray, true_rates: np.ndarray, at: float, negatives: int) -> float:

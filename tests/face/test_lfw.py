@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mtframe_face import LFW, FaceVerification
+
+from mtframe.errors import BadImageError, DataError, RecipeError
+
+WritePerson = Callable[..., None]
+
+
+def test_training_takes_the_listed_people_that_have_enough_images(lfw_root: Path) -> None:
+    train = LFW("train", root=lfw_root)
+    assert train.info.target == "identity"
+    assert train.info.classes == ("Ann", "Bob")  # Eve has one image, Gus none; Kim is not listed
+    assert [int(train[i].target["label"]) for i in range(len(train))] == [0, 0, 0, 1, 1]
+    assert train.absent == 6  # one of Ann, five of Gus
+    assert LFW("train", root=lfw_root, min_images=1).info.classes == ("Ann", "Bob", "Eve")
+
+
+def test_samples_are_rgb_with_the_path_below_the_root_as_id(
+    lfw_root: Path, write_person: WritePerson
+) -> None:
+    write_person(lfw_root / "lfw-deepfunneled", "Ann", [1], size=(30, 20))
+    sample = LFW("train", root=lfw_root)[0]
+    assert sample.image.shape == (3, 20, 30)
+    assert sample.size == (20, 30)
+    assert (sample.index, sample.id) == (0, "lfw-deepfunneled/Ann/Ann_0001.jpg")
+
+
+def test_evaluation_takes_the_distinct_images_of_the_pairs(lfw_root: Path) -> None:
+    val = LFW("val", root=lfw_root)
+    ids = [Path(val[i].id).stem for i in range(len(val))]
+    assert ids == ["Kim_0001", "Kim_0003", "Lea_0001", "Lea_0002", "Kim_0002", "Max_0001"]
+    assert val.pairs is not None
+    assert val.pairs.first.tolist() == [0, 2, 4, 0]
+    assert val.pairs.second.tolist() == [1, 3, 5, 2]
+    assert val.pairs.same.tolist() == [True, True, False, False]
+    assert val.people == ("Kim", "Lea", "Max")
+    # Nobody who is evaluated is a class; the classes are the training's.
+    assert val.info == LFW("train", root=lfw_root).info
+    assert {int(val[i].target["label"]) for i in range(len(val))} == {-1}
+
+
+def test_past_the_end_is_an_index_error(lfw_root: Path) -> None:
+    val = LFW("val", root=lfw_root)
+    with pytest.raises(IndexError):
+        val[len(val)]
+    assert len(list(val)) == 6  # type: ignore[call-overload]
+
+
+def test_it_survives_pickling(lfw_root: Path) -> None:
+    val = LFW("val", root=lfw_root)
+    copy = pickle.loads(pickle.dumps(val))  # noqa: S301
+    assert copy[3].id == val[3].id
+
+
+@pytest.mark.parametrize("name", ["lfw", "lfw_funneled", "lfw-funneled", None])
+def test_the_folder_of_images_has_several_published_names(lfw_root: Path, name: str | None) -> None:
+    folder = lfw_root / "lfw-deepfunneled"
+    if name is None:
+        for person in folder.iterdir():
+            shutil.move(person, lfw_root / person.name)
+        folder.rmdir()
+    else:
+        folder.rename(lfw_root / name)
+    assert len(LFW("train", root=lfw_root)) == 5
+    assert len(LFW("val", root=lfw_root)) == 6
+
+
+def test_without_a_people_file_everybody_trains_whom_no_pair_names(
+    view2: Path, write_person: WritePerson
+) -> None:
+    (view2 / "peopleDevTrain.txt").unlink()
+    write_person(view2 / "lfw-deepfunneled", "Fay", [1, 2])
+    train = LFW("train", root=view2, min_images=1)
+    assert train.info.classes == ("Eve", "Fay")
+    assert len(LFW("test", root=view2)) == 7
+
+
+def test_people_in_training_and_view_1_are_refused(lfw_root: Path) -> None:
+    (lfw_root / "peopleDevTrain.txt").write_text("2\nAnn\t3\nKim\t3\n")
+    for split in ("train", "val"):
+        with pytest.raises(
+            DataError, match=r"1 people stand both in peopleDevTrain.txt .* pairsDevTest.txt .*Kim"
+        ):
+            LFW(split, root=lfw_root)
+
+
+def test_view_2_is_refused_after_training_on_view_1(view2: Path) -> None:
+    LFW("train", root=view2)  # that both files lie there is no fault
+    with pytest.raises(DataError, match=r"2 people stand both .* pairs.txt \(test\): Ann, Bob.*people=null"):
+        LFW("test", root=view2)
+
+
+def test_a_model_that_learned_from_the_pairs_people_is_refused(view2: Path) -> None:
+    learned = LFW("train", root=view2).info
+    test = LFW("test", root=view2, people=None)  # as if the model were trained elsewhere, which it was not
+    assert test.pairs is not None
+    assert test.pairs.fold.tolist() == [0, 0, 1, 1]
+    FaceVerification(test, test.info)
+    with pytest.raises(DataError, match=r"2 of the people to be verified were trained on \(Ann, Bob\)"):
+        FaceVerification(test, learned)
+    with pytest.raises(DataError, match="this split has none"):
+        FaceVerification(LFW("train", root=view2), learned)
+
+
+def test_pairs_of_absent_images_are_refused(lfw_root: Path) -> None:
+    (lfw_root / "lfw-deepfunneled/Kim/Kim_0003.jpg").unlink()
+    (lfw_root / "lfw-deepfunneled/Max/Max_0001.jpg").unlink()
+    with pytest.raises(DataError, match=r"2 of 6 images that are not in .*: Kim_0003.jpg, Max_0001.jpg"):
+        LFW("val", root=lfw_root)
+
+
+def test_a_broken_image_is_named(lfw_root: Path) -> None:
+    (lfw_root / "lfw-deepfunneled/Ann/Ann_0002.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    with pytest.raises(BadImageError, match=r"Ann_0002\.jpg"):
+        LFW("train", root=lfw_root)[1]
+
+
+def test_other_files_in_a_persons_folder_are_passed_over(lfw_root: Path) -> None:
+    for name in ("Thumbs.db", "Bob_0001.jpg", "Ann_0001.jpg.part", "Ann_x.jpg"):
+        (lfw_root / "lfw-deepfunneled/Ann" / name).write_bytes(b"")
+    assert len(LFW("train", root=lfw_root)) == 5
+
+
+def test_wrong_calls_say_what_to_do(lfw_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"no folder '.*nowhere'. Fetch it with: mtframe data download lfw .*nowhere"
+    ):
+        LFW("train", root=tmp_path / "nowhere")
+    with pytest.raises(RecipeError, match="lfw has no 'dev'; it has train, val, test"):
+        LFW("dev", root=lfw_root)
+    with pytest.raises(RecipeError, match=r"people: no file '.*mine.txt'"):
+        LFW("train", root=lfw_root, people="mine.txt")
+    with pytest.raises(
+        RecipeError, match=r"no file '.*pairs.txt', which split 'test' reads; split val can be read"
+    ):
+        LFW("test", root=lfw_root)
+    with pytest.raises(DataError, match="0 people to train on with 9 or more images"):
+        LFW("train", root=lfw_root, min_images=9)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="found no person"):
+        LFW("train", root=tmp_path / "empty")
+
+
+def test_real_lfw(shared_data: Path) -> None:
+    train, val = LFW("train", root=shared_data / "lfw"), LFW("val", root=shared_data / "lfw")
+    assert (len(train.info.classes), len(train)) == (298, 3678)
+    assert val.pairs is not None
+    assert (len(val), len(val.pairs)) == (1549, 1000)
+    assert np.bincount(val.pairs.fold, weights=val.pairs.same).tolist() == [50] * 10
+    assert not set(train.info.classes) & set(val.people)
