@@ -93,6 +93,11 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_text(self, text: str) -> Any:
+        # PyYAML writes some line breaks of Unicode as they are, and reads them back as spaces.
+        style = '"' if re.search("[\r\n\x85\u2028\u2029]", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
 
 for _tag, _pattern, _first in (
     ("null", _NULL, ["~", "n", "N", ""]),
@@ -103,4 +108,5 @@ for _tag, _pattern, _first in (
     _whole = re.compile(rf"(?:{_pattern.pattern})\Z")
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, _first)
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, _first)
+_Dumper.add_representer(str, _Dumper.represent_text)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)

@@ -366,7 +366,7 @@ def _report(problems: Sequence[str], filled: Mapping[str, Any], wrong: Mapping[s
     """All problems, those with presets first; what a missing preset would have filled is said only once."""
     lines = list(wrong.values())
     for problem in problems:
-        missing = re.fullmatch(r"tasks\.([^.]+)\.[^.]+: required", problem)
+        missing = re.fullmatch(r"tasks\.([^.]+)\.[^.]+(?:\.name)?: required", problem)
         if missing is None:
             lines.append(problem)
         elif missing[1] not in wrong:

@@ -1,0 +1,186 @@
+"""Discovery from metadata, and what becomes of a name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from fake_dist import make_dist, make_kit
+
+from mtframe import registry
+from mtframe.errors import PluginError, RecipeError
+from mtframe.registry import Component, discover, local_file, resolve
+
+HEAD = (
+    "class Head:\n    '''Sees.\n\n    More.'''\n    def __init__(self, features, *, width: int = 1): pass\n"
+)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder like site-packages, first on sys.path."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    # A listing is read once a process for a sys.path; the tests fill the folder afterwards.
+    registry._installed.cache_clear()
+    before = set(sys.modules)
+    yield folder
+    registry._installed.cache_clear()
+    for name in set(sys.modules) - before:
+        if str(folder) in (getattr(sys.modules[name], "__file__", None) or ""):
+            del sys.modules[name]
+
+
+def test_discovery_reads_metadata_and_imports_nothing(site: Path) -> None:
+    make_kit(site)
+    found = {component.name: component for component in discover("head")}
+    assert found["kite-head"] == Component("head", "kite-head", "kite-kit", "1.2.3", "kitekit:KiteHead")
+    assert "kitekit" not in sys.modules
+    assert found["kite-head"].summary() == ""
+    assert found["kite-head"].broken is None
+    assert {"kitenet", "kites"} <= {component.name for component in discover()}
+
+
+def test_every_listed_kind_is_known_and_kinds_come_in_one_order(site: Path) -> None:
+    make_dist(site, "odd", {"mtframe.mood": {"sad": "odd:Sad"}, "mtframe.head": {"a": "odd:A"}})
+    assert "sad" not in {component.name for component in discover()}
+    kinds = [component.kind for component in discover()]
+    assert kinds == sorted(kinds, key=list(registry.KINDS).index)
+
+
+def test_unknown_kind_is_suggested() -> None:
+    with pytest.raises(RecipeError, match="no kind 'heads'; did you mean 'head'"):
+        discover("heads")
+
+
+def test_resolve_gives_class_and_origin(site: Path) -> None:
+    make_kit(site)
+    resolved = resolve("head", "kite-head")
+    assert resolved.component.__name__ == "KiteHead"
+    assert resolved.member is None
+    assert (resolved.origin.dist, resolved.origin.version) == ("kite-kit", "1.2.3")
+    assert str(resolved.origin) == "kite-kit 1.2.3"
+    component = next(c for c in discover("head") if c.name == "kite-head")
+    assert component.summary() == "Sees kites."
+
+
+def test_family_member(site: Path) -> None:
+    make_kit(site)
+    resolved = resolve("backbone", "kitenet/large.a/b")
+    assert (resolved.name, resolved.member) == ("kitenet/large.a/b", "large.a/b")
+    assert resolve("backbone", "kitenet").member is None
+    with pytest.raises(PluginError, match="'kite-head' is no family"):
+        resolve("head", "kite-head/big")
+    with pytest.raises(PluginError, match="no backbone 'kitenet/'"):
+        resolve("backbone", "kitenet/")
+
+
+def test_unknown_name_is_suggested_with_the_command_that_lists(site: Path) -> None:
+    make_kit(site)
+    with pytest.raises(PluginError) as error:
+        resolve("head", "kite-haed")
+    assert "no head 'kite-haed'; did you mean 'kite-head'?" in str(error.value)
+    assert "mtframe plugins list head" in str(error.value)
+    with pytest.raises(PluginError, match=r"mtframe backbones '\*resnet18\*'"):
+        resolve("backbone", "resnet18")
+
+
+def test_two_distributions_with_one_name(site: Path) -> None:
+    make_dist(site, "one-kit", {"mtframe.head": {"twin": "one_kit:Head"}}, {"one_kit": HEAD})
+    make_dist(site, "Other_Kit", {"mtframe.head": {"twin": "other_kit:Head"}}, {"other_kit": HEAD}, "4.0")
+    assert [component.dist for component in discover("head") if component.name == "twin"] == [
+        "Other_Kit",
+        "one-kit",
+    ]
+    with pytest.raises(PluginError) as error:
+        resolve("head", "twin")
+    message = str(error.value)
+    assert "offered by Other_Kit 4.0 and one-kit 1.2.3" in message
+    assert "'twin@Other_Kit' or 'twin@one-kit'" in message
+    assert resolve("head", "twin@one-kit").component.__module__ == "one_kit"
+    # Names of distributions compare as packaging normalises them.
+    assert resolve("head", "twin@other.kit").component.__module__ == "other_kit"
+    with pytest.raises(PluginError, match="'twin' is not offered by 'third' but by Other_Kit and one-kit"):
+        resolve("head", "twin@third")
+
+
+def test_the_first_of_a_distribution_on_the_path_hides_the_others(
+    site: Path, tmp_path: Path, monkeypatch
+) -> None:
+    make_dist(tmp_path / "old", "kit", {"mtframe.head": {"same": "old_kit:Head"}})
+    make_dist(site, "Kit", {"mtframe.head": {"same": "new_kit:Head"}}, {"new_kit": HEAD})
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "old")])
+    assert resolve("head", "same").component.__module__ == "new_kit"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import no_such_thing", "ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("raise RuntimeError('[red]boom')", r"RuntimeError: \[red\]boom"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("", "AttributeError"),
+        ("Head = 3", "expected a class, got int"),
+    ],
+)
+def test_broken_plugin_is_listed_and_names_its_cause(site: Path, source: str, said: str) -> None:
+    name = f"broken_{abs(hash(source))}"
+    make_dist(site, "bad-kit", {"mtframe.head": {"bad": f"{name}:Head"}}, {name: source})
+    assert "bad" in {component.name for component in discover("head")}
+    with pytest.raises(PluginError, match=said) as error:
+        resolve("head", "bad")
+    assert "bad-kit 1.2.3" in str(error.value)
+    if "expected" not in said:
+        assert error.value.__cause__ is not None
+        assert "mtframe plugins show head bad@bad-kit" in str(error.value)
+
+
+def test_what_shows_without_import_is_marked_broken(site: Path) -> None:
+    make_dist(site, "bad-kit", {"mtframe.head": {"gone": "gone_module.x:Head", "odd": "just a text"}})
+    broken = {component.name: component.broken for component in discover("head")}
+    assert broken["gone"] == "no module named 'gone_module'"
+    assert broken["odd"] == "expected 'package.module:Class', got 'just a text'"
+    with pytest.raises(PluginError, match="cannot be imported from 'just a text'"):
+        resolve("head", "odd")
+
+
+def test_component_in_a_file_is_relative_to_the_base(tmp_path: Path) -> None:
+    (tmp_path / "heads.py").write_text(HEAD)
+    resolved = resolve("head", "./heads.py:Head", tmp_path)
+    again = resolve("head", f"{tmp_path}/heads.py:Head")
+    assert resolved.component is again.component
+    assert resolved.origin.file == tmp_path / "heads.py"
+    assert str(resolved.origin) == str(tmp_path / "heads.py")
+    # Picklable by reference, as a loader's worker needs it.
+    assert sys.modules[resolved.component.__module__].Head is resolved.component
+
+
+def test_edited_file_is_imported_afresh_and_same_names_do_not_clash(tmp_path: Path) -> None:
+    for folder, width in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "heads.py").write_text(f"class Head:\n    width = {width}\n")
+    assert resolve("head", "./heads.py:Head", tmp_path / "a").component.width == 1
+    assert resolve("head", "./heads.py:Head", tmp_path / "b").component.width == 2
+    (tmp_path / "a" / "heads.py").write_text("class Head:\n    width = 3\n")
+    assert resolve("head", "./heads.py:Head", tmp_path / "a").component.width == 3
+
+
+def test_file_with_a_mistake_names_it(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("class Head:\n    pass\n1 / 0\n")
+    (tmp_path / "good.py").write_text(HEAD)
+    before = set(sys.modules)
+    with pytest.raises(PluginError, match="ZeroDivisionError") as error:
+        resolve("head", "./bad.py:Head", tmp_path)
+    assert isinstance(error.value.__cause__, ZeroDivisionError)
+    assert set(sys.modules) == before
+    with pytest.raises(PluginError, match=r"no 'Haed' in .*good\.py; did you mean 'Head'"):
+        resolve("head", "./good.py:Haed", tmp_path)
+    with pytest.raises(PluginError, match=r"cannot read .*none\.py: No such file"):
+        resolve("head", "./none.py:Head", tmp_path)
+
+
+def test_file_in_a_name_becomes_absolute_and_other_names_stay(tmp_path: Path) -> None:
+    assert local_file("./x/../heads.py:Head/a", tmp_path) == f"{tmp_path.as_posix()}/heads.py:Head/a"
+    assert local_file("timm/resnet18", tmp_path) == "timm/resnet18"
