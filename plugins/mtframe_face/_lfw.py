@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from mtframe.data import DataInfo, Sample, read_image
 from mtframe.errors import DataError, RecipeError
 
 from ._pairs import NamedPair, Pairs, read_pairs, read_people
+from ._synthesis import synthesize_people
 
 PEOPLE = "peopleDevTrain.txt"
 PAIRS = {"val": "pairsDevTest.txt", "test": "pairs.txt"}
@@ -43,7 +44,8 @@ class LFW:
     Attributes:
         pairs: Pairs of positions in this split; None in training.
         people: Names of everybody who stands in this split.
-        absent: Number of images that the people file promises and the disk does not have; training only.
+        absent: Number of images that the people file promises and the disk does not have.
+        notes: What is worth knowing about the files, in sentences.
 
     Raises:
         RecipeError: `split`, `root` or `people` names nothing there.
@@ -53,6 +55,7 @@ class LFW:
 
     target: ClassVar[str] = "identity"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    synthesize = staticmethod(synthesize_people)
 
     def __init__(
         self,
@@ -105,6 +108,14 @@ class LFW:
         return Sample(image, target, size, index, path.relative_to(self.root).as_posix())
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing about the files, in sentences."""
+        left_out = (
+            f"{self.absent} images that the people file promises are not there; training goes without them"
+        )
+        return (left_out,) if self.absent and self.split == "train" else ()
+
+    @property
     def people(self) -> tuple[str, ...]:
         """Names of everybody who stands in this split."""
         return tuple(self._names)
@@ -115,13 +126,6 @@ class LFW:
         from ._download import download_lfw
 
         download_lfw(Path(root))
-
-    @staticmethod
-    def synthesize(root: Path, *, seed: int = 0, **options: Any) -> None:
-        """Renders made-up people in this layout; the options are those of `synthesize_people`."""
-        from ._synthesis import synthesize_people
-
-        synthesize_people(Path(root), seed=seed, **options)
 
     def _listed_people(self, people: str | None) -> dict[str, int]:
         """Promised number of images by name of training person."""

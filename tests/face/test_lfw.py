@@ -20,6 +20,9 @@ def test_training_takes_the_listed_people_that_have_enough_images(lfw_root: Path
     assert train.info.classes == ("Ann", "Bob")  # Eve has one image, Gus none; Kim is not listed
     assert [int(train[i].target["label"]) for i in range(len(train))] == [0, 0, 0, 1, 1]
     assert train.absent == 6  # one of Ann, five of Gus
+    assert train.notes == (
+        "6 images that the people file promises are not there; training goes without them",
+    )
     assert LFW("train", root=lfw_root, min_images=1).info.classes == ("Ann", "Bob", "Eve")
 
 
@@ -147,6 +150,14 @@ def test_wrong_calls_say_what_to_do(lfw_root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="found no person"):
         LFW("train", root=tmp_path / "empty")
+
+
+def test_made_up_people_have_this_layout(tmp_path: Path) -> None:
+    LFW.synthesize(tmp_path, people=3, images=2, test_people=3, pairs=2, size=48, workers=1)
+    assert LFW("train", root=tmp_path).info.classes == LFW("val", root=tmp_path).info.classes
+    pairs = LFW("val", root=tmp_path).pairs
+    assert pairs is not None
+    assert pairs.same.tolist() == [True, True, False, False]
 
 
 def test_real_lfw(shared_data: Path) -> None:
