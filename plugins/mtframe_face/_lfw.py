@@ -110,9 +110,7 @@ class LFW:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing about the files, in sentences."""
-        left_out = (
-            f"{self.absent} images that the people file promises are not there; training goes without them"
-        )
+        left_out = f"{self.absent} images that the people file promises are not there; training lacks them"
         return (left_out,) if self.absent and self.split == "train" else ()
 
     @property

@@ -20,9 +20,7 @@ def test_training_takes_the_listed_people_that_have_enough_images(lfw_root: Path
     assert train.info.classes == ("Ann", "Bob")  # Eve has one image, Gus none; Kim is not listed
     assert [int(train[i].target["label"]) for i in range(len(train))] == [0, 0, 0, 1, 1]
     assert train.absent == 6  # one of Ann, five of Gus
-    assert train.notes == (
-        "6 images that the people file promises are not there; training goes without them",
-    )
+    assert train.notes == ("6 images that the people file promises are not there; training lacks them",)
     assert LFW("train", root=lfw_root, min_images=1).info.classes == ("Ann", "Bob", "Eve")
 
 
