@@ -1,0 +1,107 @@
+"""Who is drawn and how: what stays with a person, and what changes from image to image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import numpy as np
+
+# Lengths are in the frame of the head: x to the image's right, y down, z towards the camera; the chin is near
+# y = 1, the crown near y = -1.
+
+
+def _between(low: float, high: float) -> Any:
+    return field(metadata={"range": (low, high)})
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Numbers, each drawn uniformly between the limits that stand beside its name."""
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Self:
+        return cls(**{f.name: float(rng.uniform(*f.metadata["range"])) for f in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Person(_Drawn):
+    """What stays with a person: the shape of the face. The colour of hair and clothes does not."""
+
+    head_width: float = _between(0.60, 0.76)
+    cheek_width: float = _between(0.52, 0.66)
+    cheekbones: float = _between(0.0, 0.09)
+    jaw_width: float = _between(0.34, 0.60)
+    jaw_length: float = _between(0.86, 1.08)
+    chin_width: float = _between(0.12, 0.30)
+    chin_height: float = _between(0.04, 0.14)
+    brow_ridge: float = _between(0.0, 0.08)
+
+    eye_spacing: float = _between(0.245, 0.365)
+    eye_height: float = _between(-0.08, 0.06)
+    eye_width: float = _between(0.10, 0.165)
+    eye_opening: float = _between(0.38, 0.80)
+    eye_tilt: float = _between(-0.28, 0.28)
+    iris: float = _between(0.0, 1.0)
+    brow_gap: float = _between(0.10, 0.22)
+    brow_length: float = _between(0.14, 0.25)
+    brow_thickness: float = _between(0.012, 0.055)
+    brow_tilt: float = _between(-0.30, 0.30)
+    brow_arch: float = _between(0.0, 0.09)
+
+    nose_length: float = _between(0.26, 0.48)
+    nose_width: float = _between(0.07, 0.17)
+    nose_tip: float = _between(0.07, 0.13)
+    nose_bridge: float = _between(0.04, 0.09)
+
+    mouth_drop: float = _between(0.28, 0.48)
+    mouth_width: float = _between(0.15, 0.33)
+    upper_lip: float = _between(0.018, 0.075)
+    lower_lip: float = _between(0.03, 0.095)
+    folds: float = _between(0.0, 0.5)
+
+    ear_size: float = _between(0.12, 0.24)
+    ear_flare: float = _between(-0.06, 0.07)
+    skin: float = _between(0.0, 1.0)
+    hairline: float = _between(-0.72, -0.36)
+    hairline_peak: float = _between(-0.5, 0.5)
+    hair_volume: float = _between(0.03, 0.20)
+    hair_length: float = _between(-0.2, 1.2)
+    beard: float = _between(-1.2, 1.0)
+    moustache: float = _between(-1.2, 1.0)
+    mole_x: float = _between(-0.45, 0.45)
+    mole_y: float = _between(0.15, 0.75)
+    freckles: float = _between(-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class View(_Drawn):
+    """What changes from image to image: pose, light, expression, framing, camera."""
+
+    yaw: float = _between(-0.45, 0.45)
+    pitch: float = _between(-0.20, 0.20)
+    roll: float = _between(-0.12, 0.12)
+    scale: float = _between(0.94, 1.07)
+    shift_x: float = _between(-0.02, 0.02)
+    shift_y: float = _between(-0.02, 0.02)
+
+    light_azimuth: float = _between(-1.2, 1.2)
+    light_elevation: float = _between(-0.1, 1.0)
+    light_strength: float = _between(0.3, 0.75)
+    ambient: float = _between(0.4, 0.7)
+    warmth: float = _between(-0.18, 0.18)
+    tint: float = _between(-0.07, 0.07)
+    exposure: float = _between(0.75, 1.3)
+
+    smile: float = _between(-0.4, 1.0)
+    mouth_open: float = _between(-0.6, 1.0)
+    brow_raise: float = _between(-0.03, 0.05)
+    eyelids: float = _between(0.6, 1.1)
+    gaze_x: float = _between(-0.5, 0.5)
+    gaze_y: float = _between(-0.25, 0.25)
+
+    hair: float = _between(0.0, 1.0)
+    grey: float = _between(-2.0, 1.0)
+    blur: float = _between(-1.0, 1.0)
+    grain: float = _between(0.0, 0.035)
+    occlusion: float = _between(0.0, 1.0)
