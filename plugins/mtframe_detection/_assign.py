@@ -1,0 +1,90 @@
+"""Which points learn which boxes: adaptive training sample selection (ATSS, arXiv:1912.02424)."""
+
+# Shapes: B images, M target boxes (padded), P points of all levels, K candidate points of a box.
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._geometry import box_overlap, centres_inside
+
+# The square anchor that stands for a point in the statistics has this many strides a side (section 4.2).
+ANCHOR_SCALE = 8
+
+# Elements of the largest temporary, boxes times points: bounds memory for images full of boxes.
+_CHUNK = 1 << 24
+
+
+def assign(points: Tensor, boxes: Tensor, valid: Tensor, *, candidates: int = 9) -> Tensor:
+    """Gives each point the box it should predict, or none.
+
+    For each box: the `candidates` points of each level nearest to its centre; of these, those whose anchor's
+        IoU
+    with the box reaches mean plus standard deviation over all candidates, and that lie inside the box. A
+    point that several boxes want takes the one of highest IoU (the first of equals).
+
+    Args:
+        points: (P, 3) x, y, stride; levels one after the other.
+        boxes: (B, M, 4) XYXY, padded; M may be 0.
+        valid: (B, M) bool, false for padding.
+        candidates: Points per level and box.
+
+    Returns:
+        (B, P) long: index of the box, -1 for background.
+    """
+    images, count = valid.shape
+    if count == 0:
+        return torch.full((images, len(points)), -1, dtype=torch.long, device=points.device)
+    chunk = max(1, _CHUNK // (images * len(points)))
+    wanted = [
+        _candidates(points, part, mask, candidates)
+        for part, mask in zip(boxes.split(chunk, dim=1), valid.split(chunk, dim=1), strict=True)
+    ]
+    index_BMK = torch.cat([index for index, _ in wanted], dim=1)
+    iou_BMK = torch.cat([iou for _, iou in wanted], dim=1)
+    return _resolve(index_BMK, iou_BMK, len(points))
+
+
+def _candidates(points: Tensor, boxes: Tensor, valid: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Candidate points (B, M, K) of each box and their IoU with it, -1 where a candidate is not taken."""
+    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+    _, sizes = torch.unique_consecutive(points[:, 2], return_counts=True)
+    nearest, start = [], 0
+    for size in sizes.tolist():
+        x, y = points[start : start + size, 0], points[start : start + size, 1]
+        distance_BMP = (centres[..., 0:1] - x).square() + (centres[..., 1:2] - y).square()
+        nearest.append(distance_BMP.topk(min(number, size), dim=-1, largest=False).indices + start)
+        start += size
+    index_BMK = torch.cat(nearest, dim=-1)
+    centre, half = points[index_BMK][..., :2], points[index_BMK][..., 2:] * (ANCHOR_SCALE / 2)
+    anchors = torch.cat([centre - half, centre + half], dim=-1)
+    iou = box_overlap(anchors, boxes[:, :, None])
+    threshold = iou.mean(dim=-1, keepdim=True) + iou.std(dim=-1, keepdim=True)
+    inside = iou.where(centres_inside(centre, boxes[:, :, None]) & valid[..., None], -1.0)
+    # Where anchors hold the whole box, a level's IoUs are equal and can all miss the threshold; with two
+    # levels they always do. The best are taken all the same.
+    threshold = threshold.minimum(inside.amax(dim=-1, keepdim=True))
+    return index_BMK, inside.where(inside >= threshold, -1.0)
+
+
+def _resolve(index_BMK: Tensor, iou_BMK: Tensor, points: int) -> Tensor:
+    """The box of highest IoU among those that want a point."""
+    images, boxes, number = index_BMK.shape
+    index, iou = index_BMK.flatten(1), iou_BMK.flatten(1)
+    best_BP = iou.new_full((images, points), -1.0).scatter_reduce(1, index, iou, "amax")
+    owner = torch.arange(boxes, device=index.device).repeat_interleave(number).expand(images, -1)
+    wins = (iou >= 0) & (iou == best_BP.gather(1, index))
+    nobody = boxes
+    owner_BP = index.new_full((images, points), nobody).scatter_reduce(
+        1, index, owner.where(wins, nobody), "amin"
+    )
+    return owner_BP.masked_fill(owner_BP == nobody, -1)
+
+
+def inside_any(points: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
+    """Whether each of points (P, 3) lies in at least one valid box of (B, M, 4): (B, P) bool."""
+    if boxes.shape[1] == 0:
+        return torch.zeros(len(boxes), len(points), dtype=torch.bool, device=points.device)
+    inside_BPM = centres_inside(points[None, :, None, :2], boxes[:, None])
+    return (inside_BPM & valid[:, None]).any(dim=-1)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from mtframe_detection import DetectionLoss
+from mtframe_detection._geometry import distances_to_boxes, grid_points
+from mtframe_detection._loss import quality_focal_loss
+from torch import Tensor
+
+from mtframe.errors import RecipeError
+
+
+def outputs_for(images: int, classes: int, seed: int = 0, size: int = 64) -> dict[str, Tensor]:
+    points = grid_points([(size // 8, size // 8), (size // 16, size // 16)], (8, 16), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(images, len(points), classes, generator=generator).requires_grad_()
+    distances = (torch.rand(images, len(points), 4, generator=generator) * 20).requires_grad_()
+    return {
+        "logits": logits, "distances": distances, "points": points,
+        "boxes": distances_to_boxes(points[:, :2], distances),
+    }  # fmt: skip
+
+
+def targets_of(
+    *images: list[list[float]], ignore: list[list[list[float]]] | None = None
+) -> dict[str, Tensor]:
+    """Boxes [x1, y1, x2, y2, label] and regions to ignore, an image each."""
+
+    def padded(lists: Any, width: int) -> tuple[Tensor, Tensor]:
+        most = max(len(rows) for rows in lists)
+        values, mask = torch.zeros(len(lists), most, width), torch.zeros(len(lists), most, dtype=torch.bool)
+        for image, rows in enumerate(lists):
+            for place, row in enumerate(rows):
+                values[image, place], mask[image, place] = torch.tensor(row, dtype=torch.float32), True
+        return values, mask
+
+    boxes, valid = padded(images, 5)
+    regions, ignore_valid = padded(ignore or [[] for _ in images], 4)
+    return {
+        "boxes": boxes[..., :4], "labels": boxes[..., 4].long(), "valid": valid,
+        "ignore": regions, "ignore_valid": ignore_valid,
+    }  # fmt: skip
+
+
+def test_quality_focal_loss_by_hand() -> None:
+    logits, quality = torch.tensor([0.0, 0.0, math.log(3)]), torch.tensor([0.0, 0.8, 0.75])
+    loss = quality_focal_loss(logits, quality, 2.0)
+    # Score 0.5 towards 0: 0.5² · -ln 0.5; towards 0.8: 0.3² · -ln 0.5. Score 0.75 is what is wanted: nothing.
+    assert loss.tolist() == pytest.approx([0.25 * math.log(2), 0.09 * math.log(2), 0.0], abs=1e-6)
+
+
+def test_the_loss_of_a_perfect_detector_is_next_to_nothing() -> None:
+    target = targets_of([[6, 6, 50, 46, 1]])
+    outputs = outputs_for(1, 3)
+    from mtframe_detection._assign import assign
+
+    positive = assign(outputs["points"], target["boxes"], target["valid"])[0] >= 0
+    logits = torch.full((1, len(positive), 3), -20.0)
+    logits[0, positive, 1] = 20.0
+    boxes = outputs["boxes"].detach().clone()
+    boxes[0, positive] = target["boxes"][0, 0]
+    losses = DetectionLoss()({"logits": logits, "boxes": boxes, "points": outputs["points"]}, target)
+    assert losses["score"].item() == pytest.approx(0, abs=1e-5)
+    assert losses["box"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_is_the_mean_over_positive_points_of_the_whole_batch() -> None:
+    rows = [[6.2, 6.1, 50.3, 46.7, 1], [30.4, 20.2, 60.1, 60.9, 0]]
+    one, two = outputs_for(1, 3, seed=1), outputs_for(1, 3, seed=2)
+    both = {name: torch.cat([one[name], two[name]]) for name in ("logits", "boxes")} | {
+        "points": one["points"]
+    }
+    from mtframe_detection._assign import assign
+
+    loss = DetectionLoss(beta=1.5, box_weight=3)
+    singles, numbers = [], []
+    for outputs, row in ((one, rows[:1]), (two, rows)):
+        target = targets_of(row)
+        singles.append(loss(outputs, target))
+        numbers.append(int((assign(outputs["points"], target["boxes"], target["valid"]) >= 0).sum()))
+    together = loss(both, targets_of(rows[:1], rows))
+    for name in ("score", "box"):
+        expected = sum(single[name] * number for single, number in zip(singles, numbers, strict=True)) / sum(
+            numbers
+        )
+        torch.testing.assert_close(together[name], expected)
+
+
+def test_points_in_crowds_are_not_punished_unless_they_own_a_box() -> None:
+    outputs = outputs_for(1, 3)
+    rows = [[6.0, 6.0, 30.0, 30.0, 1]]
+    full = [[[0.0, 0.0, 64.0, 64.0]]]
+    loss = DetectionLoss()
+    plain, ignored = loss(outputs, targets_of(rows)), loss(outputs, targets_of(rows, ignore=full))
+    assert 0 < ignored["score"] < plain["score"]
+    assert ignored["box"] == plain["box"]
+    gradient = torch.autograd.grad(ignored["score"], outputs["logits"])[0]
+    from mtframe_detection._assign import assign
+
+    target = targets_of(rows)
+    positive = assign(outputs["points"], target["boxes"], target["valid"]) >= 0
+    assert (gradient[positive] != 0).all()
+    assert (gradient[~positive] == 0).all()
+
+
+@pytest.mark.parametrize("box", ["iou", "giou", "diou", "ciou"])
+@pytest.mark.parametrize("images", [[[], []], [[], [[6.0, 6.0, 30.0, 30.0, 1]]]])
+def test_finite_and_differentiable_without_targets(box: Any, images: Any) -> None:
+    outputs = outputs_for(2, 3)
+    losses = DetectionLoss(box=box)(outputs, targets_of(*images))
+    assert set(losses) == {"score", "box"}
+    (losses["score"] + losses["box"]).backward()
+    for name in ("logits", "distances"):
+        gradient = outputs[name].grad
+        assert gradient is not None
+        assert gradient.isfinite().all()
+    assert losses["score"] > 0
+    assert (losses["box"] > 0) == any(images)
+
+
+def test_computes_in_single_precision_from_half() -> None:
+    outputs, target = outputs_for(1, 3), targets_of([[6.0, 6.0, 30.0, 30.0, 1]])
+    half = {name: value.detach().bfloat16() for name, value in outputs.items() if name == "logits"}
+    losses = DetectionLoss()({**outputs, **half}, target)
+    assert losses["score"].dtype == losses["box"].dtype == torch.float32
+    assert losses["score"].item() == pytest.approx(DetectionLoss()(outputs, target)["score"].item(), rel=0.02)
+
+
+def test_wrong_options() -> None:
+    with pytest.raises(RecipeError, match="box_weight must not be negative, got -1"):
+        DetectionLoss(box_weight=-1)

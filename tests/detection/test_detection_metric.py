@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mtframe_detection import Coco, CocoAP
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+
+from mtframe.data import DataInfo, Sample
+
+INFO = DataInfo("boxes", ("cat", "dog", "bird"))
+Pair = tuple[dict[str, Tensor], Sample]
+
+
+def sample_of(index: int, boxes: Any, labels: Any, crowd: Any = None, area: Any = None) -> Sample:
+    boxes = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
+    area = area if area is not None else (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).tolist()
+    target = {
+        "boxes": boxes,
+        "labels": torch.tensor(labels, dtype=torch.long),
+        "crowd": torch.tensor(crowd if crowd is not None else [False] * len(boxes), dtype=torch.bool),
+        "area": torch.tensor(area, dtype=torch.float32),
+    }
+    return Sample(torch.empty(0, dtype=torch.uint8), target, (300, 400), index)
+
+
+def prediction_of(boxes: Any, scores: Any, labels: Any) -> dict[str, Tensor]:
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
+        "scores": torch.tensor(scores, dtype=torch.float64),
+        "labels": torch.tensor(labels, dtype=torch.long),
+    }
+
+
+def random_data(seed: int, images: int = 12) -> list[Pair]:
+    """Boxes of all sizes with crowds, and detections that are shaken copies of them or made up."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for index in range(images):
+        number = int(rng.integers(0, 12))
+        corner, side = rng.uniform(0, 250, (number, 2)), np.exp(rng.uniform(1.5, 5, (number, 2)))
+        boxes = np.concatenate([corner, corner + side], axis=1)
+        labels, crowd = rng.integers(0, 3, number), rng.random(number) < 0.15
+        area = side.prod(axis=1) * rng.uniform(0.4, 1, number)
+        copies = np.repeat(np.arange(number), rng.integers(0, 3, number))
+        shaken = boxes[copies] + rng.normal(0, 0.06, (len(copies), 4)) * np.tile(side[copies], 2)
+        shaken[:, 2:] = np.maximum(shaken[:, 2:], shaken[:, :2] + 1)
+        made_up = rng.uniform(0, 200, (130 if index == 0 else 4, 2))
+        found = np.concatenate([shaken, np.concatenate([made_up, made_up + 40], axis=1)])
+        found_labels = np.concatenate([labels[copies], rng.integers(0, 3, len(made_up))])
+        sample = sample_of(index, boxes.tolist(), labels.tolist(), crowd.tolist(), area.tolist())
+        pairs.append(
+            (prediction_of(found.tolist(), rng.random(len(found)).tolist(), found_labels.tolist()), sample)
+        )
+    return pairs
+
+
+def xywh(boxes: Tensor) -> list[list[float]]:
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
+
+
+def reference(pairs: list[Pair]) -> np.ndarray:
+    """pycocotools on the same data."""
+    images, truth, found = [], [], []
+    for prediction, sample in pairs:
+        images.append({"id": sample.index, "height": 300, "width": 400})
+        common, target = {"image_id": sample.index}, sample.target
+        for n, box in enumerate(xywh(target["boxes"])):
+            rest = {"category_id": int(target["labels"][n]), "area": float(target["area"][n])}
+            crowd = {"iscrowd": int(target["crowd"][n]), "id": len(truth) + 1}
+            truth.append({**common, **rest, **crowd, "bbox": box})
+        for n, box in enumerate(xywh(prediction["boxes"])):
+            rest = {"category_id": int(prediction["labels"][n]), "score": float(prediction["scores"][n])}
+            found.append({**common, **rest, "bbox": box})
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {"images": images, "annotations": truth, "categories": [{"id": n} for n in range(3)]}
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.where(evaluation.stats < 0, np.nan, evaluation.stats)
+
+
+def score(pairs: list[Pair]) -> dict[str, float]:
+    metric = CocoAP(INFO)
+    metric.update([prediction for prediction, _ in pairs], [sample for _, sample in pairs])
+    return metric.compute()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_twelve_numbers_are_pycocotools(seed: int) -> None:
+    pairs = random_data(seed)
+    assert list(score(pairs).values()) == pytest.approx(reference(pairs).tolist(), abs=1e-9, nan_ok=True)
+
+
+def test_by_hand() -> None:
+    # Two cats; the stronger detection fits one exactly, the weaker overlaps the other with IoU 0.6.
+    sample = sample_of(0, [[0, 0, 100, 100], [200, 0, 300, 100]], [0, 0])
+    found = prediction_of([[0, 0, 100, 100], [200, 0, 260, 100]], [0.9, 0.8], [0, 0])
+    values = score([(found, sample)])
+    assert values["AP50"] == pytest.approx(1)
+    # One of two found, first: precision 1 up to recall 0.5, which 51 of 101 recall points reach.
+    assert values["AP75"] == pytest.approx(51 / 101)
+    assert values["AP"] == pytest.approx((3 * 1 + 7 * 51 / 101) / 10)
+    assert values["AR1"] == pytest.approx(0.5)
+    assert values["AR100"] == pytest.approx((3 * 1 + 7 * 0.5) / 10)
+    assert math.isnan(values["APs"])
+    assert values["APl"] == values["AP"]
+    assert CocoAP.primary == "AP"
+    assert CocoAP.higher_is_better
+
+
+def test_nothing_found_is_zero_and_nothing_there_is_undefined() -> None:
+    nothing = prediction_of([], [], [])
+    values = score([(nothing, sample_of(0, [[0, 0, 100, 100]], [0]))])
+    assert values["AP"] == values["AR100"] == values["APl"] == 0
+    assert math.isnan(values["APm"])
+    empty = score([(prediction_of([[0, 0, 9, 9]], [0.5], [1]), sample_of(0, [], []))])
+    assert all(math.isnan(value) for value in empty.values())
+    assert all(math.isnan(value) for value in CocoAP(INFO).compute().values())
+
+
+def test_what_lies_in_a_crowd_is_not_wrong() -> None:
+    sample = sample_of(0, [[0, 0, 50, 50], [100, 100, 300, 300]], [0, 0], [False, True])
+    found = prediction_of([[120, 120, 180, 180], [0, 0, 50, 50]], [0.9, 0.8], [0, 0])
+    assert score([(found, sample)])["AP"] == pytest.approx(1)
+
+
+def test_order_repeats_and_merging_change_nothing() -> None:
+    pairs = random_data(0)
+    expected = score(pairs)
+    first, second = CocoAP(INFO), CocoAP(INFO)
+    first.update([prediction for prediction, _ in pairs[7:]], [sample for _, sample in pairs[7:]])
+    second.update([prediction for prediction, _ in pairs[:8]], [sample for _, sample in pairs[:8]])
+    first.merge(second)
+    assert first.compute() == pytest.approx(expected, nan_ok=True)
+    first.reset()
+    assert math.isnan(first.compute()["AP"])
+
+
+def test_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    score(random_data(1))
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_the_well_known_results_of_coco(shared_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "val2017").mkdir()
+    folder = shared_data / "coco_eval"
+    shutil.copy(folder / "instances_val2014_100.json", tmp_path / "truth.json")
+    data = Coco("val", root=tmp_path, annotations="truth.json")
+    found: dict[int, list[dict[str, Any]]] = {}
+    for result in json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text()):
+        found.setdefault(result["image_id"], []).append(result)
+    metric = CocoAP(data.info)
+    for index in range(len(data)):
+        sample = data.annotated(index)
+        results = found.get(int(sample.target["image_id"]), [])
+        boxes = [[x, y, x + w, y + h] for x, y, w, h in (result["bbox"] for result in results)]
+        labels = [data.category_ids.index(result["category_id"]) for result in results]
+        metric.update([prediction_of(boxes, [result["score"] for result in results], labels)], [sample])
+    assert {name: f"{value:.3f}" for name, value in metric.compute().items()} == {
+        "AP": "0.505", "AP50": "0.697", "AP75": "0.573", "APs": "0.586", "APm": "0.519", "APl": "0.501",
+        "AR1": "0.387", "AR10": "0.594", "AR100": "0.595", "ARs": "0.640", "ARm": "0.566", "ARl": "0.564",
+    }  # fmt: skip

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mtframe_detection import Letterbox
+from torch import Tensor
+
+from mtframe.data import Sample
+from mtframe.errors import RecipeError
+
+PLAIN: dict[str, Any] = {
+    "flip": 0.0, "scale": (1.0, 1.0), "brightness": 0.0, "contrast": 0.0, "saturation": 0.0
+}  # fmt: skip
+
+
+def sample_of(
+    height: int, width: int, boxes: Any = (), labels: Any = (), crowd: Any = None, **more: Any
+) -> Sample:
+    boxes = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
+    target = {
+        "boxes": boxes,
+        "labels": torch.tensor(labels, dtype=torch.long),
+        "crowd": torch.tensor(crowd if crowd is not None else [False] * len(boxes), dtype=torch.bool),
+        "area": (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).float(),
+    }
+    image = more.pop("image", torch.zeros(3, height, width, dtype=torch.uint8))
+    return Sample(image, target, (height, width), **more)
+
+
+def squares(height: int, width: int, boxes: list[list[int]]) -> Tensor:
+    """White rectangles on black."""
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    for x1, y1, x2, y2 in boxes:
+        image[:, y1:y2, x1:x2] = 255
+    return image
+
+
+def test_evaluation_fits_and_centres_by_hand() -> None:
+    sample = sample_of(50, 100, [[10, 20, 30, 40]], [2], index=5, id="x")
+    batch = Letterbox(64, False)([sample, sample_of(64, 64)], np.random.default_rng(0))
+    assert batch.images.shape == (2, 3, 64, 64)
+    assert batch.images.dtype == torch.uint8
+    # 100 x 50 becomes 64 x 32, with 16 rows of grey above and below.
+    assert (batch.images[0, :, :16] == 114).all()
+    assert (batch.images[0, :, 48:] == 114).all()
+    assert (batch.images[0, :, 16:48] == 0).all()
+    torch.testing.assert_close(batch.geometry.scale, torch.tensor([[0.64, 0.64], [1, 1]]))
+    assert batch.geometry.offset.tolist() == [[0, 16], [0, 0]]
+    assert batch.geometry.size.tolist() == [[50, 100], [64, 64]]
+    torch.testing.assert_close(batch.targets["boxes"][0], torch.tensor([[6.4, 28.8, 19.2, 41.6]]))
+    assert batch.targets["labels"].tolist() == [[2], [0]]
+    assert batch.targets["valid"].tolist() == [[True], [False]]
+    assert [(kept.index, kept.id, kept.image.numel()) for kept in batch.samples] == [(5, "x", 0), (0, "", 0)]
+
+
+def test_evaluation_does_not_depend_on_chance_nor_on_company() -> None:
+    image = torch.randint(0, 255, (3, 70, 90), dtype=torch.uint8)
+    sample = sample_of(70, 90, [[1, 2, 3, 4]], [0], image=image)
+    transform = Letterbox(64, False, mosaic=1.0, sizes=(32, 96))
+    alone = transform([sample], np.random.default_rng(0))
+    company = transform([sample_of(20, 20), sample], np.random.default_rng(1))
+    assert torch.equal(alone.images[0], company.images[1])
+    assert torch.equal(alone.targets["boxes"][0], company.targets["boxes"][1, :1])
+    assert transform.fixed_size
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(5, 700), width=st.integers(5, 700), size=st.sampled_from([64, 96, 320]))
+def test_geometry_leads_back_to_the_original(height: int, width: int, size: int) -> None:
+    box = [0.1 * width, 0.2 * height, 0.7 * width, 0.9 * height]
+    batch = Letterbox(size, False)([sample_of(height, width, [box], [0])], np.random.default_rng(0))
+    back = batch.geometry.to_original(batch.targets["boxes"][0], 0)
+    torch.testing.assert_close(back, torch.tensor([box]), rtol=1e-4, atol=1e-3)
+
+
+def test_an_image_decoded_smaller_gives_the_same_targets() -> None:
+    whole = sample_of(480, 640, [[64, 48, 320, 240]], [1])
+    reduced = sample_of(
+        480, 640, [[64, 48, 320, 240]], [1], image=torch.zeros(3, 240, 320, dtype=torch.uint8)
+    )
+    batch = Letterbox(160, False)([whole, reduced], np.random.default_rng(0))
+    assert torch.equal(batch.images[0], batch.images[1])
+    assert torch.equal(batch.targets["boxes"][0], batch.targets["boxes"][1])
+
+
+@pytest.mark.parametrize("mosaic", [0.0, 1.0])
+def test_boxes_follow_their_pixels_through_every_augmentation(mosaic: float) -> None:
+    rng, boxes = np.random.default_rng(0), [[20, 15, 70, 50], [100, 60, 150, 110]]
+    image = squares(120, 160, boxes)
+    sample = sample_of(120, 160, boxes, [0, 1], image=image)
+    transform = Letterbox(128, True, mosaic=mosaic, brightness=0, contrast=0, saturation=0, min_visible=0.0)
+    seen = 0
+    for _ in range(25):
+        batch = transform([sample] * 2, rng)
+        for picture, found, valid in zip(
+            batch.images, batch.targets["boxes"], batch.targets["valid"], strict=True
+        ):
+            for x1, y1, x2, y2 in found[valid].tolist():
+                inner = picture[:, round(y1) + 1 : round(y2) - 1, round(x1) + 1 : round(x2) - 1]
+                assert (inner > 220).all()
+                seen += 1
+            white = (picture[0] > 220).float().sum()
+            area = (found[valid][:, 2:] - found[valid][:, :2]).prod(dim=1).sum()
+            assert white.item() == pytest.approx(area.item(), rel=0.15, abs=60)
+    assert seen > 40
+
+
+def test_mirroring_by_hand() -> None:
+    sample = sample_of(64, 64, [[4, 8, 20, 30]], [1], image=squares(64, 64, [[4, 8, 20, 30]]))
+    transform = Letterbox(64, True, **{**PLAIN, "flip": 1.0})
+    batch = transform([sample], np.random.default_rng(0))
+    assert batch.targets["boxes"].tolist() == [[[44, 8, 60, 30]]]
+    assert (batch.images[0, :, 8:30, 44:60] == 255).all()
+    # input = original * scale + offset
+    assert batch.geometry.scale.tolist() == [[-1, 1]]
+    assert batch.geometry.offset.tolist() == [[64, 0]]
+    assert batch.samples == []
+
+
+def test_what_is_cut_to_a_sliver_is_ignored_not_unlearned() -> None:
+    # Twice as large: only half of each side is seen, at a random place.
+    boxes = [[0, 0, 8, 64], [56, 0, 64, 64], [0, 0, 64, 64]]
+    transform = Letterbox(64, True, **{**PLAIN, "scale": (2.0, 2.0)}, min_visible=0.5)
+    rng, outcomes = np.random.default_rng(0), set[int]()
+    for _ in range(20):
+        batch = transform([sample_of(64, 64, boxes, [0, 1, 2])], rng)
+        targets = batch.targets
+        assert not (targets["labels"] == 2).any()  # a quarter of it is seen
+        assert [0, 0, 64, 64] in targets["ignore"][0].tolist()
+        assert (targets["boxes"] >= 0).all()
+        assert (targets["boxes"] <= 64).all()
+        # Of the narrow ones, each is seen whole in its width and half its height, or not at all.
+        tall = targets["boxes"][0]
+        assert ((tall[:, 3] - tall[:, 1]) == 64).all()
+        outcomes.add(int(targets["valid"].sum()))
+    assert outcomes <= {0, 1}
+
+
+def test_crowds_are_regions_to_ignore() -> None:
+    sample = sample_of(64, 64, [[4, 8, 20, 30], [30, 30, 60, 60]], [1, 0], [True, False])
+    for train in (False, True):
+        targets = Letterbox(64, train, **PLAIN)([sample, sample_of(64, 64)], np.random.default_rng(0)).targets
+        assert targets["boxes"].tolist() == [[[30, 30, 60, 60]], [[0, 0, 0, 0]]]
+        assert targets["labels"].tolist() == [[0], [0]]
+        assert targets["ignore"].tolist() == [[[4, 8, 20, 30]], [[0, 0, 0, 0]]]
+        assert targets["ignore_valid"].tolist() == [[True], [False]]
+
+
+def test_a_batch_without_any_box() -> None:
+    targets = Letterbox(64, True)([sample_of(64, 64)] * 2, np.random.default_rng(0)).targets
+    assert targets["boxes"].shape == targets["ignore"].shape == (2, 0, 4)
+    assert targets["labels"].shape == targets["valid"].shape == targets["ignore_valid"].shape == (2, 0)
+
+
+def test_a_mosaic_shows_four_images() -> None:
+    colours = [10, 80, 160, 240]
+    samples = [
+        sample_of(64, 64, image=torch.full((3, 64, 64), colour, dtype=torch.uint8)) for colour in colours
+    ]
+    options = {**PLAIN, "scale": (1.5, 1.5)}
+    batch = Letterbox(64, True, mosaic=1.0, **options)(samples, np.random.default_rng(0))
+    for number, picture in enumerate(batch.images):
+        shown = set(picture.unique().tolist())
+        assert colours[number] in shown
+        assert len(shown) > 1
+        assert shown <= {*colours, 114}
+
+
+def test_sizes_change_from_batch_to_batch_in_training_only() -> None:
+    transform = Letterbox(96, True, sizes=(64, 96, 128))
+    rng = np.random.default_rng(0)
+    seen = {transform([sample_of(64, 64)] * 2, rng).images.shape[-1] for _ in range(20)}
+    assert seen == {64, 96, 128}
+    assert not transform.fixed_size
+    assert Letterbox(96, True).fixed_size
+
+
+def test_the_same_seed_gives_the_same_batch() -> None:
+    image = torch.randint(0, 255, (3, 70, 90), dtype=torch.uint8)
+    samples = [sample_of(70, 90, [[5, 5, 60, 60]], [0], image=image)] * 3
+    transform = Letterbox(64, True, mosaic=0.5)
+
+    def batch(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return transform(samples, np.random.default_rng(seed)).images
+
+    assert torch.equal(batch(1), batch(1))
+    assert not torch.equal(batch(1), batch(2))
+    assert image.equal(samples[0].image)
+
+
+def test_how_small_an_image_may_be_decoded() -> None:
+    # A 640 x 480 photograph at half its size is just enough for a square of 320 pixels.
+    assert Letterbox(320, False).decode_size == 240
+    # Magnified at random by up to 1.44, it may be blurred by up to 1.2.
+    assert Letterbox(320, True, scale=(0.5, 1.44)).decode_size == 288
+    assert Letterbox(320, True, scale=(1, 1), sizes=(320, 640)).decode_size == 480
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"flip": 2}, r"flip must be within 0\.\.1, got 2"),
+        ({"mosaic": -1}, r"mosaic must be within 0\.\.1, got -1"),
+        ({"scale": (1.5, 0.5)}, r"scale must be a rising range above 0, .* got \[1.5, 0.5\]"),
+        ({"scale": (0, 1)}, "scale must be a rising range above 0"),
+        ({"sizes": (100,)}, r"sizes must be multiples of 32, got \[100\]"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Letterbox(64, True, **options)
