@@ -2,10 +2,11 @@
 
 import typer
 
-from . import backbones, evaluate, init, plugins, predict, train
+from . import backbones, data, demo, evaluate, init, plugins, predict, train
 from ._app import app as app
 from ._app import run
 
+app.command()(demo.demo)
 app.command()(init.init)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
@@ -16,6 +17,13 @@ _plugins = typer.Typer(no_args_is_help=True, help="See what is installed.")
 _plugins.command("list")(plugins.list_components)
 _plugins.command("show")(plugins.show)
 app.add_typer(_plugins, name="plugins")
+
+_data = typer.Typer(no_args_is_help=True, help="Get data, make it, check it, look at it.")
+_data.command()(data.download)
+_data.command()(data.synthesize)
+_data.command()(data.check)
+_data.command()(data.preview)
+app.add_typer(_data, name="data")
 
 
 def main() -> None:

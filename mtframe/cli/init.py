@@ -11,7 +11,7 @@ def init(
     tasks: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME=PRESET[:ROOT]... [KEY=VALUE]...",
+            metavar="NAME=PRESET[:ROOT]",
             help="Tasks, as in faces=face-recognition, and overrides with a dot, as in train.epochs=5.",
         ),
     ],

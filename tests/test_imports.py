@@ -1,0 +1,67 @@
+"""What is not imported: listing and helping stay immediate, and plugins stay out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "torchvision", "timm", "numpy", "matplotlib", "PIL", "simplejpeg", "safetensors"}
+
+RUN = """
+import sys
+sys.argv = ["mtframe", *{arguments!r}]
+from mtframe.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print("imported:", *sorted({{name.partition(".")[0] for name in sys.modules}}))
+"""
+
+
+def imported_by(code: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].removeprefix("imported:").split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["plugins", "list"],
+        ["plugins", "list", "head"],
+        ["data", "--help"],
+        ["train", "--help"],
+        ["demo", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_light_commands_import_neither_torch_nor_a_plugin(arguments: list[str]) -> None:
+    imported = imported_by(RUN.format(arguments=arguments))
+    assert "mtframe" in imported
+    assert not imported & HEAVY
+    assert not [name for name in imported if name.startswith("mtframe_")]
+
+
+def test_the_floor_imports_no_torch() -> None:
+    code = (
+        "import sys, mtframe.kinds, mtframe.registry, mtframe.options, mtframe.recipe, mtframe.hooks\n"
+        "from mtframe.recipe import assemble_recipe\n"
+        "assemble_recipe('timm/resnet18', ['a=face-recognition:x', 'b=object-detection:y'])\n"
+        "print('imported:', *{name.partition('.')[0] for name in sys.modules})"
+    )
+    assert not imported_by(code) & HEAVY
+
+
+def test_importing_prints_and_warns_nothing() -> None:
+    modules = (
+        "mtframe.cli, mtframe.training, mtframe.inference, mtframe_timm, mtframe_face, mtframe_detection"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {modules}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+    assert done.stderr == ""
