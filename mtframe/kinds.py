@@ -56,7 +56,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("backbone", ("member", "size"), "turns images into feature maps that all tasks share"),
+        Kind("backbone", ("member", "size", "restoring"), "turns images into feature maps that all tasks share"),
         Kind("sharing", ("backbone", "groups"), "what of the backbone each task runs through"),
         Kind("head", ("features", "info"), "turns feature maps into one task's outputs", targets=True),
         Kind("loss", ("head", "info"), "compares outputs with targets", targets=True),
@@ -73,7 +73,8 @@ class Backbone(Protocol):
     """Images to feature maps; a `torch.nn.Module`.
 
     Wired: `member` (for a family: what follows `family/` in the name), `size` (the largest square input in pixels
-    that the tasks ask for). Both are optional to take.
+    that the tasks ask for), `restoring` (True where a run's trained weights are loaded right after, so that
+    pretrained ones need not be fetched). All are optional to take.
 
     Attributes:
         features: The maps that `forward` returns, finest first.

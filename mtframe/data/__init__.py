@@ -2,6 +2,10 @@
 
 from ._images import image_size as image_size
 from ._images import read_image as read_image
+from ._loader import MixedBatches as MixedBatches
+from ._loader import Source as Source
+from ._loader import SplitBatches as SplitBatches
+from ._loader import transform_batch as transform_batch
 from ._sample import Batch as Batch
 from ._sample import DataInfo as DataInfo
 from ._sample import Geometry as Geometry

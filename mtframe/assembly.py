@@ -1,0 +1,127 @@
+"""From a recipe to its parts: model, data sets, transforms and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from mtframe.data import DataInfo, Source
+from mtframe.errors import RecipeError
+from mtframe.kinds import Backbone, Balancer, Dataset, Metric, Transform
+from mtframe.model import MultiTaskModel
+from mtframe.options import build
+from mtframe.recipe import Choice, Recipe
+from mtframe.registry import resolve
+
+
+class Assembly:
+    """Builds the parts that a recipe names, each when it is asked for.
+
+    A trained run needs no training data to be assembled again: what its data sets' labels mean (`infos`) is kept
+    beside its weights.
+
+    Args:
+        recipe: The resolved recipe.
+        infos: DataInfo by task, if known; otherwise the training data sets tell.
+    """
+
+    def __init__(self, recipe: Recipe, infos: Mapping[str, DataInfo] | None = None) -> None:
+        self.recipe = recipe
+        self._train_sets: dict[str, Dataset] = {}
+        self.infos = dict(infos) if infos is not None else {
+            task: self._train_set(task).info for task in recipe.tasks
+        }  # fmt: skip
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return tuple(self.recipe.tasks)
+
+    def model(self, *, restoring: bool = False) -> MultiTaskModel:
+        """A freshly initialised model.
+
+        Args:
+            restoring: Trained weights will be loaded into it, so pretrained ones are not fetched.
+        """
+        largest = max(task.size for task in self.recipe.tasks.values())
+        backbone: Backbone = self._build("backbone", self.recipe.backbone, "backbone", {"size": largest, "restoring": restoring})
+        sharing = self._build(
+            "sharing", self.recipe.sharing, "sharing", {"backbone": backbone, "groups": self.groups()}
+        )
+        heads: dict[str, nn.Module] = {}
+        losses: dict[str, nn.Module] = {}
+        for name, task in self.recipe.tasks.items():
+            info = self.infos[name]
+            where = f"tasks.{name}"
+            heads[name] = self._build(
+                "head", task.head, f"{where}.head", {"features": sharing.features, "info": info}
+            )
+            losses[name] = self._build("loss", task.loss, f"{where}.loss", {"head": heads[name], "info": info})
+        return MultiTaskModel(sharing, heads, losses, mean=backbone.mean, std=backbone.std)
+
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Tasks whose images always have one size, together; they share one pass through the backbone."""
+        by_size: dict[Any, list[str]] = {}
+        for name, task in self.recipe.tasks.items():
+            fixed = self.transform(name, train=True).fixed_size
+            by_size.setdefault(task.size if fixed else name, []).append(name)
+        return tuple(tuple(group) for group in by_size.values())
+
+    def balancer(self) -> Balancer:
+        """The balancer."""
+        return self._build("balancer", self.recipe.balancer, "balancer", {"tasks": self.tasks})
+
+    def sources(self) -> dict[str, Source]:
+        """Training data by task."""
+        sources = {}
+        for name, task in self.recipe.tasks.items():
+            transform = self.transform(name, train=True)
+            dataset = self._train_set(name)
+            dataset.decode_size = transform.decode_size
+            sources[name] = Source(dataset, transform, task.batch_size)
+        return sources
+
+    def transform(self, task: str, *, train: bool) -> Transform:
+        """One task's transform."""
+        part = self.recipe.tasks[task]
+        wired = {"size": part.size, "train": train, "info": self.infos[task]}
+        return self._build("transform", part.transform, f"tasks.{task}.transform", wired)
+
+    def dataset(self, task: str, split: str) -> Dataset:
+        """One split of one task's data set, read for evaluation.
+
+        Args:
+            task: The task.
+            split: One of the data set's `splits`.
+
+        Raises:
+            RecipeError: The data set has no such split.
+        """
+        choice = self.recipe.tasks[task].dataset
+        splits = resolve("dataset", choice.name, self.recipe.base).component.splits
+        if split not in splits:
+            raise RecipeError(f"tasks.{task}.dataset: {choice.name} has no split {split!r}, only {', '.join(splits)}")
+        dataset: Dataset = self._build("dataset", choice, f"tasks.{task}.dataset", {"split": split})
+        dataset.decode_size = self.transform(task, train=False).decode_size
+        return dataset
+
+    def metrics(self, task: str, dataset: Dataset) -> list[Metric]:
+        """One task's metrics for one evaluated split; the first one's primary value ranks checkpoints."""
+        wired = {"dataset": dataset, "info": self.infos[task]}
+        return [
+            self._build("metric", choice, f"tasks.{task}.metrics.{position}", wired)
+            for position, choice in enumerate(self.recipe.tasks[task].metrics)
+        ]
+
+    def _train_set(self, task: str) -> Dataset:
+        if task not in self._train_sets:
+            choice = self.recipe.tasks[task].dataset
+            self._train_sets[task] = self._build("dataset", choice, f"tasks.{task}.dataset", {"split": "train"})
+        return self._train_sets[task]
+
+    def _build(self, kind: str, choice: Choice, where: str, wired: dict[str, Any]) -> Any:
+        resolved = resolve(kind, choice.name, self.recipe.base)
+        wired = {"member": resolved.member, "decode_size": None, **wired}
+        return build(resolved.component, kind, choice.options, wired, where)

@@ -1,0 +1,109 @@
+"""What several commands do with a terminal around it: train, evaluate, print tables. Imports torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from mtframe.assembly import Assembly
+from mtframe.evaluation import Evaluation, evaluate_task
+from mtframe.hooks import Hooks
+from mtframe.inference import Predictor
+from mtframe.recipe import Recipe
+from mtframe.run import RunFolder
+from mtframe.training import Progress, Trainer
+
+CONSOLE = Console()
+
+
+def train_recipe(recipe: Recipe, out: Path | None, name: str, *, strict: bool = False) -> RunFolder:
+    """Trains a checked recipe into a new run and prints its scores."""
+    hooks = _hooks(strict)
+    hooks.call.recipe_read(recipe=recipe)
+    assembly = Assembly(recipe)
+    run = RunFolder.create(out or free_folder(Path("runs") / name), recipe, assembly.infos)
+    _fit(Trainer(assembly, run, hooks))
+    return run
+
+
+def resume_run(path: Path, *, strict: bool = False) -> None:
+    """Goes on with a run that was stopped."""
+    run = RunFolder.open(path)
+    recipe = run.recipe()
+    recipe.check()
+    hooks = _hooks(strict)
+    hooks.call.recipe_read(recipe=recipe)
+    _fit(Trainer(Assembly(recipe, run.infos()), run, hooks, resume=True))
+
+
+def evaluate(predictor: Predictor, task: str, split: str) -> Evaluation:
+    """Scores one task of a loaded run on one split."""
+    part, train = predictor.assembly.recipe.tasks[task], predictor.assembly.recipe.train
+    dataset = predictor.assembly.dataset(task, split)
+    return evaluate_task(
+        predictor.model,
+        task,
+        dataset,
+        predictor.assembly.transform(task, train=False),
+        predictor.assembly.metrics(task, dataset),
+        batch_size=part.batch_size,
+        flip=part.flip_test,
+        precision=train.precision,
+        workers=train.workers,
+        device=predictor.device,
+    )
+
+
+def print_scores(evaluations: Mapping[str, Evaluation]) -> None:
+    """A table of every metric of every task."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("task")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for task, result in evaluations.items():
+        for position, (name, value) in enumerate(result.values.items()):
+            style = "bold" if name == result.primary else ""
+            table.add_row(task if position == 0 else "", name, number(value), style=style)
+        if result.skipped:
+            table.add_row("", "images skipped (unreadable)", str(len(result.skipped)))
+        table.add_section()
+    CONSOLE.print(table)
+
+
+def number(value: float) -> str:
+    """A metric as people read it: four digits, or n/a where the data cannot resolve it."""
+    return "n/a" if math.isnan(value) else f"{value:.4f}"
+
+
+def free_folder(path: Path) -> Path:
+    """The path, or with the first free number behind it."""
+    folder, count = path, 1
+    while folder.exists():
+        count += 1
+        folder = path.with_name(f"{path.name}-{count}")
+    return folder
+
+
+def say(lines: Sequence[str] | str) -> None:
+    """Prints plain lines: paths and messages are never read as markup nor wrapped."""
+    for line in [lines] if isinstance(lines, str) else lines:
+        CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _hooks(strict: bool) -> Hooks:
+    hooks = Hooks(strict=strict)
+    hooks.load_installed()
+    hooks.register(Progress(CONSOLE), "progress")
+    return hooks
+
+
+def _fit(trainer: Trainer) -> None:
+    tasks = ", ".join(f"{task} ({len(source.dataset)} images)" for task, source in trainer.batches.sources.items())
+    say(f"training {tasks} on {trainer.device} for {trainer.steps} steps into {trainer.run.path}")
+    print_scores(trainer.fit())
+    say(f"run: {trainer.run.path}")

@@ -1,0 +1,124 @@
+"""`mtframe data`: get data, make it, check it, look at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mtframe.errors import BadImageError, MtframeError, RecipeError
+from mtframe.registry import discover, resolve
+
+Name = Annotated[str, typer.Argument(help="A data set, e.g. lfw or coco.")]
+Root = Annotated[Path, typer.Argument(help="Its folder.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options.")]
+
+
+def download(name: Name, root: Root) -> None:
+    """Fetch a data set from its publisher.
+
+    mtframe data download lfw data/lfw
+    """
+    _say(_method(name, "download")(root))
+    typer.echo(f"downloaded {name} to {root}")
+
+
+def synthesize(name: Name, root: Root, arguments: Overrides = None) -> None:
+    """Make a small data set of this format from a seed, without a download.
+
+    mtframe data synthesize coco data/scenes seed=1 train=500
+    """
+    from mtframe import options
+    from mtframe.recipe import apply_overrides
+
+    make = _method(name, "synthesize")
+    checked = options.check(make, ("root",), apply_overrides({}, arguments or []), f"data synthesize {name}")
+    _say(make(root, **checked))
+    typer.echo(f"made {name} in {root}")
+
+
+def check(name: Name, root: Root, arguments: Overrides = None) -> None:
+    """Read every label and decode every image of every split; name what is wrong. Exit code 1 if anything is.
+
+    mtframe data check coco data/coco
+    """
+    from mtframe import options
+    from mtframe.recipe import apply_overrides
+
+    component = resolve("dataset", name).component
+    given = apply_overrides({"root": str(root)}, arguments or [])
+    failed = False
+    for split in component.splits:
+        try:
+            dataset = options.build(component, "dataset", given, {"split": split, "decode_size": None}, name)
+        except MtframeError as error:
+            typer.echo(f"{split}: {error}", err=True)
+            failed = True
+            continue
+        unreadable = _unreadable(dataset)
+        typer.echo(f"{split}: {len(dataset)} images, {len(dataset.info.classes)} classes, "
+                   f"{len(unreadable)} images cannot be read")  # fmt: skip
+        for note in getattr(dataset, "notes", ()):
+            typer.echo(f"  note: {note}")
+        for reason in unreadable[:10]:
+            typer.echo(f"  {reason}", err=True)
+        failed |= bool(unreadable)
+    if failed:
+        raise typer.Exit(1)
+
+
+def preview(
+    name: Name,
+    root: Root,
+    arguments: Overrides = None,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
+    images: Annotated[int, typer.Option(min=1, max=200, help="Images on it.")] = 24,
+    task: Annotated[str | None, typer.Option("-t", "--task", help="Preset whose augmentation is shown.")] = None,
+) -> None:
+    """Draw a contact sheet of augmented training images with their targets.
+
+    mtframe data preview coco data/coco transform.mosaic=1 size=320
+    """
+    from mtframe.assembly import Assembly
+    from mtframe.inference import preview as draw
+    from mtframe.recipe import assemble_recipe
+
+    preset = task or _preset_for(name)
+    overrides = [f"tasks.preview.{argument}" for argument in (f"dataset.name={name}", *(arguments or []))]
+    # No model is built, so the backbone is only a name.
+    recipe = assemble_recipe("none", [f"preview={preset}:{root}"], overrides)
+    sheet = draw(Assembly(recipe), "preview", images=images)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out)
+    typer.echo(f"wrote {out}")
+
+
+def _method(name: str, method: str) -> Any:
+    component = resolve("dataset", name).component
+    if not hasattr(component, method):
+        able = [c.name for c in discover("dataset") if not c.broken and hasattr(c.load(), method)]
+        raise RecipeError(f"data set {name!r} has no {method}; these have: {', '.join(able) or 'none'}")
+    return getattr(component, method)
+
+
+def _preset_for(dataset: str) -> str:
+    for component in discover("task"):
+        if component.broken is None and component.load().dataset == dataset:
+            return component.name
+    raise RecipeError(f"no preset uses data set {dataset!r} by default; name one with -t (see mtframe plugins list task)")
+
+
+def _unreadable(dataset: Any) -> list[str]:
+    reasons = []
+    for index in range(len(dataset)):
+        try:
+            dataset[index]
+        except BadImageError as error:
+            reasons.append(str(error))
+    return reasons
+
+
+def _say(counts: Any) -> None:
+    if isinstance(counts, dict):
+        typer.echo(", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in counts.items()))

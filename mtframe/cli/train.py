@@ -1,0 +1,71 @@
+"""`mtframe train`: a recipe, or parts named on the spot, to a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mtframe.errors import RecipeError
+
+if TYPE_CHECKING:
+    from mtframe.recipe import Recipe
+
+
+def train(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A recipe file, then overrides.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option("-b", "--backbone", help="Backbone, without a recipe file.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("-t", "--task", metavar="NAME=PRESET:ROOT", help="A task; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder (default: runs/NAME).")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    strict: Annotated[bool, typer.Option(help="Let a failing hook stop the training.")] = False,
+) -> None:
+    """Train one model for all tasks of a recipe.
+
+    mtframe train recipe.yaml train.epochs=5
+
+    mtframe train -b timm/resnet18 -t faces=face-recognition:data/lfw -t objects=object-detection:data/coco
+
+    mtframe train --resume runs/recipe
+    """
+    arguments = arguments or []
+    if resume is not None:
+        if arguments or backbone or task or out:
+            raise RecipeError("--resume RUN goes on with that run's own recipe; it takes no recipe, parts or overrides")
+        from mtframe.cli._work import resume_run
+
+        resume_run(resume, strict=strict)
+        return
+    recipe, name = recipe_of(arguments, backbone, task)
+    recipe.check()
+    from mtframe.cli._work import train_recipe
+
+    train_recipe(recipe, out, name, strict=strict)
+
+
+def recipe_of(arguments: list[str], backbone: str | None, tasks: list[str] | None) -> tuple[Recipe, str]:
+    """The recipe that a call names, in a file or on the spot, and a name for its run.
+
+    Raises:
+        RecipeError: It names none, or both.
+    """
+    from mtframe.recipe import assemble_recipe, load_recipe
+
+    file = arguments[0] if arguments and "=" not in arguments[0] else None
+    overrides = arguments[1:] if file else arguments
+    if file is not None:
+        if backbone or tasks:
+            raise RecipeError(f"give either a recipe file ({file}) or -b and -t, not both; a file's parts are changed "
+                              "with key=value, as in backbone=timm/resnet18")  # fmt: skip
+        return load_recipe(file, overrides), Path(file).stem
+    if not (backbone and tasks):
+        raise RecipeError("expected a recipe file, or -b BACKBONE and at least one -t NAME=PRESET:ROOT\n"
+                          "Write a recipe with: mtframe init faces=face-recognition objects=object-detection "
+                          "-b timm/resnet18 > recipe.yaml")  # fmt: skip
+    recipe = assemble_recipe(backbone, tasks, overrides)
+    return recipe, "-".join(recipe.tasks)

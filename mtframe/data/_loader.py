@@ -1,0 +1,160 @@
+"""The mixing loader: every training step's batches of all tasks, as a pure function of the step.
+
+Which images a step sees, and how they are augmented, depends on nothing but the seed and the step's number: not on
+workers, not on what was loaded before. A run that was killed goes on exactly by asking for the next step.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from mtframe.errors import BadImageError, DataError, MtframeError
+from mtframe.kinds import Dataset, Transform
+
+from ._sample import Batch, Sample
+
+# Tried in place of one unreadable image before giving up: more in a row is no stray file.
+_MAX_REPLACEMENTS = 20
+
+
+@dataclass
+class Source:
+    """One task's training data."""
+
+    dataset: Dataset
+    transform: Transform
+    batch_size: int
+    _order: tuple[int, np.ndarray] | None = field(default=None, repr=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that show every image once."""
+        return -(-len(self.dataset) // self.batch_size)
+
+
+class MixedBatches(torch.utils.data.Dataset[Any]):
+    """Item `step` is that step's batch of every task.
+
+    Each task goes through permutations of its own data, one after the other: epochs of unequal length need not
+    meet, and a batch may span two of them.
+
+    Args:
+        sources: Training data by task.
+        seed: Of order and augmentation.
+
+    Raises:
+        DataError: A data set is empty.
+    """
+
+    def __init__(self, sources: dict[str, Source], seed: int) -> None:
+        for task, source in sources.items():
+            if len(source.dataset) == 0:
+                raise DataError(f"tasks.{task}.dataset: the training split has no images")
+        self.sources = sources
+        self.seed = seed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that show every image of the longest task once; shorter tasks go round more often."""
+        return max(source.steps_per_epoch for source in self.sources.values())
+
+    def __getitem__(self, step: int) -> dict[str, Batch] | MtframeError:
+        # An error is returned, not raised: a DataLoader would turn it into text with a worker's traceback.
+        try:
+            return {task: self._batch(task, step) for task in self.sources}
+        except MtframeError as error:
+            return error
+
+    def batches(self, start: int, stop: int, workers: int, pin_memory: bool = False) -> Iterator[dict[str, Batch]]:
+        """The batches of steps `start` to `stop` (exclusive), prefetched by worker processes."""
+        return load(self, range(start, stop), workers, pin_memory)
+
+    def _batch(self, task: str, step: int) -> Batch:
+        source = self.sources[task]
+        rng = np.random.default_rng([self.seed, zlib.crc32(task.encode()), step])
+        samples, skipped = [], []
+        for draw in range(step * source.batch_size, (step + 1) * source.batch_size):
+            sample, missed = self._draw(source, task, draw)
+            samples.append(sample)
+            skipped += missed
+        batch = transform_batch(source.transform, samples, rng)
+        batch.skipped = skipped
+        return batch
+
+    def _draw(self, source: Source, task: str, draw: int) -> tuple[Sample, list[str]]:
+        skipped: list[str] = []
+        for attempt in range(_MAX_REPLACEMENTS):
+            try:
+                return source.dataset[self._index(source, task, draw + attempt)], skipped
+            except BadImageError as error:
+                skipped.append(str(error))
+        raise DataError(
+            f"tasks.{task}.dataset: {len(skipped)} images in a row cannot be read, beginning with\n  "
+            + "\n  ".join(skipped[:3])
+        )
+
+    def _index(self, source: Source, task: str, draw: int) -> int:
+        epoch, position = divmod(draw, len(source.dataset))
+        if source._order is None or source._order[0] != epoch:
+            rng = np.random.default_rng([self.seed, zlib.crc32(task.encode()), epoch, 1])
+            source._order = (epoch, rng.permutation(len(source.dataset)))
+        return int(source._order[1][position])
+
+
+class SplitBatches(torch.utils.data.Dataset[Any]):
+    """A split in order, in batches, each image once; unreadable images are left out and named in `skipped`."""
+
+    def __init__(self, dataset: Dataset, transform: Transform, batch_size: int) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __getitem__(self, number: int) -> Batch | list[str] | MtframeError:
+        """Batch `number`, or the skipped images alone where none could be read."""
+        samples, skipped = [], []
+        try:
+            for index in range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.dataset))):
+                try:
+                    samples.append(self.dataset[index])
+                except BadImageError as error:
+                    skipped.append(str(error))
+            if not samples:
+                return skipped
+            batch = transform_batch(self.transform, samples, np.random.default_rng(number))
+        except MtframeError as error:
+            return error
+        batch.skipped = skipped
+        return batch
+
+    def batches(self, workers: int, pin_memory: bool = False) -> Iterator[Batch | list[str]]:
+        """All batches, prefetched by worker processes."""
+        return load(self, range(len(self)), workers, pin_memory)
+
+
+def transform_batch(transform: Transform, samples: list[Sample], rng: np.random.Generator) -> Batch:
+    """Calls a transform with both generators seeded, leaving torch's global one as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))
+        return transform(samples, rng)
+
+
+def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator[Any]:
+    """Items of a map-style data set in order; an item that is an error is raised here."""
+    loader: DataLoader[Any] = DataLoader(
+        dataset, batch_size=None, sampler=order, num_workers=workers, pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+    )  # fmt: skip
+    for item in loader:
+        if isinstance(item, MtframeError):
+            raise item
+        yield item

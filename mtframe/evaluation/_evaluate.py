@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mtframe.data import Batch, SplitBatches
+from mtframe.kinds import Dataset, Metric, Transform
+from mtframe.model import MultiTaskModel
+
+
+@dataclass
+class Evaluation:
+    """What came out of scoring one task on one split.
+
+    Attributes:
+        values: Every metric's values by name.
+        primary: Name of the value that ranks checkpoints.
+        higher_is_better: Whether more of it is better.
+        images: Number of images scored.
+        skipped: Images that could not be read, with the reason.
+    """
+
+    values: dict[str, float]
+    primary: str
+    higher_is_better: bool
+    images: int
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def score(self) -> float:
+        """The primary value."""
+        return self.values[self.primary]
+
+
+@torch.inference_mode()
+def predict_batch(
+    model: MultiTaskModel, task: str, batch: Batch, *, flip: bool, precision: str
+) -> list[dict[str, Tensor]]:
+    """One task's predictions for a batch on the model's device, on the CPU in pixels of the original images.
+
+    Args:
+        model: In evaluation mode.
+        task: Name of the task.
+        batch: From the task's evaluation transform, on the model's device.
+        flip: Whether to combine the outputs with those for the mirrored images (the head's `merge_flip`).
+        precision: `bf16` or `fp32`.
+    """
+    head = model.heads[task]
+    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        outputs = model({task: batch.images})[task]
+        if flip:
+            outputs = head.merge_flip(outputs, model({task: batch.images.flip(-1)})[task])
+    predictions = head.predict(outputs, batch.geometry)
+    return [{name: value.cpu() for name, value in prediction.items()} for prediction in predictions]
+
+
+def evaluate_task(
+    model: MultiTaskModel,
+    task: str,
+    dataset: Dataset,
+    transform: Transform,
+    metrics: Sequence[Metric],
+    *,
+    batch_size: int,
+    flip: bool = False,
+    precision: str = "fp32",
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Scores one task on one split.
+
+    Args:
+        model: The model; put into evaluation mode, and left in the mode it was in.
+        task: Name of the task.
+        dataset: The split.
+        transform: The task's evaluation transform.
+        metrics: Metrics for that split; the first one's primary value is the score.
+        batch_size: Images a forward pass.
+        flip: Flip test: outputs for an image and its mirror image are combined.
+        precision: `bf16` or `fp32`.
+        workers: Loader processes.
+        device: Where the model is.
+        progress: Called with the number of images after each batch.
+
+    Returns:
+        Values, primary score, number of images and what was skipped.
+    """
+    was_training = model.training
+    model.eval()
+    images, skipped = 0, []
+    for batch in SplitBatches(dataset, transform, batch_size).batches(workers):
+        if isinstance(batch, list):
+            skipped += batch
+            continue
+        skipped += batch.skipped
+        predictions = predict_batch(model, task, batch.to(device), flip=flip, precision=precision)
+        for metric in metrics:
+            metric.update(predictions, batch.samples)
+        images += len(batch)
+        if progress is not None:
+            progress(len(batch))
+    model.train(was_training)
+    values: dict[str, float] = {}
+    for metric in metrics:
+        values |= metric.compute()
+    return Evaluation(values, metrics[0].primary, metrics[0].higher_is_better, images, skipped)

@@ -1,0 +1,12 @@
+"""Running a trained model on pictures, and drawing what it sees."""
+
+from ._draw import contact_sheet as contact_sheet
+from ._draw import draw_boxes as draw_boxes
+from ._draw import similarity_sheet as similarity_sheet
+from ._files import FilePredictions as FilePredictions
+from ._files import predict_files as predict_files
+from ._files import prediction_sheet as prediction_sheet
+from ._predictor import Predictor as Predictor
+from ._predictor import find_images as find_images
+from ._predictor import load_run as load_run
+from ._preview import preview as preview

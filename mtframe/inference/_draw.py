@@ -1,0 +1,155 @@
+"""Pictures of predictions and targets, legible at any size."""
+
+# Shapes: N boxes, Q pictures, D embedding dimensions.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+# Okabe and Ito's colours (jfly.uni-koeln.de/color, 2008), told apart with every kind of colour vision; without
+# black, and yellow last because it is faint on bright pictures.
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
+
+# A smaller picture is enlarged before it is drawn on, so that labels do not cover it.
+_LEAST_SIDE = 480
+_INK = "#1A1A1A"
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A (3, H, W) uint8 RGB tensor as a Pillow image."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+def draw_boxes(
+    image: Image.Image,
+    boxes: Tensor,
+    labels: Sequence[str],
+    colours: Sequence[int],
+    *,
+    least_side: int = _LEAST_SIDE,
+) -> Image.Image:
+    """Draws labelled boxes on a copy of a picture.
+
+    Args:
+        image: The picture.
+        boxes: (N, 4) XYXY in its pixels.
+        labels: N texts.
+        colours: N numbers, e.g. class labels; equal numbers get one colour.
+        least_side: A picture with a shorter side below this is enlarged first.
+
+    Returns:
+        The picture, at its own size or enlarged.
+    """
+    factor = max(1.0, least_side / min(image.size))
+    canvas = image.convert("RGB").resize([round(side * factor) for side in image.size], Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(canvas)
+    line = max(2, round(min(canvas.size) / 220))
+    font = ImageFont.load_default(max(13, round(min(canvas.size) / 32)))
+    # Large boxes first, so that small ones are not covered.
+    order = sorted(range(len(boxes)), key=lambda n: -float((boxes[n, 2:] - boxes[n, :2]).clamp(min=0).prod()))
+    tags = []
+    for n in order:
+        x0, y0, x1, y1 = (float(value) * factor for value in boxes[n])
+        x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+        colour = COLOURS[colours[n] % len(COLOURS)]
+        draw.rectangle((x0, y0, x1, y1), outline="white", width=line + 2)
+        draw.rectangle((x0, y0, x1, y1), outline=colour, width=line)
+        tags.append((x0, y0, labels[n], colour))
+    for x, y, text, colour in tags:
+        _tag(draw, canvas.size, x, y, text, colour, font)
+    return canvas
+
+
+def similarity_sheet(
+    images: Sequence[Image.Image], names: Sequence[str], embeddings: Tensor, *, neighbours: int = 4
+) -> Image.Image:
+    """A row a picture: the picture, then those most similar to it with their cosine similarity.
+
+    Args:
+        images: Q pictures, at least two.
+        names: Q short names.
+        embeddings: (Q, D), of unit length.
+        neighbours: Pictures shown beside each.
+    """
+    similarity_QQ = embeddings @ embeddings.T
+    similarity_QQ.fill_diagonal_(-torch.inf)
+    values, order = similarity_QQ.topk(min(neighbours, len(images) - 1), dim=1)
+    tiles, captions, tints = [], [], []
+    for row in range(len(images)):
+        tiles.append(images[row])
+        captions.append(names[row])
+        tints.append(None)
+        for value, column in zip(values[row].tolist(), order[row].tolist(), strict=True):
+            tiles.append(images[column])
+            captions.append(f"{value:.2f}  {names[column]}")
+            tints.append(value)
+    return contact_sheet(tiles, captions, columns=values.shape[1] + 1, similarities=tints)
+
+
+def contact_sheet(
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    *,
+    columns: int,
+    tile: int = 200,
+    similarities: Sequence[float | None] | None = None,
+) -> Image.Image:
+    """Pictures in a grid, each with a caption below.
+
+    Args:
+        images: The pictures.
+        captions: One each.
+        columns: Pictures in a row.
+        tile: Side of the square that each is fitted into, in pixels.
+        similarities: Drawn as a bar below a picture, its length the cosine similarity (negative: none).
+    """
+    gap, line = 8, 20
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (tile + gap) + gap, rows * (tile + line + gap) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    for number, image in enumerate(images):
+        x = gap + number % columns * (tile + gap)
+        y = gap + number // columns * (tile + line + gap)
+        fitted = image.convert("RGB")
+        factor = tile / max(fitted.size)
+        fitted = fitted.resize([max(1, round(side * factor)) for side in fitted.size], Image.Resampling.BICUBIC)
+        sheet.paste(fitted, (x + (tile - fitted.width) // 2, y + (tile - fitted.height) // 2))
+        draw.text((x, y + tile + 3), _shorten(captions[number], font, tile), fill=_INK, font=font)
+        similarity = similarities[number] if similarities else None
+        if similarity is not None:
+            draw.rectangle((x, y + tile - 5, x + tile, y + tile), fill="#DDDDDD")
+            draw.rectangle((x, y + tile - 5, x + tile * max(0.0, similarity), y + tile), fill=COLOURS[5])
+    return sheet
+
+
+def _tag(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    x: float,
+    y: float,
+    text: str,
+    colour: str,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+) -> None:
+    """A label above a box's corner, or inside where there is no room above."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = right - left + 6, bottom - top + 6
+    x = min(max(0.0, x), max(0.0, size[0] - width))
+    y = y - height if y >= height else y
+    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    bright = np.dot([int(colour[n : n + 2], 16) for n in (1, 3, 5)], [0.299, 0.587, 0.114]) > 110
+    draw.text((x + 3 - left, y + 3 - top), text, fill=_INK if bright else "white", font=font)
+
+
+def _shorten(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mtframe.data import Sample, read_image
+from mtframe.errors import BadImageError, TrainingError
+
+from ._draw import contact_sheet, draw_boxes, similarity_sheet, to_pil
+from ._predictor import Predictor
+
+# Rows of the sheet of similar pictures; more are only in the JSON.
+_SHEET_ROWS = 12
+
+
+@dataclass
+class FilePredictions:
+    """What came of predicting files.
+
+    Attributes:
+        described: A dictionary a file: `source`, `size` (height, width) and `tasks`, ready for JSON.
+        pictures: Files that were written.
+        unreadable: Files that could not be read, with the reason.
+    """
+
+    described: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[Path] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def predict_files(
+    predictor: Predictor,
+    files: Sequence[Path],
+    out: Path,
+    tasks: Sequence[str] | None = None,
+    threshold: float = 0.3,
+) -> FilePredictions:
+    """Predicts image files and draws the results.
+
+    Args:
+        predictor: A loaded run.
+        files: The images.
+        out: Folder for pictures: `STEM.png` with boxes, `TASK_similar.png` for embeddings of several images.
+        tasks: Only these; all if None.
+        threshold: Least score of a box that is drawn; JSON has them all.
+
+    Returns:
+        Predictions, written pictures and what could not be read.
+    """
+    result = FilePredictions()
+    out.mkdir(parents=True, exist_ok=True)
+    embeddings: dict[str, list[Tensor]] = {}
+    thumbnails: list[tuple[str, Image.Image]] = []
+    for file in files:
+        try:
+            pixels, size = read_image(file)
+        except BadImageError as error:
+            result.unreadable.append(str(error))
+            continue
+        predictions = predictor.predict(pixels, tasks)
+        described = {task: predictor.describe(task, prediction) for task, prediction in predictions.items()}
+        result.described.append({"source": str(file), "size": list(size), "tasks": described})
+        picture = to_pil(pixels)
+        boxed = {task: prediction for task, prediction in predictions.items() if "boxes" in prediction}
+        if boxed:
+            result.pictures.append(_save(_draw(predictor, picture, boxed, threshold), out, file.stem))
+        for task, prediction in predictions.items():
+            if "embedding" in prediction:
+                embeddings.setdefault(task, []).append(prediction["embedding"])
+        if len(thumbnails) < _SHEET_ROWS:
+            picture.thumbnail((400, 400))
+            thumbnails.append((file.stem, picture))
+    for task, rows in embeddings.items():
+        if len(thumbnails) > 1:
+            names, images = zip(*thumbnails, strict=True)
+            sheet = similarity_sheet(images, names, torch.stack(rows[: len(images)]))
+            result.pictures.append(_save(sheet, out, f"{task}_similar"))
+    return result
+
+
+def prediction_sheet(
+    predictor: Predictor, task: str, samples: Sequence[Sample], threshold: float = 0.3
+) -> Image.Image:
+    """One task's predictions for some samples on one sheet: boxes, or each picture beside its most similar ones."""
+    predictions = [predictor.predict(sample.image, [task])[task] for sample in samples]
+    pictures = [to_pil(sample.image) for sample in samples]
+    names = [Path(sample.id).stem for sample in samples]
+    if "embedding" in predictions[0]:
+        return similarity_sheet(pictures, names, torch.stack([p["embedding"] for p in predictions]))
+    drawn = [
+        _draw(predictor, picture, {task: prediction}, threshold)
+        for picture, prediction in zip(pictures, predictions, strict=True)
+    ]
+    return contact_sheet(drawn, names, columns=4, tile=320)
+
+
+def _draw(predictor: Predictor, picture: Image.Image, boxed: dict[str, Any], threshold: float) -> Image.Image:
+    boxes, texts, colours = [], [], []
+    for task, prediction in boxed.items():
+        classes = predictor.infos[task].classes
+        for box, score, label in zip(*(prediction[key] for key in ("boxes", "scores", "labels")), strict=True):
+            if score >= threshold:
+                boxes.append(box)
+                texts.append(f"{classes[int(label)]} {float(score):.2f}")
+                colours.append(int(label))
+    return draw_boxes(picture, torch.stack(boxes) if boxes else torch.empty(0, 4), texts, colours)
+
+
+def _save(picture: Image.Image, out: Path, stem: str) -> Path:
+    """Writes a PNG under a name that is free among those of this call and before."""
+    path, count = out / f"{stem}.png", 1
+    while path.exists():
+        count += 1
+        path = out / f"{stem}-{count}.png"
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise TrainingError(f"{path} could not be written ({error.strerror or error})") from error
+    return path

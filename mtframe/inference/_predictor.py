@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mtframe.assembly import Assembly
+from mtframe.data import Sample, read_image, transform_batch
+from mtframe.errors import RecipeError
+from mtframe.evaluation import predict_batch
+from mtframe.model import MultiTaskModel
+from mtframe.run import RunFolder, pick_device
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"})
+
+
+class Predictor:
+    """A trained model that takes pictures.
+
+    Args:
+        assembly: The run's parts.
+        model: With trained weights.
+        device: Where the model is.
+    """
+
+    def __init__(self, assembly: Assembly, model: MultiTaskModel, device: torch.device) -> None:
+        self.assembly = assembly
+        self.model = model.eval()
+        self.device = device
+        self.infos = assembly.infos
+        self._transforms = {task: assembly.transform(task, train=False) for task in assembly.tasks}
+
+    def predict(
+        self, image: str | os.PathLike[str] | Image.Image | Tensor, tasks: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Tensor]]:
+        """What each task says of one picture.
+
+        Args:
+            image: A file, a Pillow image, or a (3, H, W) uint8 RGB tensor.
+            tasks: Only these; all if None.
+
+        Returns:
+            By task, the head's prediction (see `mtframe.kinds.Head.predict`): for object detection `boxes`
+            (N, 4) XYXY in pixels of the picture, `scores` and `labels`; for face recognition `embedding`.
+
+        Raises:
+            BadImageError: The file cannot be read.
+            RecipeError: There is no such task.
+        """
+        pixels = _pixels(image)
+        sample = Sample(pixels, {}, (pixels.shape[1], pixels.shape[2]))
+        return {task: self._predict(task, sample) for task in self._known(tasks)}
+
+    def describe(self, task: str, prediction: dict[str, Tensor]) -> Any:
+        """A prediction in plain numbers and names, ready for JSON."""
+        if "boxes" in prediction:
+            rows = zip(*(prediction[key].tolist() for key in ("boxes", "scores", "labels")), strict=True)
+            classes = self.infos[task].classes
+            return [
+                {"label": classes[label], "score": round(score, 4), "box": [round(side, 2) for side in box]}
+                for box, score, label in rows
+            ]
+        return {name: [round(number, 6) for number in value.flatten().tolist()] for name, value in prediction.items()}
+
+    def _known(self, tasks: Sequence[str] | None) -> Sequence[str]:
+        for task in tasks or ():
+            if task not in self.assembly.tasks:
+                raise RecipeError(f"-t {task}: no such task; the tasks of this run are {', '.join(self.assembly.tasks)}")
+        return tasks or self.assembly.tasks
+
+    def _predict(self, task: str, sample: Sample) -> dict[str, Tensor]:
+        batch = transform_batch(self._transforms[task], [sample], np.random.default_rng(0)).to(self.device)
+        flip = self.assembly.recipe.tasks[task].flip_test
+        return predict_batch(self.model, task, batch, flip=flip, precision="fp32")[0]
+
+
+def load_run(
+    path: str | os.PathLike[str], checkpoint: str = "best", device: str = "auto", *, overrides: Sequence[str] = ()
+) -> Predictor:
+    """Loads a trained model from its run.
+
+    Args:
+        path: The run's folder.
+        checkpoint: `best` (or the last one where none is best yet), `last`, or `best_TASK`.
+        device: `auto`, `cpu`, `cuda`, ...
+        overrides: `key=value` changes to the run's recipe, e.g. another data set root.
+
+    Raises:
+        RecipeError: No run there, or a wrong override.
+        CheckpointError: No such checkpoint, or it is of another architecture.
+    """
+    run = RunFolder.open(path)
+    recipe = run.recipe(overrides)
+    recipe.check()
+    assembly = Assembly(recipe, run.infos())
+    model = assembly.model(restoring=True)
+    run.load_weights(model, checkpoint)
+    where = pick_device(device)
+    return Predictor(assembly, model.to(where), where)
+
+
+def find_images(sources: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
+    """The image files that sources name: files as they are, folders with all images below them, sorted.
+
+    Raises:
+        RecipeError: A source does not exist, or a folder holds no image.
+    """
+    for source in map(Path, sources):
+        if source.is_dir():
+            found = sorted(file for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            if not found:
+                raise RecipeError(f"{source}: no image in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+            yield from found
+        elif source.exists():
+            yield source
+        else:
+            raise RecipeError(f"{source}: no such file or folder")
+
+
+def _pixels(image: str | os.PathLike[str] | Image.Image | Tensor) -> Tensor:
+    if isinstance(image, Tensor):
+        if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
+            raise ValueError(f"expected a (3, H, W) uint8 tensor, got {tuple(image.shape)} {image.dtype}")
+        return image
+    if isinstance(image, Image.Image):
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return read_image(image)[0]

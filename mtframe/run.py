@@ -1,0 +1,247 @@
+"""A run's folder: what is in it, where, and how it is written without ever being half there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mtframe.data import DataInfo
+from mtframe.errors import CheckpointError, RecipeError, TrainingError
+from mtframe.recipe import Recipe, load_recipe
+
+
+class RunFolder:
+    """`runs/NAME/`: recipe, environment, labels, metrics, log, checkpoints and plots of one training.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.recipe_file = self.path / "recipe.yaml"
+        self.metrics_csv = self.path / "metrics.csv"
+        self.metrics_json = self.path / "metrics.json"
+        self.log_file = self.path / "log.txt"
+        self.checkpoints = self.path / "checkpoints"
+        self.plots = self.path / "plots"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], recipe: Recipe, infos: Mapping[str, DataInfo]) -> RunFolder:
+        """Makes the folder of a new run.
+
+        Raises:
+            RecipeError: It is there already and not empty.
+        """
+        run = cls(path)
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise RecipeError(
+                f"--out: {run.path} already exists and is not empty. Choose another folder, or go on with the run "
+                f"in it: mtframe train --resume {run.path}"
+            )
+        run.checkpoints.mkdir(parents=True)
+        write_text(run.path / "labels.json", json.dumps({task: asdict(info) for task, info in infos.items()}))
+        write_text(run.path / "environment.json", json.dumps(environment(recipe), indent=2) + "\n")
+        # Last: a folder with a recipe is a run.
+        write_text(run.recipe_file, recipe.to_yaml())
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """The folder of an existing run.
+
+        Raises:
+            RecipeError: It is not there, or is no run.
+        """
+        run = cls(path)
+        if not run.recipe_file.is_file():
+            what = "no such folder" if not run.path.exists() else "no recipe.yaml in it, so it is no run"
+            raise RecipeError(f"{run.path}: {what}. A run is what 'mtframe train' writes, by default under runs/")
+        return run
+
+    def recipe(self, overrides: Sequence[str] = ()) -> Recipe:
+        """The resolved recipe of this run, changed by `key=value` texts."""
+        return load_recipe(self.recipe_file, overrides)
+
+    def infos(self) -> dict[str, DataInfo]:
+        """What the labels of each task mean."""
+        stored = json.loads((self.path / "labels.json").read_text())
+        return {task: DataInfo(info["target"], tuple(info["classes"])) for task, info in stored.items()}
+
+    def save_checkpoint(self, name: str, weights: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> Path:
+        """Writes a checkpoint; the old one of that name stays until the new one is complete.
+
+        Args:
+            name: `last`, `best` or `best_TASK`.
+            weights: What evaluation uses: tensors by name.
+            state: What going on needs besides: tensors, numbers, text and containers of these.
+
+        Raises:
+            TrainingError: It cannot be written, e.g. because the disk is full.
+        """
+        folder, partial = self.checkpoints / name, self.checkpoints / f".{name}.partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            save_file({key: tensor.contiguous() for key, tensor in weights.items()}, partial / "weights.safetensors")
+            if state is not None:
+                torch.save(dict(state), partial / "training.pt")
+            for file in partial.iterdir():
+                _to_disk(file)
+            _swap(partial, folder)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # torch.save reports a full disk as a RuntimeError, safetensors as its own error.
+            shutil.rmtree(partial, ignore_errors=True)
+            kept = f"the checkpoint before it is kept in {folder}" if folder.exists() else "there is none before it"
+            raise TrainingError(
+                f"checkpoint {folder} could not be written ({error}); {kept}. Free some space, then go on with: "
+                f"mtframe train --resume {self.path}"
+            ) from error
+        return folder
+
+    def load_weights(self, model: nn.Module, name: str = "best") -> str:
+        """Loads a checkpoint's evaluation weights; `last` where there is no `best` yet.
+
+        Returns:
+            The name of the checkpoint that was loaded.
+
+        Raises:
+            CheckpointError: There is none, it is damaged, or it is of another architecture.
+        """
+        folder = self._checkpoint(name)
+        if folder is None and name == "best":
+            name, folder = "last", self._checkpoint("last")
+        if folder is None:
+            there = sorted(p.name for p in self.checkpoints.glob("[!.]*")) if self.checkpoints.is_dir() else []
+            raise CheckpointError(
+                f"{self.checkpoints / name}: no such checkpoint; there {'are ' + ', '.join(there) if there else 'is none'}"
+            )
+        file = folder / "weights.safetensors"
+        try:
+            weights = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{file}: cannot be read as safetensors ({error})") from None
+        check_fit(model, weights, file)
+        model.load_state_dict(weights)
+        return name
+
+    def load_state(self) -> dict[str, Any]:
+        """What going on from `last` needs.
+
+        Raises:
+            CheckpointError: There is no `last` checkpoint yet, or it is damaged.
+        """
+        folder = self._checkpoint("last")
+        if folder is None:
+            raise CheckpointError(
+                f"{self.path}: stopped before its first checkpoint, so there is nothing to go on from. Start again: "
+                f"mtframe train {self.recipe_file} --out ANOTHER_FOLDER"
+            )
+        try:
+            return torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"{folder / 'training.pt'}: cannot be read ({error})") from None
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drops the rows of `metrics.csv` after `step`: they will be computed again."""
+        if not self.metrics_csv.is_file():
+            return
+        with self.metrics_csv.open(newline="") as file:
+            rows = list(csv.reader(file))
+        kept = [rows[0]] + [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) <= step]
+        write_text(self.metrics_csv, "".join(",".join(row) + "\n" for row in kept))
+
+    def _checkpoint(self, name: str) -> Path | None:
+        folder, old = self.checkpoints / name, self.checkpoints / f".{name}.old"
+        if not folder.is_dir() and old.is_dir():
+            # Killed between the two renames of _swap.
+            old.rename(folder)
+        return folder if folder.is_dir() else None
+
+
+def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], source: object) -> None:
+    """Raises CheckpointError, naming the first differences, if weights are not of this model's architecture."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected == found:
+        return
+    problems = [f"{name}: the model has {expected[name]}, the checkpoint {found[name]}"
+                for name in expected if name in found and expected[name] != found[name]]  # fmt: skip
+    problems += [f"{name}: not in the checkpoint" for name in expected if name not in found]
+    problems += [f"{name}: not in the model" for name in found if name not in expected]
+    more = f"\n  ... and {len(problems) - 5} more" if len(problems) > 5 else ""
+    raise CheckpointError(
+        f"{source}: a checkpoint of another architecture:\n  " + "\n  ".join(problems[:5]) + more
+        + "\nUse the recipe that the checkpoint was trained with."
+    )  # fmt: skip
+
+
+def environment(recipe: Recipe) -> dict[str, Any]:
+    """Versions of Python, the machine and every distribution that supplied a component."""
+    suppliers = {resolved.origin.dist for resolved in recipe.check().values() if resolved.origin.dist}
+    distributions = {"mtframe", "torch", "torchvision", "timm", *suppliers}
+    versions = {}
+    for name in sorted(distributions):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "distributions": versions,
+    }
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first accelerator, or the CPU.
+
+    Raises:
+        RecipeError: No such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"train.device: {name!r} cannot be used here ({error})") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file at once: it holds the old text or the new, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        raise TrainingError(f"{path} could not be written ({error.strerror or error})") from error
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _swap(new: Path, old: Path) -> None:
+    # A folder cannot be renamed over another, so the old one steps aside; see _checkpoint for a kill in between.
+    aside = old.with_name(f".{old.name}.old")
+    if old.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        old.rename(aside)
+    new.rename(old)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,6 @@
+"""Training: the multi-task step and the trainer."""
+
+from ._progress import Progress as Progress
+from ._step import training_step as training_step
+from ._trainer import Interrupted as Interrupted
+from ._trainer import Trainer as Trainer

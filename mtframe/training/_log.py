@@ -1,0 +1,91 @@
+"""What a run writes down while it trains: the rows of metrics.csv, log.txt and the loss curves."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+LOG = logging.getLogger("mtframe")
+
+
+class LossMeter:
+    """Means of every task's loss terms over a logging interval, summed on the device without waiting for it."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, terms: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Adds the terms of one pass."""
+        for task, named in terms.items():
+            for name, value in named.items():
+                key = f"{task}/{name}"
+                self.sums[key] = self.sums[key] + value.double() if key in self.sums else value.double()
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call, by `task/term`."""
+        means = {key: float(value) / self.count for key, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+    def state_dict(self) -> dict[str, object]:
+        """For a checkpoint in the middle of an interval."""
+        return {"sums": {key: value.cpu() for key, value in self.sums.items()}, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, object], device: torch.device) -> None:
+        """Goes on in the middle of an interval."""
+        sums, self.count = state["sums"], int(str(state["count"]))
+        assert isinstance(sums, dict)
+        self.sums = {key: value.to(device) for key, value in sums.items()}
+
+
+def append_row(path: Path, row: Mapping[str, object]) -> None:
+    """Adds a row to a csv file, with a header if it is the first."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def open_log(path: Path) -> logging.FileHandler:
+    """Sends the framework's log to a run's log.txt as well; the caller removes the handler."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    return handler
+
+
+def plot_losses(metrics_csv: Path, path: Path) -> None:
+    """Draws a panel of loss terms a task over the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with metrics_csv.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    terms = [key for key in (rows[0] if rows else {}) if "/" in key]
+    tasks = list(dict.fromkeys(key.split("/")[0] for key in terms))
+    if not tasks:
+        return
+    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 3.5), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for key in terms:
+            if key.startswith(f"{task}/"):
+                axis.plot([int(row["step"]) for row in rows], [float(row[key]) for row in rows], label=key)
+        axis.set(title=task, xlabel="step", ylabel="loss")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.tight_layout()
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,71 @@
+"""Optimiser, learning-rate schedule and averaged weights, all of them timm's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+
+from mtframe.errors import RecipeError
+from mtframe.recipe import TrainOptions
+
+
+def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    """The optimiser over all parameters that are not frozen; no weight decay on biases and norms.
+
+    Raises:
+        RecipeError: timm knows no such optimiser.
+    """
+    try:
+        return create_optimizer_v2(
+            model,
+            opt=options.optimizer,
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            momentum=options.momentum,
+        )
+    except (ValueError, AssertionError) as error:
+        raise RecipeError(f"train.optimizer: timm.optim cannot make {options.optimizer!r} ({error})") from None
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, options: TrainOptions, updates: int) -> Scheduler:
+    """The schedule, counted in optimiser steps: a linear warm-up, then timm's schedule of that name.
+
+    Raises:
+        RecipeError: timm knows no such schedule.
+    """
+    warmup = round(options.warmup * updates)
+    extra: dict[str, Any] = {}
+    if options.lr_schedule == "poly":
+        extra["decay_rate"] = 1.0
+    elif options.lr_schedule == "step":
+        extra["decay_epochs"] = max(1, (updates - warmup) // 3)
+    elif options.lr_schedule == "multistep":
+        extra["decay_milestones"] = [round(updates * part) for part in (0.67, 0.89)]
+    try:
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched=options.lr_schedule,
+            num_epochs=max(1, updates - warmup),
+            warmup_epochs=warmup,
+            warmup_prefix=True,
+            warmup_lr=options.lr / max(1, warmup),
+            min_lr=options.min_lr,
+            **extra,
+        )
+    except (ValueError, AssertionError) as error:
+        raise RecipeError(f"train.lr_schedule: timm.scheduler cannot make {options.lr_schedule!r} ({error})") from None
+    return scheduler
+
+
+def make_average(model: nn.Module, options: TrainOptions) -> ModelEmaV3 | None:
+    """The exponential moving average of all weights, which is what is evaluated; None if switched off."""
+    if options.ema is None:
+        return None
+    # The warm-up lets the average follow closely at first, so that short runs are not held back by their start.
+    return ModelEmaV3(model, decay=options.ema, use_warmup=True, warmup_gamma=1.0, warmup_power=0.75)

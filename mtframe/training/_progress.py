@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from mtframe.hooks import hookimpl
+
+
+class _ImagesPerSecond(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed * task.fields['images']:.0f} images/s", style="cyan")
+
+
+class Progress:
+    """Shows training on a terminal: a bar with losses, images per second and time left; scores as they come.
+
+    Args:
+        console: Where to; not a terminal: a line an evaluation, no bar.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _ImagesPerSecond(),
+            TextColumn("{task.fields[losses]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._trainer: Any = None
+        self._task: Any = None
+
+    @hookimpl
+    def training_started(self, trainer: Any) -> None:
+        """Opens the bar."""
+        self._trainer = trainer
+        self._bar.start()
+        self._task = self._bar.add_task(
+            "training", total=trainer.steps, completed=trainer.step, images=trainer.images_per_step, losses=""
+        )
+
+    @hookimpl
+    def step_ended(self, step: int, losses: Mapping[str, Mapping[str, Any]]) -> None:
+        """Moves it."""
+        # Reading a loss waits for the device, so not at every step.
+        if step % 10 == 0 or step == self._trainer.steps:
+            shown = "  ".join(f"{task} {float(sum(named.values())):.3f}" for task, named in losses.items())
+            self._bar.update(self._task, losses=shown)
+        self._bar.update(self._task, completed=step)
+
+    @hookimpl
+    def evaluation_ended(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Prints the first value of each task."""
+        shown = []
+        for task, values in metrics.items():
+            name = next(iter(values))
+            shown.append(f"{task} {name} {values[name]:.4f}")
+        self.console.print(f"step {step}: " + ", ".join(shown), markup=False, highlight=False)
+
+    @hookimpl
+    def training_ended(self, error: BaseException | None) -> None:
+        """Closes the bar."""
+        self._bar.stop()

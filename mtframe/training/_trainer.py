@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtframe.assembly import Assembly
+from mtframe.data import Batch, MixedBatches
+from mtframe.errors import MtframeError, RecipeError, TrainingError
+from mtframe.evaluation import Evaluation, evaluate_task, mean_relative_gain
+from mtframe.hooks import Hooks
+from mtframe.run import RunFolder, check_fit, pick_device, write_text
+
+from ._log import LOG, LossMeter, append_row, open_log, plot_losses
+from ._optim import make_average, make_optimizer, make_scheduler
+from ._step import training_step
+
+
+class Interrupted(MtframeError):
+    """Training was stopped by Ctrl-C (or SIGTERM) after saving. Exit code 130, as shells expect."""
+
+    exit_code = 130
+
+
+class Trainer:
+    """Trains an assembled recipe into a run folder.
+
+    A step is one optimiser step. All that happens in step n is a function of the recipe and n, so a run that was
+    killed and resumed gives the same losses as one that was not.
+
+    Args:
+        assembly: The recipe's parts.
+        run: Where everything is written.
+        hooks: Observers of the training.
+        resume: Take up the training where the run's last checkpoint left it.
+
+    Raises:
+        RecipeError: To be resumed, but it was finished.
+        CheckpointError: To be resumed, but there is no checkpoint, or it is of another architecture.
+
+    Attributes:
+        model: The model that is trained.
+        steps: Number of steps of the whole training.
+        step: Steps done.
+        images_per_step: Images of all tasks that one step sees.
+    """
+
+    def __init__(self, assembly: Assembly, run: RunFolder, hooks: Hooks | None = None, *, resume: bool = False) -> None:
+        self.assembly = assembly
+        self.recipe = assembly.recipe
+        self.options = options = assembly.recipe.train
+        self.run = run
+        self.hooks = hooks or Hooks()
+        self.device = pick_device(options.device)
+        torch.manual_seed(options.seed)
+        self.model = assembly.model(restoring=resume)
+        self.model.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
+        self.balancer = assembly.balancer()
+        self.batches = MixedBatches(assembly.sources(), options.seed)
+        self.steps_per_epoch = math.ceil(self.batches.steps_per_epoch / options.accumulate)
+        self.steps = options.steps or options.epochs * self.steps_per_epoch
+        self.images_per_step = options.accumulate * sum(s.batch_size for s in self.batches.sources.values())
+        self.optimizer = make_optimizer(self.model, options)
+        self.scheduler = make_scheduler(self.optimizer, options, self.steps)
+        self.average = make_average(self.model, options)
+        self.step = 0
+        self.history: list[dict[str, Any]] = []
+        self._best: dict[str, dict[str, float]] = {"scores": {}, "tasks": {}}
+        self._meter = LossMeter()
+        self._unreadable: dict[str, None] = {}
+        self._stop = False
+        self._since = (time.monotonic(), 0)
+        if resume:
+            self._restore()
+        self.hooks.call.model_assembled(model=self.model, recipe=self.recipe)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """What is evaluated and saved for use: the averaged weights, or the model where averaging is off."""
+        return self.model if self.average is None else self.average.module
+
+    def fit(self) -> dict[str, Evaluation]:
+        """Trains to the end.
+
+        Returns:
+            The last evaluation, by task.
+
+        Raises:
+            Interrupted: Ctrl-C; everything is saved.
+            TrainingError: A loss is not finite, too many images cannot be read, a checkpoint cannot be written.
+        """
+        handler = open_log(self.run.log_file)
+        error: BaseException | None = None
+        try:
+            with self._signals():
+                return self._fit()
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self.hooks.call.training_ended(error=error)
+            if error is not None:
+                LOG.error("stopped at step %d: %s", self.step, error)
+            LOG.removeHandler(handler)
+            handler.close()
+
+    def _fit(self) -> dict[str, Evaluation]:
+        LOG.info("training %s from step %d to %d", ", ".join(self.assembly.tasks), self.step, self.steps)
+        self.hooks.call.training_started(trainer=self)
+        if self.step == 0:
+            # A run that is killed at any time can be resumed.
+            self._save()
+        evaluations: dict[str, Evaluation] = {}
+        self.model.train()
+        self._since = (time.monotonic(), self.step)
+        for batches in self._grouped_batches():
+            self._train_step(batches)
+            if self.step == self.steps or self._due(self.options.evaluate_every):
+                evaluations = self._evaluate()
+                self._save()
+            elif self._stop or (self.options.save_every_steps and self.step % self.options.save_every_steps == 0):
+                self._save()
+            if self._stop and self.step < self.steps:
+                raise Interrupted(
+                    f"stopped at step {self.step} of {self.steps}; everything is saved. Go on with: "
+                    f"mtframe train --resume {self.run.path}"
+                )
+        self._log_exposure()
+        plot_losses(self.run.metrics_csv, self.run.plots / "losses.png")
+        return evaluations
+
+    def _grouped_batches(self) -> Iterator[list[dict[str, Batch]]]:
+        """The batches that each remaining step accumulates."""
+        size = self.options.accumulate
+        batches = self.batches.batches(
+            self.step * size, self.steps * size, self.options.workers, pin_memory=self.device.type == "cuda"
+        )
+        while group := list(islice(batches, size)):
+            yield group
+
+    def _train_step(self, group: list[dict[str, Batch]]) -> None:
+        options = self.options
+        # Dropout and stochastic depth draw from it; seeding every step makes a resumed run draw the same.
+        torch.manual_seed(options.seed * 1_000_003 + self.step)
+        self.scheduler.step(self.step)
+        for loss in self.model.losses.values():
+            if hasattr(loss, "set_progress"):
+                loss.set_progress(self.step / self.steps)
+        for batches in group:
+            self._count_unreadable(batches)
+            on_device = {task: self._to_device(batch) for task, batch in batches.items()}
+            terms = training_step(
+                self.model, on_device, self.balancer, precision=options.precision, divide=len(group)
+            )
+            self._check_finite(terms)
+            self._meter.add(terms)
+        if options.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.model, step=self.step)
+        self.step += 1
+        self.hooks.call.step_ended(step=self.step, losses=terms)
+        if self.step % options.log_every == 0 or self.step == self.steps:
+            self._log_row()
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.options.channels_last else torch.contiguous_format
+
+    def _to_device(self, batch: Batch) -> Batch:
+        batch = batch.to(self.device)
+        batch.images = batch.images.contiguous(memory_format=self._memory_format)
+        return batch
+
+    def _check_finite(self, terms: dict[str, dict[str, Tensor]]) -> None:
+        for task, named in terms.items():
+            for name, value in named.items():
+                if not torch.isfinite(value):
+                    raise TrainingError(
+                        f"task {task}: loss {name!r} is {value.item()} at step {self.step + 1}. The last checkpoint is "
+                        f"{self.run.checkpoints / 'last'}. Try a lower train.lr (now {self.options.lr}), a smaller "
+                        f"train.clip_grad or train.precision=fp32"
+                    )
+
+    def _count_unreadable(self, batches: dict[str, Batch]) -> None:
+        for task, batch in batches.items():
+            for reason in batch.skipped:
+                if reason not in self._unreadable:
+                    self._unreadable[reason] = None
+                    LOG.warning("task %s: skipped an unreadable image: %s", task, reason)
+        if len(self._unreadable) > self.options.max_unreadable:
+            raise TrainingError(
+                f"{len(self._unreadable)} images cannot be read, more than train.max_unreadable="
+                f"{self.options.max_unreadable}:\n  " + "\n  ".join(list(self._unreadable)[:10])
+            )
+
+    def _log_row(self) -> None:
+        now, (then, at) = time.monotonic(), self._since
+        self._since = (now, self.step)
+        rate = (self.step - at) * self.images_per_step / max(now - then, 1e-9)
+        row = {
+            "step": self.step,
+            "epoch": f"{self.step / self.steps_per_epoch:.3f}",
+            "lr": f"{self.optimizer.param_groups[0]['lr']:.6g}",
+            "images_per_second": f"{rate:.1f}",
+        }
+        append_row(self.run.metrics_csv, row | self._meter.take())
+
+    def _due(self, epochs: float | None) -> bool:
+        return epochs is not None and self.step % max(1, round(epochs * self.steps_per_epoch)) == 0
+
+    def _evaluate(self) -> dict[str, Evaluation]:
+        evaluations = {}
+        for task, part in self.recipe.tasks.items():
+            dataset = self.assembly.dataset(task, "val")
+            evaluations[task] = evaluate_task(
+                self.evaluated_model,  # type: ignore[arg-type]
+                task,
+                dataset,
+                self.assembly.transform(task, train=False),
+                self.assembly.metrics(task, dataset),
+                batch_size=part.batch_size,
+                flip=part.flip_test,
+                precision=self.options.precision,
+                workers=self.options.workers,
+                device=self.device,
+            )
+            for reason in evaluations[task].skipped:
+                LOG.warning("task %s: evaluation skipped an unreadable image: %s", task, reason)
+        self._remember(evaluations)
+        self._since = (time.monotonic(), self.step)
+        return evaluations
+
+    def _remember(self, evaluations: dict[str, Evaluation]) -> None:
+        """Notes an evaluation and saves the checkpoints that are the best so far.
+
+        `best_TASK` follows the task's primary score. `best` follows the mean relative gain over the tasks, each
+        relative to the best it has reached so far in this run (see docs/training.md).
+        """
+        scores = {task: result.score for task, result in evaluations.items()}
+        higher = {task: result.higher_is_better for task, result in evaluations.items()}
+        tops = self._best["tasks"]
+        for task, score in scores.items():
+            if task not in tops or (score > tops[task]) == higher[task] and score != tops[task]:
+                tops[task] = score
+                self._save_weights(f"best_{task}")
+        gain = mean_relative_gain(scores, tops, higher)
+        if not self._best["scores"] or gain > mean_relative_gain(self._best["scores"], tops, higher):
+            self._best["scores"] = scores
+            self._save_weights("best")
+        values = {task: result.values for task, result in evaluations.items()}
+        self.history.append({"step": self.step, "gain": gain, "tasks": values})
+        write_text(self.run.metrics_json, json.dumps(_no_nan({"evaluations": self.history, "best": self._best}), indent=2))
+        LOG.info("step %d: %s", self.step, ", ".join(f"{task} {score:.4f}" for task, score in scores.items()))
+        self.hooks.call.evaluation_ended(step=self.step, metrics=values)
+
+    def _save_weights(self, name: str) -> None:
+        path = self.run.save_checkpoint(name, self.evaluated_model.state_dict())
+        self.hooks.call.checkpoint_saved(path=path, step=self.step)
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "best": self._best,
+            "meter": self._meter.state_dict(),
+        }
+        path = self.run.save_checkpoint("last", self.evaluated_model.state_dict(), state)
+        self.hooks.call.checkpoint_saved(path=path, step=self.step)
+
+    def _restore(self) -> None:
+        state = self.run.load_state()
+        if state["step"] >= self.steps:
+            raise RecipeError(f"{self.run.path}: already trained to its end, step {state['step']} of {self.steps}")
+        check_fit(self.model, state["model"], self.run.checkpoints / "last")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.run.load_weights(self.average.module, "last")
+        self.step = state["step"]
+        self.history = state["history"]
+        self._best = state["best"]
+        self._meter.load_state_dict(state["meter"], self.device)
+        self.run.truncate_metrics(self.step)
+
+    def _log_exposure(self) -> None:
+        draws = self.steps * self.options.accumulate
+        for task, source in self.batches.sources.items():
+            size = len(source.dataset)
+            seen = draws * source.batch_size / size
+            LOG.info("task %s: %d training images, each seen %.1f times", task, size, seen)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM ends training after the step; the second one at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+
+        previous: dict[int, Callable[..., Any] | int | None] = {
+            number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def _no_nan(value: Any) -> Any:
+    """NaN has no place in JSON; null says "not resolved"."""
+    if isinstance(value, dict):
+        return {key: _no_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_no_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from toy import ToyData, ToyTransform
+
+from mtframe.data import MixedBatches, Source, SplitBatches
+from mtframe.errors import DataError
+
+
+def sources(bad: int | None = None) -> dict[str, Source]:
+    return {
+        "short": Source(ToyData("train", count=7, bad=bad), ToyTransform(16, True), 3),
+        "long": Source(ToyData("train", count=20), ToyTransform(16, True), 4),
+    }
+
+
+def seen(batches: MixedBatches, task: str, steps: int) -> list[int]:
+    source = batches.sources[task]
+    return [batches._index(source, task, draw) for draw in range(steps * source.batch_size)]
+
+
+def test_an_epoch_shows_every_image_of_the_longest_task_once_and_shorter_tasks_go_round() -> None:
+    batches = MixedBatches(sources(), seed=0)
+    assert batches.steps_per_epoch == 5
+    assert sorted(seen(batches, "long", 5)) == list(range(20))
+    draws = seen(batches, "short", 5)
+    assert sorted(draws[:7]) == sorted(draws[7:14]) == list(range(7))
+    assert draws[:7] != draws[7:14]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_from_a_later_step_on_are_those_of_a_loader_that_was_never_stopped(workers: int) -> None:
+    batches = MixedBatches(sources(), seed=3)
+    whole = list(batches.batches(0, 6, workers=0))
+    rest = list(batches.batches(4, 6, workers=workers))
+    assert len(rest) == 2
+    for expected, batch in zip(whole[4:], rest, strict=True):
+        for task in ("short", "long"):
+            assert torch.equal(expected[task].images, batch[task].images)
+            assert torch.equal(expected[task].targets["label"], batch[task].targets["label"])
+
+
+def test_seeds_differ() -> None:
+    one, two = MixedBatches(sources(), seed=0)[0], MixedBatches(sources(), seed=1)[0]
+    assert isinstance(one, dict)
+    assert isinstance(two, dict)
+    assert not torch.equal(one["long"].images, two["long"].images)
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    MixedBatches(sources(), seed=0)[0]
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_unreadable_image_is_replaced_by_the_next_one_and_named() -> None:
+    batches = MixedBatches(sources(bad=2), seed=0)
+    parts = list(batches.batches(0, 5, workers=0))
+    skipped = [reason for part in parts for reason in part["short"].skipped]
+    # 15 draws from 7 images meet image 2 at least twice.
+    assert len(skipped) >= 2
+    assert set(skipped) == {"toy/2.jpg: made to be bad"}
+    assert all(len(part["short"]) == 3 for part in parts)
+
+
+def test_a_data_set_of_which_nothing_can_be_read_stops_with_the_files_named() -> None:
+    broken = {"one": Source(ToyData("train", count=1, bad=0), ToyTransform(16, True), 1)}
+    with pytest.raises(DataError, match=r"tasks\.one\.dataset: 20 images in a row cannot be read.*\n  toy/0\.jpg"):
+        list(MixedBatches(broken, seed=0).batches(0, 1, workers=1))
+
+
+def test_an_empty_data_set_is_refused() -> None:
+    with pytest.raises(DataError, match=r"tasks\.one\.dataset: the training split has no images"):
+        MixedBatches({"one": Source(ToyData("train", count=0), ToyTransform(16, True), 1)}, seed=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_sees_each_image_once_in_order_without_the_unreadable(workers: int) -> None:
+    split = SplitBatches(ToyData("val", count=10, bad=4), ToyTransform(16, False), 4)
+    batches = list(split.batches(workers))
+    assert [sample.index for batch in batches for sample in batch.samples] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert [batch.skipped for batch in batches] == [[], ["toy/4.jpg: made to be bad"], []]
+    assert all(sample.image.numel() == 0 for batch in batches for sample in batch.samples)
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_its_reasons() -> None:
+    split = SplitBatches(ToyData("val", count=1, bad=0), ToyTransform(16, False), 4)
+    assert list(split.batches(0)) == [["toy/0.jpg: made to be bad"]]
