@@ -1,7 +1,7 @@
 """What data sets need to render themselves: a safe folder, worker processes, antialiasing, noise, clutter.
 
-Imports no torch, so that worker processes start at once. Draw every image from a generator of its own, and the
-bytes do not depend on the number of workers.
+Imports no torch, so that worker processes start at once. Draw every image from a generator of its own, and
+the bytes do not depend on the number of workers.
 """
 
 # Shapes: H height, W width.
@@ -83,7 +83,7 @@ def render_all(render: Callable[[int], Result], count: int, workers: int | None 
     Returns:
         The results, in order.
     """
-    workers = min(workers or os.cpu_count() or 1, max(1, count // 64))
+    workers = min(workers or os.cpu_count() or 1, max(1, count // 16))
     try:
         if workers <= 1:
             return [render(index) for index in range(count)]
@@ -115,7 +115,7 @@ def coverage(distance: Array, softness: float = 1.0) -> Array:
 
 
 def paint(image: Array, mask: Array, colour: Array | Sequence[float]) -> None:
-    """Blends colour, (3,) or (3, H, W), into a (3, H, W) image, in place, with an (H, W) mask of weights 0..1."""
+    """Blends colour, (3,) or (3, H, W), into a (3, H, W) image in place, weighted by an (H, W) mask, 0..1."""
     for plane, value in zip(image, np.asarray(colour, np.float32), strict=True):
         plane += mask * (value - plane)
 

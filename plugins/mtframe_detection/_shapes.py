@@ -48,10 +48,10 @@ def _ring(x: Array, y: Array) -> Array:
 
 def _heart(x: Array, y: Array) -> Array:
     # A square on its tip, with half a disc on each of its upper sides.
-    u, v = (x + y) * 0.55, (y - x) * 0.55
+    u, v = (x + y) * 0.66, (y - x) * 0.66
     square = np.maximum(np.abs(u), np.abs(v)) - 0.5
     discs = np.minimum(np.hypot(u, v + 0.5), np.hypot(u + 0.5, v)) - 0.5
-    return np.minimum(square, discs) / 0.78
+    return np.minimum(square, discs) / (0.66 * math.sqrt(2))
 
 
 def _crescent(x: Array, y: Array) -> Array:
