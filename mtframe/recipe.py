@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -131,7 +132,7 @@ class TrainOptions(BaseModel):
         precision: `bf16` (autocast) or `fp32`.
         channels_last: Whether images and convolutions are laid out NHWC in memory.
         seed: Of everything random.
-        workers: Processes that read images, for each task; 0 reads in the training process.
+        workers: Processes that read images; 0 reads in the training process.
         device: `auto` (a GPU where there is one), or what torch.device takes.
         evaluate_every: Epochs between evaluations during training; null evaluates only at the end.
         save_every_steps: Steps between checkpoints besides those after evaluations; null for none.
@@ -212,10 +213,8 @@ class Recipe(BaseModel):
         for where, kind, choice in self.choices():
             try:
                 resolved = resolve(kind, choice.name, self.base)
-                if hasattr(resolved.component, "members") and resolved.member is None:
-                    form = f"{choice.name}/MEMBER"
-                    raise PluginError(f"{choice.name!r} is a family; name a member of it, as in {form!r}")
                 found[where] = resolved
+                _check_member(resolved)
                 options.check(resolved.component, kind, choice.options, where)
             except RecipeError as error:
                 text = str(error)
@@ -373,6 +372,19 @@ def _report(problems: Sequence[str], filled: Mapping[str, Any], wrong: Mapping[s
             preset = "task" in filled["tasks"][missing[1]]
             lines.append(problem if preset else f"{problem} (or name a preset: tasks.{missing[1]}.task)")
     return lines
+
+
+def _check_member(resolved: Resolved) -> None:
+    """Raises RecipeError if a family has no such member."""
+    family, member = resolved.component, resolved.member
+    if not hasattr(family, "members"):
+        return
+    if member is None:
+        form = f"{resolved.name}/MEMBER"
+        raise PluginError(f"{resolved.name!r} is a family; name a member of it, as in {form!r}")
+    # A family may take more names than it lists, and says best itself which it does not take.
+    if hasattr(family, "describe_member") and member not in family.members(glob.escape(member)):
+        family.describe_member(member)
 
 
 def _mismatches(name: str, found: Mapping[str, Resolved]) -> list[str]:

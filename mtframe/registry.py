@@ -188,7 +188,8 @@ def _installed(path: tuple[str, ...]) -> tuple[Component, ...]:
     kinds = {kind.group: kind.name for kind in KINDS.values()}
     found, seen = set(), set()
     for dist in distributions():
-        name = dist.metadata["Name"]
+        # What an interrupted installation left behind may have no metadata at all.
+        name = dist.metadata.get("Name") if dist.metadata else None
         # The first of a name on the path hides the others, as it does for imports.
         if name is None or _normalised(name) in seen:
             continue

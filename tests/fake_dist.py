@@ -40,6 +40,8 @@ KIT = '''
 from pathlib import Path
 from typing import Literal
 
+from mtframe.errors import RecipeError
+
 
 class Preset:
     """Learns kites."""
@@ -68,6 +70,8 @@ class Backbone:
 
     @classmethod
     def describe_member(cls, member):
+        if member not in ("small", "large", "unlisted"):
+            raise RecipeError(f"kitenet has no member {member!r}")
         return {"parameters": 12, "note": f"[bold]{member}[/bold]"}
 
 

@@ -431,6 +431,14 @@ def test_check_reports_every_problem() -> None:
     ]
 
 
+def test_families_know_their_members() -> None:
+    Recipe.from_plain({**plain_recipe(), "backbone": "kitenet/unlisted"}).check()
+    with pytest.raises(RecipeError, match=r"^backbone: kitenet has no member 'sm'$"):
+        Recipe.from_plain({**plain_recipe(), "backbone": "kitenet/sm"}).check()
+    with pytest.raises(RecipeError, match=r"^backbone: kitenet has no member 's\*'$"):
+        Recipe.from_plain({**plain_recipe(), "backbone": "kitenet/s*"}).check()
+
+
 def test_parts_that_do_not_fit_name_both_sides_and_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     kite_only = [c for c in registry.discover("head") if c.dist == "kite-kit"]
     monkeypatch.setattr("mtframe.recipe.discover", lambda kind: kite_only)

@@ -146,6 +146,17 @@ def test_what_shows_without_import_is_marked_broken(site: Path) -> None:
         resolve("head", "odd")
 
 
+def test_leftovers_of_an_installation_hurt_nobody(site: Path) -> None:
+    (site / "half-1.0.dist-info").mkdir()
+    (site / "half-1.0.dist-info" / "entry_points.txt").write_text("[mtframe.head]\nx = y:Z\n")
+    (site / "empty-1.0.dist-info").mkdir()
+    (site / "empty-1.0.dist-info" / "METADATA").write_text("")
+    make_kit(site)
+    names = {component.name for component in discover("head")}
+    assert "kite-head" in names
+    assert "x" not in names
+
+
 def test_component_in_a_file_is_relative_to_the_base(tmp_path: Path) -> None:
     (tmp_path / "heads.py").write_text(HEAD)
     resolved = resolve("head", "./heads.py:Head", tmp_path)
