@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,11 +18,13 @@ from pydantic import (
 )
 
 from mtframe import options
+from mtframe._fit import check_member, mismatches
 from mtframe._overrides import apply_overrides as apply_overrides
 from mtframe._overrides import parse_task
+from mtframe._presets import fill
 from mtframe._yaml import dump_yaml, parse_yaml
-from mtframe.errors import PluginError, RecipeError
-from mtframe.registry import Resolved, discover, local_file, resolve
+from mtframe.errors import RecipeError
+from mtframe.registry import Resolved, local_file, resolve
 
 _CONFIG = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -214,12 +214,12 @@ class Recipe(BaseModel):
             try:
                 resolved = resolve(kind, choice.name, self.base)
                 found[where] = resolved
-                _check_member(resolved)
+                check_member(resolved)
                 options.check(resolved.component, kind, choice.options, where)
             except RecipeError as error:
                 text = str(error)
                 wrong.append(text if text.startswith(where) else f"{where}: {text}")
-        wrong += [problem for name in self.tasks for problem in _mismatches(name, found)]
+        wrong += [problem for name in self.tasks for problem in mismatches(name, found)]
         if wrong:
             raise RecipeError("\n".join(wrong))
         return found
@@ -250,7 +250,8 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: Keys are unknown, missing or of the wrong type: all of them, one a line.
         """
-        filled, wrong = _filled(plain, base)
+        fields = [field for field in TaskRecipe.model_fields if field != "task"]
+        filled, wrong = fill(plain, base, fields, _SLOTS)
         if "base" in filled:
             raise RecipeError("base: unknown option")
         try:
@@ -324,35 +325,6 @@ def _rooted(task: TaskRecipe, data: str) -> TaskRecipe:
     return task.model_copy(update={"dataset": rooted})
 
 
-def _filled(plain: Mapping[str, Any], base: Path | None) -> tuple[dict[str, Any], dict[str, str]]:
-    """The recipe with each task's gaps filled from its preset, and what is wrong with presets, by task."""
-    filled, wrong = deepcopy(dict(plain)), {}
-    tasks = filled.get("tasks")
-    for name, task in tasks.items() if isinstance(tasks, dict) else ():
-        if not isinstance(task, dict) or not isinstance(task.get("task"), str):
-            continue
-        try:
-            preset = resolve("task", task["task"], base).component
-        except PluginError as error:
-            wrong[name] = f"tasks.{name}.task: {error}"
-            continue
-        for field in TaskRecipe.model_fields:
-            if field != "task" and hasattr(preset, field):
-                task[field] = _merged(getattr(preset, field), task.get(field), field in _SLOTS)
-    return filled, wrong
-
-
-def _merged(preset: Any, given: Any, is_part: bool) -> Any:
-    """What the recipe gives, over what the preset gives; another component drops the preset's options."""
-    if given is None:
-        return deepcopy(list(preset) if isinstance(preset, tuple) else preset)
-    if not is_part or not isinstance(given, str | dict):
-        return given
-    ours = {"name": given} if isinstance(given, str) else given
-    theirs = {"name": preset} if isinstance(preset, str) else deepcopy(preset)
-    return {**theirs, **ours} if ours.get("name", theirs["name"]) == theirs["name"] else ours
-
-
 def _known(place: Sequence[int | str]) -> Sequence[str]:
     """The keys that a recipe may have at a place."""
     if not place:
@@ -372,43 +344,3 @@ def _report(problems: Sequence[str], filled: Mapping[str, Any], wrong: Mapping[s
             preset = "task" in filled["tasks"][missing[1]]
             lines.append(problem if preset else f"{problem} (or name a preset: tasks.{missing[1]}.task)")
     return lines
-
-
-def _check_member(resolved: Resolved) -> None:
-    """Raises RecipeError if a family has no such member."""
-    family, member = resolved.component, resolved.member
-    if not hasattr(family, "members"):
-        return
-    if member is None:
-        form = f"{resolved.name}/MEMBER"
-        raise PluginError(f"{resolved.name!r} is a family; name a member of it, as in {form!r}")
-    # A family may take more names than it lists, and says best itself which it does not take.
-    if hasattr(family, "describe_member") and member not in family.members(glob.escape(member)):
-        family.describe_member(member)
-
-
-def _mismatches(name: str, found: Mapping[str, Resolved]) -> list[str]:
-    """Parts of the task that speak of another kind of target than its data set."""
-    dataset = found.get(f"tasks.{name}.dataset")
-    target = getattr(dataset.component, "target", None) if dataset else None
-    lines = []
-    for where, part in found.items():
-        speaks = getattr(part.component, "target", target)
-        if dataset is None or speaks == target or not where.startswith(f"tasks.{name}."):
-            continue
-        fits = ", ".join(_speaking(part.kind, target)) or "none is installed"
-        lines.append(
-            f"{where}: {part.kind} {part.name!r} works on targets of kind {speaks!r}, but the data set "
-            f"{dataset.name!r} gives {target!r}; a {part.kind} that fits: {fits}"
-        )
-    return lines
-
-
-def _speaking(kind: str, target: Any) -> Iterator[str]:
-    """Names of installed components of a kind that work on a kind of target."""
-    for component in discover(kind):
-        try:
-            if getattr(component.load(), "target", None) == target:
-                yield component.name
-        except PluginError:
-            continue

@@ -189,7 +189,7 @@ def _installed(path: tuple[str, ...]) -> tuple[Component, ...]:
     found, seen = set(), set()
     for dist in distributions():
         # What an interrupted installation left behind may have no metadata at all.
-        name = dist.metadata.get("Name") if dist.metadata else None
+        name = dist.metadata["Name"] if dist.metadata and "Name" in dist.metadata else None
         # The first of a name on the path hides the others, as it does for imports.
         if name is None or _normalised(name) in seen:
             continue

@@ -1,0 +1,49 @@
+"""Filling what a recipe leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from mtframe.errors import PluginError
+from mtframe.registry import resolve
+
+
+def fill(
+    plain: Mapping[str, Any], base: Path | None, fields: Iterable[str], parts: Container[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The recipe with each task's gaps filled from its preset, and what is wrong with presets, by task.
+
+    Args:
+        plain: A recipe as plain YAML values; not changed.
+        base: Folder that presets in files are relative to.
+        fields: What a preset may fill.
+        parts: Those of the fields that name one component and its options.
+    """
+    filled, wrong = deepcopy(dict(plain)), {}
+    tasks = filled.get("tasks")
+    for name, task in tasks.items() if isinstance(tasks, dict) else ():
+        if not isinstance(task, dict) or not isinstance(task.get("task"), str):
+            continue
+        try:
+            preset = resolve("task", task["task"], base).component
+        except PluginError as error:
+            wrong[name] = f"tasks.{name}.task: {error}"
+            continue
+        for field in fields:
+            if hasattr(preset, field):
+                task[field] = _merged(getattr(preset, field), task.get(field), field in parts)
+    return filled, wrong
+
+
+def _merged(preset: Any, given: Any, is_part: bool) -> Any:
+    """What the recipe gives, over what the preset gives; another component drops the preset's options."""
+    if given is None:
+        return deepcopy(list(preset) if isinstance(preset, tuple) else preset)
+    if not is_part or not isinstance(given, str | dict):
+        return given
+    ours = {"name": given} if isinstance(given, str) else given
+    theirs = {"name": preset} if isinstance(preset, str) else deepcopy(preset)
+    return {**theirs, **ours} if ours.get("name", theirs["name"]) == theirs["name"] else ours
