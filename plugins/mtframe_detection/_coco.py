@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from mtframe.data import DataInfo, Sample, read_image
 from mtframe.errors import BadImageError, DataError, RecipeError
 
 from ._annotations import read_annotations
+from ._download import download_coco
+from ._synthesis import synthesize_scenes
 
 
 class Coco:
@@ -50,6 +52,12 @@ class Coco:
 
     target: ClassVar[str] = "boxes"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
+    synthesize = staticmethod(synthesize_scenes)
+
+    @staticmethod
+    def download(root: Path) -> None:
+        """Fetches COCO 2017 (train, val and their annotations: 20 GB of zip files) into `root`."""
+        download_coco(Path(root))
 
     def __init__(
         self,
@@ -117,20 +125,6 @@ class Coco:
         return Sample(
             torch.empty(0, dtype=torch.uint8), target, (height, width), index, f"{self.images}/{name}"
         )
-
-    @staticmethod
-    def download(root: Path) -> None:
-        """Fetches COCO 2017 (train, val and their annotations: 20 GB of zip files) into `root`."""
-        from ._download import download_coco
-
-        download_coco(Path(root))
-
-    @staticmethod
-    def synthesize(root: Path, *, seed: int = 0, **options: Any) -> None:
-        """Renders scenes of textured shapes into `root`, in the same layout."""
-        from ._synthesis import synthesize_scenes
-
-        synthesize_scenes(root, seed=seed, **options)
 
     def _check_layout(self, file: str) -> None:
         hint = f"Fetch COCO with: mtframe data download coco {self.root}"
