@@ -79,7 +79,7 @@ def paint_skin(person: Person, front: Front, hair: Array, rng: np.random.Generat
         middle = base + 0.55 * (mouth - base)
         bar = np.maximum(np.abs(front.y - 0.25 * front.aside**2 - middle) - 0.04, front.aside - 0.24)
         paint(albedo, (0.4 + 0.5 * person.moustache) * front.cover(bar, 0.04), hair)
-    mole = np.hypot(front.x - person.mole_x, front.y - person.mole_y) - 0.026
+    mole = np.hypot(front.x - person.mole_x, front.y - person.mole_y) - 0.034
     paint(albedo, front.cover(mole, 0.02), skin * np.float32(0.3))
     return whole
 
@@ -170,17 +170,17 @@ def paint_occlusion(
     colour = rng.random(3, dtype=np.float32)
     lens = np.maximum(np.abs(out) - 0.16, np.abs(down) - rng.uniform(0.09, 0.14))
     bridge = np.maximum(np.abs(down + 0.03) - 0.012, front.aside - person.eye_spacing)
-    if view.occlusion < 0.04:
+    if view.occlusion < 0.03:
         paint(albedo, front.cover(np.minimum(lens - 0.03, bridge)), colour * np.float32(0.2))
-    elif view.occlusion < 0.16:
+    elif view.occlusion < 0.13:
         rim = np.minimum(np.abs(lens - 0.02) - 0.012, np.where(lens < 0, 1, bridge))
         paint(albedo, front.cover(rim), colour * np.float32(0.4))
-    elif view.occlusion < 0.20:
+    elif view.occlusion < 0.16:
         top = nose_base(person) - 0.08
         cloth = np.maximum(top - front.y + 0.25 * front.aside**2, front.y - person.jaw_length)
         folds = 0.8 + 0.2 * noise(rng, front.x.shape, (12, 2))
         paint(albedo, front.cover(cloth), (0.5 + 0.5 * colour)[:, None, None] * folds)
-    elif view.occlusion < 0.28:
+    elif view.occlusion < 0.22:
         x, y = rng.uniform(-0.35, 0.35), mouth_height(person) + rng.uniform(0.05, 0.3)
         ball = np.hypot(front.x - x, front.y - y) - rng.uniform(0.14, 0.24)
         stick = np.maximum(np.abs(front.x - x) - 0.05, y - front.y)

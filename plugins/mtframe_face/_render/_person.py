@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -17,16 +17,26 @@ def _between(low: float, high: float) -> Any:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Numbers, each drawn uniformly between the limits that stand beside its name."""
+    spread: ClassVar[float] = 1.0
+
+    """Numbers, each drawn between the limits that stand beside its name."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:
-        return cls(**{f.name: float(rng.uniform(*f.metadata["range"])) for f in fields(cls)})
+        """From a symmetric beta distribution: a spread of 1 is uniform, less prefers the limits."""
+        drawn = {}
+        for number in fields(cls):
+            low, high = number.metadata["range"]
+            drawn[number.name] = float(low + (high - low) * rng.beta(cls.spread, cls.spread))
+        return cls(**drawn)
 
 
 @dataclass(frozen=True)
 class Person(_Drawn):
     """What stays with a person: the shape of the face. The colour of hair and clothes does not."""
+
+    # People who are far from the average are easier to tell apart.
+    spread: ClassVar[float] = 0.4
 
     head_width: float = _between(0.60, 0.76)
     cheek_width: float = _between(0.52, 0.66)
@@ -78,23 +88,23 @@ class Person(_Drawn):
 class View(_Drawn):
     """What changes from image to image: pose, light, expression, framing, camera."""
 
-    yaw: float = _between(-0.45, 0.45)
-    pitch: float = _between(-0.20, 0.20)
-    roll: float = _between(-0.12, 0.12)
+    yaw: float = _between(-0.30, 0.30)
+    pitch: float = _between(-0.14, 0.14)
+    roll: float = _between(-0.10, 0.10)
     scale: float = _between(0.94, 1.07)
     shift_x: float = _between(-0.02, 0.02)
     shift_y: float = _between(-0.02, 0.02)
 
-    light_azimuth: float = _between(-1.2, 1.2)
+    light_azimuth: float = _between(-0.9, 0.9)
     light_elevation: float = _between(-0.1, 1.0)
-    light_strength: float = _between(0.3, 0.75)
-    ambient: float = _between(0.4, 0.7)
+    light_strength: float = _between(0.3, 0.65)
+    ambient: float = _between(0.45, 0.72)
     warmth: float = _between(-0.18, 0.18)
     tint: float = _between(-0.07, 0.07)
-    exposure: float = _between(0.75, 1.3)
+    exposure: float = _between(0.8, 1.25)
 
-    smile: float = _between(-0.4, 1.0)
-    mouth_open: float = _between(-0.6, 1.0)
+    smile: float = _between(-0.3, 0.8)
+    mouth_open: float = _between(-0.8, 0.8)
     brow_raise: float = _between(-0.03, 0.05)
     eyelids: float = _between(0.6, 1.1)
     gaze_x: float = _between(-0.5, 0.5)
