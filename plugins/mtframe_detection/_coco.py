@@ -27,8 +27,7 @@ class Coco:
     ```
 
     Any data in this format will do: name its files with `annotations` and `images`, where `{split}` stands
-        for
-    `train` or `val`. Category ids may have gaps; label `i` is the `i`-th category by id, and
+    for `train` or `val`. Category ids may have gaps; label `i` is the `i`-th category by id, and
     `category_ids[i]` its id. Boxes are clipped to their image. Boxes without area and boxes that stand twice
     are left out and counted in `notes`; anything else that is wrong with the json is an error.
 

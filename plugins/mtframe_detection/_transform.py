@@ -105,9 +105,9 @@ class Letterbox:
     def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
         """Samples to one batch.
 
-        Targets: `boxes` (B, M, 4) XYXY in pixels of the input, `labels` (B, M), `valid` (B, M) bool; and regions
-        to ignore: `ignore` (B, K, 4) and `ignore_valid` (B, K) bool. The geometry of a mirrored image has a
-        negative x scale; that of a mosaic is its first image's.
+        Targets: `boxes` (B, M, 4) XYXY in pixels of the input, `labels` (B, M), `valid` (B, M) bool; and
+        regions to ignore, `ignore` (B, K, 4) and `ignore_valid` (B, K) bool. The geometry of a mirrored image
+        has a negative x scale; that of a mosaic is its first image's.
         """
         side = int(rng.choice(self.sizes)) if self.train else self.size
         images = torch.full((len(samples), 3, side, side), _GREY, dtype=torch.uint8)

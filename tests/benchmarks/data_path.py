@@ -2,11 +2,11 @@
 
     python tests/benchmarks/data_path.py [ROOT] [--size 320] [--batch 16] [--rounds 5]
 
-Both read the same COCO folder, decode, letterbox with a random scale, mirror, vary the colours and collate, in
-this process and with one thread. Theirs is `torchvision.datasets.CocoDetection` wrapped for transforms.v2, in the
-order that its documentation recommends. They take turns, batch by batch, so that whatever else the machine does
-meets both. Images without boxes are left out: torchvision refuses them. Without ROOT, photographs of COCO's
-usual 640x480 pixels are made up.
+Both read the same COCO folder, decode, letterbox with a random scale, mirror, vary the colours and collate,
+in this process and with one thread. Theirs is `torchvision.datasets.CocoDetection` wrapped for transforms.v2,
+in the order that its documentation recommends. They take turns, batch by batch, so that whatever else the
+machine does meets both. Images without boxes are left out: torchvision refuses them. Without ROOT,
+photographs of COCO's usual 640x480 pixels are made up.
 """
 
 from __future__ import annotations
