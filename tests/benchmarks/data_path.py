@@ -1,6 +1,6 @@
 """Images per second of mtframe's detection data path against torchvision's own, as a ratio.
 
-    python tests/benchmarks/data_path.py [ROOT] [--size 320] [--batch 16] [--rounds 5]
+    python tests/benchmarks/data_path.py [ROOT] [--size 320] [--batch 16] [--batches 40]
 
 Both read the same COCO folder, decode, letterbox with a random scale, mirror, vary the colours and collate,
 in this process and with one thread. Theirs is `torchvision.datasets.CocoDetection` wrapped for transforms.v2,
@@ -110,37 +110,34 @@ def make_photographs(root: Path, number: int = 64) -> Path:
 
 
 def main() -> None:
-    """Prints images per second of both and the median of the rounds' ratios."""
+    """Prints images per second of both and the median of the batches' ratios."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("root", type=Path, nargs="?")
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=40)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = arguments.root or make_photographs(Path(folder) / "coco")
         ids, make_ours = ours(root, arguments.size)
         make_theirs = theirs(root, arguments.size, ids)
-        rates: dict[str, list[float]] = {"mtframe": [], "torchvision": []}
+        seconds: dict[str, list[float]] = {"mtframe": [], "torchvision": []}
         rng = np.random.default_rng(0)
-        for round_number in range(arguments.rounds + 1):
-            spent = dict.fromkeys(rates, 0.0)
-            batches = rng.permutation(len(ids))[: 4 * arguments.batch].tolist()
-            for start in range(0, len(batches), arguments.batch):
-                indices = batches[start : start + arguments.batch]
-                for name, make in (("mtframe", make_ours), ("torchvision", make_theirs)):
-                    begin = time.perf_counter()
-                    make(indices)
-                    spent[name] += time.perf_counter() - begin
-            # The first round warms up: file cache, allocator, lazy imports.
-            if round_number:
-                for name, seconds in spent.items():
-                    rates[name].append(len(batches) / seconds)
-    for name, values in rates.items():
-        print(f"{name:12} {statistics.median(values):7.1f} images/s at {arguments.size} pixels")
-    ratios = [mine / other for mine, other in zip(rates["mtframe"], rates["torchvision"], strict=True)]
-    print(f"ratio        {statistics.median(ratios):7.2f} (rounds: {', '.join(f'{r:.2f}' for r in ratios)})")
+        for number in range(arguments.batches + 1):
+            indices = rng.choice(len(ids), arguments.batch, replace=False).tolist()
+            for name, make in (("mtframe", make_ours), ("torchvision", make_theirs)):
+                begin = time.perf_counter()
+                make(indices)
+                # The first batch warms up: allocator, lazy imports.
+                if number:
+                    seconds[name].append(time.perf_counter() - begin)
+    for name, values in seconds.items():
+        rate = arguments.batch / statistics.median(values)
+        print(f"{name:12} {rate:7.1f} images/s at {arguments.size} pixels")
+    ratios = [other / mine for mine, other in zip(*seconds.values(), strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    print(f"ratio        {middle:7.2f} (middle half of the batches: {low:.2f} to {high:.2f})")
 
 
 if __name__ == "__main__":
