@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from mtframe_detection import CocoAP, DenseHead, DetectionLoss, Letterbox
+from torch import Tensor, nn
+
+from mtframe.data import DataInfo, Sample
+from mtframe.kinds import FeatureSpec
+
+INFO = DataInfo("boxes", ("bright", "dark"))
+FEATURES = (FeatureSpec("c3", 16, 8), FeatureSpec("c4", 16, 16))
+
+
+class TwoMaps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(nn.Conv2d(3, 16, 8, 4, 2), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU())
+        self.coarse = nn.Sequential(nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU())
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        fine = self.fine(images)
+        return [fine, self.coarse(fine)]
+
+
+def pictures() -> list[Sample]:
+    """Six grey pictures, 100 x 80, each with a bright and a dark rectangle of its own place and size."""
+    rng, samples = np.random.default_rng(0), []
+    for index in range(6):
+        image, boxes = torch.full((3, 80, 100), 120, dtype=torch.uint8), []
+        for label, (x, y) in enumerate([(2, 2), (52, 32)]):
+            x, y = x + int(rng.integers(0, 14)), y + int(rng.integers(0, 14))
+            width, height = (int(side) for side in rng.integers(14, 32, 2))
+            image[:, y : y + height, x : x + width] = 250 * (1 - label)
+            boxes.append([x, y, x + width, y + height])
+        target = {
+            "boxes": torch.tensor(boxes, dtype=torch.float64), "labels": torch.tensor([0, 1]),
+            "crowd": torch.zeros(2, dtype=torch.bool), "area": torch.tensor([400.0, 400.0]),
+        }  # fmt: skip
+        samples.append(Sample(image, target, (80, 100), index))
+    return samples
+
+
+def test_learns_a_few_pictures_by_heart() -> None:
+    torch.manual_seed(0)
+    backbone, head, loss = TwoMaps(), DenseHead(FEATURES, INFO, width=16, depth=1), DetectionLoss()
+    optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=1e-2)
+    samples, rng = pictures(), np.random.default_rng(0)
+    train = Letterbox(96, True, scale=(0.9, 1.1), flip=0.5)
+    for _ in range(80):
+        batch = train(samples, rng)
+        losses = loss(head(backbone(batch.images / 128 - 1)), batch.targets)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+    batch = Letterbox(96, False)(samples, rng)
+    metric = CocoAP(INFO)
+    metric.update(head.predict(head(backbone(batch.images / 128 - 1)), batch.geometry), batch.samples)
+    values = metric.compute()
+    assert values["AP50"] > 0.95, values
+    assert values["AP"] > 0.5, values
