@@ -15,7 +15,7 @@ from ._head import LONG, Surface, hair_shapes, head_shapes, rotation, surface
 from ._person import Person, View
 
 # Half the head's height, as a part of the image: the framing of funneled LFW.
-HEAD = 0.285
+HEAD = 0.265
 # The window that is drawn around the head's centre, in head units: half its width, and up and down.
 WINDOW_X, WINDOW_UP, WINDOW_DOWN = 1.15, 1.35, 1.45
 

@@ -170,17 +170,17 @@ def paint_occlusion(
     colour = rng.random(3, dtype=np.float32)
     lens = np.maximum(np.abs(out) - 0.16, np.abs(down) - rng.uniform(0.09, 0.14))
     bridge = np.maximum(np.abs(down + 0.03) - 0.012, front.aside - person.eye_spacing)
-    if view.occlusion < 0.03:
+    if view.occlusion < 0.02:
         paint(albedo, front.cover(np.minimum(lens - 0.03, bridge)), colour * np.float32(0.2))
-    elif view.occlusion < 0.13:
+    elif view.occlusion < 0.12:
         rim = np.minimum(np.abs(lens - 0.02) - 0.012, np.where(lens < 0, 1, bridge))
         paint(albedo, front.cover(rim), colour * np.float32(0.4))
-    elif view.occlusion < 0.16:
+    elif view.occlusion < 0.14:
         top = nose_base(person) - 0.08
         cloth = np.maximum(top - front.y + 0.25 * front.aside**2, front.y - person.jaw_length)
         folds = 0.8 + 0.2 * noise(rng, front.x.shape, (12, 2))
         paint(albedo, front.cover(cloth), (0.5 + 0.5 * colour)[:, None, None] * folds)
-    elif view.occlusion < 0.22:
+    elif view.occlusion < 0.20:
         x, y = rng.uniform(-0.35, 0.35), mouth_height(person) + rng.uniform(0.05, 0.3)
         ball = np.hypot(front.x - x, front.y - y) - rng.uniform(0.14, 0.24)
         stick = np.maximum(np.abs(front.x - x) - 0.05, y - front.y)

@@ -106,7 +106,7 @@ class View(_Drawn):
     smile: float = _between(-0.3, 0.8)
     mouth_open: float = _between(-0.8, 0.8)
     brow_raise: float = _between(-0.03, 0.05)
-    eyelids: float = _between(0.6, 1.1)
+    eyelids: float = _between(0.75, 1.1)
     gaze_x: float = _between(-0.5, 0.5)
     gaze_y: float = _between(-0.25, 0.25)
 
