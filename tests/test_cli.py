@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     def ours(path: tuple[str, ...]) -> tuple[registry.Component, ...]:
         return tuple(component for component in everything(path) if component.dist != "mtframe")
 
-    monkeypatch.setattr(registry, "_installed", ours)
+    monkeypatch.setattr(registry, "_installed", cache(ours))
     yield folder
     sys.modules.pop("kitekit", None)
 
