@@ -58,17 +58,6 @@ def _crescent(x: Array, y: Array) -> Array:
     return np.maximum(np.hypot(x, y) - 0.95, 0.78 - np.hypot(x - 0.5, y))
 
 
-def _arrow(x: Array, y: Array) -> Array:
-    down = np.abs(y)
-    shaft = np.maximum(down - 0.2, np.abs(x + 0.4) - 0.6)
-    head = np.maximum(0.05 - x, (x + 1.2 * down - 1) / math.hypot(1, 1.2))
-    return np.minimum(shaft, head)
-
-
-def _hourglass(x: Array, y: Array) -> Array:
-    return np.maximum(np.abs(y) - 0.85, (np.abs(x) - 0.75 * np.abs(y) - 0.1) / math.hypot(1, 0.75))
-
-
 # Ids with gaps, as COCO's own have: a reader that takes an id for a label fails on them.
 CATEGORIES: dict[int, str] = {
     1: "circle",
@@ -79,13 +68,11 @@ CATEGORIES: dict[int, str] = {
     11: "ring",
     13: "heart",
     17: "crescent",
-    18: "arrow",
-    22: "hourglass",
 }
 DISTANCES: dict[int, Distance] = dict(
     zip(
         CATEGORIES,
-        (_circle, _square, _triangle, _star, _cross, _ring, _heart, _crescent, _arrow, _hourglass),
+        (_circle, _square, _triangle, _star, _cross, _ring, _heart, _crescent),
         strict=True,
     )
 )

@@ -25,9 +25,11 @@ ANNOTATIONS = "annotations"
 _STREAMS = {"train": 0, "val": 1}
 _FIRST_ID = {"train": 1, "val": 500_001}
 
-MAX_OBJECTS = 5
+MAX_OBJECTS = 4
 # Diameter of a shape's circle, as a part of the image's side.
-SMALLEST, LARGEST = 0.18, 0.55
+SMALLEST, LARGEST = 0.25, 0.6
+# Largest turn either way, in radians.
+TURN = 0.6
 # A shape keeps at least this part of its pixels, whatever is drawn over it.
 VISIBLE = 0.6
 # Parts of the images without any object, and with a crowd: many small shapes of one category under one box.
@@ -171,7 +173,7 @@ def _mask(
     size: int, category: int, diameter: float, centre: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[Array, tuple[slice, slice], float]:
     """Coverage of a turned shape in a window of the image, the window, the area with what lies outside."""
-    radius, angle, stretch = diameter / 2, rng.uniform(0, 2 * math.pi), math.sqrt(rng.uniform(0.75, 1.33))
+    radius, angle, stretch = diameter / 2, rng.uniform(-TURN, TURN), math.sqrt(rng.uniform(0.8, 1.25))
     cos, sin = math.cos(angle), math.sin(angle)
     reach = 1.2 * radius + 2
     side = math.ceil(2 * reach)

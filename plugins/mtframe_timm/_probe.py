@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from timm.models import PretrainedCfg
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
@@ -33,8 +35,9 @@ class Plan:
         features: The chosen maps, as the network gives them.
         flat: Whether all maps of the model have one stride (a plain ViT); then only the last is taken.
         nhwc: Whether maps are (B, H, W, C).
-        whole: The complete model, without memory; checkpoint filters ask it for shapes.
-        network: The feature extractor, without memory.
+        whole: The complete model, without weights; checkpoint filters ask it for shapes.
+        network: The feature extractor, without weights.
+        unreached: Names of its parameters that no map depends on.
     """
 
     member: str
@@ -44,10 +47,14 @@ class Plan:
     nhwc: bool
     whole: nn.Module
     network: nn.Module
+    unreached: tuple[str, ...]
 
     def build(self, *, pretrained: bool) -> nn.Module:
-        """The network with random weights or the hub's."""
-        return timm.create_model(self.member, pretrained=pretrained, **self.arguments)
+        """The network with random weights or the hub's; what no map depends on is not trained."""
+        network = timm.create_model(self.member, pretrained=pretrained, **self.arguments)
+        for name in self.unreached:
+            network.get_parameter(name).requires_grad_(False)
+        return network
 
 
 class _NormedGetter(FeatureGetterNet):
@@ -55,6 +62,21 @@ class _NormedGetter(FeatureGetterNet):
 
     def __init__(self, model: nn.Module, **options: Any) -> None:
         super().__init__(model, norm=True, **options)
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Skips filling tensors, which without memory does nothing and takes most of the time."""
+
+    FILLING = frozenset(
+        {"normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_", "copy_"}
+    )
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if args and getattr(func, "__name__", "") in self.FILLING:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 class _UnfitError(Exception):
@@ -83,6 +105,7 @@ def pretrained_config(member: str) -> PretrainedCfg:
     return timm.get_pretrained_cfg(member) or PretrainedCfg()
 
 
+@torch.enable_grad()
 def plan(member: str, size: int, *, drop_path: float = 0.0) -> Plan:
     """Finds out how to run `member` on `size` × `size` images, and on as many other sizes as it has a way to.
 
@@ -95,7 +118,7 @@ def plan(member: str, size: int, *, drop_path: float = 0.0) -> Plan:
         RecipeError: the model does not exist, has no feature maps, or cannot take this size or `drop_path`.
     """
     pretrained_config(member)
-    accepted = _accepted(type(_without_memory(member)))
+    accepted = _accepted(_model_class(member))
     if drop_path and "drop_path_rate" not in accepted:
         raise RecipeError(f"backbone.drop_path: timm/{member} has no stochastic depth; leave the option out")
     options = {"drop_path_rate": drop_path} if "drop_path_rate" in accepted else {}
@@ -111,7 +134,17 @@ def plan(member: str, size: int, *, drop_path: float = 0.0) -> Plan:
 
 def _plan(member: str, size: int, arguments: dict[str, Any]) -> Plan:
     try:
-        whole = _without_memory(member, **arguments)
+        return _plan_on("meta", member, size, arguments)
+    except (_UnfitError, NotImplementedError) as error:
+        # A few models, and more in older versions of timm, compute with values that the meta device has not.
+        if "meta" not in str(error).lower():
+            raise
+        return _plan_on("cpu", member, size, arguments)
+
+
+def _plan_on(device: str, member: str, size: int, arguments: dict[str, Any]) -> Plan:
+    try:
+        whole = _create(device, member, **arguments)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise _UnfitError(_reason(error)) from error
     infos = list(getattr(whole, "feature_info", ()))
@@ -125,29 +158,43 @@ def _plan(member: str, size: int, arguments: dict[str, Any]) -> Plan:
     if flat and hasattr(whole, "forward_intermediates"):
         arguments["feature_cls"] = _NormedGetter
     try:
-        network = _without_memory(member, **arguments)
+        network = _create(device, member, **arguments)
     except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
         raise RecipeError(
             f"timm/{member} gives no feature maps: {_reason(error)}; choose another model"
         ) from error
     nhwc = getattr(network, "output_fmt", "NCHW") == "NHWC"
-    channels = [feature_map.shape[3 if nhwc else 1] for feature_map in _run(network, size)]
+    maps = _run(network, torch.empty(2, 3, size, size, device=device))
+    channels = [feature_map.shape[3 if nhwc else 1] for feature_map in maps]
     names = [str(infos[i]["module"]) for i in chosen]
     features = tuple(map(FeatureSpec, names, channels, (strides[i] for i in chosen)))
-    return Plan(member, arguments, features, flat, nhwc, whole, network)
+    return Plan(member, arguments, features, flat, nhwc, whole, network, _unreached(network, maps))
 
 
-def _without_memory(member: str, **arguments: Any) -> nn.Module:
-    with torch.device("meta"):
+def _create(device: str, member: str, **arguments: Any) -> nn.Module:
+    with torch.device(device), _NoInitialisation() if device == "meta" else nullcontext():
         return timm.create_model(member, pretrained=False, **arguments).eval()
 
 
-def _run(network: nn.Module, size: int) -> list[Tensor]:
+def _model_class(member: str) -> type:
     try:
-        with torch.no_grad():
-            return list(network(torch.empty(2, 3, size, size, device="meta")))
+        return type(_create("meta", member))
+    except RuntimeError:
+        return type(_create("cpu", member))
+
+
+def _run(network: nn.Module, images: Tensor) -> list[Tensor]:
+    try:
+        return list(network(images))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise _UnfitError(_reason(error)) from error
+
+
+def _unreached(network: nn.Module, maps: list[Tensor]) -> tuple[str, ...]:
+    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    total = torch.stack([feature_map.sum() for feature_map in maps]).sum()
+    gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    return tuple(name for name, gradient in zip(trained, gradients, strict=True) if gradient is None)
 
 
 def _accepted(model_class: type) -> set[str]:
