@@ -62,7 +62,7 @@ def test_context_flows_from_coarse_to_fine_only() -> None:
 
 
 def test_merging_by_hand() -> None:
-    """With identity convolutions the fine output is the fine map plus the upsampled coarse one (FPN, fig. 3)."""
+    """Identity convolutions: the fine output is the fine map plus the upsampled coarse one (FPN, fig. 3)."""
     pyramid = FeaturePyramid((FeatureSpec("c3", 1, 8), FeatureSpec("c4", 1, 16)), 1, (8, 16))
     for block in (*pyramid.laterals, *pyramid.outputs):
         nn.init.dirac_(block[0].weight)
