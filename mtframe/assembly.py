@@ -46,7 +46,9 @@ class Assembly:
             restoring: Trained weights will be loaded into it, so pretrained ones are not fetched.
         """
         largest = max(task.size for task in self.recipe.tasks.values())
-        backbone: Backbone = self._build("backbone", self.recipe.backbone, "backbone", {"size": largest, "restoring": restoring})
+        backbone: Backbone = self._build(
+            "backbone", self.recipe.backbone, "backbone", {"size": largest, "restoring": restoring}
+        )
         sharing = self._build(
             "sharing", self.recipe.sharing, "sharing", {"backbone": backbone, "groups": self.groups()}
         )
@@ -55,9 +57,7 @@ class Assembly:
         for name, task in self.recipe.tasks.items():
             info = self.infos[name]
             where = f"tasks.{name}"
-            heads[name] = self._build(
-                "head", task.head, f"{where}.head", {"features": sharing.features, "info": info}
-            )
+            heads[name] = self._build("head", task.head, f"{where}.head", {"features": sharing.features, "info": info})
             losses[name] = self._build("loss", task.loss, f"{where}.loss", {"head": heads[name], "info": info})
         return MultiTaskModel(sharing, heads, losses, mean=backbone.mean, std=backbone.std)
 
@@ -123,5 +123,5 @@ class Assembly:
 
     def _build(self, kind: str, choice: Choice, where: str, wired: dict[str, Any]) -> Any:
         resolved = resolve(kind, choice.name, self.recipe.base)
-        wired = {"member": resolved.member, "decode_size": None, **wired}
+        wired = {"member": resolved.member, **wired}
         return build(resolved.component, kind, choice.options, wired, where)

@@ -60,8 +60,13 @@ KINDS: dict[str, Kind] = {
         Kind("sharing", ("backbone", "groups"), "what of the backbone each task runs through"),
         Kind("head", ("features", "info"), "turns feature maps into one task's outputs", targets=True),
         Kind("loss", ("head", "info"), "compares outputs with targets", targets=True),
-        Kind("dataset", ("split", "decode_size"), "reads images and labels from disk", targets=True),
-        Kind("transform", ("size", "train", "info"), "makes a batch of samples; augments it in training", targets=True),
+        Kind("dataset", ("split",), "reads images and labels from disk", targets=True),
+        Kind(
+            "transform",
+            ("size", "train", "info"),
+            "makes a batch of samples; augments it in training",
+            targets=True,
+        ),
         Kind("metric", ("dataset", "info"), "scores predictions by the field's protocol", targets=True),
         Kind("balancer", ("tasks",), "makes one loss of the tasks' losses"),
         Kind("task", (), "a preset: the parts that a task uses where the recipe names none"),
@@ -161,14 +166,20 @@ class Loss(Protocol):
 class Dataset(Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
-    Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`), `decode_size` (pixels: the shorter
-    side need not be decoded larger; None for full size). May also have the static methods
+    Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). May also have the static methods
     `download(root)` and `synthesize(root, *, seed=0, ...)`, behind `mtframe data`.
+
+    Attributes:
+        splits: The splits that it may be asked for.
+        info: What its labels mean.
+        decode_size: None for full size. The framework sets it to what the transform wants: pixels that the
+            shorter side of an image need not be decoded larger than.
     """
 
     target: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
     info: DataInfo
+    decode_size: int | None
 
     def __len__(self) -> int: ...
 
@@ -185,7 +196,7 @@ class Transform(Protocol):
 
     Attributes:
         fixed_size: False if the size changes from batch to batch (multi-scale training).
-        decode_size: Wired into the data set: shorter side in pixels that is worth decoding, or None.
+        decode_size: Shorter side in pixels that is worth decoding, or None; passed on to the data set.
     """
 
     target: ClassVar[str]

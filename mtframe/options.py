@@ -175,9 +175,7 @@ def problems(
     return [f"{place}: {_joined(said)}" if place else _joined(said) for place, said in found.items()]
 
 
-def _problem(
-    detail: Any, path: Sequence[int | str], known: Callable[[Sequence[int | str]], Sequence[str]]
-) -> str:
+def _problem(detail: Any, path: Sequence[int | str], known: Callable[[Sequence[int | str]], Sequence[str]]) -> str:
     if detail["type"] == "missing":
         return "required"
     if detail["type"] == "extra_forbidden":

@@ -30,9 +30,7 @@ Result = TypeVar("Result")
 MARKER = "synthesized.json"
 
 
-def open_root(
-    root: str | os.PathLike[str], maker: str, contents: Sequence[str], options: dict[str, int]
-) -> Path:
+def open_root(root: str | os.PathLike[str], maker: str, contents: Sequence[str], options: dict[str, int]) -> Path:
     """Makes the folder that is about to be filled, or empties one that an earlier call filled.
 
     Args:
@@ -92,9 +90,7 @@ def render_all(render: Callable[[int], Result], count: int, workers: int | None 
             return list(pool.map(render, range(count), chunksize=min(32, count // workers)))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        raise DataError(
-            f"{where}cannot be written ({error.strerror or error}); the data is incomplete"
-        ) from error
+        raise DataError(f"{where}cannot be written ({error.strerror or error}); the data is incomplete") from error
 
 
 def write_jpeg(path: Path, image: Array) -> None:

@@ -25,9 +25,7 @@ def two_tasks() -> tuple[Tensor, Tensor]:
 
 def network() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1), BatchNormAct2d(4)
-    )
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1), BatchNormAct2d(4))
 
 
 def train_evaluate_gap(model: nn.Module, *, split: bool) -> float:
@@ -179,9 +177,7 @@ def test_norms_keep_their_type() -> None:
 
 
 def test_a_network_without_batchnorm_is_left_alone() -> None:
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.BatchNorm2d(4, track_running_stats=False)
-    )
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.BatchNorm2d(4, track_running_stats=False))
     split_statistics(model, 2)
     use_group(model, 1)
     assert model(two_tasks()[0]).shape == (16, 4, 8, 8)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import typer
-from fake_dist import KIT_ENTRIES, make_dist, make_kit
 
+from fake_dist import KIT_ENTRIES, make_dist, make_kit
 from mtframe import __version__, registry
 from mtframe.cli import _app, app, main
 from mtframe.errors import DataError, MtframeError
@@ -80,8 +80,7 @@ def test_plugins_list_marks_what_is_ambiguous_or_broken_and_lists_hooks(call: Ca
     lines = [re.sub(" +", " ", line) for line in out.splitlines()]
     assert "head kite-head kite-kit 1.2.3 ambiguous: write kite-head@kite-kit" in lines
     assert (
-        "head kite-head twin-kit 1.2.3 ambiguous: write kite-head@twin-kit; "
-        "broken: no module named 'no_such_module'"
+        "head kite-head twin-kit 1.2.3 ambiguous: write kite-head@twin-kit; broken: no module named 'no_such_module'"
     ) in lines
     assert "hooks watch watch-kit 0.5" in lines
     _, out, _ = call("plugins", "list", "loss")
@@ -121,9 +120,7 @@ def test_plugins_show_of_a_family_its_member_and_a_preset(call: Call, site: Path
     assert "  head: {'name': 'kite-head', 'width': 64}\n" in out
 
 
-def test_plugins_show_of_a_file(
-    call: Call, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plugins_show_of_a_file(call: Call, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "heads.py").write_text(HEAD)
     monkeypatch.chdir(tmp_path)
     code, out, _ = call("plugins", "show", "head", "./heads.py:Head")
@@ -171,9 +168,7 @@ def test_a_wrong_call_is_one_message_and_exit_code_2(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(
-    "arguments", [("nope",), ("init",), ("plugins", "show", "head"), ("train", "--nope")]
-)
+@pytest.mark.parametrize("arguments", [("nope",), ("init",), ("plugins", "show", "head"), ("train", "--nope")])
 def test_usage_errors_exit_with_2(call: Call, arguments: tuple[str, ...]) -> None:
     assert call(*arguments)[0] == 2
 
@@ -249,9 +244,7 @@ def test_reference_has_no_command_that_is_not_there() -> None:
     assert sorted(headings) == sorted(COMMANDS)
 
 
-@pytest.mark.parametrize(
-    ("heading", "model"), [("train", TrainOptions), ("tasks", TaskRecipe), ("Keys", Recipe)]
-)
+@pytest.mark.parametrize(("heading", "model"), [("train", TrainOptions), ("tasks", TaskRecipe), ("Keys", Recipe)])
 def test_recipe_page_has_every_key_with_its_default(heading: str, model: Any) -> None:
     section = _section("recipe.md", heading)
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section, flags=re.MULTILINE))

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from toy import ToyData, ToyMetric, ToyTransform, toy_recipe
 
 from mtframe.assembly import Assembly
 from mtframe.evaluation import evaluate_task, mean_relative_gain
 from mtframe.recipe import Recipe
+from toy import ToyData, ToyMetric, ToyTransform, toy_recipe
 
 
 def test_mean_relative_gain_by_hand() -> None:
@@ -39,5 +39,7 @@ def test_the_flip_test_merges_the_outputs_of_both_mirror_images() -> None:
     model = Assembly(Recipe.from_plain(toy_recipe())).model()
     asked = []
     model.heads["one"].merge_flip = lambda outputs, mirrored: asked.append(1) or outputs
-    evaluate_task(model, "one", ToyData("val", count=4), ToyTransform(32, False), [ToyMetric()], batch_size=4, flip=True)
+    evaluate_task(
+        model, "one", ToyData("val", count=4), ToyTransform(32, False), [ToyMetric()], batch_size=4, flip=True
+    )
     assert asked == [1]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_dist import make_dist
 
+from fake_dist import make_dist
 from mtframe import hooks
 from mtframe.errors import PluginError
 from mtframe.hooks import Hooks, HookSpecs, hookimpl
@@ -132,9 +132,7 @@ def test_installed_observers_and_a_broken_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     entries = {"class": "observer_kit:Observer", "module": "observer_kit", "broken": "no_such_module:X"}
-    monkeypatch.syspath_prepend(
-        make_dist(tmp_path, "obs-kit", {"mtframe.hooks": entries}, {"observer_kit": OBSERVER})
-    )
+    monkeypatch.syspath_prepend(make_dist(tmp_path, "obs-kit", {"mtframe.hooks": entries}, {"observer_kit": OBSERVER}))
     registered = Hooks()
     with caplog.at_level(logging.WARNING, "mtframe"):
         registered.load_installed()

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy import ToyData, ToyTransform
 
 from mtframe.data import MixedBatches, Source, SplitBatches
 from mtframe.errors import DataError
+from toy import ToyData, ToyTransform
 
 
 def sources(bad: int | None = None) -> dict[str, Source]:

@@ -171,9 +171,7 @@ def test_refusal_by_the_constructor_is_located() -> None:
     class Picky:
         def __init__(self, *, margin: float = 0.1, error: str = "") -> None:
             if error:
-                raise {"value": ValueError, "data": DataError, "type": TypeError}[error](
-                    f"margin: got {margin}"
-                )
+                raise {"value": ValueError, "data": DataError, "type": TypeError}[error](f"margin: got {margin}")
             raise RecipeError("margins do not fit")
 
     with pytest.raises(RecipeError, match=r"^a\.loss: margins do not fit$"):

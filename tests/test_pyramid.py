@@ -115,9 +115,7 @@ def test_group_norm_sees_one_image_at_a_time() -> None:
     alone = pyramid([feature_map[:1] for feature_map in maps])
     for both, one in zip(together, alone, strict=True):
         torch.testing.assert_close(both[:1], one)
-    assert any(
-        isinstance(m, nn.BatchNorm2d) for m in FeaturePyramid(features, 16, (8,), norm="batch").modules()
-    )
+    assert any(isinstance(m, nn.BatchNorm2d) for m in FeaturePyramid(features, 16, (8,), norm="batch").modules())
 
 
 @pytest.mark.parametrize("strides", [(), (16, 8), (8, 8), (0, 8)])

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_dist import make_kit
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fake_dist import make_kit
 from mtframe import registry
 from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.errors import PluginError, RecipeError
@@ -192,11 +192,7 @@ KEY = st.text("abcdefgh", min_size=1, max_size=3)
 @given(st.lists(KEY, min_size=1, max_size=4), VALUE)
 def test_an_override_sets_what_it_says_and_nothing_else(path: list[str], value: Any) -> None:
     plain = {"other": {"x": 1}}
-    text = (
-        dump_yaml(value)
-        if not isinstance(value, dict | list)
-        else yaml.safe_dump(value, default_flow_style=True)
-    )
+    text = dump_yaml(value) if not isinstance(value, dict | list) else yaml.safe_dump(value, default_flow_style=True)
     node = changed = apply_overrides(plain, [f"{'.'.join(path)}={text}"])
     for part in path:
         node = node[part]
@@ -279,9 +275,7 @@ def test_without_a_preset_everything_is_required() -> None:
     assert "tasks.kites.head: required (or name a preset: tasks.kites.task)" in lines
 
 
-@pytest.mark.parametrize(
-    ("tasks", "said"), [({}, "tasks: "), ([1], "tasks: expected"), (None, "tasks: expected")]
-)
+@pytest.mark.parametrize(("tasks", "said"), [({}, "tasks: "), ([1], "tasks: expected"), (None, "tasks: expected")])
 def test_no_tasks(tasks: Any, said: str) -> None:
     (line,) = report({"backbone": "x", "tasks": tasks})
     assert line.startswith(said)
@@ -343,13 +337,9 @@ def test_any_options_round_trip(tasks: dict[str, dict[str, Any]]) -> None:
 
 def test_components_in_files_stay_found_from_another_folder(tmp_path: Path) -> None:
     (tmp_path / "heads.py").write_text("class Mine:\n    def __init__(self, *, width: int = 3): pass\n")
-    path = written(
-        tmp_path, KITE.replace("dataset:", "head: {name: './heads.py:Mine', width: 2}\n    dataset:")
-    )
+    path = written(tmp_path, KITE.replace("dataset:", "head: {name: './heads.py:Mine', width: 2}\n    dataset:"))
     recipe = load_recipe(path)
-    assert recipe.tasks["kites"].head == Choice(
-        name=f"{tmp_path.as_posix()}/heads.py:Mine", options={"width": 2}
-    )
+    assert recipe.tasks["kites"].head == Choice(name=f"{tmp_path.as_posix()}/heads.py:Mine", options={"width": 2})
     moved = tmp_path / "runs" / "recipe.yaml"
     moved.parent.mkdir()
     moved.write_text(recipe.to_yaml())

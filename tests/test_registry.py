@@ -6,15 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_dist import make_dist, make_kit
 
+from fake_dist import make_dist, make_kit
 from mtframe import registry
 from mtframe.errors import PluginError, RecipeError
 from mtframe.registry import Component, discover, local_file, resolve
 
-HEAD = (
-    "class Head:\n    '''Sees.\n\n    More.'''\n    def __init__(self, features, *, width: int = 1): pass\n"
-)
+HEAD = "class Head:\n    '''Sees.\n\n    More.'''\n    def __init__(self, features, *, width: int = 1): pass\n"
 
 
 @pytest.fixture
@@ -106,9 +104,7 @@ def test_two_distributions_with_one_name(site: Path) -> None:
         resolve("head", "twin@third")
 
 
-def test_the_first_of_a_distribution_on_the_path_hides_the_others(
-    site: Path, tmp_path: Path, monkeypatch
-) -> None:
+def test_the_first_of_a_distribution_on_the_path_hides_the_others(site: Path, tmp_path: Path, monkeypatch) -> None:
     make_dist(tmp_path / "old", "kit", {"mtframe.head": {"same": "old_kit:Head"}})
     make_dist(site, "Kit", {"mtframe.head": {"same": "new_kit:Head"}}, {"new_kit": HEAD})
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "old")])

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from toy import ToyBackbone, toy_recipe
 
 from mtframe.assembly import Assembly
 from mtframe.balance import Sum
 from mtframe.errors import RecipeError
 from mtframe.model import Network
 from mtframe.recipe import Recipe
+from toy import ToyBackbone, toy_recipe
 
 
 def count_passes(network: Network) -> list[int]:
@@ -69,7 +69,10 @@ def test_tasks_are_grouped_by_size_unless_their_size_changes() -> None:
 
 def test_a_model_runs_with_some_of_its_tasks_alone() -> None:
     model = Assembly(Recipe.from_plain(toy_recipe())).model().eval()
-    both = {"one": torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "two": torch.ones(1, 3, 32, 32, dtype=torch.uint8)}
+    both = {
+        "one": torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
+        "two": torch.ones(1, 3, 32, 32, dtype=torch.uint8),
+    }
     alone = model({"two": both["two"]})
     assert list(alone) == ["two"]
     torch.testing.assert_close(alone["two"]["logits"], model(both)["two"]["logits"])

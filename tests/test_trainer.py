@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from toy import ToyLoss, toy_recipe
 
 from mtframe.assembly import Assembly
 from mtframe.errors import CheckpointError, RecipeError, TrainingError
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Interrupted, Trainer
+from toy import ToyLoss, toy_recipe
 
 HERE = Path(__file__).resolve()
 

@@ -25,9 +25,7 @@ class ToyBackbone(nn.Module):
     def __init__(self, *, width: int = 8) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 4, 1), nn.BatchNorm2d(width), nn.ReLU())
-        self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(0.1)
-        )
+        self.body = nn.Sequential(nn.Conv2d(width, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(0.1))
         self.features = (FeatureSpec("stem", width, 4), FeatureSpec("body", width, 8))
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -164,5 +162,12 @@ def toy_recipe(tasks: Mapping[str, Mapping[str, Any]] | None = None, **train: An
     return {
         "backbone": f"{here}:ToyBackbone",
         "tasks": {name: {**part, **change} for name, change in tasks.items()},
-        "train": {"steps": 12, "workers": 0, "log_every": 1, "precision": "fp32", "evaluate_every": None, **train},
+        "train": {
+            "steps": 12,
+            "workers": 0,
+            "log_every": 1,
+            "precision": "fp32",
+            "evaluate_every": None,
+            **train,
+        },
     }

@@ -11,9 +11,7 @@ import typer
 
 def backbones(
     pattern: Annotated[str, typer.Argument(help="A shell pattern in quotes: 'resnet*', 'timm/vit_*'.")],
-    pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Only those with pretrained weights.")
-    ] = False,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only those with pretrained weights.")] = False,
 ) -> None:
     """List backbones whose names match a pattern, with or without the family in front."""
     from mtframe.errors import PluginError, RecipeError
@@ -34,7 +32,5 @@ def backbones(
         elif fnmatchcase(component.name, pattern) and not pretrained:
             found.append(component.name)
     if not found:
-        raise RecipeError(
-            f"no backbone matches {pattern!r}; try a wider pattern such as '*{pattern.strip('*')}*'"
-        )
+        raise RecipeError(f"no backbone matches {pattern!r}; try a wider pattern such as '*{pattern.strip('*')}*'")
     print("\n".join(found))

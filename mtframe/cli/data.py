@@ -51,7 +51,7 @@ def check(name: Name, root: Root, arguments: Overrides = None) -> None:
     failed = False
     for split in component.splits:
         try:
-            dataset = options.build(component, "dataset", given, {"split": split, "decode_size": None}, name)
+            dataset = options.build(component, "dataset", given, {"split": split}, name)
         except MtframeError as error:
             typer.echo(f"{split}: {error}", err=True)
             failed = True
@@ -106,7 +106,9 @@ def _preset_for(dataset: str) -> str:
     for component in discover("task"):
         if component.broken is None and component.load().dataset == dataset:
             return component.name
-    raise RecipeError(f"no preset uses data set {dataset!r} by default; name one with -t (see mtframe plugins list task)")
+    raise RecipeError(
+        f"no preset uses data set {dataset!r} by default; name one with -t (see mtframe plugins list task)"
+    )
 
 
 def _unreadable(dataset: Any) -> list[str]:

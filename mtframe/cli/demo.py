@@ -17,7 +17,8 @@ _GROUPS, _NEIGHBOURS = 4, 3
 
 def demo(
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change the demo's recipe, e.g. train.steps=100")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Change the demo's recipe, e.g. train.steps=100"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default: runs/demo).")] = None,
     data: Annotated[Path, typer.Option(help="Where the data is made.")] = Path("data/demo"),
@@ -45,9 +46,9 @@ def demo(
     run = _work.train_recipe(recipe, out, "demo")
     predictor = load_run(run.path)
     _work.say("the best checkpoint, loaded again from its folder:")
-    _work.print_scores({task: _work.evaluate(predictor, task, "val") for task in recipe.tasks})
-    for task in recipe.tasks:
-        _work.say(f"picture: {_draw(predictor, task, run.path / 'pictures')}")
+    _work.print_scores({name: _work.evaluate(predictor, name, "val") for name in recipe.tasks})
+    for name in recipe.tasks:
+        _work.say(f"picture: {_draw(predictor, name, run.path / 'pictures')}")
     _work.say(f"done in {time.monotonic() - start:.0f} s")
 
 

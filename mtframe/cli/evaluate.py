@@ -14,7 +14,9 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Change the run's recipe, e.g. tasks.faces.dataset.root=data/lfw"),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Change the run's recipe, e.g. tasks.faces.dataset.root=data/lfw"
+        ),
     ] = None,
     task: Annotated[list[str] | None, typer.Option("-t", "--task", help="Only this task; may be repeated.")] = None,
     split: Annotated[str, typer.Option(help="Which split of the data sets.")] = "val",
@@ -36,7 +38,9 @@ def evaluate(
     predictor = load_run(run, checkpoint, overrides=overrides or [])
     for name in task or ():
         if name not in predictor.assembly.tasks:
-            raise RecipeError(f"-t {name}: no such task; the tasks of this run are {', '.join(predictor.assembly.tasks)}")
+            raise RecipeError(
+                f"-t {name}: no such task; the tasks of this run are {', '.join(predictor.assembly.tasks)}"
+            )
     results = {name: _work.evaluate(predictor, name, split) for name in task or predictor.assembly.tasks}
     if json_output:
         plain = {

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 def train(
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A recipe file, then overrides.")
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A recipe file, then overrides."),
     ] = None,
     backbone: Annotated[str | None, typer.Option("-b", "--backbone", help="Backbone, without a recipe file.")] = None,
     task: Annotated[
-        list[str] | None, typer.Option("-t", "--task", metavar="NAME=PRESET:ROOT", help="A task; may be repeated.")
+        list[str] | None,
+        typer.Option("-t", "--task", metavar="NAME=PRESET:ROOT", help="A task; may be repeated."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default: runs/NAME).")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,

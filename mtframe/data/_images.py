@@ -93,5 +93,3 @@ def _decode_other(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
             _check_size(image.height, image.width)
             array = np.array(image.convert("RGB"))
     return array, (array.shape[0], array.shape[1])
-
-

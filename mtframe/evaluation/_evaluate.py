@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ def predict_batch(
         flip: Whether to combine the outputs with those for the mirrored images (the head's `merge_flip`).
         precision: `bf16` or `fp32`.
     """
-    head = model.heads[task]
+    head: Any = model.heads[task]
     with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         outputs = model({task: batch.images})[task]
         if flip:

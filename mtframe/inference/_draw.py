@@ -79,7 +79,9 @@ def similarity_sheet(
     similarity_QQ = embeddings @ embeddings.T
     similarity_QQ.fill_diagonal_(-torch.inf)
     values, order = similarity_QQ.topk(min(neighbours, len(images) - 1), dim=1)
-    tiles, captions, tints = [], [], []
+    tiles: list[Image.Image] = []
+    captions: list[str] = []
+    tints: list[float | None] = []
     for row in range(len(images)):
         tiles.append(images[row])
         captions.append(names[row])

@@ -84,9 +84,7 @@ def predict_files(
     return result
 
 
-def prediction_sheet(
-    predictor: Predictor, task: str, samples: Sequence[Sample], threshold: float = 0.3
-) -> Image.Image:
+def prediction_sheet(predictor: Predictor, task: str, samples: Sequence[Sample], threshold: float = 0.3) -> Image.Image:
     """One task's predictions for some samples on one sheet: boxes, or each picture beside its most similar ones."""
     predictions = [predictor.predict(sample.image, [task])[task] for sample in samples]
     pictures = [to_pil(sample.image) for sample in samples]

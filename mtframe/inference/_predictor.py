@@ -71,7 +71,9 @@ class Predictor:
     def _known(self, tasks: Sequence[str] | None) -> Sequence[str]:
         for task in tasks or ():
             if task not in self.assembly.tasks:
-                raise RecipeError(f"-t {task}: no such task; the tasks of this run are {', '.join(self.assembly.tasks)}")
+                raise RecipeError(
+                    f"-t {task}: no such task; the tasks of this run are {', '.join(self.assembly.tasks)}"
+                )
         return tasks or self.assembly.tasks
 
     def _predict(self, task: str, sample: Sample) -> dict[str, Tensor]:
@@ -81,7 +83,11 @@ class Predictor:
 
 
 def load_run(
-    path: str | os.PathLike[str], checkpoint: str = "best", device: str = "auto", *, overrides: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    checkpoint: str = "best",
+    device: str = "auto",
+    *,
+    overrides: Sequence[str] = (),
 ) -> Predictor:
     """Loads a trained model from its run.
 

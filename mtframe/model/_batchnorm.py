@@ -108,9 +108,7 @@ def _row(name: str) -> property:
 @cache
 def _per_group(base: type[nn.Module]) -> Any:
     """A subclass of `base` that sees one row of its (G, C) statistics, and updates it in place."""
-    return type(
-        base.__name__, (base,), {"__module__": base.__module__, **{name: _row(name) for name in STATISTICS}}
-    )
+    return type(base.__name__, (base,), {"__module__": base.__module__, **{name: _row(name) for name in STATISTICS}})
 
 
 @cache

@@ -46,9 +46,7 @@ class FeaturePyramid(nn.Module):
         super().__init__()
         check_ascending(strides)
         ordered = sorted(features, key=lambda feature: feature.stride)
-        sources = [
-            max((f.stride for f in ordered if f.stride <= s), default=ordered[0].stride) for s in strides
-        ]
+        sources = [max((f.stride for f in ordered if f.stride <= s), default=ordered[0].stride) for s in strides]
         used = [feature for feature in ordered if feature.stride >= sources[0]]
         coarsest = used[-1].stride
         self.features = tuple(FeatureSpec(level_name(stride), width, stride) for stride in strides)
@@ -103,21 +101,15 @@ class SimplePyramid(nn.Module):
         RecipeError: strides that are not doublings.
     """
 
-    def __init__(
-        self, feature: FeatureSpec, width: int = 256, strides: Sequence[int] = (4, 8, 16, 32)
-    ) -> None:
+    def __init__(self, feature: FeatureSpec, width: int = 256, strides: Sequence[int] = (4, 8, 16, 32)) -> None:
         super().__init__()
         check_ascending(strides)
         if any(coarser != 2 * finer for finer, coarser in pairwise(strides)):
-            raise RecipeError(
-                f"a simple pyramid's strides must double, such as (4, 8, 16, 32), not {tuple(strides)}"
-            )
+            raise RecipeError(f"a simple pyramid's strides must double, such as (4, 8, 16, 32), not {tuple(strides)}")
         doublings = round(math.log2(feature.stride / strides[0]))
         self._scale = feature.stride / (strides[0] * 2**doublings)
         self.features = tuple(FeatureSpec(level_name(stride), width, stride) for stride in strides)
-        self.levels = nn.ModuleList(
-            _level(feature.channels, width, doublings - i) for i in range(len(strides))
-        )
+        self.levels = nn.ModuleList(_level(feature.channels, width, doublings - i) for i in range(len(strides)))
 
     def forward(self, feature_map: Tensor) -> list[Tensor]:
         """(B, C, H, W) to one (B, width, H', W') map per stride."""

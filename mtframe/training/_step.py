@@ -36,7 +36,7 @@ def training_step(
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         outputs = model({task: batch.images for task, batch in batches.items()})
         terms = {task: model.loss(task, outputs[task], batch.targets) for task, batch in batches.items()}
-        losses = {task: sum(named.values()) for task, named in terms.items()}
+        losses = {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
         total = balancer(losses)
     (total / divide).backward()
     return {task: {name: term.detach() for name, term in named.items()} for task, named in terms.items()}

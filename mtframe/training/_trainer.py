@@ -154,14 +154,13 @@ class Trainer:
         torch.manual_seed(options.seed * 1_000_003 + self.step)
         self.scheduler.step(self.step)
         for loss in self.model.losses.values():
-            if hasattr(loss, "set_progress"):
-                loss.set_progress(self.step / self.steps)
+            set_progress: Callable[[float], None] | None = getattr(loss, "set_progress", None)
+            if set_progress is not None:
+                set_progress(self.step / self.steps)
         for batches in group:
             self._count_unreadable(batches)
             on_device = {task: self._to_device(batch) for task, batch in batches.items()}
-            terms = training_step(
-                self.model, on_device, self.balancer, precision=options.precision, divide=len(group)
-            )
+            terms = training_step(self.model, on_device, self.balancer, precision=options.precision, divide=len(group))
             self._check_finite(terms)
             self._meter.add(terms)
         if options.clip_grad is not None:
@@ -253,7 +252,7 @@ class Trainer:
         higher = {task: result.higher_is_better for task, result in evaluations.items()}
         tops = self._best["tasks"]
         for task, score in scores.items():
-            if task not in tops or (score > tops[task]) == higher[task] and score != tops[task]:
+            if task not in tops or ((score > tops[task]) == higher[task] and score != tops[task]):
                 tops[task] = score
                 self._save_weights(f"best_{task}")
         gain = mean_relative_gain(scores, tops, higher)
@@ -262,7 +261,10 @@ class Trainer:
             self._save_weights("best")
         values = {task: result.values for task, result in evaluations.items()}
         self.history.append({"step": self.step, "gain": gain, "tasks": values})
-        write_text(self.run.metrics_json, json.dumps(_no_nan({"evaluations": self.history, "best": self._best}), indent=2))
+        write_text(
+            self.run.metrics_json,
+            json.dumps(_no_nan({"evaluations": self.history, "best": self._best}), indent=2),
+        )
         LOG.info("step %d: %s", self.step, ", ".join(f"{task} {score:.4f}" for task, score in scores.items()))
         self.hooks.call.evaluation_ended(step=self.step, metrics=values)
 

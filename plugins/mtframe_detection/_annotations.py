@@ -114,14 +114,10 @@ def _load(path: Path) -> dict[str, Any]:
             # Outlines are most of the file: dropped as they are read, they never pile up in memory.
             content = json.load(file, object_hook=_without_outline)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: not a json file, perhaps truncated ({error}). Fetch or write it again."
-        ) from None
+        raise DataError(f"{path}: not a json file, perhaps truncated ({error}). Fetch or write it again.") from None
     missing = [key for key in ("images", "annotations", "categories") if not _is_records(content, key)]
     if missing:
-        raise DataError(
-            f"{path}: expected a COCO instances json; it has no list of records under {', '.join(missing)}"
-        )
+        raise DataError(f"{path}: expected a COCO instances json; it has no list of records under {', '.join(missing)}")
     return content
 
 
@@ -135,9 +131,7 @@ def _is_records(content: Any, key: str) -> bool:
     return isinstance(records, list) and all(isinstance(record, dict) for record in records)
 
 
-def _columns(
-    path: Path, kind: str, content: dict[str, Any], **fields: Callable[[Any], Any]
-) -> dict[str, list[Any]]:
+def _columns(path: Path, kind: str, content: dict[str, Any], **fields: Callable[[Any], Any]) -> dict[str, list[Any]]:
     """One list a field. Raises DataError for the first record that lacks one or has it of the wrong type."""
     columns: dict[str, list[Any]] = {field: [] for field in fields}
     for place, record in enumerate(content[kind]):

@@ -76,9 +76,7 @@ def _resolve(index_BMK: Tensor, iou_BMK: Tensor, points: int) -> Tensor:
     owner = torch.arange(boxes, device=index.device).repeat_interleave(number).expand(images, -1)
     wins = (iou >= 0) & (iou == best_BP.gather(1, index))
     nobody = boxes
-    owner_BP = index.new_full((images, points), nobody).scatter_reduce(
-        1, index, owner.where(wins, nobody), "amin"
-    )
+    owner_BP = index.new_full((images, points), nobody).scatter_reduce(1, index, owner.where(wins, nobody), "amin")
     return owner_BP.masked_fill(owner_BP == nobody, -1)
 
 

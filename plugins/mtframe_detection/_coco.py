@@ -33,7 +33,6 @@ class Coco:
 
     Args:
         split: `train` or `val`.
-        decode_size: Pixels that the shorter side of an image need not exceed, None for full size.
         root: Folder that holds everything.
         annotations: Path of the json, relative to the root.
         images: Folder of the images, relative to the root.
@@ -61,7 +60,6 @@ class Coco:
     def __init__(
         self,
         split: str,
-        decode_size: int | None = None,
         *,
         root: Path,
         annotations: str = "annotations/instances_{split}2017.json",
@@ -70,7 +68,8 @@ class Coco:
     ) -> None:
         if split not in self.splits:
             raise RecipeError(f"coco: no split {split!r}; it has {', '.join(self.splits)}")
-        self.split, self.decode_size, self.root = split, decode_size, Path(root)
+        self.split, self.root = split, Path(root)
+        self.decode_size: int | None = None
         # Not str.format: any other brace in a path is the path's own.
         file, self.images = (text.replace("{split}", split) for text in (annotations, images))
         self._check_layout(file)
@@ -121,22 +120,16 @@ class Coco:
         }
         height, width = (int(side) for side in data.sizes[image])
         name = str(data.files[image])
-        return Sample(
-            torch.empty(0, dtype=torch.uint8), target, (height, width), index, f"{self.images}/{name}"
-        )
+        return Sample(torch.empty(0, dtype=torch.uint8), target, (height, width), index, f"{self.images}/{name}")
 
     def _check_layout(self, file: str) -> None:
         hint = f"Fetch COCO with: mtframe data download coco {self.root}"
         if not self.root.is_dir():
             raise DataError(f"coco: no folder '{self.root}'. {hint}")
         if not (self.root / file).is_file():
-            raise DataError(
-                f"coco: no file '{self.root / file}'. Name it with the option 'annotations'. {hint}"
-            )
+            raise DataError(f"coco: no file '{self.root / file}'. Name it with the option 'annotations'. {hint}")
         if not (self.root / self.images).is_dir():
-            raise DataError(
-                f"coco: no folder '{self.root / self.images}'. Name it with the option 'images'. {hint}"
-            )
+            raise DataError(f"coco: no folder '{self.root / self.images}'. Name it with the option 'images'. {hint}")
 
     def _check_names(self, file: str) -> None:
         bad = [str(name) for name in self.annotations.files if not _is_plain(str(name))]

@@ -34,9 +34,7 @@ COCO_2017 = (
         "annotations/instances_val2017.json",
     ),
     Archive("http://images.cocodataset.org/zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", "val2017"),
-    Archive(
-        "http://images.cocodataset.org/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", "train2017"
-    ),
+    Archive("http://images.cocodataset.org/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", "train2017"),
 )
 
 
@@ -77,9 +75,7 @@ def _fetch(archive: Archive, root: Path) -> Path:
     found = _md5(part)
     if found != archive.md5:
         part.unlink()
-        raise DataError(
-            f"{archive.url}: arrived damaged (MD5 {found}, expected {archive.md5}). Repeat the download."
-        )
+        raise DataError(f"{archive.url}: arrived damaged (MD5 {found}, expected {archive.md5}). Repeat the download.")
     os.replace(part, path)
     return path
 
@@ -106,14 +102,10 @@ def _unpack(path: Path, root: Path) -> None:
         with zipfile.ZipFile(path) as file:
             for name in file.namelist():
                 if not (staging / name).resolve().is_relative_to(staging.resolve()):
-                    raise DataError(
-                        f"{path}: its entry {name!r} leads out of '{root}'; nothing was unpacked."
-                    )
+                    raise DataError(f"{path}: its entry {name!r} leads out of '{root}'; nothing was unpacked.")
             file.extractall(staging)
     except zipfile.BadZipFile as error:
-        raise DataError(
-            f"{path}: not a zip file, perhaps truncated ({error}). Delete it and repeat."
-        ) from None
+        raise DataError(f"{path}: not a zip file, perhaps truncated ({error}). Delete it and repeat.") from None
     for source in sorted(staging.iterdir()):
         _merge(source, root / source.name)
     shutil.rmtree(staging)

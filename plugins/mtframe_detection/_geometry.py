@@ -69,9 +69,9 @@ def box_overlap(boxes: Tensor, targets: Tensor, kind: BoxOverlap = "iou") -> Ten
         (...) float.
     """
     size, target_size = boxes[..., 2:] - boxes[..., :2], targets[..., 2:] - targets[..., :2]
-    shared = (
-        torch.minimum(boxes[..., 2:], targets[..., 2:]) - torch.maximum(boxes[..., :2], targets[..., :2])
-    ).clamp(min=0)
+    shared = (torch.minimum(boxes[..., 2:], targets[..., 2:]) - torch.maximum(boxes[..., :2], targets[..., :2])).clamp(
+        min=0
+    )
     intersection = shared.prod(dim=-1)
     union = size.prod(dim=-1) + target_size.prod(dim=-1) - intersection
     iou = intersection / (union + _EPSILON)

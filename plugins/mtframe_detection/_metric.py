@@ -42,10 +42,7 @@ class CocoAP:
         An image that comes twice (several processes pad their shares) counts once.
         """
         for prediction, sample in zip(predictions, samples, strict=True):
-            found = {
-                name: prediction[name].detach().cpu().double().numpy()
-                for name in ("boxes", "scores", "labels")
-            }
+            found = {name: prediction[name].detach().cpu().double().numpy() for name in ("boxes", "scores", "labels")}
             self._seen[sample.index] = sample, found
 
     def compute(self) -> dict[str, float]:

@@ -135,9 +135,7 @@ def render_scene(size: int, rng: np.random.Generator) -> tuple[Array, list[dict[
         category = int(rng.choice(list(CATEGORIES)))
         for _ in range(10):
             diameter = size * rng.uniform(SMALLEST, LARGEST)
-            if _place(
-                image, placed, category, diameter, rng.uniform(0.3 * diameter, size - 0.3 * diameter, 2), rng
-            ):
+            if _place(image, placed, category, diameter, rng.uniform(0.3 * diameter, size - 0.3 * diameter, 2), rng):
                 break
     image += rng.uniform(0, 0.04) * rng.standard_normal(image.shape, dtype=np.float32)
     annotations += [_annotation(thing.category, thing.visible, crowd=False) for thing in placed]

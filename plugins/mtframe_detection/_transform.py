@@ -87,9 +87,7 @@ class Letterbox:
             if not 0 <= value <= 1:
                 raise RecipeError(f"letterbox: {name} must be within 0..1, got {value}")
         if not 0 < scale[0] <= scale[1]:
-            raise RecipeError(
-                f"letterbox: scale must be a rising range above 0, as in [0.7, 1.5], got {list(scale)}"
-            )
+            raise RecipeError(f"letterbox: scale must be a rising range above 0, as in [0.7, 1.5], got {list(scale)}")
         if sizes is not None and (not sizes or any(side < 32 or side % 32 for side in sizes)):
             raise RecipeError(f"letterbox: sizes must be multiples of 32, got {list(sizes)}")
         self.size, self.train = size, train
@@ -116,7 +114,8 @@ class Letterbox:
             parts = self._compose(number, samples, side, rng)
             for part, place in parts:
                 _draw(images[number], part.image, place)
-            target = self._targets(parts)
+            # A picture to predict has no targets.
+            target = self._targets(parts) if sample.target else {}
             transform = _transform(sample, parts[0][1])
             if self.train:
                 if rng.random() < self.flip:
@@ -128,7 +127,7 @@ class Letterbox:
             transforms.append(transform)
         return Batch(
             images=images,
-            targets=_collate(targets),
+            targets=_collate(targets) if targets[0] else {},
             geometry=Geometry(
                 torch.tensor([scale for scale, _ in transforms]),
                 torch.tensor([offset for _, offset in transforms]),
@@ -241,9 +240,7 @@ def _mirror(
 
 def _collate(targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Pads each image's targets to the longest, with masks."""
-    padded = {
-        name: pad_sequence([target[name] for target in targets], batch_first=True) for name in targets[0]
-    }
+    padded = {name: pad_sequence([target[name] for target in targets], batch_first=True) for name in targets[0]}
     for mask, name in (("valid", "boxes"), ("ignore_valid", "ignore")):
         numbers = torch.tensor([len(target[name]) for target in targets])
         padded[mask] = torch.arange(padded[name].shape[1]) < numbers[:, None]

@@ -76,15 +76,11 @@ def _fetch(file: RemoteFile, path: Path) -> None:
             shutil.copyfileobj(response, out, 1 << 20)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise DataError(
-            f"{file.url} cannot be fetched ({error}). Try again, or put the file at {path}"
-        ) from None
+        raise DataError(f"{file.url} cannot be fetched ({error}). Try again, or put the file at {path}") from None
     found = _sha256(part)
     if found != file.sha256:
         part.unlink()
-        raise DataError(
-            f"{file.url} is not the published {file.name}: SHA-256 {found}, expected {file.sha256}"
-        )
+        raise DataError(f"{file.url} is not the published {file.name}: SHA-256 {found}, expected {file.sha256}")
     os.replace(part, path)
 
 

@@ -36,7 +36,6 @@ class LFW:
 
     Args:
         split: `train`, `val` or `test`.
-        decode_size: Shorter side in pixels that is worth decoding; None for all.
         root: The folder with the images and the text files.
         people: File that names the training people; null for everybody whom no pairs file names.
         min_images: A person with fewer images on disk is not trained on: one picture shows no variation.
@@ -60,7 +59,6 @@ class LFW:
     def __init__(
         self,
         split: str,
-        decode_size: int | None = None,
         *,
         root: Path,
         people: str | None = PEOPLE,
@@ -72,7 +70,7 @@ class LFW:
             raise RecipeError(f"min_images: must be 1 or more, got {min_images}")
         self.root = Path(root)
         self.split = split
-        self.decode_size = decode_size
+        self.decode_size: int | None = None
         self.folder = _image_folder(self.root)
         self.pairs: Pairs | None = None
         self.absent = 0
@@ -131,9 +129,7 @@ class LFW:
             return read_people(self.root / people)
         if people not in (None, PEOPLE):
             raise RecipeError(f"people: no file '{self.root / str(people)}'. Name one that is there, or null")
-        paired = {
-            name for split in PAIRS if self._has_pairs(split) for name in _names(self._evaluated(split))
-        }
+        paired = {name for split in PAIRS if self._has_pairs(split) for name in _names(self._evaluated(split))}
         folders = sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir())
         return {name: 0 for name in folders if name not in paired}
 

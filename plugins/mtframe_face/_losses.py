@@ -64,9 +64,7 @@ class _MarginLoss(nn.Module):
         if not 0 <= margin <= self.max_margin:
             raise RecipeError(f"margin: must be 0 to {self.max_margin:g}, got {margin:g}")
         if scale is not None and scale <= 0:
-            raise RecipeError(
-                f"scale: must be above 0, or null to choose it by the number of people; got {scale:g}"
-            )
+            raise RecipeError(f"scale: must be above 0, or null to choose it by the number of people; got {scale:g}")
         if not 0 <= warmup <= 1:
             raise RecipeError(f"warmup: must be 0 to 1, a part of the training; got {warmup:g}")
         classes = _count_classes(info)
@@ -176,15 +174,11 @@ class ArcFaceLoss(_MarginLoss):
 
 
 def _cross_entropy(logits_BC: Tensor, labels_B: Tensor, smoothing: float = 0.0) -> Tensor:
-    total = F.cross_entropy(
-        logits_BC, labels_B, ignore_index=NOBODY, reduction="sum", label_smoothing=smoothing
-    )
+    total = F.cross_entropy(logits_BC, labels_B, ignore_index=NOBODY, reduction="sum", label_smoothing=smoothing)
     return total / (labels_B != NOBODY).sum().clamp(min=1)
 
 
 def _count_classes(info: DataInfo) -> int:
     if len(info.classes) < 2:
-        raise DataError(
-            f"the training data has {len(info.classes)} people; to tell people apart takes at least 2"
-        )
+        raise DataError(f"the training data has {len(info.classes)} people; to tell people apart takes at least 2")
     return len(info.classes)

@@ -41,9 +41,7 @@ class FaceVerification:
     def __init__(self, dataset: Any, info: DataInfo | None = None) -> None:
         pairs = getattr(dataset, "pairs", None)
         if not isinstance(pairs, Pairs):
-            raise DataError(
-                "face-verification compares pairs of images; this split has none. Use split val or test"
-            )
+            raise DataError("face-verification compares pairs of images; this split has none. Use split val or test")
         learned = set(info.classes) if info else set()
         if shared := sorted(learned & set(getattr(dataset, "people", ()))):
             raise DataError(
@@ -88,13 +86,9 @@ class FaceVerification:
         """
         scores, present = self.similarities()
         if not present.any():
-            raise DataError(
-                f"none of the {len(self.pairs)} pairs has both its images embedded; nothing to score"
-            )
+            raise DataError(f"none of the {len(self.pairs)} pairs has both its images embedded; nothing to score")
         scores = scores[present]
         if not np.isfinite(scores).all():
-            raise DataError(
-                f"{(~np.isfinite(scores)).sum()} pairs have embeddings that are not finite numbers"
-            )
+            raise DataError(f"{(~np.isfinite(scores)).sum()} pairs have embeddings that are not finite numbers")
         values = verification_scores(scores, self.pairs.same[present], self.pairs.fold[present])
         return values | {"missing_pairs": float((~present).sum())}

@@ -67,9 +67,7 @@ def read_pairs(path: Path) -> list[NamedPair]:
     number, header = next(lines, (1, []))
     counts = [_natural(word, path, number, "a count of pairs") for word in header]
     if len(counts) not in (1, 2):
-        raise DataError(
-            f"{path}:{number}: expected 'N' or 'folds N' on the first line, found {' '.join(header)!r}"
-        )
+        raise DataError(f"{path}:{number}: expected 'N' or 'folds N' on the first line, found {' '.join(header)!r}")
     sets, each = (1, counts[0]) if len(counts) == 1 else counts
     rows = list(lines)
     if len(rows) != sets * each * 2:
@@ -107,9 +105,7 @@ def read_people(path: Path) -> dict[str, int]:
         count = _natural(words[0], path, line, "a number of people")
         block = rows[position + 1 : position + 1 + count]
         if len(block) != count:
-            raise DataError(
-                f"{path}:{line}: {count} people should follow, found {len(block)}. Is the file complete?"
-            )
+            raise DataError(f"{path}:{line}: {count} people should follow, found {len(block)}. Is the file complete?")
         for line, words in block:
             if len(words) != 2:
                 raise DataError(f"{path}:{line}: expected 'name count', found {' '.join(words)!r}")

@@ -79,11 +79,12 @@ class FaceCrop:
         self.decode_size: int | None = math.ceil(size / crop)
 
     def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        """Images of any sizes to (B, 3, S, S) uint8; labels to `label` (B,) long."""
+        """Images of any sizes to (B, 3, S, S) uint8; labels, where the samples have them, to `label` (B,) long."""
         images = self._augmented(samples, rng) if self.train else self._cropped(samples)
-        labels = torch.stack([sample.target["label"] for sample in samples])
+        labels = [sample.target["label"] for sample in samples if "label" in sample.target]
+        targets = {"label": torch.stack(labels)} if labels else {}
         kept = [] if self.train else [sample.without_image() for sample in samples]
-        return Batch(images, {"label": labels}, self._geometry(samples), kept)
+        return Batch(images, targets, self._geometry(samples), kept)
 
     def _cropped(self, samples: Sequence[Sample]) -> Tensor:
         images = [_middle(sample.image, self.crop) for sample in samples]

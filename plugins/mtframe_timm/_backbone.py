@@ -34,6 +34,7 @@ class TimmBackbone(nn.Module):
             `vit_small_patch14_dinov2.lvd142m`. List them with `mtframe backbones PATTERN`.
         size: Images will be `size` × `size` pixels. Position embeddings and attention windows are made for
             it; most models take other sizes in `forward` too.
+        restoring: Weights of a run are loaded next, so none are fetched or read here.
         pretrained: Start from the published weights, fetched from the hub once.
         weights: Start from this file instead: `.safetensors`, or `.pth` with nothing but tensors in it.
         frozen: Keep the model as it is: its parameters, its BatchNorm statistics, without dropout. The
@@ -61,6 +62,7 @@ class TimmBackbone(nn.Module):
         self,
         member: str,
         size: int,
+        restoring: bool = False,
         *,
         pretrained: bool = True,
         weights: Path | None = None,
@@ -72,8 +74,8 @@ class TimmBackbone(nn.Module):
         found = plan(member, size, drop_path=drop_path)
         self.member = member
         self.size = size
-        self.network = _build(found, pretrained=pretrained and weights is None)
-        if weights is not None:
+        self.network = _build(found, pretrained=pretrained and weights is None and not restoring)
+        if weights is not None and not restoring:
             load_weights(self.network, found.whole, Path(weights), member)
         self._nhwc = found.nhwc
         self.pyramid = SimplePyramid(found.features[-1]) if found.flat else None
@@ -86,8 +88,7 @@ class TimmBackbone(nn.Module):
         self.stages = (*stages, ("pyramid",)) if self.pyramid else stages
         if not 0 <= frozen_stages <= len(stages):
             raise RecipeError(
-                f"backbone.frozen_stages: expected 0 to {len(stages)}, the stages of timm/{member}, "
-                f"not {frozen_stages}"
+                f"backbone.frozen_stages: expected 0 to {len(stages)}, the stages of timm/{member}, not {frozen_stages}"
             )
         self._frozen = ("network",) if frozen else sum(stages[:frozen_stages], ())
         for part in self._frozen_parts():

@@ -67,9 +67,7 @@ class _NormedGetter(FeatureGetterNet):
 class _NoInitialisation(TorchFunctionMode):
     """Skips filling tensors, which without memory does nothing and takes most of the time."""
 
-    FILLING = frozenset(
-        {"normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_", "copy_"}
-    )
+    FILLING = frozenset({"normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_", "copy_"})
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -95,13 +93,9 @@ def pretrained_config(member: str) -> PretrainedCfg:
         hint = f"did you mean {_either(near)}?" if near else f"is timm {timm.__version__} too old for it?"
         raise RecipeError(f"timm has no model {architecture!r}; {hint} Or {LISTING}")
     if tag:
-        members = [
-            name for name in timm.list_pretrained(f"{architecture}.*") if name.startswith(f"{architecture}.")
-        ]
+        members = [name for name in timm.list_pretrained(f"{architecture}.*") if name.startswith(f"{architecture}.")]
         if member not in members:
-            raise RecipeError(
-                f"timm has no weights {member!r}; {architecture!r} has {_either(members) or 'none'}"
-            )
+            raise RecipeError(f"timm has no weights {member!r}; {architecture!r} has {_either(members) or 'none'}")
     return timm.get_pretrained_cfg(member) or PretrainedCfg()
 
 
@@ -127,9 +121,7 @@ def plan(member: str, size: int, *, drop_path: float = 0.0) -> Plan:
     except _UnfitError as error:
         sizes = list(_sizes_near(member, size, accepted))
         takes = f"it takes {_either(sizes)}, for example" if sizes else "nor sizes near it"
-        raise RecipeError(
-            f"timm/{member} cannot take images of {size}×{size} px; {takes} ({error})"
-        ) from error
+        raise RecipeError(f"timm/{member} cannot take images of {size}×{size} px; {takes} ({error})") from error
 
 
 def _plan(member: str, size: int, arguments: dict[str, Any]) -> Plan:
@@ -160,11 +152,11 @@ def _plan_on(device: str, member: str, size: int, arguments: dict[str, Any]) -> 
     try:
         network = _create(device, member, **arguments)
     except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
-        raise RecipeError(
-            f"timm/{member} gives no feature maps: {_reason(error)}; choose another model"
-        ) from error
+        raise RecipeError(f"timm/{member} gives no feature maps: {_reason(error)}; choose another model") from error
     nhwc = getattr(network, "output_fmt", "NCHW") == "NHWC"
     maps = _run(network, torch.empty(2, 3, size, size, device=device))
+    if any(feature_map.ndim != 4 for feature_map in maps):
+        raise RecipeError(f"timm/{member} gives tokens, not feature maps; choose another model ({LISTING})")
     channels = [feature_map.shape[3 if nhwc else 1] for feature_map in maps]
     names = [str(infos[i]["module"]) for i in chosen]
     features = tuple(map(FeatureSpec, names, channels, (strides[i] for i in chosen)))

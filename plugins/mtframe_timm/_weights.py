@@ -61,9 +61,7 @@ def _filtered(given: Mapping[str, Tensor], whole: nn.Module) -> Mapping[str, Ten
     return filter_fn(given, whole) if filter_fn else given
 
 
-def _check_fit(
-    found: Mapping[str, Tensor], needed: Mapping[str, Tensor], outer: str, path: Path, member: str
-) -> None:
+def _check_fit(found: Mapping[str, Tensor], needed: Mapping[str, Tensor], outer: str, path: Path, member: str) -> None:
     # Files older than torch 0.4.1 do not count batches, and nothing depends on it.
     missing = [name for name in needed if name not in found and not name.endswith("num_batches_tracked")]
     misshapen = [name for name in found if found[name].shape != needed[name].shape]

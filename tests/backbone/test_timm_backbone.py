@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mtframe_timm import TimmBackbone
 
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
+from mtframe_timm import TimmBackbone
 
 # The smallest of each kind: plain pyramids, flattened and unflattened extractors, NHWC maps, odd strides,
 # plain ViTs with and without class token, with rotary embeddings, with a patch of 14, with attention pooling.
@@ -65,9 +65,7 @@ def test_maps_are_nchw_and_as_declared_and_every_parameter_is_used(member: str) 
 def test_a_layer_behind_the_last_map_is_not_trained() -> None:
     """timm's extractor for PiT runs the whole model, its final norm included, and takes maps before it."""
     untrained = {
-        name
-        for name, parameter in on_meta("pit_ti_224", 112).named_parameters()
-        if not parameter.requires_grad
+        name for name, parameter in on_meta("pit_ti_224", 112).named_parameters() if not parameter.requires_grad
     }
     assert untrained == {"network.body.norm.weight", "network.body.norm.bias"}
 
@@ -103,9 +101,7 @@ def test_stages_follow_the_layers() -> None:
     assert stages[12] == ("pyramid",)
 
 
-@pytest.mark.parametrize(
-    "member", ["test_resnet", "test_mambaout", "test_vit", "test_convnext", "levit_128s"]
-)
+@pytest.mark.parametrize("member", ["test_resnet", "test_mambaout", "test_vit", "test_convnext", "levit_128s"])
 def test_real_maps_depend_on_the_image_and_gradients_are_finite(member: str) -> None:
     torch.manual_seed(0)
     backbone = TimmBackbone(member, 64, pretrained=False)
@@ -159,9 +155,7 @@ def test_sizes_other_than_the_pretraining_one(member: str, size: int) -> None:
 
 
 def test_a_size_that_the_model_cannot_take_says_what_it_takes() -> None:
-    with pytest.raises(
-        RecipeError, match=r"efficientformer_l1 cannot take images of 96×96 px; it takes 224, for"
-    ):
+    with pytest.raises(RecipeError, match=r"efficientformer_l1 cannot take images of 96×96 px; it takes 224, for"):
         on_meta("efficientformer_l1", 96)
 
 
@@ -181,9 +175,7 @@ def test_a_model_that_cannot_be_inspected_without_memory(monkeypatch: pytest.Mon
 
 def test_another_size_than_a_fixed_model_was_built_for() -> None:
     backbone = on_meta("levit_128s", 64)
-    with pytest.raises(
-        RecipeError, match="levit_128s was built for images of 64×64 px and does not take 96×64"
-    ):
+    with pytest.raises(RecipeError, match="levit_128s was built for images of 64×64 px and does not take 96×64"):
         backbone(torch.empty(1, 3, 96, 64, device="meta"))
 
 
@@ -193,9 +185,7 @@ def test_channels_last() -> None:
         images = torch.randn(2, 3, 64, 64)
         expected = backbone(images)
         backbone = backbone.to(memory_format=torch.channels_last)
-        for ours, theirs in zip(
-            backbone(images.to(memory_format=torch.channels_last)), expected, strict=True
-        ):
+        for ours, theirs in zip(backbone(images.to(memory_format=torch.channels_last)), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
@@ -229,15 +219,18 @@ def test_drop_path_reaches_the_model() -> None:
         on_meta("vgg11", drop_path=0.1)
 
 
+def test_a_model_of_tokens_is_refused() -> None:
+    with pytest.raises(RecipeError, match="crossvit_9_240 gives tokens, not feature maps; choose another"):
+        on_meta("crossvit_9_240", 240)
+
+
 def test_unknown_model_with_suggestions() -> None:
     with pytest.raises(RecipeError, match=r"no model 'resnet81'; did you mean .*resnet18"):
         TimmBackbone("resnet81", 64, pretrained=False)
 
 
 def test_unknown_tag_names_the_known_ones() -> None:
-    with pytest.raises(
-        RecipeError, match=r"no weights 'resnet10t.a1_in1k'; 'resnet10t' has resnet10t.c3_in1k"
-    ):
+    with pytest.raises(RecipeError, match=r"no weights 'resnet10t.a1_in1k'; 'resnet10t' has resnet10t.c3_in1k"):
         TimmBackbone("resnet10t.a1_in1k", 64, pretrained=False)
 
 

@@ -6,10 +6,10 @@ import copy
 
 import pytest
 import torch
-from mtframe_timm import TimmBackbone
 from torch import nn
 
 from mtframe.errors import RecipeError
+from mtframe_timm import TimmBackbone
 
 
 def train(backbone: TimmBackbone, steps: int = 3) -> dict[str, bool]:
@@ -18,9 +18,7 @@ def train(backbone: TimmBackbone, steps: int = 3) -> dict[str, bool]:
     backbone.eval()
     backbone.train()
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    optimizer = torch.optim.SGD(
-        (p for p in backbone.parameters() if p.requires_grad), 0.1, 0.9, weight_decay=0.1
-    )
+    optimizer = torch.optim.SGD((p for p in backbone.parameters() if p.requires_grad), 0.1, 0.9, weight_decay=0.1)
     for _ in range(steps):
         optimizer.zero_grad()
         maps = backbone(torch.randn(4, 3, 64, 64) + 1)
@@ -77,7 +75,5 @@ def test_freezing_survives_deepcopy_and_evaluation() -> None:
 
 @pytest.mark.parametrize("count", [-1, 6])
 def test_frozen_stages_out_of_range(count: int) -> None:
-    with pytest.raises(
-        RecipeError, match=rf"frozen_stages: expected 0 to 5, the stages of timm/resnet18, not {count}"
-    ):
+    with pytest.raises(RecipeError, match=rf"frozen_stages: expected 0 to 5, the stages of timm/resnet18, not {count}"):
         TimmBackbone("resnet18", 64, pretrained=False, frozen_stages=count)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from mtframe_timm import TimmBackbone
 from safetensors.torch import save_file
 
 from mtframe.errors import CheckpointError, MtframeError, RecipeError
+from mtframe_timm import TimmBackbone
 
 MEMBERS = ("resnet10t", "test_convnext", "test_vit", "test_efficientnet", "test_mambaout")
 
@@ -23,9 +23,7 @@ def complete(member: str) -> torch.nn.Module:
 
 @pytest.mark.parametrize("member", MEMBERS)
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
-def test_a_file_of_the_complete_model_gives_its_feature_maps(
-    member: str, suffix: str, tmp_path: Path
-) -> None:
+def test_a_file_of_the_complete_model_gives_its_feature_maps(member: str, suffix: str, tmp_path: Path) -> None:
     model = complete(member)
     path = tmp_path / f"weights.{suffix}"
     save_file(model.state_dict(), path) if suffix == "safetensors" else torch.save(model.state_dict(), path)
@@ -67,11 +65,7 @@ def test_position_embeddings_are_resized(tmp_path: Path) -> None:
 
 
 def test_a_file_of_the_backbone_alone(tmp_path: Path) -> None:
-    state = {
-        name: tensor
-        for name, tensor in complete("resnet10t").state_dict().items()
-        if not name.startswith("fc.")
-    }
+    state = {name: tensor for name, tensor in complete("resnet10t").state_dict().items() if not name.startswith("fc.")}
     save_file(state, tmp_path / "headless.safetensors")
     backbone = TimmBackbone("resnet10t", 64, weights=tmp_path / "headless.safetensors")
     assert torch.equal(backbone.network.layer4[0].conv1.weight, state["layer4.0.conv1.weight"])
@@ -89,9 +83,7 @@ def test_another_architecture_with_other_shapes(tmp_path: Path) -> None:
 
 def test_another_architecture_with_other_names(tmp_path: Path) -> None:
     save_file(complete("test_efficientnet").state_dict(), tmp_path / "other.safetensors")
-    with pytest.raises(
-        CheckpointError, match=r"\d+ of \d+ tensors are missing.*another file in backbone.weights"
-    ):
+    with pytest.raises(CheckpointError, match=r"\d+ of \d+ tensors are missing.*another file in backbone.weights"):
         TimmBackbone("resnet10t", 64, weights=tmp_path / "other.safetensors")
 
 
@@ -106,9 +98,7 @@ def test_another_shape_is_named_with_what_was_expected(tmp_path: Path) -> None:
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(
-        RecipeError, match=r"backbone.weights: no file '.*gone.pth'; expected a .safetensors or .pth"
-    ):
+    with pytest.raises(RecipeError, match=r"backbone.weights: no file '.*gone.pth'; expected a .safetensors or .pth"):
         TimmBackbone("resnet10t", 64, weights=tmp_path / "gone.pth")
 
 

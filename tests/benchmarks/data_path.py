@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mtframe_detection import Coco, Letterbox
 from PIL import Image
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
+
+from mtframe_detection import Coco, Letterbox
 
 SCALE, JITTER = (0.7, 1.5), 0.3
 
@@ -61,7 +62,8 @@ class RandomLetterbox(v2.Transform):
 def ours(root: Path, size: int) -> tuple[list[int], Callable[[list[int]], torch.Tensor]]:
     """The image ids with boxes, and what makes a batch of those at the given places."""
     transform = Letterbox(size, True, scale=SCALE, brightness=JITTER, contrast=JITTER, saturation=JITTER)
-    data = Coco("train", transform.decode_size, root=root, keep_empty=False)
+    data = Coco("train", root=root, keep_empty=False)
+    data.decode_size = transform.decode_size
     rng = np.random.default_rng(0)
     ids = [int(data.annotated(index).target["image_id"]) for index in range(len(data))]
     return ids, lambda indices: transform([data[index] for index in indices], rng).images

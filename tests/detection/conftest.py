@@ -17,9 +17,7 @@ CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}, {"id": 90, "na
 def write_coco(tmp_path: Path) -> Callable[..., Path]:
     """Writes images of the given (height, width) and boxes [image, category, x, y, w, h] as COCO."""
 
-    def write(
-        sizes: list[tuple[int, int]], boxes: list[list[float]], *, split: str = "train", **more: Any
-    ) -> Path:
+    def write(sizes: list[tuple[int, int]], boxes: list[list[float]], *, split: str = "train", **more: Any) -> Path:
         root = tmp_path / "coco"
         (root / "annotations").mkdir(parents=True, exist_ok=True)
         (root / f"{split}2017").mkdir(exist_ok=True)

@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from mtframe_detection import _assign
 from mtframe_detection._assign import assign, inside_any
 from mtframe_detection._geometry import grid_points
-from torch import Tensor
 
 STRIDES = (8, 16, 32)
 
@@ -118,7 +119,4 @@ def test_inside_any_sees_valid_regions_only() -> None:
     regions = torch.tensor([[[0.0, 0, 10, 10], [15, 15, 25, 25]], [[0.0, 0, 30, 30], [0, 0, 0, 0]]])
     valid = torch.tensor([[True, False], [True, False]])
     assert inside_any(points, regions, valid).tolist() == [[True, False], [True, True]]
-    assert (
-        inside_any(points, torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool)).tolist()
-        == [[False] * 2] * 2
-    )
+    assert inside_any(points, torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool)).tolist() == [[False] * 2] * 2

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from mtframe_detection import Coco
 
 from mtframe.errors import BadImageError, DataError, RecipeError
+from mtframe_detection import Coco
 
 WriteCoco = Callable[..., Path]
 
@@ -23,9 +23,7 @@ def change(root: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def test_gives_boxes_in_original_pixels_with_labels_in_category_order(write_coco: WriteCoco) -> None:
-    root = write_coco(
-        [(80, 100), (60, 40)], [[1, 7, 1, 2, 10, 20], [0, 90, 5, 6, 7, 8.5], [1, 3, 0, 0, 40, 60]]
-    )
+    root = write_coco([(80, 100), (60, 40)], [[1, 7, 1, 2, 10, 20], [0, 90, 5, 6, 7, 8.5], [1, 3, 0, 0, 40, 60]])
     data = Coco("train", root=root)
     assert data.info.target == "boxes"
     assert data.info.classes == ("cat", "dog", "bird")
@@ -46,9 +44,7 @@ def test_crowd_regions_areas_and_string_free_records(write_coco: WriteCoco) -> N
     root = write_coco([(80, 100)], [[0, 7, 1, 2, 10, 20], [0, 7, 0, 0, 50, 50]])
 
     def edit(content: dict[str, Any]) -> None:
-        content["annotations"][1].update(
-            iscrowd=1, area=77.5, segmentation={"counts": [1, 2, 3], "size": [80, 100]}
-        )
+        content["annotations"][1].update(iscrowd=1, area=77.5, segmentation={"counts": [1, 2, 3], "size": [80, 100]})
         content["annotations"][0].update(segmentation=[[0, 0, 1, 1, 2, 2]], from_yolo=True)
 
     change(root, edit)
@@ -156,9 +152,7 @@ def test_a_truncated_json(write_coco: WriteCoco) -> None:
         Coco("train", root=root)
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret.jpg", "/etc/passwd", "a/../../b.jpg", "C:\\x.jpg", "..\\x.jpg", ""]
-)
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "a/../../b.jpg", "C:\\x.jpg", "..\\x.jpg", ""])
 def test_file_names_cannot_lead_out_of_the_folder(write_coco: WriteCoco, name: str) -> None:
     root = write_coco([(80, 100)], [])
     change(root, lambda content: content["images"][0].update(file_name=name))
@@ -166,9 +160,7 @@ def test_file_names_cannot_lead_out_of_the_folder(write_coco: WriteCoco, name: s
         Coco("train", root=root)
 
 
-def test_what_is_missing_is_named_with_the_command_that_fetches_it(
-    write_coco: WriteCoco, tmp_path: Path
-) -> None:
+def test_what_is_missing_is_named_with_the_command_that_fetches_it(write_coco: WriteCoco, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no folder '.*nowhere'.*mtframe data download coco .*nowhere"):
         Coco("train", root=tmp_path / "nowhere")
     root = write_coco([(80, 100)], [])
@@ -186,9 +178,7 @@ def test_other_file_names_with_the_split_in_them(write_coco: WriteCoco) -> None:
     root = write_coco([(80, 100)], [[0, 7, 1, 2, 10, 20]])
     (root / "annotations/instances_train2017.json").rename(root / "{x}-train.json")
     (root / "train2017").rename(root / "photos")
-    assert (
-        len(Coco("train", root=root, annotations="{x}-{split}.json", images="photos")[0].target["boxes"]) == 1
-    )
+    assert len(Coco("train", root=root, annotations="{x}-{split}.json", images="photos")[0].target["boxes"]) == 1
 
 
 def test_an_image_that_is_not_what_the_json_says_is_refused_alone(write_coco: WriteCoco) -> None:

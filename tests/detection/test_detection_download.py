@@ -10,9 +10,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from mtframe_detection._download import COCO_2017, Archive, download_coco
 
 from mtframe.errors import DataError
+from mtframe_detection._download import COCO_2017, Archive, download_coco
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -43,9 +43,7 @@ def publish(folder: Path, url: str, name: str, entries: dict[str, str], gives: s
 
 
 def contents(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()
-    }
+    return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 def test_fetches_unpacks_and_tidies(site: tuple[Path, str], tmp_path: Path) -> None:
@@ -87,9 +85,7 @@ def test_a_damaged_file_is_refused_and_removed(site: tuple[Path, str], tmp_path:
     assert contents(tmp_path / "coco") == {}
 
 
-def test_an_entry_that_leads_out_of_the_folder_stops_everything(
-    site: tuple[Path, str], tmp_path: Path
-) -> None:
+def test_an_entry_that_leads_out_of_the_folder_stops_everything(site: tuple[Path, str], tmp_path: Path) -> None:
     folder, url = site
     archive = publish(folder, url, "val2017.zip", {"val2017/1.jpg": "one", "../../evil.txt": "x"}, "val2017")
     with pytest.raises(DataError, match=r"entry '\.\./\.\./evil\.txt' leads out of .*nothing was unpacked"):

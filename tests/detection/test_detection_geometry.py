@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
+from torch import Tensor
+
 from mtframe_detection._geometry import (
     BoxOverlap,
     box_overlap,
@@ -10,7 +12,6 @@ from mtframe_detection._geometry import (
     distances_to_boxes,
     grid_points,
 )
-from torch import Tensor
 
 
 def random_boxes(number: int, seed: int) -> Tensor:

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from mtframe_detection import DenseHead, DetectionLoss
 from torch import Tensor
 
 from mtframe.data import DataInfo, Geometry
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
+from mtframe_detection import DenseHead, DetectionLoss
 
 INFO = DataInfo("boxes", ("cat", "dog", "bird"))
 FEATURES = tuple(FeatureSpec(f"c{n}", 4 * 2**n, 2**n) for n in range(2, 6))
@@ -17,8 +17,7 @@ FEATURES = tuple(FeatureSpec(f"c{n}", 4 * 2**n, 2**n) for n in range(2, 6))
 
 def maps_for(size: int, images: int = 2, features: tuple[FeatureSpec, ...] = FEATURES) -> list[Tensor]:
     return [
-        torch.randn(images, feature.channels, size // feature.stride, size // feature.stride)
-        for feature in features
+        torch.randn(images, feature.channels, size // feature.stride, size // feature.stride) for feature in features
     ]
 
 
@@ -86,9 +85,7 @@ def test_every_parameter_learns() -> None:
         "ignore": torch.zeros(2, 0, 4), "ignore_valid": torch.zeros(2, 0, dtype=torch.bool),
     }  # fmt: skip
     sum(DetectionLoss()(head(maps_for(128)), targets).values()).backward()  # type: ignore[union-attr]
-    assert [
-        name for name, value in head.named_parameters() if value.grad is None or not value.grad.any()
-    ] == []
+    assert [name for name, value in head.named_parameters() if value.grad is None or not value.grad.any()] == []
 
 
 def test_the_strongest_of_overlapping_boxes_of_a_class_stays() -> None:

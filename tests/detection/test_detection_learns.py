@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from mtframe_detection import CocoAP, DenseHead, DetectionLoss, Letterbox
 from torch import Tensor, nn
 
 from mtframe.data import DataInfo, Sample
 from mtframe.kinds import FeatureSpec
+from mtframe_detection import CocoAP, DenseHead, DetectionLoss, Letterbox
 
 INFO = DataInfo("boxes", ("bright", "dark"))
 FEATURES = (FeatureSpec("c3", 16, 8), FeatureSpec("c4", 16, 16))

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from mtframe_detection import DetectionLoss
-from mtframe_detection._geometry import distances_to_boxes, grid_points
-from mtframe_detection._loss import quality_focal_loss
 from torch import Tensor
 
 from mtframe.errors import RecipeError
+from mtframe_detection import DetectionLoss
+from mtframe_detection._geometry import distances_to_boxes, grid_points
+from mtframe_detection._loss import quality_focal_loss
 
 
 def outputs_for(images: int, classes: int, seed: int = 0, size: int = 64) -> dict[str, Tensor]:
@@ -24,9 +24,7 @@ def outputs_for(images: int, classes: int, seed: int = 0, size: int = 64) -> dic
     }  # fmt: skip
 
 
-def targets_of(
-    *images: list[list[float]], ignore: list[list[list[float]]] | None = None
-) -> dict[str, Tensor]:
+def targets_of(*images: list[list[float]], ignore: list[list[list[float]]] | None = None) -> dict[str, Tensor]:
     """Boxes [x1, y1, x2, y2, label] and regions to ignore, an image each."""
 
     def padded(lists: Any, width: int) -> tuple[Tensor, Tensor]:
@@ -70,9 +68,7 @@ def test_the_loss_of_a_perfect_detector_is_next_to_nothing() -> None:
 def test_is_the_mean_over_positive_points_of_the_whole_batch() -> None:
     rows = [[6.2, 6.1, 50.3, 46.7, 1], [30.4, 20.2, 60.1, 60.9, 0]]
     one, two = outputs_for(1, 3, seed=1), outputs_for(1, 3, seed=2)
-    both = {name: torch.cat([one[name], two[name]]) for name in ("logits", "boxes")} | {
-        "points": one["points"]
-    }
+    both = {name: torch.cat([one[name], two[name]]) for name in ("logits", "boxes")} | {"points": one["points"]}
     from mtframe_detection._assign import assign
 
     loss = DetectionLoss(beta=1.5, box_weight=3)
@@ -83,9 +79,7 @@ def test_is_the_mean_over_positive_points_of_the_whole_batch() -> None:
         numbers.append(int((assign(outputs["points"], target["boxes"], target["valid"]) >= 0).sum()))
     together = loss(both, targets_of(rows[:1], rows))
     for name in ("score", "box"):
-        expected = sum(single[name] * number for single, number in zip(singles, numbers, strict=True)) / sum(
-            numbers
-        )
+        expected = sum(single[name] * number for single, number in zip(singles, numbers, strict=True)) / sum(numbers)
         torch.testing.assert_close(together[name], expected)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mtframe_detection import Coco, CocoAP
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from mtframe.data import DataInfo, Sample
+from mtframe_detection import Coco, CocoAP
 
 INFO = DataInfo("boxes", ("cat", "dog", "bird"))
 Pair = tuple[dict[str, Tensor], Sample]
@@ -59,9 +59,7 @@ def random_data(seed: int, images: int = 12) -> list[Pair]:
         found = np.concatenate([shaken, np.concatenate([made_up, made_up + 40], axis=1)])
         found_labels = np.concatenate([labels[copies], rng.integers(0, 3, len(made_up))])
         sample = sample_of(index, boxes.tolist(), labels.tolist(), crowd.tolist(), area.tolist())
-        pairs.append(
-            (prediction_of(found.tolist(), rng.random(len(found)).tolist(), found_labels.tolist()), sample)
-        )
+        pairs.append((prediction_of(found.tolist(), rng.random(len(found)).tolist(), found_labels.tolist()), sample))
     return pairs
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
-from mtframe_detection import _synthesis
-from mtframe_detection._shapes import CATEGORIES, DISTANCES, texture
-from mtframe_detection._synthesis import VISIBLE, render_scene, synthesize_scenes
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from mtframe.errors import RecipeError
+from mtframe_detection import _synthesis
+from mtframe_detection._shapes import CATEGORIES, DISTANCES, texture
+from mtframe_detection._synthesis import VISIBLE, render_scene, synthesize_scenes
 
 SMALL = {"train": 4, "val": 3, "size": 64}
 
@@ -113,9 +113,7 @@ def test_a_box_is_that_of_the_visible_pixels() -> None:
         patch.setattr(_synthesis, "_mask", mask)
         placed = [left]
         assert _synthesis._place(image, placed, 2, 20.0, np.array([30.0, 30.0]), rng)
-        first, second = (
-            _synthesis._annotation(thing.category, thing.visible, crowd=False) for thing in placed
-        )
+        first, second = (_synthesis._annotation(thing.category, thing.visible, crowd=False) for thing in placed)
         assert first["bbox"] == [10, 10, 14, 20]
         assert first["area"] == 14 * 20
         assert second["bbox"] == [24, 5, 26, 30]
@@ -171,9 +169,7 @@ def _objects(root: Path, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
     for thing in document["annotations"]:
         if thing["iscrowd"]:
             continue
-        image = (
-            simplejpeg.decode_jpeg((root / f"{split}2017" / names[thing["image_id"]]).read_bytes()) / 255.0
-        )
+        image = simplejpeg.decode_jpeg((root / f"{split}2017" / names[thing["image_id"]]).read_bytes()) / 255.0
         x, y, width, height = thing["bbox"]
         crop = image[y : y + height, x : x + width]
         rows = np.arange(16) * height // 16
@@ -228,16 +224,12 @@ def test_no_fixed_box_finds_the_objects(objects: tuple[Any, Any]) -> None:
         return np.concatenate([places[:, :2], places[:, :2] + places[:, 2:]], axis=1)
 
     a, b = corners(train)[:, None], corners(val)[None]
-    overlap = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(
-        2
-    )
+    overlap = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(2)
     union = train[:, 2:].prod(1)[:, None] + val[:, 2:].prod(1)[None] - overlap
     assert (overlap / union >= 0.5).mean(1).max() < 0.15
 
 
-def test_a_stopped_call_leaves_nothing_that_reads_as_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_call_leaves_nothing_that_reads_as_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synthesize_scenes(tmp_path / "whole", **SMALL, workers=1)
     synthesize_scenes(tmp_path / "data", **{**SMALL, "train": 6}, workers=1)
 

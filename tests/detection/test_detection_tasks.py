@@ -3,8 +3,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import mtframe_detection
 import pytest
+
+import mtframe_detection
 
 
 def test_the_preset_imports_nothing_heavy() -> None:

@@ -7,22 +7,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mtframe_detection import Letterbox
-from mtframe_detection._transform import vary_colour
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from mtframe.data import Sample
 from mtframe.errors import RecipeError
+from mtframe_detection import Letterbox
+from mtframe_detection._transform import vary_colour
 
 PLAIN: dict[str, Any] = {
     "flip": 0.0, "scale": (1.0, 1.0), "brightness": 0.0, "contrast": 0.0, "saturation": 0.0
 }  # fmt: skip
 
 
-def sample_of(
-    height: int, width: int, boxes: Any = (), labels: Any = (), crowd: Any = None, **more: Any
-) -> Sample:
+def sample_of(height: int, width: int, boxes: Any = (), labels: Any = (), crowd: Any = None, **more: Any) -> Sample:
     boxes = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
     target = {
         "boxes": boxes,
@@ -82,9 +80,7 @@ def test_geometry_leads_back_to_the_original(height: int, width: int, size: int)
 
 def test_an_image_decoded_smaller_gives_the_same_targets() -> None:
     whole = sample_of(480, 640, [[64, 48, 320, 240]], [1])
-    reduced = sample_of(
-        480, 640, [[64, 48, 320, 240]], [1], image=torch.zeros(3, 240, 320, dtype=torch.uint8)
-    )
+    reduced = sample_of(480, 640, [[64, 48, 320, 240]], [1], image=torch.zeros(3, 240, 320, dtype=torch.uint8))
     batch = Letterbox(160, False)([whole, reduced], np.random.default_rng(0))
     assert torch.equal(batch.images[0], batch.images[1])
     assert torch.equal(batch.targets["boxes"][0], batch.targets["boxes"][1])
@@ -99,9 +95,7 @@ def test_boxes_follow_their_pixels_through_every_augmentation(mosaic: float) -> 
     seen = 0
     for _ in range(25):
         batch = transform([sample] * 2, rng)
-        for picture, found, valid in zip(
-            batch.images, batch.targets["boxes"], batch.targets["valid"], strict=True
-        ):
+        for picture, found, valid in zip(batch.images, batch.targets["boxes"], batch.targets["valid"], strict=True):
             for x1, y1, x2, y2 in found[valid].tolist():
                 inner = picture[:, round(y1) + 1 : round(y2) - 1, round(x1) + 1 : round(x2) - 1]
                 assert (inner > 220).all()
@@ -176,9 +170,7 @@ def test_a_batch_without_any_box() -> None:
 
 def test_a_mosaic_shows_four_images() -> None:
     colours = [10, 80, 160, 240]
-    samples = [
-        sample_of(64, 64, image=torch.full((3, 64, 64), colour, dtype=torch.uint8)) for colour in colours
-    ]
+    samples = [sample_of(64, 64, image=torch.full((3, 64, 64), colour, dtype=torch.uint8)) for colour in colours]
     options = {**PLAIN, "scale": (1.5, 1.5)}
     batch = Letterbox(64, True, mosaic=1.0, **options)(samples, np.random.default_rng(0))
     for number, picture in enumerate(batch.images):

@@ -10,11 +10,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from mtframe_face import LFW
-from mtframe_face._download import LFW_FILES, RemoteFile, download_lfw
 from PIL import Image
 
 from mtframe.errors import DataError
+from mtframe_face import LFW
+from mtframe_face._download import LFW_FILES, RemoteFile, download_lfw
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -75,14 +75,10 @@ def test_what_is_fetched_can_be_read(site: tuple[Path, str], tmp_path: Path) -> 
     assert not list(root.glob("*.tgz"))
 
 
-def test_a_second_call_fetches_nothing_and_one_after_an_error_goes_on(
-    site: tuple[Path, str], tmp_path: Path
-) -> None:
+def test_a_second_call_fetches_nothing_and_one_after_an_error_goes_on(site: tuple[Path, str], tmp_path: Path) -> None:
     pictures, people = _files(site)
     absent = RemoteFile(people.name, site[1] + "/gone", people.sha256)
-    with pytest.raises(
-        DataError, match=r"/gone cannot be fetched .*404.* put the file at .*peopleDevTrain.txt"
-    ):
+    with pytest.raises(DataError, match=r"/gone cannot be fetched .*404.* put the file at .*peopleDevTrain.txt"):
         download_lfw(tmp_path, [pictures, absent])
     _Quiet.requested.clear()
     download_lfw(tmp_path, [pictures, people])
@@ -94,9 +90,7 @@ def test_a_second_call_fetches_nothing_and_one_after_an_error_goes_on(
 def test_another_file_than_the_published_one_is_refused(site: tuple[Path, str], tmp_path: Path) -> None:
     file = _remote(site, "pairs.txt", b"1\n")
     (site[0] / "pairs.txt").write_bytes(b"2\n")
-    with pytest.raises(
-        DataError, match=f"is not the published pairs.txt: SHA-256 .*, expected {file.sha256}"
-    ):
+    with pytest.raises(DataError, match=f"is not the published pairs.txt: SHA-256 .*, expected {file.sha256}"):
         download_lfw(tmp_path / "root", [file])
     assert not list((tmp_path / "root").iterdir())
 

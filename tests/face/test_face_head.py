@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from mtframe_face import EmbeddingHead
 
 from mtframe.data import Geometry
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
+from mtframe_face import EmbeddingHead
 
 FEATURES = (FeatureSpec("fine", 4, 16), FeatureSpec("coarse", 6, 32))
 
@@ -60,14 +60,10 @@ def test_predictions_have_unit_length() -> None:
 
 def test_a_flip_adds_unit_embeddings() -> None:
     head = EmbeddingHead(FEATURES, dim=2)
-    merged = head.merge_flip(
-        {"embedding": torch.tensor([[3.0, 0.0]])}, {"embedding": torch.tensor([[0.0, 0.5]])}
-    )
+    merged = head.merge_flip({"embedding": torch.tensor([[3.0, 0.0]])}, {"embedding": torch.tensor([[0.0, 0.5]])})
     torch.testing.assert_close(merged["embedding"], torch.tensor([[1.0, 1.0]]))
     geometry = Geometry(torch.ones(1, 2), torch.zeros(1, 2), torch.ones(1, 2).long())
-    torch.testing.assert_close(
-        head.predict(merged, geometry)[0]["embedding"], F.normalize(torch.ones(2), dim=0)
-    )
+    torch.testing.assert_close(head.predict(merged, geometry)[0]["embedding"], F.normalize(torch.ones(2), dim=0))
 
 
 def test_options_out_of_range_are_refused() -> None:

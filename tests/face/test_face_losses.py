@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from mtframe_face import ArcFaceLoss, CosFaceLoss, EmbeddingHead, SoftmaxLoss
 from torch import Tensor, nn
 
 from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
 from mtframe.kinds import FeatureSpec
+from mtframe_face import ArcFaceLoss, CosFaceLoss, EmbeddingHead, SoftmaxLoss
 
 MARGIN_LOSSES = (CosFaceLoss, ArcFaceLoss)
 LOSSES = (SoftmaxLoss, *MARGIN_LOSSES)
@@ -59,9 +59,7 @@ def test_softmax_by_hand() -> None:
 @pytest.mark.parametrize("kind", MARGIN_LOSSES)
 def test_the_loss_never_falls_as_the_angle_grows(kind: type[CosFaceLoss]) -> None:
     loss = kind(_head(2), _info(2), margin=0.5, scale=8.0)
-    values = [
-        _at_angles(loss, [angle, -math.pi / 2]).item() for angle in torch.linspace(0, math.pi, 200).tolist()
-    ]
+    values = [_at_angles(loss, [angle, -math.pi / 2]).item() for angle in torch.linspace(0, math.pi, 200).tolist()]
     assert all(later > earlier - 1e-4 for earlier, later in pairwise(values))
 
 

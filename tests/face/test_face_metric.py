@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mtframe_face import FaceVerification, Pairs
 
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
+from mtframe_face import FaceVerification, Pairs
 
 
 def _metric(pairs: list[tuple[int, int, bool, int]]) -> FaceVerification:
@@ -30,9 +30,7 @@ def test_cosines_of_pairs_decide_and_order_and_length_do_not_matter() -> None:
     metric = _metric(FOUR)
     _feed(metric, VECTORS)
     scores, present = metric.similarities()
-    np.testing.assert_allclose(
-        scores, [1 / math.sqrt(1.01), 0, 1 / math.sqrt(1.01), 0.1 / math.sqrt(1.01)], rtol=1e-6
-    )
+    np.testing.assert_allclose(scores, [1 / math.sqrt(1.01), 0, 1 / math.sqrt(1.01), 0.1 / math.sqrt(1.01)], rtol=1e-6)
     assert present.all()
     values = metric.compute()
     assert (values["accuracy"], values["accuracy_se"], values["auc"], values["eer"]) == (1, 0, 1, 0)

@@ -3,8 +3,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import mtframe_face
 import pytest
+
+import mtframe_face
 
 
 def test_presets_are_read_without_torch() -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score, roc_curve
+
 from mtframe_face._protocol import (
     area_under,
     best_threshold,
@@ -16,7 +18,6 @@ from mtframe_face._protocol import (
     true_accept_rate,
     verification_scores,
 )
-from sklearn.metrics import roc_auc_score, roc_curve
 
 
 def _scored(draw_values: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from mtframe.errors import RecipeError
 from mtframe_face import LFW, _synthesis
 from mtframe_face._render import Person, View, render_face
 from mtframe_face._synthesis import synthesize_people
-
-from mtframe.errors import RecipeError
 
 SMALL = {"people": 2, "images": 3, "test_people": 4, "pairs": 10, "size": 64}
 
@@ -127,9 +127,7 @@ def test_a_head_turns_to_the_side_of_its_yaw() -> None:
     np.testing.assert_allclose(tip, [np.sin(0.3), 0, np.cos(0.3)])
 
 
-def test_a_stopped_call_leaves_nothing_that_reads_as_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_call_leaves_nothing_that_reads_as_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synthesize_people(tmp_path / "whole", **SMALL, workers=1)
     synthesize_people(tmp_path / "data", **{**SMALL, "people": 3}, workers=1)
 

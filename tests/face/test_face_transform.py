@@ -5,11 +5,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from mtframe_face import FaceCrop
 from torchvision.transforms.v2 import functional as TF
 
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import RecipeError
+from mtframe_face import FaceCrop
 
 INFO = DataInfo("identity", ("a", "b"))
 STILL = dict.fromkeys(("flip", "rotate", "scale", "shift", "brightness", "contrast", "saturation"), 0.0)
@@ -167,9 +167,7 @@ def test_pictures_of_any_size_fit(train: bool, height: int, width: int) -> None:
 def test_large_pictures_are_filtered_before_they_are_made_small() -> None:
     # A fine chequerboard must turn grey, not into moiré.
     image = ((torch.arange(2000)[:, None] + torch.arange(2000)) % 2 * 255).to(torch.uint8).expand(3, -1, -1)
-    batch = FaceCrop(64, True, INFO, **STILL)(
-        [Sample(image, {"label": torch.tensor(0)}, (2000, 2000))], _rng()
-    )
+    batch = FaceCrop(64, True, INFO, **STILL)([Sample(image, {"label": torch.tensor(0)}, (2000, 2000))], _rng())
     assert batch.images.float().std() < 3
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mtframe_face import LFW, FaceVerification
 
 from mtframe.errors import BadImageError, DataError, RecipeError
+from mtframe_face import LFW, FaceVerification
 
 WritePerson = Callable[..., None]
 
@@ -24,9 +24,7 @@ def test_training_takes_the_listed_people_that_have_enough_images(lfw_root: Path
     assert LFW("train", root=lfw_root, min_images=1).info.classes == ("Ann", "Bob", "Eve")
 
 
-def test_samples_are_rgb_with_the_path_below_the_root_as_id(
-    lfw_root: Path, write_person: WritePerson
-) -> None:
+def test_samples_are_rgb_with_the_path_below_the_root_as_id(lfw_root: Path, write_person: WritePerson) -> None:
     write_person(lfw_root / "lfw-deepfunneled", "Ann", [1], size=(30, 20))
     sample = LFW("train", root=lfw_root)[0]
     assert sample.image.shape == (3, 20, 30)
@@ -74,9 +72,7 @@ def test_the_folder_of_images_has_several_published_names(lfw_root: Path, name: 
     assert len(LFW("val", root=lfw_root)) == 6
 
 
-def test_without_a_people_file_everybody_trains_whom_no_pair_names(
-    view2: Path, write_person: WritePerson
-) -> None:
+def test_without_a_people_file_everybody_trains_whom_no_pair_names(view2: Path, write_person: WritePerson) -> None:
     (view2 / "peopleDevTrain.txt").unlink()
     write_person(view2 / "lfw-deepfunneled", "Fay", [1, 2])
     train = LFW("train", root=view2, min_images=1)
@@ -87,9 +83,7 @@ def test_without_a_people_file_everybody_trains_whom_no_pair_names(
 def test_people_in_training_and_view_1_are_refused(lfw_root: Path) -> None:
     (lfw_root / "peopleDevTrain.txt").write_text("2\nAnn\t3\nKim\t3\n")
     for split in ("train", "val"):
-        with pytest.raises(
-            DataError, match=r"1 people stand both in peopleDevTrain.txt .* pairsDevTest.txt .*Kim"
-        ):
+        with pytest.raises(DataError, match=r"1 people stand both in peopleDevTrain.txt .* pairsDevTest.txt .*Kim"):
             LFW(split, root=lfw_root)
 
 
@@ -131,17 +125,13 @@ def test_other_files_in_a_persons_folder_are_passed_over(lfw_root: Path) -> None
 
 
 def test_wrong_calls_say_what_to_do(lfw_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        RecipeError, match=r"no folder '.*nowhere'. Fetch it with: mtframe data download lfw .*nowhere"
-    ):
+    with pytest.raises(RecipeError, match=r"no folder '.*nowhere'. Fetch it with: mtframe data download lfw .*nowhere"):
         LFW("train", root=tmp_path / "nowhere")
     with pytest.raises(RecipeError, match="lfw has no 'dev'; it has train, val, test"):
         LFW("dev", root=lfw_root)
     with pytest.raises(RecipeError, match=r"people: no file '.*mine.txt'"):
         LFW("train", root=lfw_root, people="mine.txt")
-    with pytest.raises(
-        RecipeError, match=r"no file '.*pairs.txt', which split 'test' reads; split val can be read"
-    ):
+    with pytest.raises(RecipeError, match=r"no file '.*pairs.txt', which split 'test' reads; split val can be read"):
         LFW("test", root=lfw_root)
     with pytest.raises(DataError, match="0 people to train on with 9 or more images"):
         LFW("train", root=lfw_root, min_images=9)

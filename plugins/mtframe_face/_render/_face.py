@@ -37,9 +37,7 @@ def render_face(person: Person, view: View, size: int, rng: np.random.Generator)
     image = clutter(rng, size, size, pieces=int(rng.integers(4, 14)))
     unit = HEAD * size * view.scale
     centre_x, centre_y = size * (0.5 + view.shift_x), size * (0.5 + view.shift_y)
-    _draw_shoulders(
-        image, (grid(size, size)[1] - centre_x) / unit, (grid(size, size)[0] - centre_y) / unit, rng
-    )
+    _draw_shoulders(image, (grid(size, size)[1] - centre_x) / unit, (grid(size, size)[0] - centre_y) / unit, rng)
 
     left, right = max(0, round(centre_x - WINDOW_X * unit)), min(size, round(centre_x + WINDOW_X * unit))
     top, bottom = max(0, round(centre_y - WINDOW_UP * unit)), min(size, round(centre_y + WINDOW_DOWN * unit))
@@ -57,9 +55,7 @@ def _draw_shoulders(image: Array, x: Array, y: Array, rng: np.random.Generator) 
     paint(image, coverage(distance, 0.03), cloth + (other - cloth) * 0.6 * texture)
 
 
-def _draw_head(
-    person: Person, view: View, x: Array, y: Array, rng: np.random.Generator
-) -> tuple[Array, Array]:
+def _draw_head(person: Person, view: View, x: Array, y: Array, rng: np.random.Generator) -> tuple[Array, Array]:
     """Colour (3, H, W) and coverage (H, W)."""
     turned = rotation(view)
     skin = surface(head_shapes(person, view), turned, x, y)

@@ -162,9 +162,7 @@ def paint_mouth(albedo: Array, person: Person, view: View, front: Front) -> None
     paint(albedo, inside * front.cover(teeth), (0.9, 0.88, 0.84))
 
 
-def paint_occlusion(
-    albedo: Array, person: Person, view: View, front: Front, rng: np.random.Generator
-) -> None:
+def paint_occlusion(albedo: Array, person: Person, view: View, front: Front, rng: np.random.Generator) -> None:
     """Now and then sunglasses, glasses, a mask or a microphone in front of the face."""
     out, down = front.aside - person.eye_spacing, front.y - (person.eye_height + 0.01)
     colour = rng.random(3, dtype=np.float32)
