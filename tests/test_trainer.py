@@ -130,6 +130,20 @@ def test_a_run_killed_with_sigkill_and_resumed_gives_the_same_loss_trace_with_wo
     assert trace(killed) == trace(tmp_path / "whole")
 
 
+def test_ctrl_c_in_a_terminal_which_reaches_workers_too_saves_and_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT.format(here=str(HERE.parent)).replace("steps=60", "steps=100000")]
+    run = tmp_path / "run"
+    with subprocess.Popen([*command, str(run)], start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        while not (run / "metrics.csv").exists():
+            assert process.poll() is None, "ended before it could be stopped"
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=100)
+    assert "Interrupted: stopped at step" in told
+    assert "worker" not in told
+    assert RunFolder.open(run).load_state()["step"] == len(trace(run))
+
+
 def test_accumulating_two_batches_is_one_step_of_twice_the_batch(tmp_path: Path) -> None:
     def gradient(batch_size: int, accumulate: int) -> torch.Tensor:
         plain = toy_recipe({"one": {"batch_size": batch_size, "transform": f"{HERE.parent}/toy.py:ToyTransform"}})

@@ -6,6 +6,7 @@ workers, not on what was loaded before. A run that was killed goes on exactly by
 
 from __future__ import annotations
 
+import signal
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -151,10 +152,22 @@ def transform_batch(transform: Transform, samples: list[Sample], rng: np.random.
 def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator[Any]:
     """Items of a map-style data set in order; an item that is an error is raised here."""
     loader: DataLoader[Any] = DataLoader(
-        dataset, batch_size=None, sampler=order, num_workers=workers, pin_memory=pin_memory,
+        dataset,
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
-    )  # fmt: skip
+        worker_init_fn=_leave_signals_to_the_main_process if workers else None,
+    )
     for item in loader:
         if isinstance(item, MtframeError):
             raise item
         yield item
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    # Ctrl-C in a terminal reaches every process of the group: the main one still needs batches to end in order.
+    # SIGTERM must end a worker at once, whatever handler it inherited.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

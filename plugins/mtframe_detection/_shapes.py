@@ -89,7 +89,7 @@ def texture(rng: np.random.Generator, shape: tuple[int, ...], away_from: Array) 
     height, width = shape
     colours = [random_colour(rng) for _ in range(4)]
     main = max(colours, key=lambda colour: float(np.abs(colour - away_from).sum()))[:, None, None]
-    other = main + 0.6 * (random_colour(rng)[:, None, None] - main)
+    other = main + 0.4 * (random_colour(rng)[:, None, None] - main)
     y, x = grid(height, width)
     angle, period = rng.uniform(0, math.pi), rng.uniform(4, 12)
     u = (math.cos(angle) * x + math.sin(angle) * y) * (2 * math.pi / period)

@@ -125,7 +125,7 @@ def render_scene(size: int, rng: np.random.Generator) -> tuple[Array, list[dict[
     Returns:
         The image, (3, size, size) RGB, about 0..1, and its annotations as COCO writes them, without ids.
     """
-    image = clutter(rng, size, size, pieces=int(rng.integers(5, 16)))
+    image = clutter(rng, size, size, pieces=int(rng.integers(4, 12)))
     annotations = []
     if rng.random() < CROWDED:
         annotations.append(_crowd(image, rng))
