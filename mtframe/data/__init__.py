@@ -1,6 +1,5 @@
 """Samples, batches, image reading and the loader that mixes tasks."""
 
-from ._images import image_size as image_size
 from ._images import read_image as read_image
 from ._loader import MixedBatches as MixedBatches
 from ._loader import Source as Source

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from mtframe.errors import BadImageError
@@ -25,8 +25,9 @@ def read_image(path: str | os.PathLike[str], decode_size: int | None = None) -> 
     """Reads an image file as RGB.
 
     Args:
-        path: JPEG, PNG, WebP, BMP or whatever else Pillow reads. Palettes, grey and alpha become RGB; an EXIF
-            orientation is **not** applied, because boxes and pairs are labelled on the stored pixels.
+        path: JPEG, PNG, WebP, BMP or whatever else Pillow reads. Palettes, grey (8 or 16 bits), CMYK and alpha
+            become RGB; an EXIF orientation is **not** applied, because boxes and pairs are labelled on the stored
+            pixels.
         decode_size: If given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the shorter side
             keeps at least so many pixels: several times faster for large photographs.
 
@@ -42,7 +43,7 @@ def read_image(path: str | os.PathLike[str], decode_size: int | None = None) -> 
         raise BadImageError(path, error.strerror or str(error)) from None
     try:
         array, size = _decode_jpeg(data, decode_size) if data.startswith(_JPEG) else _decode_other(data)
-    except _TooLarge as error:
+    except _Refused as error:
         raise BadImageError(path, str(error)) from None
     except Exception as error:
         # Decoders raise whatever they like on garbage: ValueError, SyntaxError, struct.error, OSError, ...
@@ -50,26 +51,20 @@ def read_image(path: str | os.PathLike[str], decode_size: int | None = None) -> 
     return torch.from_numpy(array).permute(2, 0, 1), size
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) of an image file, from its header. Raises BadImageError."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception as error:
-        raise BadImageError(path, str(error) or type(error).__name__) from None
-
-
-class _TooLarge(Exception):
+class _Refused(Exception):
     pass
 
 
 def _check_size(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
-        raise _TooLarge(f"{width}x{height} pixels, more than the limit of {MAX_PIXELS:,} (decompression bomb?)")
+        raise _Refused(f"{width}x{height} pixels, more than the limit of {MAX_PIXELS:,} (decompression bomb?)")
 
 
 def _decode_jpeg(data: bytes, decode_size: int | None) -> tuple[np.ndarray, tuple[int, int]]:
-    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except (ValueError, LookupError):
+        raise _Refused("its JPEG header is damaged or cut off") from None
     _check_size(height, width)
     if colorspace in ("CMYK", "YCCK", "CMYK/YCCK"):
         return _decode_other(data)
@@ -78,18 +73,33 @@ def _decode_jpeg(data: bytes, decode_size: int | None) -> tuple[np.ndarray, tupl
         # The scaled sides are what libjpeg rounds up to, so ask for both sides in proportion.
         factor = decode_size / min(height, width)
         least_height, least_width = int(height * factor), int(width * factor)
-    array = simplejpeg.decode_jpeg(
-        data, colorspace="RGB", fastdct=False, fastupsample=False,
-        min_height=least_height, min_width=least_width, min_factor=1, strict=True,
-    )  # fmt: skip
+    try:
+        array = simplejpeg.decode_jpeg(
+            data, colorspace="RGB", fastdct=False, fastupsample=False,
+            min_height=least_height, min_width=least_width, min_factor=1, strict=True,
+        )  # fmt: skip
+    except ValueError as error:
+        # Harmless, and some cameras write them; Pillow skips them and still refuses a truncated file.
+        if "extraneous bytes" in str(error):
+            return _decode_other(data)
+        raise
     return array, (height, width)
 
 
 def _decode_other(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
+    if not data:
+        raise _Refused("is empty")
     with warnings.catch_warnings():
-        # Pillow warns of large images before it refuses them; the limit above is ours.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data)) as image:
+        # Of large images, before Pillow refuses them (the limit above is ours), and of transparent palettes.
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data))
+        except UnidentifiedImageError:
+            raise _Refused("is not an image of any kind that Pillow reads") from None
+        with image:
             _check_size(image.height, image.width)
+            if image.mode.startswith("I;16"):
+                # Pillow would clip 16 bits to 8, which makes nearly everything white.
+                image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
             array = np.array(image.convert("RGB"))
     return array, (array.shape[0], array.shape[1])

@@ -194,7 +194,9 @@ def test_an_image_that_is_not_what_the_json_says_is_refused_alone(write_coco: Wr
 
 def test_decodes_large_photographs_smaller(write_coco: WriteCoco) -> None:
     root = write_coco([(480, 640)], [[0, 7, 64, 48, 100, 200]])
-    sample = Coco("train", 200, root=root)[0]
+    data = Coco("train", root=root)
+    data.decode_size = 200
+    sample = data[0]
     assert sample.image.shape == (3, 240, 320)
     assert sample.size == (480, 640)
     assert sample.target["boxes"].tolist() == [[64, 48, 164, 248]]
