@@ -108,10 +108,8 @@ class TimmBackbone(nn.Module):
         Raises:
             RecipeError: the model, built for another size, does not take this one.
         """
-        if images.shape[-2:] == (self.size, self.size):
-            maps = self.network(images)
-        else:
-            maps = self._run_other_size(images)
+        run = self.network if images.shape[-2:] == (self.size, self.size) else self._run_other_size
+        maps = run(images)
         if self._nhwc:
             maps = [feature_map.permute(0, 3, 1, 2) for feature_map in maps]
         return self.pyramid(maps[-1]) if self.pyramid else list(maps)

@@ -155,8 +155,6 @@ def _plan_on(device: str, member: str, size: int, arguments: dict[str, Any]) -> 
         raise RecipeError(f"timm/{member} gives no feature maps: {_reason(error)}; choose another model") from error
     nhwc = getattr(network, "output_fmt", "NCHW") == "NHWC"
     maps = _run(network, torch.empty(2, 3, size, size, device=device))
-    if any(feature_map.ndim != 4 for feature_map in maps):
-        raise RecipeError(f"timm/{member} gives tokens, not feature maps; choose another model ({LISTING})")
     channels = [feature_map.shape[3 if nhwc else 1] for feature_map in maps]
     names = [str(infos[i]["module"]) for i in chosen]
     features = tuple(map(FeatureSpec, names, channels, (strides[i] for i in chosen)))

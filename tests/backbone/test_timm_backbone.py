@@ -219,11 +219,6 @@ def test_drop_path_reaches_the_model() -> None:
         on_meta("vgg11", drop_path=0.1)
 
 
-def test_a_model_of_tokens_is_refused() -> None:
-    with pytest.raises(RecipeError, match="crossvit_9_240 gives tokens, not feature maps; choose another"):
-        on_meta("crossvit_9_240", 240)
-
-
 def test_unknown_model_with_suggestions() -> None:
     with pytest.raises(RecipeError, match=r"no model 'resnet81'; did you mean .*resnet18"):
         TimmBackbone("resnet81", 64, pretrained=False)
