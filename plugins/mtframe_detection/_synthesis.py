@@ -16,7 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtframe.errors import RecipeError
-from mtframe.synthesis import Array, clutter, coverage, grid, open_root, paint, render_all, span, write_jpeg
+from mtframe.synthesis import (
+    Array,
+    clutter,
+    coverage,
+    grid,
+    open_root,
+    paint,
+    random_colour,
+    render_all,
+    span,
+    write_jpeg,
+)
 
 from ._shapes import CATEGORIES, DISTANCES, texture
 
@@ -31,7 +42,9 @@ SMALLEST, LARGEST = 0.25, 0.6
 # Largest turn either way, in radians.
 TURN = 0.6
 # A shape keeps at least this part of its pixels, whatever is drawn over it.
-VISIBLE = 0.6
+VISIBLE = 0.7
+# Width of a shape's outline, as a part of its circle's radius.
+OUTLINE = 0.1
 # Parts of the images without any object, and with a crowd: many small shapes of one category under one box.
 EMPTY, CROWDED = 0.03, 0.03
 
@@ -125,7 +138,7 @@ def render_scene(size: int, rng: np.random.Generator) -> tuple[Array, list[dict[
     Returns:
         The image, (3, size, size) RGB, about 0..1, and its annotations as COCO writes them, without ids.
     """
-    image = clutter(rng, size, size, pieces=int(rng.integers(4, 12)))
+    image = clutter(rng, size, size, pieces=int(rng.integers(3, 10)))
     annotations = []
     if rng.random() < CROWDED:
         annotations.append(_crowd(image, rng))
@@ -152,37 +165,52 @@ def _place(
 ) -> bool:
     """Draws a shape, unless too little of it or of another one would be seen."""
     size = image.shape[1]
-    mask, window, whole = _mask(size, category, diameter, centre, rng)
+    shape = _shape(size, category, diameter, centre, rng)
     shown = np.zeros((size, size), bool)
-    shown[window] = mask > 0.5
-    if shown.sum() < VISIBLE * whole:
+    shown[shape.window] = shape.mask > 0.5
+    if shown.sum() < VISIBLE * shape.whole:
         return False
     if any((thing.visible & ~shown).sum() < VISIBLE * thing.whole for thing in placed):
         return False
-    part = image[:, *window]
-    paint(part, mask, texture(rng, mask.shape, away_from=part.mean((1, 2))))
+    _draw(image, shape, rng)
     for thing in placed:
         thing.visible &= ~shown
-    placed.append(_Placed(category, shown, whole))
+    placed.append(_Placed(category, shown, shape.whole))
     return True
 
 
-def _mask(
-    size: int, category: int, diameter: float, centre: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[Array, tuple[slice, slice], float]:
-    """Coverage of a turned shape in a window of the image, the window, the area with what lies outside."""
+@dataclass
+class _Shape:
+    """A turned shape: coverage of all of it and of what its outline leaves, in a window of the image."""
+
+    mask: Array
+    filling: Array
+    window: tuple[slice, slice]
+    whole: float  # area in pixels, with what lies outside the image
+
+
+def _shape(size: int, category: int, diameter: float, centre: NDArray[np.float64], rng: np.random.Generator) -> _Shape:
     radius, angle, stretch = diameter / 2, rng.uniform(-TURN, TURN), math.sqrt(rng.uniform(0.8, 1.25))
     cos, sin = math.cos(angle), math.sin(angle)
-    reach = 1.2 * radius + 2
-    side = math.ceil(2 * reach)
+    side = math.ceil(2.4 * radius + 4)
     top, left = round(float(centre[1]) - side / 2), round(float(centre[0]) - side / 2)
     y, x = grid(side, side)
     x, y = (x + (left - float(centre[0]))) / radius, (y + (top - float(centre[1]))) / radius
-    u, v = (cos * x + sin * y) * stretch, (cos * y - sin * x) / stretch
-    mask = coverage(DISTANCES[category](u, v), 1 / radius)
+    distance = DISTANCES[category]((cos * x + sin * y) * stretch, (cos * y - sin * x) / stretch)
+    whole = float((distance < 0).sum())
     rows, columns = span(top, top + side, size), span(left, left + side, size)
-    inside = mask[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    return inside, (rows, columns), float((mask > 0.5).sum())
+    distance = distance[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    pixel = 1 / radius
+    return _Shape(coverage(distance, pixel), coverage(distance + OUTLINE, pixel), (rows, columns), whole)
+
+
+def _draw(image: Array, shape: _Shape, rng: np.random.Generator) -> None:
+    """Paints the shape's outline and its texture, in colours unlike what lies behind."""
+    part = image[:, *shape.window]
+    behind = part.mean((1, 2))
+    outline = max((random_colour(rng) for _ in range(6)), key=lambda colour: float(np.abs(colour - behind).sum()))
+    paint(part, shape.mask, outline)
+    paint(part, shape.filling, texture(rng, shape.mask.shape, away_from=behind))
 
 
 def _crowd(image: Array, rng: np.random.Generator) -> dict[str, Any]:
@@ -192,10 +220,9 @@ def _crowd(image: Array, rng: np.random.Generator) -> dict[str, Any]:
     crowd = np.zeros((size, size), bool)
     for _ in range(int(rng.integers(10, 16))):
         centre = size * (place + rng.uniform(-0.17, 0.17, 2))
-        mask, window, _ = _mask(size, category, size * rng.uniform(0.09, 0.13), centre, rng)
-        part = image[:, *window]
-        paint(part, mask, texture(rng, mask.shape, away_from=part.mean((1, 2))))
-        crowd[window] |= mask > 0.5
+        shape = _shape(size, category, size * rng.uniform(0.09, 0.13), centre, rng)
+        _draw(image, shape, rng)
+        crowd[shape.window] |= shape.mask > 0.5
     return _annotation(category, crowd, crowd=True)
 
 

@@ -99,18 +99,19 @@ def test_a_crowds_run_lengths_are_pycocotools(root: Path) -> None:
 
 
 def test_a_box_is_that_of_the_visible_pixels() -> None:
-    """A square, then another one over its right third: the first one's box ends where the second begins."""
+    """A square, then another one over its right three tenths: the first one's box ends where the second begins."""
     image, rng = np.zeros((3, 64, 64), np.float32), np.random.default_rng(0)
     left = _synthesis._Placed(2, np.zeros((64, 64), bool), 400.0)
     left.visible[10:30, 10:30] = True
     right = np.zeros((64, 64), bool)
     right[5:35, 24:50] = True
 
-    def mask(*arguments: object) -> tuple[np.ndarray, tuple[slice, slice], float]:
-        return right.astype(np.float32), (slice(0, 64), slice(0, 64)), float(right.sum())
+    def shape(*arguments: object) -> _synthesis._Shape:
+        mask = right.astype(np.float32)
+        return _synthesis._Shape(mask, mask, (slice(0, 64), slice(0, 64)), float(right.sum()))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_synthesis, "_mask", mask)
+        patch.setattr(_synthesis, "_shape", shape)
         placed = [left]
         assert _synthesis._place(image, placed, 2, 20.0, np.array([30.0, 30.0]), rng)
         first, second = (_synthesis._annotation(thing.category, thing.visible, crowd=False) for thing in placed)

@@ -38,44 +38,44 @@ class Person(_Drawn):
     # People who are far from the average are easier to tell apart.
     spread: ClassVar[float] = 0.4
 
-    head_width: float = _between(0.60, 0.76)
+    head_width: float = _between(0.58, 0.78)
     cheek_width: float = _between(0.52, 0.66)
     cheekbones: float = _between(0.0, 0.09)
-    jaw_width: float = _between(0.34, 0.60)
-    jaw_length: float = _between(0.86, 1.08)
+    jaw_width: float = _between(0.32, 0.62)
+    jaw_length: float = _between(0.84, 1.10)
     chin_width: float = _between(0.12, 0.30)
     chin_height: float = _between(0.04, 0.14)
     brow_ridge: float = _between(0.0, 0.08)
 
-    eye_spacing: float = _between(0.245, 0.365)
+    eye_spacing: float = _between(0.235, 0.375)
     eye_height: float = _between(-0.08, 0.06)
-    eye_width: float = _between(0.10, 0.165)
+    eye_width: float = _between(0.095, 0.175)
     eye_opening: float = _between(0.38, 0.80)
     eye_tilt: float = _between(-0.28, 0.28)
     iris: float = _between(0.0, 1.0)
     brow_gap: float = _between(0.10, 0.22)
     brow_length: float = _between(0.14, 0.25)
-    brow_thickness: float = _between(0.012, 0.055)
+    brow_thickness: float = _between(0.012, 0.07)
     brow_tilt: float = _between(-0.30, 0.30)
     brow_arch: float = _between(0.0, 0.09)
 
     nose_length: float = _between(0.26, 0.48)
-    nose_width: float = _between(0.07, 0.17)
+    nose_width: float = _between(0.065, 0.185)
     nose_tip: float = _between(0.07, 0.13)
     nose_bridge: float = _between(0.04, 0.09)
 
     mouth_drop: float = _between(0.28, 0.48)
-    mouth_width: float = _between(0.15, 0.33)
+    mouth_width: float = _between(0.14, 0.35)
     upper_lip: float = _between(0.018, 0.075)
     lower_lip: float = _between(0.03, 0.095)
     folds: float = _between(0.0, 0.5)
 
-    ear_size: float = _between(0.12, 0.24)
+    ear_size: float = _between(0.10, 0.27)
     ear_flare: float = _between(-0.06, 0.07)
     skin: float = _between(0.0, 1.0)
     hairline: float = _between(-0.72, -0.36)
     hairline_peak: float = _between(-0.5, 0.5)
-    hair_volume: float = _between(0.03, 0.20)
+    hair_volume: float = _between(0.02, 0.24)
     hair_length: float = _between(-0.2, 1.2)
     beard: float = _between(-1.2, 1.0)
     moustache: float = _between(-1.2, 1.0)
@@ -88,7 +88,7 @@ class Person(_Drawn):
 class View(_Drawn):
     """What changes from image to image: pose, light, expression, framing, camera."""
 
-    yaw: float = _between(-0.30, 0.30)
+    yaw: float = _between(-0.26, 0.26)
     pitch: float = _between(-0.14, 0.14)
     roll: float = _between(-0.10, 0.10)
     scale: float = _between(0.94, 1.07)
