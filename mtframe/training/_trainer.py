@@ -126,8 +126,11 @@ class Trainer:
         for batches in self._grouped_batches():
             self._train_step(batches)
             if self.step == self.steps or self._due(self.options.evaluate_every):
-                evaluations = self._evaluate()
-                self._save()
+                try:
+                    evaluations = self._evaluate()
+                finally:
+                    # Also where a broken validation file stops it: no training is lost.
+                    self._save()
             elif self._stop or (self.options.save_every_steps and self.step % self.options.save_every_steps == 0):
                 self._save()
             if self._stop and self.step < self.steps:
