@@ -93,7 +93,7 @@ def _decode_other(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
         # Of large images, before Pillow refuses them (the limit above is ours), and of transparent palettes.
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data))
         except UnidentifiedImageError:
             raise _Refused("is not an image of any kind that Pillow reads") from None
         with image:

@@ -2,6 +2,7 @@
 
 from ._draw import contact_sheet as contact_sheet
 from ._draw import draw_boxes as draw_boxes
+from ._draw import save_picture as save_picture
 from ._draw import similarity_sheet as similarity_sheet
 from ._files import FilePredictions as FilePredictions
 from ._files import predict_files as predict_files

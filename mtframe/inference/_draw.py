@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from mtframe.errors import MtframeError, RecipeError
 
 # Okabe and Ito's colours (jfly.uni-koeln.de/color, 2008), told apart with every kind of colour vision; without
 # black, and yellow last because it is faint on bright pictures.
@@ -17,6 +20,8 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F
 
 # A smaller picture is enlarged before it is drawn on, so that labels do not cover it.
 _LEAST_SIDE = 480
+# Not enlarged beyond this: a strip of a few pixels' height would become gigabytes.
+_MOST_SIDE = 4 * _LEAST_SIDE
 _INK = "#1A1A1A"
 
 
@@ -40,12 +45,13 @@ def draw_boxes(
         boxes: (N, 4) XYXY in its pixels.
         labels: N texts.
         colours: N numbers, e.g. class labels; equal numbers get one colour.
-        least_side: A picture with a shorter side below this is enlarged first.
+        least_side: A picture with a shorter side below this is enlarged first, as long as the longer one
+            stays within reason.
 
     Returns:
         The picture, at its own size or enlarged.
     """
-    factor = max(1.0, least_side / min(image.size))
+    factor = max(1.0, min(least_side / min(image.size), _MOST_SIDE / max(image.size)))
     canvas = image.convert("RGB").resize([round(side * factor) for side in image.size], Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(min(canvas.size) / 220))
@@ -63,6 +69,30 @@ def draw_boxes(
     for x, y, text, colour in tags:
         _tag(draw, canvas.size, x, y, text, colour, font)
     return canvas
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder for pictures. Raises RecipeError if it cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"--out: {path} cannot be a folder ({error.strerror or error})") from None
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a picture file.
+
+    Raises:
+        RecipeError: Its suffix is not that of a picture, or its folder cannot be made.
+        MtframeError: It cannot be written.
+    """
+    make_folder(path.parent)
+    try:
+        picture.save(path)
+    except ValueError:
+        raise RecipeError(f"--out: {path} has no suffix of a picture file; expected one such as .png") from None
+    except OSError as error:
+        raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error
 
 
 def similarity_sheet(
@@ -144,6 +174,7 @@ def _tag(
     width, height = right - left + 6, bottom - top + 6
     x = min(max(0.0, x), max(0.0, size[0] - width))
     y = y - height if y >= height else y
+    y = min(max(0.0, y), max(0.0, size[1] - height))
     draw.rectangle((x, y, x + width, y + height), fill=colour)
     bright = np.dot([int(colour[n : n + 2], 16) for n in (1, 3, 5)], [0.299, 0.587, 0.114]) > 110
     draw.text((x + 3 - left, y + 3 - top), text, fill=_INK if bright else "white", font=font)

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from mtframe.data import Sample, read_image
-from mtframe.errors import BadImageError, TrainingError
+from mtframe.errors import BadImageError
 
-from ._draw import contact_sheet, draw_boxes, similarity_sheet, to_pil
+from ._draw import contact_sheet, draw_boxes, make_folder, save_picture, similarity_sheet, to_pil
 from ._predictor import Predictor
 
 # Rows of the sheet of similar pictures; more are only in the JSON.
@@ -52,9 +52,14 @@ def predict_files(
 
     Returns:
         Predictions, written pictures and what could not be read.
+
+    Raises:
+        RecipeError: There is no such task, or `out` cannot be a folder.
+        MtframeError: A picture cannot be written.
     """
     result = FilePredictions()
-    out.mkdir(parents=True, exist_ok=True)
+    tasks = predictor.chosen(tasks)
+    make_folder(out)
     embeddings: dict[str, list[Tensor]] = {}
     thumbnails: list[tuple[str, Image.Image]] = []
     for file in files:
@@ -116,8 +121,5 @@ def _save(picture: Image.Image, out: Path, stem: str) -> Path:
     while path.exists():
         count += 1
         path = out / f"{stem}-{count}.png"
-    try:
-        picture.save(path)
-    except OSError as error:
-        raise TrainingError(f"{path} could not be written ({error.strerror or error})") from error
+    save_picture(picture, path)
     return path

@@ -55,7 +55,7 @@ class Predictor:
         """
         pixels = _pixels(image)
         sample = Sample(pixels, {}, (pixels.shape[1], pixels.shape[2]))
-        return {task: self._predict(task, sample) for task in self._known(tasks)}
+        return {task: self._predict(task, sample) for task in self.chosen(tasks)}
 
     def describe(self, task: str, prediction: dict[str, Tensor]) -> Any:
         """A prediction in plain numbers and names, ready for JSON."""
@@ -68,7 +68,8 @@ class Predictor:
             ]
         return {name: [round(number, 6) for number in value.flatten().tolist()] for name, value in prediction.items()}
 
-    def _known(self, tasks: Sequence[str] | None) -> Sequence[str]:
+    def chosen(self, tasks: Sequence[str] | None) -> Sequence[str]:
+        """These tasks, or all if None. Raises RecipeError if there is no such task."""
         for task in tasks or ():
             if task not in self.assembly.tasks:
                 raise RecipeError(
@@ -119,7 +120,9 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
     """
     for source in map(Path, sources):
         if source.is_dir():
-            found = sorted(file for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(
+                file for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+            )
             if not found:
                 raise RecipeError(f"{source}: no image in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
             yield from found

@@ -43,4 +43,4 @@ def preview(assembly: Assembly, task: str, *, images: int = 24, step: int = 0) -
                 captions.append(classes[int(targets["label"])] if "label" in targets else "")
             tiles.append(picture)
         step += 1
-    return contact_sheet(tiles, captions, columns=6, tile=360 if "boxes" in targets else 160)
+    return contact_sheet(tiles, captions, columns=min(6, images), tile=360 if "boxes" in targets else 160)
