@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe.model import FeaturePyramid, SimplePyramid
+from mtframe.model import FeaturePyramid, SimplePyramid, group_norm
 
 
 def specs(*strides: int) -> tuple[FeatureSpec, ...]:
@@ -154,3 +154,13 @@ def test_simple_pyramid_normalises_each_place_by_itself() -> None:
 def test_simple_pyramid_strides_must_double() -> None:
     with pytest.raises(RecipeError, match=r"strides must double, such as \(4, 8, 16, 32\), not \(4, 16\)"):
         SimplePyramid(FeatureSpec("blocks.11", 8, 16), 6, (4, 16))
+
+
+@pytest.mark.parametrize(
+    ("width", "groups"), [(128, 32), (96, 32), (64, 32), (32, 16), (16, 8), (24, 8), (7, 1), (1, 1)]
+)
+def test_groups_of_a_norm_have_two_channels_so_that_a_map_of_one_pixel_is_not_all_zero(width: int, groups: int) -> None:
+    norm = group_norm(width)
+    assert norm.num_groups == groups
+    if width > 1:
+        assert norm(torch.randn(1, width, 1, 1)).abs().max() > 0.1

@@ -6,4 +6,5 @@ from ._batchnorm import use_group as use_group
 from ._multitask import MultiTaskModel as MultiTaskModel
 from ._pyramid import FeaturePyramid as FeaturePyramid
 from ._pyramid import SimplePyramid as SimplePyramid
+from ._pyramid import group_norm as group_norm
 from ._sharing import Network as Network

@@ -141,8 +141,14 @@ def _resize(feature_map: Tensor, scale: float) -> Tensor:
     return F.interpolate(feature_map, scale_factor=scale, mode="bilinear")
 
 
+def group_norm(width: int) -> nn.GroupNorm:
+    """GroupNorm of up to 32 groups of two channels or more: one alone, on a map of 1 × 1, would always be 0."""
+    groups = math.gcd(32, width)
+    return nn.GroupNorm(groups // 2 if groups == width > 1 else groups, width)
+
+
 def _conv(channels: int, width: int, kernel: int, *, stride: int = 1, norm: Norm) -> nn.Sequential:
-    normalise = nn.GroupNorm(math.gcd(32, width), width) if norm == "group" else nn.BatchNorm2d(width)
+    normalise = group_norm(width) if norm == "group" else nn.BatchNorm2d(width)
     return nn.Sequential(nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False), normalise)
 
 

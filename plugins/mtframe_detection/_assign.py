@@ -60,7 +60,9 @@ def _candidates(points: Tensor, boxes: Tensor, valid: Tensor, number: int) -> tu
     centre, half = points[index_BMK][..., :2], points[index_BMK][..., 2:] * (ANCHOR_SCALE / 2)
     anchors = torch.cat([centre - half, centre + half], dim=-1)
     iou = box_overlap(anchors, boxes[:, :, None])
-    threshold = iou.mean(dim=-1, keepdim=True) + iou.std(dim=-1, keepdim=True)
+    # One candidate alone, on a map of one point, has no deviation: it would be NaN.
+    deviation = iou.std(dim=-1, keepdim=True) if iou.shape[-1] > 1 else 0.0
+    threshold = iou.mean(dim=-1, keepdim=True) + deviation
     inside = iou.where(centres_inside(centre, boxes[:, :, None]) & valid[..., None], -1.0)
     # Where anchors hold the whole box, a level's IoUs are equal and can all miss the threshold; with two
     # levels they always do. The best are taken all the same.

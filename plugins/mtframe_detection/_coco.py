@@ -45,7 +45,8 @@ class Coco:
         notes: What was left out, for people to read.
 
     Raises:
-        DataError: A file or folder is missing or not what the format promises.
+        RecipeError: There is no such folder or split.
+        DataError: A file or folder in it is missing or not what the format promises.
     """
 
     target: ClassVar[str] = "boxes"
@@ -125,7 +126,7 @@ class Coco:
     def _check_layout(self, file: str) -> None:
         hint = f"Fetch COCO with: mtframe data download coco {self.root}"
         if not self.root.is_dir():
-            raise DataError(f"coco: no folder '{self.root}'. {hint}")
+            raise RecipeError(f"root: no folder '{self.root}'. {hint}")
         if not (self.root / file).is_file():
             raise DataError(f"coco: no file '{self.root / file}'. Name it with the option 'annotations'. {hint}")
         if not (self.root / self.images).is_dir():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from mtframe.errors import RecipeError
-from mtframe.model import FeaturePyramid
+from mtframe.model import FeaturePyramid, group_norm
 
 from ._assign import ANCHOR_SCALE
 from ._geometry import distances_to_boxes, grid_points
@@ -150,10 +150,9 @@ def _tower(width: int, depth: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(depth):
         # Group rather than batch norm: the tower sees levels of very different statistics.
-        groups = math.gcd(width, 32)
         layers += [
             nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.GroupNorm(groups, width),
+            group_norm(width),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from mtframe.errors import DataError
+
 if TYPE_CHECKING:
     from mtframe.data import DataInfo, Sample
+    from mtframe.kinds import Dataset
 
 # In the order of COCO's summary.
 _NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -25,14 +28,20 @@ class CocoAP:
     recalls of so many detections an image. Crowd regions are neither wanted nor punished.
 
     Args:
-        info: Names of the classes.
+        info: Of the training data: names of the classes that are predicted.
+        dataset: The evaluated split.
+
+    Raises:
+        DataError: The split has other classes, or has them in another order.
     """
 
     target: ClassVar[str] = "boxes"
     primary: ClassVar[str] = "AP"
     higher_is_better: ClassVar[bool] = True
 
-    def __init__(self, info: DataInfo) -> None:
+    def __init__(self, info: DataInfo, dataset: Dataset | None = None) -> None:
+        if dataset is not None and dataset.info.classes != info.classes:
+            raise DataError(_differing(info.classes, dataset.info.classes))
         self.info = info
         self._seen: dict[int, tuple[Sample, dict[str, np.ndarray]]] = {}
 
@@ -99,6 +108,13 @@ def _xywh(box: list[float]) -> list[float]:
 def _numbered(annotations: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     # From 1: the evaluator takes id 0 for "no match".
     return [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)]
+
+
+def _differing(learned: Sequence[str], evaluated: Sequence[str]) -> str:
+    count = f"{len(evaluated)} classes, the model was trained on {len(learned)}"
+    place = next((n for n, pair in enumerate(zip(learned, evaluated, strict=False)) if pair[0] != pair[1]), None)
+    first = "" if place is None else f"; number {place} is {evaluated[place]!r} here and {learned[place]!r} there"
+    return f"coco-ap: this split has {count}{first}. Both need the same ones, in the order of their category ids"
 
 
 def _silent(*_: object) -> None:

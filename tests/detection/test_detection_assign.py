@@ -120,3 +120,9 @@ def test_inside_any_sees_valid_regions_only() -> None:
     valid = torch.tensor([[True, False], [True, False]])
     assert inside_any(points, regions, valid).tolist() == [[True, False], [True, True]]
     assert inside_any(points, torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool)).tolist() == [[False] * 2] * 2
+
+
+def test_the_only_point_of_a_map_is_taken() -> None:
+    point = torch.tensor([[32.0, 32.0, 64.0]])
+    boxes = torch.tensor([[[10.0, 10.0, 50.0, 60.0]], [[40.0, 40.0, 60.0, 60.0]]])
+    assert assign(point, boxes, torch.ones(2, 1, dtype=torch.bool)).tolist() == [[0], [-1]]

@@ -161,7 +161,7 @@ def test_file_names_cannot_lead_out_of_the_folder(write_coco: WriteCoco, name: s
 
 
 def test_what_is_missing_is_named_with_the_command_that_fetches_it(write_coco: WriteCoco, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no folder '.*nowhere'.*mtframe data download coco .*nowhere"):
+    with pytest.raises(RecipeError, match=r"^root: no folder '.*nowhere'.*mtframe data download coco .*nowhere"):
         Coco("train", root=tmp_path / "nowhere")
     root = write_coco([(80, 100)], [])
     with pytest.raises(DataError, match=r"no file '.*instances_val2017\.json'"):
