@@ -25,6 +25,9 @@ class Assembly:
     Args:
         recipe: The resolved recipe.
         infos: DataInfo by task, if known; otherwise the training data sets tell.
+
+    Raises:
+        MtframeError: A part refuses its options or files, or there is no DataInfo of a task.
     """
 
     def __init__(self, recipe: Recipe, infos: Mapping[str, DataInfo] | None = None) -> None:
@@ -33,6 +36,8 @@ class Assembly:
         self.infos = dict(infos) if infos is not None else {
             task: self._train_set(task).info for task in recipe.tasks
         }  # fmt: skip
+        if unknown := [task for task in recipe.tasks if task not in self.infos]:
+            raise RecipeError(f"tasks.{unknown[0]}: the run was trained without it, on {', '.join(self.infos)}")
 
     @property
     def tasks(self) -> tuple[str, ...]:

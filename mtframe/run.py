@@ -44,15 +44,15 @@ class RunFolder:
         """Makes the folder of a new run.
 
         Raises:
-            RecipeError: It is there already and not empty.
+            RecipeError: It is there already and not empty, or cannot be made.
+            TrainingError: It cannot be written.
         """
         run = cls(path)
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            raise RecipeError(
-                f"--out: {run.path} already exists and is not empty. Choose another folder, or go on with the run "
-                f"in it: mtframe train --resume {run.path}"
-            )
-        run.checkpoints.mkdir(parents=True)
+        run.check_new()
+        try:
+            run.checkpoints.mkdir(parents=True)
+        except OSError as error:
+            raise RecipeError(f"--out: {run.path} cannot be made ({error.strerror or error})") from None
         write_text(run.path / "labels.json", json.dumps({task: asdict(info) for task, info in infos.items()}))
         write_text(run.path / "environment.json", json.dumps(environment(recipe), indent=2) + "\n")
         # Last: a folder with a recipe is a run.
@@ -72,14 +72,26 @@ class RunFolder:
             raise RecipeError(f"{run.path}: {what}. A run is what 'mtframe train' writes, by default under runs/")
         return run
 
+    def check_new(self) -> None:
+        """Raises RecipeError if there is something in this folder already, which a new run must not replace."""
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        is_run = self.recipe_file.is_file()
+        hint = f", or go on with the run in it: mtframe train --resume {self.path}" if is_run else ""
+        raise RecipeError(f"--out: {self.path} already exists and is not empty. Choose another folder{hint}")
+
     def recipe(self, overrides: Sequence[str] = ()) -> Recipe:
         """The resolved recipe of this run, changed by `key=value` texts."""
         return load_recipe(self.recipe_file, overrides)
 
     def infos(self) -> dict[str, DataInfo]:
-        """What the labels of each task mean."""
-        stored = json.loads((self.path / "labels.json").read_text())
-        return {task: DataInfo(info["target"], tuple(info["classes"])) for task, info in stored.items()}
+        """What the labels of each task mean. Raises CheckpointError if the file that says so is damaged."""
+        file = self.path / "labels.json"
+        try:
+            stored = json.loads(file.read_text())
+            return {task: DataInfo(info["target"], tuple(info["classes"])) for task, info in stored.items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{file}: cannot be read as the labels of a run ({error})") from None
 
     def save_checkpoint(self, name: str, weights: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> Path:
         """Writes a checkpoint; the old one of that name stays until the new one is complete.
@@ -126,9 +138,8 @@ class RunFolder:
             name, folder = "last", self._checkpoint("last")
         if folder is None:
             there = sorted(p.name for p in self.checkpoints.glob("[!.]*")) if self.checkpoints.is_dir() else []
-            raise CheckpointError(
-                f"{self.checkpoints / name}: no such checkpoint; there {'are ' + ', '.join(there) if there else 'is none'}"
-            )
+            known = f"there are {', '.join(there)}" if there else "there is none"
+            raise CheckpointError(f"{self.checkpoints / name}: no such checkpoint; {known}")
         file = folder / "weights.safetensors"
         try:
             weights = load_file(file)

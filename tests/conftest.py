@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from small import Small
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -13,3 +15,27 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data at {SHARED_DATA} (every capability is also tested without it)")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """Written once, to be read only: copy what a test changes."""
+    from mtframe_detection import Coco
+    from mtframe_face import LFW
+
+    root = tmp_path_factory.mktemp("small")
+    LFW.synthesize(root / "faces", people=3, images=3, test_people=4, pairs=10, size=64, workers=1)
+    Coco.synthesize(root / "objects", train=4, val=3, size=64, workers=1)
+    return Small(root / "faces", root / "objects")
+
+
+@pytest.fixture(scope="session")
+def small_run(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run trained on it for two steps, to be read only."""
+    from command import mtframe
+
+    path = tmp_path_factory.mktemp("runs") / "small"
+    result = mtframe("train", *small.parts, "--out", path)
+    assert (result.code, result.err) == (0, ""), result
+    (path / "said.txt").write_text(result.out)
+    return path

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtframe.assembly import Assembly
+from mtframe.errors import DataError, TrainingError
 from mtframe.evaluation import Evaluation, evaluate_task
 from mtframe.hooks import Hooks
 from mtframe.inference import Predictor
@@ -23,11 +24,18 @@ CONSOLE = Console()
 
 def train_recipe(recipe: Recipe, out: Path | None, name: str, *, strict: bool = False) -> RunFolder:
     """Trains a checked recipe into a new run and prints its scores."""
+    run = RunFolder(out or free_folder(Path("runs") / name))
+    run.check_new()
     hooks = _hooks(strict)
     hooks.call.recipe_read(recipe=recipe)
     assembly = Assembly(recipe)
-    run = RunFolder.create(out or free_folder(Path("runs") / name), recipe, assembly.infos)
-    _fit(Trainer(assembly, run, hooks))
+    for task in assembly.tasks:
+        # What evaluation will need is looked at now, not after hours of training.
+        assembly.metrics(task, assembly.dataset(task, "val"))
+    trainer = Trainer(assembly, run, hooks)
+    # Last: a mistake leaves no folder behind.
+    RunFolder.create(run.path, recipe, assembly.infos)
+    _fit(trainer)
     return run
 
 
@@ -42,10 +50,14 @@ def resume_run(path: Path, *, strict: bool = False) -> None:
 
 
 def evaluate(predictor: Predictor, task: str, split: str) -> Evaluation:
-    """Scores one task of a loaded run on one split."""
+    """Scores one task of a loaded run on one split.
+
+    Raises:
+        DataError: More images than `train.max_unreadable` cannot be read.
+    """
     part, train = predictor.assembly.recipe.tasks[task], predictor.assembly.recipe.train
     dataset = predictor.assembly.dataset(task, split)
-    return evaluate_task(
+    result = evaluate_task(
         predictor.model,
         task,
         dataset,
@@ -57,6 +69,12 @@ def evaluate(predictor: Predictor, task: str, split: str) -> Evaluation:
         workers=train.workers,
         device=predictor.device,
     )
+    if len(result.skipped) > train.max_unreadable:
+        raise DataError(
+            f"tasks.{task}.dataset: {len(result.skipped)} images of {split} cannot be read, more than "
+            f"train.max_unreadable={train.max_unreadable}:\n  " + "\n  ".join(result.skipped[:10])
+        )
+    return result
 
 
 def print_scores(evaluations: Mapping[str, Evaluation]) -> None:
@@ -105,5 +123,11 @@ def _hooks(strict: bool) -> Hooks:
 def _fit(trainer: Trainer) -> None:
     tasks = ", ".join(f"{task} ({len(source.dataset)} images)" for task, source in trainer.batches.sources.items())
     say(f"training {tasks} on {trainer.device} for {trainer.steps} steps into {trainer.run.path}")
-    print_scores(trainer.fit())
+    try:
+        print_scores(trainer.fit())
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename or trainer.run.path}: {error.strerror or error}. Training stopped at step "
+            f"{trainer.step}; go on from the last checkpoint with: mtframe train --resume {trainer.run.path}"
+        ) from error
     say(f"run: {trainer.run.path}")

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from mtframe.errors import BadImageError, MtframeError, RecipeError
-from mtframe.registry import discover, resolve
+from mtframe.errors import BadImageError, MtframeError, PluginError, RecipeError
+from mtframe.registry import Component, discover, resolve
 
 Name = Annotated[str, typer.Argument(help="A data set, e.g. lfw or coco.")]
 Root = Annotated[Path, typer.Argument(help="Its folder.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options.")]
 
 
 def download(name: Name, root: Root) -> None:
@@ -48,10 +48,15 @@ def check(name: Name, root: Root, arguments: Overrides = None) -> None:
 
     component = resolve("dataset", name).component
     given = apply_overrides({"root": str(root)}, arguments or [])
-    failed = False
+    options.check(component, "dataset", given, name)
+    failed, absent = False, list[tuple[str, RecipeError]]()
     for split in component.splits:
         try:
             dataset = options.build(component, "dataset", given, {"split": split}, name)
+        except RecipeError as error:
+            # Data need not have every split that its format knows.
+            absent.append((split, error))
+            continue
         except MtframeError as error:
             typer.echo(f"{split}: {error}", err=True)
             failed = True
@@ -64,6 +69,10 @@ def check(name: Name, root: Root, arguments: Overrides = None) -> None:
         for reason in unreadable[:10]:
             typer.echo(f"  {reason}", err=True)
         failed |= bool(unreadable)
+    if len(absent) == len(component.splits):
+        raise absent[0][1]
+    for split, why in absent:
+        typer.echo(f"{split}: not there ({why})")
     if failed:
         raise typer.Exit(1)
 
@@ -82,6 +91,7 @@ def preview(
     """
     from mtframe.assembly import Assembly
     from mtframe.inference import preview as draw
+    from mtframe.inference import save_picture
     from mtframe.recipe import assemble_recipe
 
     preset = task or _preset_for(name)
@@ -89,26 +99,34 @@ def preview(
     # No model is built, so the backbone is only a name.
     recipe = assemble_recipe("none", [f"preview={preset}:{root}"], overrides)
     sheet = draw(Assembly(recipe), "preview", images=images)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out)
+    save_picture(sheet, out)
     typer.echo(f"wrote {out}")
 
 
 def _method(name: str, method: str) -> Any:
     component = resolve("dataset", name).component
     if not hasattr(component, method):
-        able = [c.name for c in discover("dataset") if not c.broken and hasattr(c.load(), method)]
+        able = [other.name for other in discover("dataset") if hasattr(_loaded(other), method)]
         raise RecipeError(f"data set {name!r} has no {method}; these have: {', '.join(able) or 'none'}")
     return getattr(component, method)
 
 
 def _preset_for(dataset: str) -> str:
+    resolve("dataset", dataset)
     for component in discover("task"):
-        if component.broken is None and component.load().dataset == dataset:
+        if getattr(_loaded(component), "dataset", None) == dataset.partition("@")[0]:
             return component.name
     raise RecipeError(
         f"no preset uses data set {dataset!r} by default; name one with -t (see mtframe plugins list task)"
     )
+
+
+def _loaded(component: Component) -> Any:
+    """What is offered under a name, or None where it is broken: that is for those who name it."""
+    try:
+        return component.load()
+    except PluginError:
+        return None
 
 
 def _unreadable(dataset: Any) -> list[str]:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mtframe.errors import MtframeError
+
 if TYPE_CHECKING:
     from mtframe.inference import Predictor
+    from mtframe.recipe import Choice
 
 # Validation images that are drawn: so many groups of so many neighbours.
 _GROUPS, _NEIGHBOURS = 4, 3
@@ -18,10 +21,12 @@ _GROUPS, _NEIGHBOURS = 4, 3
 def demo(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Change the demo's recipe, e.g. train.steps=100"),
+        typer.Argument(metavar="KEY=VALUE", help="Change the demo's recipe, e.g. train.steps=100"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default: runs/demo).")] = None,
-    data: Annotated[Path, typer.Option(help="Where the data is made.")] = Path("data/demo"),
+    data: Annotated[
+        Path, typer.Option(help="Where the data is made; what is in its folders faces and objects already is used.")
+    ] = Path("data/demo"),
 ) -> None:
     """Make small data, train faces and objects on one backbone, evaluate, and draw. No download.
 
@@ -30,19 +35,17 @@ def demo(
     from mtframe.cli import _work
     from mtframe.inference import load_run
     from mtframe.recipe import load_recipe
-    from mtframe.registry import resolve
+    from mtframe.run import RunFolder
 
     start = time.monotonic()
     file = Path(__file__).with_name("demo.yaml")
-    tasks = load_recipe(file).tasks
-    roots = [f"tasks.{name}.dataset.root={data / name}" for name in tasks]
+    roots = [f"tasks.{name}.dataset.root={data / name}" for name in load_recipe(file).tasks]
     recipe = load_recipe(file, [*roots, *(overrides or [])])
     recipe.check()
+    if out is not None:
+        RunFolder(out).check_new()
     for name, task in recipe.tasks.items():
-        begun = time.monotonic()
-        counts = resolve("dataset", task.dataset.name).component.synthesize(data / name)
-        made = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
-        _work.say(f"made {name} in {data / name}: {made} ({time.monotonic() - begun:.0f} s)")
+        _work.say(_prepare(name, task.dataset))
     run = _work.train_recipe(recipe, out, "demo")
     predictor = load_run(run.path)
     _work.say("the best checkpoint, loaded again from its folder:")
@@ -52,15 +55,33 @@ def demo(
     _work.say(f"done in {time.monotonic() - start:.0f} s")
 
 
+def _prepare(task: str, dataset: Choice) -> str:
+    """Makes a task's data, unless it is there; returns what was done."""
+    from mtframe.options import build
+    from mtframe.registry import resolve
+
+    component, root = resolve("dataset", dataset.name).component, Path(dataset.options["root"])
+    try:
+        for split in ("train", "val"):
+            build(component, "dataset", dataset.options, {"split": split}, f"tasks.{task}.dataset")
+        return f"using {task} in {root}, which is there already; remove it to have it made anew"
+    except MtframeError:
+        if not hasattr(component, "synthesize"):
+            raise
+    begun = time.monotonic()
+    counts = component.synthesize(root)
+    made = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
+    return f"made {task} in {root}: {made} ({time.monotonic() - begun:.0f} s)"
+
+
 def _draw(predictor: Predictor, task: str, out: Path) -> Path:
     """Predicts some validation images of one task and draws them on one sheet."""
-    from mtframe.inference import prediction_sheet
+    from mtframe.inference import prediction_sheet, save_picture
 
     dataset = predictor.assembly.dataset(task, "val")
     # Neighbours in a data set of people are images of one person.
     starts = range(0, len(dataset), max(1, len(dataset) // _GROUPS))
     chosen = [index for start in starts[:_GROUPS] for index in range(start, min(start + _NEIGHBOURS, len(dataset)))]
-    out.mkdir(parents=True, exist_ok=True)
     path = out / f"{task}.png"
-    prediction_sheet(predictor, task, [dataset[index] for index in chosen]).save(path)
+    save_picture(prediction_sheet(predictor, task, [dataset[index] for index in chosen]), path)
     return path

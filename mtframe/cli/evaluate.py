@@ -7,16 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mtframe.errors import RecipeError
-
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Change the run's recipe, e.g. tasks.faces.dataset.root=data/lfw"
-        ),
+        typer.Argument(metavar="KEY=VALUE", help="Change the run's recipe, e.g. tasks.faces.dataset.root=data/lfw"),
     ] = None,
     task: Annotated[list[str] | None, typer.Option("-t", "--task", help="Only this task; may be repeated.")] = None,
     split: Annotated[str, typer.Option(help="Which split of the data sets.")] = "val",
@@ -36,15 +32,13 @@ def evaluate(
     from mtframe.inference import load_run
 
     predictor = load_run(run, checkpoint, overrides=overrides or [])
-    for name in task or ():
-        if name not in predictor.assembly.tasks:
-            raise RecipeError(
-                f"-t {name}: no such task; the tasks of this run are {', '.join(predictor.assembly.tasks)}"
-            )
-    results = {name: _work.evaluate(predictor, name, split) for name in task or predictor.assembly.tasks}
+    results = {name: _work.evaluate(predictor, name, split) for name in predictor.chosen(task)}
+    for name, result in results.items():
+        for reason in result.skipped:
+            typer.echo(f"{name}: skipped {reason}", err=True)
     if json_output:
         plain = {
-            name: {key: None if math.isnan(value) else value for key, value in result.values.items()}
+            name: {key: value if math.isfinite(value) else None for key, value in result.values.items()}
             for name, result in results.items()
         }
         typer.echo(json.dumps(plain, indent=2))

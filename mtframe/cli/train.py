@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def train(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A recipe file, then overrides."),
+        typer.Argument(metavar="RECIPE|KEY=VALUE", help="A recipe file, then overrides."),
     ] = None,
     backbone: Annotated[str | None, typer.Option("-b", "--backbone", help="Backbone, without a recipe file.")] = None,
     task: Annotated[
@@ -62,8 +62,10 @@ def recipe_of(arguments: list[str], backbone: str | None, tasks: list[str] | Non
     overrides = arguments[1:] if file else arguments
     if file is not None:
         if backbone or tasks:
-            raise RecipeError(f"give either a recipe file ({file}) or -b and -t, not both; a file's parts are changed "
-                              "with key=value, as in backbone=timm/resnet18")  # fmt: skip
+            raise RecipeError(
+                f"{file!r} beside -b and -t: expected key=value, as in train.epochs=5. A recipe file takes their "
+                "place; its parts are changed with key=value, as in backbone=timm/resnet18"
+            )
         return load_recipe(file, overrides), Path(file).stem
     if not (backbone and tasks):
         raise RecipeError("expected a recipe file, or -b BACKBONE and at least one -t NAME=PRESET:ROOT\n"

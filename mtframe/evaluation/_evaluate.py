@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mtframe.data import Batch, SplitBatches
+from mtframe.errors import DataError
 from mtframe.kinds import Dataset, Metric, Transform
 from mtframe.model import MultiTaskModel
 
@@ -89,6 +90,9 @@ def evaluate_task(
 
     Returns:
         Values, primary score, number of images and what was skipped.
+
+    Raises:
+        DataError: Not one image can be read.
     """
     was_training = model.training
     model.eval()
@@ -105,6 +109,11 @@ def evaluate_task(
         if progress is not None:
             progress(len(batch))
     model.train(was_training)
+    if images == 0:
+        raise DataError(
+            f"tasks.{task}.dataset: none of its {len(dataset)} images can be read, so there is nothing to score"
+            + "".join(f"\n  {reason}" for reason in skipped[:3])
+        )
     values: dict[str, float] = {}
     for metric in metrics:
         values |= metric.compute()

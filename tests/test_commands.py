@@ -1,0 +1,177 @@
+"""The working commands end to end, on a few synthetic pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from command import mtframe
+from mtframe.cli import demo
+from mtframe.errors import RecipeError
+from mtframe.recipe import Choice, load_recipe
+from small import Small
+
+HERE = Path(__file__).resolve()
+AP = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def size_of(path: str) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_synthesize_makes_data_that_check_finds_whole(here: Path) -> None:
+    sizes = ("people=2", "images=2", "test_people=2", "pairs=2", "size=32", "workers=1")
+    made = mtframe("data", "synthesize", "lfw", "people", *sizes)
+    assert made.code == 0, made
+    assert made.out == "people: 2, test people: 2, images: 8, pairs: 4\nmade lfw in people\n"
+    checked = mtframe("data", "check", "lfw", "people")
+    assert (checked.code, checked.err) == (0, "")
+    lines = checked.out.splitlines()
+    assert lines[0] == "train: 4 images, 2 classes, 0 images cannot be read"
+    assert re.fullmatch(r"val: [234] images, 2 classes, 0 images cannot be read", lines[1])
+    # View 2 is not synthesized, and that is no fault of the data.
+    assert lines[2].startswith("test: not there (")
+    again = mtframe("data", "synthesize", "coco", "scenes", "train=2", "val=1", "size=64", "workers=1", "seed=3")
+    assert again.code == 0, again
+    assert again.out.endswith("categories: 8\nmade coco in scenes\n")
+    assert mtframe("data", "check", "coco", "scenes").out.splitlines() == [
+        "train: 2 images, 8 classes, 0 images cannot be read",
+        "val: 1 images, 8 classes, 0 images cannot be read",
+    ]
+
+
+@pytest.mark.parametrize(("name", "sides"), [("lfw", (3 * 168 + 8, 188 + 8)), ("coco", (3 * 368 + 8, 388 + 8))])
+def test_preview_draws_augmented_training_images(here: Path, small: Small, name: str, sides: tuple[int, int]) -> None:
+    root = small.faces if name == "lfw" else small.objects
+    result = mtframe("data", "preview", name, root, "size=64", "--images", "3", "--out", "seen/sheet.png")
+    assert (result.code, result.out, result.err) == (0, "wrote seen/sheet.png\n", "")
+    assert size_of("seen/sheet.png") == sides
+
+
+def test_a_training_says_what_it_does_and_prints_every_metric(small_run: Path) -> None:
+    said = (small_run / "said.txt").read_text()
+    assert said.startswith("training faces (9 images), objects (4 images) on ")
+    assert f" for 2 steps into {small_run}\n" in said
+    for metric in ("accuracy", "accuracy_se", "auc", "eer", *AP):
+        assert metric in said, said
+    assert said.endswith(f"run: {small_run}\n")
+    names = {"recipe.yaml", "environment.json", "labels.json", "metrics.csv", "metrics.json", "log.txt", "checkpoints"}
+    assert names <= {path.name for path in small_run.iterdir()}
+
+
+def test_a_run_keeps_a_recipe_that_trains_again(small_run: Path, here: Path) -> None:
+    recipe = load_recipe(small_run / "recipe.yaml")
+    assert recipe.backbone.plain() == {"name": "timm/test_resnet.r160_in1k", "pretrained": False}
+    assert recipe.tasks["faces"].head.options == {"dim": 16}
+    result = mtframe("train", small_run / "recipe.yaml", "train.steps=1", "train.evaluate_every=null")
+    assert result.code == 0, result
+    assert result.out.endswith("run: runs/recipe\n")
+    # The next one does not replace it.
+    result = mtframe("train", small_run / "recipe.yaml", "train.steps=1")
+    assert result.out.endswith("run: runs/recipe-2\n")
+
+
+def test_evaluate_gives_again_what_training_found(small_run: Path) -> None:
+    history = json.loads((small_run / "metrics.json").read_text())
+    result = mtframe("evaluate", small_run, "--checkpoint", "last", "--json")
+    assert (result.code, result.err) == (0, "")
+    values = json.loads(result.out)
+    assert list(values) == ["faces", "objects"]
+    assert list(values["objects"]) == AP
+    for task, named in history["evaluations"][-1]["tasks"].items():
+        assert values[task] == pytest.approx(named, abs=1e-6, nan_ok=True)
+
+
+def test_evaluate_one_task_as_a_table(small_run: Path) -> None:
+    result = mtframe("evaluate", small_run, "-t", "objects")
+    assert (result.code, result.err) == (0, "")
+    rows = [line.split() for line in result.out.splitlines() if line.strip()]
+    assert rows[0] == ["task", "metric", "value"]
+    assert [row[-2] for row in rows if row[-2:][0] in AP] == AP
+    # No object of 64 x 64 pixels is above 96².
+    assert ["APl", "n/a"] in rows
+    assert "faces" not in result.out
+
+
+def test_evaluate_on_other_data(small_run: Path, small: Small, tmp_path: Path) -> None:
+    shutil.copytree(small.objects, tmp_path / "moved")
+    changed = f"tasks.objects.dataset.root={tmp_path / 'moved'}"
+    here, moved = (mtframe("evaluate", small_run, "-t", "objects", "--json", *more) for more in ((), (changed,)))
+    assert moved.code == 0, moved
+    assert moved.out == here.out
+
+
+def test_predict_a_folder(small_run: Path, small: Small, here: Path) -> None:
+    shutil.copytree(small.objects / "val2017", "pictures")
+    result = mtframe("predict", small_run, "pictures", "--out", "seen", "--json")
+    assert (result.code, result.err) == (0, "")
+    described = json.loads(result.out)
+    names = sorted(path.name for path in Path("pictures").iterdir())
+    assert [entry["source"] for entry in described] == [f"pictures/{name}" for name in names]
+    for entry in described:
+        assert entry["size"] == [64, 64]
+        assert len(entry["tasks"]["faces"]["embedding"]) == 16
+        assert {"label", "score", "box"} == {key for found in entry["tasks"]["objects"] for key in found}
+    stems = [Path(name).stem for name in names]
+    assert sorted(path.name for path in Path("seen").iterdir()) == [*(f"{s}.png" for s in stems), "faces_similar.png"]
+    told = mtframe("predict", small_run, f"pictures/{names[0]}", "-t", "objects", "--out", "seen")
+    assert told.out == f"wrote seen/{stems[0]}-2.png\n"
+
+
+def test_demo_makes_trains_evaluates_and_draws(here: Path, small: Small) -> None:
+    shutil.copytree(small.faces, "made/faces")
+    shutil.copytree(small.objects, "made/objects")
+    result = mtframe("demo", "--data", "made", "backbone.name=timm/test_resnet.r160_in1k", "tasks.faces.batch_size=2",
+                     "tasks.objects.batch_size=2", "tasks.objects.head.width=32", "train.steps=2",
+                     "train.workers=0")  # fmt: skip
+    assert (result.code, result.err) == (0, ""), result
+    assert "using faces in made/faces, which is there already" in result.out
+    pictures = re.findall(r"^picture: (.*)$", result.out, flags=re.MULTILINE)
+    assert pictures == ["runs/demo/pictures/faces.png", "runs/demo/pictures/objects.png"]
+    assert all(min(size_of(picture)) > 300 for picture in pictures)
+    # The table after training, and that of the checkpoint loaded again.
+    assert result.out.count("AP50") == 2
+    assert re.search(r"^done in \d+ s$", result.out, flags=re.MULTILINE)
+
+
+class Rendered:
+    """A data set of one file, which it can make."""
+
+    def __init__(self, split: str, *, root: Path) -> None:
+        if not (root / f"{split}.txt").is_file():
+            raise RecipeError(f"no {split}")
+
+    @staticmethod
+    def synthesize(root: Path) -> dict[str, int]:
+        root.mkdir()
+        (root / "train.txt").touch()
+        (root / "val.txt").touch()
+        return {"small_files": 2}
+
+
+def test_demo_makes_data_once(here: Path) -> None:
+    choice = Choice(name=f"{HERE}:Rendered", options={"root": "made"})
+    assert demo._prepare("faces", choice) == "made faces in made: 2 small files (0 s)"
+    assert demo._prepare("faces", choice).startswith("using faces in made, which is there already; remove it")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "demo", "data check"])
+def test_usage_shows_what_may_be_repeated(command: str) -> None:
+    usage = mtframe(*command.split(), "--help").out.partition("Options")[0]
+    assert "KEY=VALUE]..." in usage
+    assert "[[" not in usage

@@ -1,0 +1,257 @@
+"""A trained run on pictures, and what is drawn of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageColor
+
+from mtframe.errors import BadImageError, MtframeError, RecipeError
+from mtframe.inference import (
+    Predictor,
+    contact_sheet,
+    draw_boxes,
+    find_images,
+    load_run,
+    predict_files,
+    prediction_sheet,
+    save_picture,
+    similarity_sheet,
+)
+from mtframe.inference._draw import COLOURS
+from small import Small
+
+COLOUR_0 = ImageColor.getrgb(COLOURS[0])
+
+
+def black(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height))
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def painted(picture: Image.Image, colour: tuple[int, ...] = COLOUR_0) -> np.ndarray:
+    """(H, W) bool: the pixels of exactly that colour."""
+    return (np.asarray(picture) == colour).all(axis=2)
+
+
+@pytest.mark.parametrize("side", [300, 3000])
+def test_boxes_and_labels_are_legible_on_small_and_large_pictures(side: int) -> None:
+    part = side / 10
+    drawn = draw_boxes(black(side, side), torch.tensor([[3, 4, 8, 9]]) * part, ["cat 0.93"], [0])
+    factor = drawn.width / side
+    assert drawn.size == ((480, 480) if side == 300 else (3000, 3000))
+    found = painted(drawn)
+    rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
+    # The outline is where the box is, and thick enough to be seen.
+    assert columns[0] == pytest.approx(3 * part * factor, abs=2)
+    assert columns[-1] == pytest.approx(8 * part * factor, abs=2)
+    assert rows[-1] == pytest.approx(9 * part * factor, abs=2)
+    thickness = found[int(6.5 * part * factor), : int(5 * part * factor)].sum()
+    assert 0.002 <= thickness / drawn.width <= 0.008
+    # What is above the box is the label: a thirtieth or so of the picture.
+    height = 4 * part * factor - rows[0]
+    assert 1 / 45 <= height / drawn.height <= 1 / 15
+
+
+@pytest.mark.parametrize("x", [-40, 0, 150, 299, 305])
+@pytest.mark.parametrize("y", [-40, 0, 150, 299, 305])
+def test_the_label_of_a_box_of_one_pixel_is_whole_wherever_it_is(x: int, y: int) -> None:
+    def label_pixels(x: int, y: int) -> int:
+        box = torch.tensor([[x, y, x + 1, y + 1]])
+        return int(painted(draw_boxes(black(300, 300), box, ["aeroplane 0.50"], [0])).sum())
+
+    # The outline, a tenth of what is painted here, may lie outside of the picture.
+    assert label_pixels(x, y) >= 0.9 * label_pixels(150, 150)
+
+
+def test_a_small_box_is_drawn_over_a_large_one_whatever_their_order() -> None:
+    boxes, labels = torch.tensor([[10.0, 10, 490, 490], [100, 10, 140, 40]]), ["large", "small"]
+    one = draw_boxes(black(500, 500), boxes, labels, [0, 1])
+    other = draw_boxes(black(500, 500), boxes.flip(0), labels[::-1], [1, 0])
+    assert one.tobytes() == other.tobytes()
+
+
+def test_classes_have_colours_that_repeat_after_seven() -> None:
+    box = torch.tensor([[100.0, 100, 300, 300]])
+    drawn = [draw_boxes(black(500, 500), box, ["x"], [label]).tobytes() for label in (0, 1, 7)]
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_without_boxes_it_is_a_copy() -> None:
+    picture = black(600, 500)
+    drawn = draw_boxes(picture, torch.empty(0, 4), [], [])
+    assert drawn.tobytes() == picture.tobytes()
+    assert drawn is not picture
+
+
+@pytest.mark.parametrize("size", [(3000, 1), (1, 3000), (1, 1), (200, 3)])
+def test_strips_are_drawn_without_becoming_gigabytes(size: tuple[int, int]) -> None:
+    drawn = draw_boxes(black(*size), torch.tensor([[0.0, 0, 1, 1]]), ["a long label 0.99"], [3])
+    assert max(drawn.size) <= max(3000, 1920)
+
+
+def tile(sheet: Image.Image, row: int, column: int) -> tuple[int, ...]:
+    pixel = sheet.getpixel((8 + column * 208 + 100, 8 + row * 228 + 100))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+def test_a_row_of_the_similarity_sheet_is_ordered_by_cosine_with_a_bar_as_long_as_it() -> None:
+    colours = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+    pictures = [Image.new("RGB", (50, 50), colour) for colour in colours.values()]
+    embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    sheet = similarity_sheet(pictures, list(colours), embeddings)
+    assert sheet.size == (3 * 208 + 8, 3 * 228 + 8)
+    order = [["red", "green", "blue"], ["green", "red", "blue"], ["blue", "green", "red"]]
+    assert [[tile(sheet, row, column) for column in range(3)] for row in range(3)] == [
+        [colours[name] for name in row] for row in order
+    ]
+    bar = painted(sheet, ImageColor.getrgb(COLOURS[5]))[8 + 197]
+    assert bar[8:208].sum() == 0
+    assert bar[216:416].sum() == pytest.approx(160, abs=2)
+    assert bar[424:624].sum() <= 1
+    assert torch.equal(embeddings, torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]))
+
+
+def test_a_contact_sheet_keeps_proportions_and_shortens_captions() -> None:
+    wide = Image.new("RGB", (100, 20), (255, 0, 0))
+    sheet = contact_sheet([wide] * 3, ["short", "c" * 99, ""], columns=2, tile=100)
+    assert sheet.size == (2 * 108 + 8, 2 * 128 + 8)
+    red = painted(sheet, (255, 0, 0))
+    assert red[8:108, 8:108].sum() == 100 * 20
+    assert red.sum() == 3 * 100 * 20
+    # A caption stays below its own picture.
+    assert (np.asarray(sheet)[108:128, 216:] == 255).all()
+
+
+def test_images_of_a_folder_are_found_sorted_and_files_are_taken_as_they_are(tmp_path: Path) -> None:
+    for name in ("b/2.JPG", "b/1.png", "a.jpeg", "notes.txt", "c.tiff"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [str(path.relative_to(tmp_path)) for path in find_images([tmp_path])] == [
+        "a.jpeg",
+        "b/1.png",
+        "b/2.JPG",
+        "c.tiff",
+    ]
+    assert list(find_images([str(tmp_path / "notes.txt")])) == [tmp_path / "notes.txt"]
+    with pytest.raises(RecipeError, match=r"folder\.png: no image in this folder \(looked for \.bmp, \.gif, \.jpeg"):
+        list(find_images([tmp_path / "folder.png"]))
+    with pytest.raises(RecipeError, match="nowhere: no such file or folder"):
+        list(find_images([tmp_path / "nowhere"]))
+
+
+@pytest.fixture(scope="module")
+def predictor(small_run: Path) -> Predictor:
+    return load_run(small_run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photos") / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (70, 110, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_file_a_pillow_image_and_a_tensor_give_the_same(predictor: Predictor, photo: Path) -> None:
+    picture = opened(photo)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    expected = predictor.predict(photo)
+    for form in (str(photo), picture, picture.convert("RGBA"), pixels):
+        given = predictor.predict(form)
+        assert given.keys() == expected.keys() == {"faces", "objects"}
+        for task in expected:
+            assert all(torch.equal(given[task][key], expected[task][key]) for key in expected[task])
+
+
+def test_predictions_are_boxes_in_the_picture_and_embeddings_of_unit_length(
+    predictor: Predictor, photo: Path, small: Small
+) -> None:
+    found = predictor.predict(photo)
+    boxes, scores, labels = (found["objects"][key] for key in ("boxes", "scores", "labels"))
+    assert len(boxes) == len(scores) == len(labels) > 0
+    assert boxes.min() >= 0
+    assert (boxes <= torch.tensor([110, 70, 110, 70])).all()
+    assert (boxes[:, 2:] >= boxes[:, :2]).all()
+    assert found["faces"]["embedding"].shape == (16,)
+    assert found["faces"]["embedding"].norm().item() == pytest.approx(1, abs=1e-5)
+    described = json.loads(json.dumps(predictor.describe("objects", found["objects"])))
+    assert described[0]["label"] == predictor.infos["objects"].classes[int(labels[0])]
+    assert described[0]["box"] == pytest.approx(boxes[0].tolist(), abs=0.01)
+    assert len(predictor.describe("faces", found["faces"])["embedding"]) == 16
+
+
+def test_only_the_tasks_that_are_asked_for_run(predictor: Predictor, photo: Path) -> None:
+    assert predictor.predict(photo, ["faces"]).keys() == {"faces"}
+    with pytest.raises(RecipeError, match=r"-t faecs: no such task; the tasks of this run are faces, objects"):
+        predictor.predict(photo, ["faecs"])
+
+
+def test_what_is_no_picture_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(BadImageError, match="No such file"):
+        predictor.predict(tmp_path / "none.jpg")
+    for wrong in (torch.zeros(3, 8, 8), torch.zeros(8, 8, 3, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"expected a \(3, H, W\) uint8 tensor"):
+            predictor.predict(wrong)
+
+
+def test_the_smallest_picture_can_be_predicted(predictor: Predictor) -> None:
+    found = predictor.predict(black(1, 1))
+    assert torch.isfinite(found["faces"]["embedding"]).all()
+    assert (found["objects"]["boxes"] <= 1).all()
+
+
+def test_files_are_predicted_drawn_and_bad_ones_named(predictor: Predictor, photo: Path, tmp_path: Path) -> None:
+    bad, out = tmp_path / "bad.jpg", tmp_path / "out"
+    bad.write_bytes(b"\xff\xd8\xff\xe0 no more")
+    result = predict_files(predictor, [photo, bad, photo], out)
+    assert [entry["source"] for entry in result.described] == [str(photo)] * 2
+    assert result.described[0]["size"] == [70, 110]
+    assert result.unreadable == [f"{bad}: its JPEG header is damaged or cut off"]
+    assert [path.name for path in result.pictures] == ["photo.png", "photo-2.png", "faces_similar.png"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in result.pictures)
+    # What an earlier call wrote is kept.
+    again = predict_files(predictor, [photo], out, ["objects"])
+    assert [path.name for path in again.pictures] == ["photo-3.png"]
+    assert predict_files(predictor, [photo], out, ["faces"]).pictures == []
+
+
+def test_the_threshold_is_for_what_is_drawn_and_not_for_what_is_told(
+    predictor: Predictor, photo: Path, tmp_path: Path
+) -> None:
+    all_drawn = predict_files(predictor, [photo], tmp_path / "all", ["objects"], threshold=0.0)
+    none_drawn = predict_files(predictor, [photo], tmp_path / "none", ["objects"], threshold=1.0)
+    assert all_drawn.described == none_drawn.described
+    pictures = [opened(result.pictures[0]) for result in (all_drawn, none_drawn)]
+    assert pictures[0].tobytes() != pictures[1].tobytes()
+    assert pictures[1].tobytes() == draw_boxes(opened(photo), torch.empty(0, 4), [], []).tobytes()
+
+
+@pytest.mark.parametrize(("task", "count"), [("faces", 3), ("faces", 1), ("objects", 3)])
+def test_a_sheet_of_predictions_has_all_samples(predictor: Predictor, task: str, count: int) -> None:
+    dataset = predictor.assembly.dataset(task, "val")
+    sheet = prediction_sheet(predictor, task, [dataset[n] for n in range(count)])
+    columns, tile = (min(5, count), 200) if task == "faces" else (4, 320)
+    rows = count if task == "faces" else 1
+    assert sheet.size == (columns * (tile + 8) + 8, rows * (tile + 28) + 8)
+
+
+def test_a_picture_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RecipeError, match=r"--out: .*file cannot be a folder \(File exists\)"):
+        save_picture(black(4, 4), tmp_path / "file" / "a.png")
+    with pytest.raises(RecipeError, match=r"a\.pgn has no suffix of a picture file"):
+        save_picture(black(4, 4), tmp_path / "a.pgn")
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(MtframeError, match=r"a\.png could not be written \(Is a directory\)"):
+        save_picture(black(4, 4), tmp_path / "a.png")
