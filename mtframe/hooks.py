@@ -100,7 +100,7 @@ class HookSpecs:
         """Training is over, one way or another.
 
         Args:
-            error: What ended it early (KeyboardInterrupt for Ctrl-C), or None.
+            error: What ended it early (`Interrupted` for Ctrl-C), or None.
         """
 
 

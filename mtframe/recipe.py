@@ -116,7 +116,7 @@ class TrainOptions(BaseModel):
     """How training runs.
 
     Attributes:
-        epochs: Length of training, in passes over the largest data set.
+        epochs: Length of training, in passes over the data of the task that needs the most steps for one.
         steps: Length of training in optimiser steps; takes the place of `epochs`.
         schedule: Which task trains when; `joint`: every task in every step.
         optimizer: Name of an optimiser of timm.optim.

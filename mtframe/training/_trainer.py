@@ -164,10 +164,14 @@ class Trainer:
             self._count_unreadable(batches)
             on_device = {task: self._to_device(batch) for task, batch in batches.items()}
             terms = training_step(self.model, on_device, self.balancer, precision=options.precision, divide=len(group))
-            self._check_finite(terms)
+            for task, named in terms.items():
+                for name, value in named.items():
+                    self._check_finite(f"task {task}: loss {name!r}", value)
             self._meter.add(terms)
         if options.clip_grad is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_grad)
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_grad)
+            # A finite loss can have an infinite gradient, which would leave no finite weight.
+            self._check_finite("the norm of the gradient", norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
@@ -186,15 +190,13 @@ class Trainer:
         batch.images = batch.images.contiguous(memory_format=self._memory_format)
         return batch
 
-    def _check_finite(self, terms: dict[str, dict[str, Tensor]]) -> None:
-        for task, named in terms.items():
-            for name, value in named.items():
-                if not torch.isfinite(value):
-                    raise TrainingError(
-                        f"task {task}: loss {name!r} is {value.item()} at step {self.step + 1}. The last checkpoint is "
-                        f"{self.run.checkpoints / 'last'}. Try a lower train.lr (now {self.options.lr}), a smaller "
-                        f"train.clip_grad or train.precision=fp32"
-                    )
+    def _check_finite(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise TrainingError(
+                f"{what} is {value.item()} at step {self.step + 1}. The last checkpoint is "
+                f"{self.run.checkpoints / 'last'}. Try a lower train.lr (now {self.options.lr}), a smaller "
+                f"train.clip_grad or train.precision=fp32"
+            )
 
     def _count_unreadable(self, batches: dict[str, Batch]) -> None:
         for task, batch in batches.items():
@@ -255,7 +257,7 @@ class Trainer:
         higher = {task: result.higher_is_better for task, result in evaluations.items()}
         tops = self._best["tasks"]
         for task, score in scores.items():
-            if task not in tops or ((score > tops[task]) == higher[task] and score != tops[task]):
+            if task not in tops or _better(score, tops[task], higher[task]):
                 tops[task] = score
                 self._save_weights(f"best_{task}")
         gain = mean_relative_gain(scores, tops, higher)
@@ -329,6 +331,13 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _better(score: float, top: float, higher_is_better: bool) -> bool:
+    """Whether a score beats the best so far; what could not be resolved (NaN) beats nothing."""
+    if math.isnan(score) or math.isnan(top):
+        return math.isnan(top) and not math.isnan(score)
+    return score > top if higher_is_better else score < top
 
 
 def _no_nan(value: Any) -> Any:

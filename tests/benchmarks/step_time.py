@@ -55,7 +55,8 @@ def main() -> None:
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {vars(arguments)}")
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, values in times.items():
-        print(f"{name:10} {medians[name] * 1e3:8.1f} ms a step (min {min(values) * 1e3:.1f}, max {max(values) * 1e3:.1f})")
+        low, high = min(values) * 1e3, max(values) * 1e3
+        print(f"{name:10} {medians[name] * 1e3:8.1f} ms a step (min {low:.1f}, max {high:.1f})")
     print(f"ratio      {medians['mtframe'] / medians['bare loop']:8.3f}")
 
 
