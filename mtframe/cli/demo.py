@@ -83,5 +83,6 @@ def _draw(predictor: Predictor, task: str, out: Path) -> Path:
     starts = range(0, len(dataset), max(1, len(dataset) // _GROUPS))
     chosen = [index for start in starts[:_GROUPS] for index in range(start, min(start + _NEIGHBOURS, len(dataset)))]
     path = out / f"{task}.png"
-    save_picture(prediction_sheet(predictor, task, [dataset[index] for index in chosen]), path)
+    samples = [dataset[index] for index in chosen]
+    save_picture(prediction_sheet(predictor, task, samples, rows=range(0, len(samples), _NEIGHBOURS)), path)
     return path

@@ -96,7 +96,12 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 
 def similarity_sheet(
-    images: Sequence[Image.Image], names: Sequence[str], embeddings: Tensor, *, neighbours: int = 4
+    images: Sequence[Image.Image],
+    names: Sequence[str],
+    embeddings: Tensor,
+    *,
+    neighbours: int = 4,
+    rows: Sequence[int] | None = None,
 ) -> Image.Image:
     """A row a picture: the picture, then those most similar to it with their cosine similarity.
 
@@ -105,6 +110,7 @@ def similarity_sheet(
         names: Q short names.
         embeddings: (Q, D), of unit length.
         neighbours: Pictures shown beside each.
+        rows: Numbers of the pictures that get a row; all if None.
     """
     similarity_QQ = embeddings @ embeddings.T
     similarity_QQ.fill_diagonal_(-torch.inf)
@@ -112,7 +118,7 @@ def similarity_sheet(
     tiles: list[Image.Image] = []
     captions: list[str] = []
     tints: list[float | None] = []
-    for row in range(len(images)):
+    for row in range(len(images)) if rows is None else rows:
         tiles.append(images[row])
         captions.append(names[row])
         tints.append(None)

@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.ops import nms
 
 from mtframe.data import Sample, read_image
 from mtframe.errors import BadImageError
 
 from ._draw import contact_sheet, draw_boxes, make_folder, save_picture, similarity_sheet, to_pil
 from ._predictor import Predictor
+
+# Boxes of different classes that overlap more than this (IoU) are drawn as one.
+_SAME_THING = 0.6
 
 # Rows of the sheet of similar pictures; more are only in the JSON.
 _SHEET_ROWS = 12
@@ -89,13 +93,28 @@ def predict_files(
     return result
 
 
-def prediction_sheet(predictor: Predictor, task: str, samples: Sequence[Sample], threshold: float = 0.3) -> Image.Image:
-    """One task's predictions for some samples on one sheet: boxes, or each picture beside its most similar ones."""
+def prediction_sheet(
+    predictor: Predictor,
+    task: str,
+    samples: Sequence[Sample],
+    *,
+    threshold: float = 0.3,
+    rows: Sequence[int] | None = None,
+) -> Image.Image:
+    """One task's predictions for some samples on one sheet: boxes, or each picture beside its most similar ones.
+
+    Args:
+        predictor: A loaded run.
+        task: The task.
+        samples: With their images.
+        threshold: Least score of a box that is drawn.
+        rows: Numbers of the samples that get a row of similar ones; all if None.
+    """
     predictions = [predictor.predict(sample.image, [task])[task] for sample in samples]
     pictures = [to_pil(sample.image) for sample in samples]
     names = [Path(sample.id).stem for sample in samples]
     if "embedding" in predictions[0]:
-        return similarity_sheet(pictures, names, torch.stack([p["embedding"] for p in predictions]))
+        return similarity_sheet(pictures, names, torch.stack([p["embedding"] for p in predictions]), rows=rows)
     drawn = [
         _draw(predictor, picture, {task: prediction}, threshold)
         for picture, prediction in zip(pictures, predictions, strict=True)
@@ -107,7 +126,10 @@ def _draw(predictor: Predictor, picture: Image.Image, boxed: dict[str, Any], thr
     boxes, texts, colours = [], [], []
     for task, prediction in boxed.items():
         classes = predictor.infos[task].classes
-        for box, score, label in zip(*(prediction[key] for key in ("boxes", "scores", "labels")), strict=True):
+        # Suppression is per class; a picture with two names on one thing is hard to read, so the surer one is drawn.
+        shown = nms(prediction["boxes"], prediction["scores"], _SAME_THING)
+        parts = (prediction[key][shown] for key in ("boxes", "scores", "labels"))
+        for box, score, label in zip(*parts, strict=True):
             if score >= threshold:
                 boxes.append(box)
                 texts.append(f"{classes[int(label)]} {float(score):.2f}")

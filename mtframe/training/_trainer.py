@@ -171,7 +171,7 @@ class Trainer:
         if options.clip_grad is not None:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_grad)
             # A finite loss can have an infinite gradient, which would leave no finite weight.
-            self._check_finite("the norm of the gradient", norm)
+            self._check_finite(f"the gradient's norm over tasks {', '.join(self.assembly.tasks)}", norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from torchvision.transforms.v2 import functional
 
 from mtframe.data import Batch, Geometry, Sample
 from mtframe.errors import RecipeError
-
-if TYPE_CHECKING:
-    pass
 
 # Grey of the padding, near the mean of photographs.
 _GREY = 114
