@@ -251,6 +251,37 @@ def test_a_damaged_checkpoint_is_an_error_not_a_traceback(tmp_path: Path) -> Non
         resumed(run.path)
 
 
+@pytest.mark.parametrize("at", ["the end", "the middle"])
+def test_an_evaluation_that_failed_is_made_up_for_on_resuming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    options = {"evaluate_every": None if at == "the end" else 1.0, "steps": 12}
+    make(tmp_path / "whole", **options).fit()
+    trainer = make(tmp_path / "run", **options)
+    save = RunFolder.save_checkpoint
+
+    def full(run: RunFolder, name: str, *rest: Any) -> Path:
+        if name == "best":
+            raise TrainingError("No space left on device")
+        return save(run, name, *rest)
+
+    monkeypatch.setattr(RunFolder, "save_checkpoint", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        trainer.fit()
+    monkeypatch.undo()
+    assert resumed(tmp_path / "run").fit()["one"].score >= 0
+    assert trace(tmp_path / "run") == trace(tmp_path / "whole")
+    whole, again = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("whole", "run"))
+    assert whole == again
+    assert (tmp_path / "run" / "checkpoints" / "best").is_dir()
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.5])
+def test_a_schedule_of_milestones_takes_both_whatever_the_warm_up(tmp_path: Path, warmup: float) -> None:
+    make(tmp_path / "run", steps=40, warmup=warmup, lr=0.1, lr_schedule="multistep", min_lr=0.0).fit()
+    assert float(trace(tmp_path / "run")[-1]["lr"]) == pytest.approx(0.001)
+
+
 def test_runs_are_not_overwritten_and_finished_ones_not_resumed(tmp_path: Path) -> None:
     make(tmp_path / "run").fit()
     with pytest.raises(RecipeError, match=r"already exists and is not empty.*--resume"):

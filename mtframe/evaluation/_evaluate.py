@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,6 @@ def evaluate_task(
     precision: str = "fp32",
     workers: int = 0,
     device: torch.device | str = "cpu",
-    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Scores one task on one split.
 
@@ -86,7 +85,6 @@ def evaluate_task(
         precision: `bf16` or `fp32`.
         workers: Loader processes.
         device: Where the model is.
-        progress: Called with the number of images after each batch.
 
     Returns:
         Values, primary score, number of images and what was skipped.
@@ -106,8 +104,6 @@ def evaluate_task(
         for metric in metrics:
             metric.update(predictions, batch.samples)
         images += len(batch)
-        if progress is not None:
-            progress(len(batch))
     model.train(was_training)
     if images == 0:
         raise DataError(

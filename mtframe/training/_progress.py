@@ -68,7 +68,7 @@ class Progress:
 
     @hookimpl
     def evaluation_ended(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Prints the first value of each task."""
+        """Prints each task's first value, by convention the one that ranks checkpoints."""
         shown = []
         for task, values in metrics.items():
             name = next(iter(values))

@@ -121,16 +121,19 @@ class Trainer:
             # A run that is killed at any time can be resumed.
             self._save()
         evaluations: dict[str, Evaluation] = {}
+        if self._evaluation_due():
+            # Resumed after a step whose evaluation was broken off.
+            evaluations = self._evaluate()
+            self._save()
         self.model.train()
         self._since = (time.monotonic(), self.step)
         for batches in self._grouped_batches():
             self._train_step(batches)
-            if self.step == self.steps or self._due(self.options.evaluate_every):
-                try:
-                    evaluations = self._evaluate()
-                finally:
-                    # Also where a broken validation file stops it: no training is lost.
-                    self._save()
+            if self._evaluation_due():
+                # Before too: a broken validation file or a full disk then loses no training.
+                self._save()
+                evaluations = self._evaluate()
+                self._save()
             elif self._stop or (self.options.save_every_steps and self.step % self.options.save_every_steps == 0):
                 self._save()
             if self._stop and self.step < self.steps:
@@ -222,8 +225,11 @@ class Trainer:
         }
         append_row(self.run.metrics_csv, row | self._meter.take())
 
-    def _due(self, epochs: float | None) -> bool:
-        return epochs is not None and self.step % max(1, round(epochs * self.steps_per_epoch)) == 0
+    def _evaluation_due(self) -> bool:
+        every = self.options.evaluate_every
+        due = every is not None and self.step % max(1, round(every * self.steps_per_epoch)) == 0
+        done = self.history and self.history[-1]["step"] == self.step
+        return self.step > 0 and (due or self.step == self.steps) and not done
 
     def _evaluate(self) -> dict[str, Evaluation]:
         evaluations = {}
@@ -258,12 +264,12 @@ class Trainer:
         tops = self._best["tasks"]
         for task, score in scores.items():
             if task not in tops or _better(score, tops[task], higher[task]):
-                tops[task] = score
                 self._save_weights(f"best_{task}")
+                tops[task] = score
         gain = mean_relative_gain(scores, tops, higher)
         if not self._best["scores"] or gain > mean_relative_gain(self._best["scores"], tops, higher):
-            self._best["scores"] = scores
             self._save_weights("best")
+            self._best["scores"] = scores
         values = {task: result.values for task, result in evaluations.items()}
         self.history.append({"step": self.step, "gain": gain, "tasks": values})
         write_text(
@@ -291,7 +297,7 @@ class Trainer:
 
     def _restore(self) -> None:
         state = self.run.load_state()
-        if state["step"] >= self.steps:
+        if state["history"] and state["history"][-1]["step"] >= self.steps:
             raise RecipeError(f"{self.run.path}: already trained to its end, step {state['step']} of {self.steps}")
         check_fit(self.model, state["model"], self.run.checkpoints / "last")
         self.model.load_state_dict(state["model"])

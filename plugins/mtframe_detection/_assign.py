@@ -19,10 +19,9 @@ _CHUNK = 1 << 24
 def assign(points: Tensor, boxes: Tensor, valid: Tensor, *, candidates: int = 9) -> Tensor:
     """Gives each point the box it should predict, or none.
 
-    For each box: the `candidates` points of each level nearest to its centre; of these, those whose anchor's
-        IoU
-    with the box reaches mean plus standard deviation over all candidates, and that lie inside the box. A
-    point that several boxes want takes the one of highest IoU (the first of equals).
+    For each box: the `candidates` points of each level nearest to its centre; of these, those whose anchor's IoU
+    with the box reaches mean plus standard deviation over all candidates, and that lie inside the box. A point that
+    several boxes want takes the one of highest IoU (the first of equals).
 
     Args:
         points: (P, 3) x, y, stride; levels one after the other.

@@ -56,19 +56,20 @@ class DetectionLoss(nn.Module):
         logits_BPC, boxes_BP4, points_P3 = (outputs[name].float() for name in ("logits", "boxes", "points"))
         owner_BP = assign(points_P3, targets["boxes"].float(), targets["valid"])
         positive_BP = owner_BP >= 0
-        image, point = positive_BP.nonzero(as_tuple=True)
-        owner = owner_BP[image, point]
-        wanted_boxes, labels = targets["boxes"][image, owner].float(), targets["labels"][image, owner]
-        number = max(1, len(image))
+        number = positive_BP.sum().clamp(min=1)
 
-        predicted = boxes_BP4[image, point]
-        quality = box_overlap(predicted.detach(), wanted_boxes)
-        wanted_BPC = torch.zeros_like(logits_BPC)
-        wanted_BPC[image, point, labels] = quality
+        # Every point is compared with some box, and those without one are masked: shapes do not depend on the
+        # data, and nothing waits for the device. One more row makes it work for a batch without any box.
+        index_BP = owner_BP.clamp(min=0)
+        wanted_BP4 = F.pad(targets["boxes"].float(), (0, 0, 0, 1)).gather(1, index_BP[..., None].expand(-1, -1, 4))
+        labels_BP = F.pad(targets["labels"], (0, 1)).gather(1, index_BP)
+        quality_BP = box_overlap(boxes_BP4.detach(), wanted_BP4).masked_fill(~positive_BP, 0.0)
+        wanted_BPC = torch.zeros_like(logits_BPC).scatter(2, labels_BP[..., None], quality_BP[..., None])
         crowded_BP = inside_any(points_P3, targets["ignore"].float(), targets["ignore_valid"]) & ~positive_BP
         score_BPC = quality_focal_loss(logits_BPC, wanted_BPC, self.beta)
         score = score_BPC.masked_fill(crowded_BP[..., None], 0.0).sum() / number
-        box = (1 - box_overlap(predicted, wanted_boxes, self.box)).sum() / number
+        box_BP = 1 - box_overlap(boxes_BP4, wanted_BP4, self.box)
+        box = box_BP.masked_fill(~positive_BP, 0.0).sum() / number
         return {"score": score, "box": self.box_weight * box}
 
 

@@ -27,14 +27,11 @@ def _triangle(x: Array, y: Array) -> Array:
     return np.maximum(y, math.sqrt(0.75) * np.abs(x) - 0.5 * y) - 0.5
 
 
-def _star(x: Array, y: Array) -> Array:
-    # Folded onto one half of one of five points, whose edge runs from the tip (1, 0) to the notch.
-    wedge = math.pi / 5
-    angle = np.abs(np.arctan2(x, -y) - 2 * wedge * np.round(np.arctan2(x, -y) / (2 * wedge)))
-    radius = np.hypot(x, y)
-    notch_x, notch_y = 0.42 * math.cos(wedge), 0.42 * math.sin(wedge)
-    length = math.hypot(1 - notch_x, notch_y)
-    return ((radius * np.cos(angle) - 1) * notch_y + radius * np.sin(angle) * (1 - notch_x)) / length
+def _arrow(x: Array, y: Array) -> Array:
+    down = np.abs(y)
+    shaft = np.maximum(down - 0.22, np.abs(x + 0.4) - 0.6)
+    head = np.maximum(0.05 - x, (x + 1.1 * down - 1) / math.hypot(1, 1.1))
+    return np.minimum(shaft, head)
 
 
 def _cross(x: Array, y: Array) -> Array:
@@ -63,7 +60,7 @@ CATEGORIES: dict[int, str] = {
     1: "circle",
     2: "square",
     4: "triangle",
-    7: "star",
+    7: "arrow",
     8: "cross",
     11: "ring",
     13: "heart",
@@ -72,7 +69,7 @@ CATEGORIES: dict[int, str] = {
 DISTANCES: dict[int, Distance] = dict(
     zip(
         CATEGORIES,
-        (_circle, _square, _triangle, _star, _cross, _ring, _heart, _crescent),
+        (_circle, _square, _triangle, _arrow, _cross, _ring, _heart, _crescent),
         strict=True,
     )
 )

@@ -38,7 +38,7 @@ _FIRST_ID = {"train": 1, "val": 500_001}
 
 MAX_OBJECTS = 3
 # Diameter of a shape's circle, as a part of the image's side.
-SMALLEST, LARGEST = 0.32, 0.62
+SMALLEST, LARGEST = 0.36, 0.66
 # Largest turn either way, in radians.
 TURN = 0.6
 # A shape keeps at least this part of its pixels, whatever is drawn over it.

@@ -31,7 +31,7 @@ def synthesize_people(
     images: int = 12,
     test_people: int = 60,
     pairs: int = 500,
-    size: int = 160,
+    size: int = 128,
     workers: int | None = None,
 ) -> dict[str, int]:
     """Renders people and writes them as View 1 of LFW; the pairs file names people nobody trains on.

@@ -4,7 +4,8 @@
 
 Both sides run the same modules on the same tensors, with the same optimiser and precision. The bare loop is what
 one would write by hand: concatenate, normalise, backbone, heads, losses, backward, clip, step. mtframe's side is
-the trainer's own step, with everything around it: schedule, balancer, checks, loss rows. Rounds are interleaved, so
+the trainer's own step, with what stands around it: schedule, balancer, checks, loss rows. Averaged weights are off and
+no observer is registered: the bare loop has neither. Rounds are interleaved, so
 that the machine's drift meets both; the ratio is that of the medians.
 """
 
