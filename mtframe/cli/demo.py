@@ -30,7 +30,7 @@ def demo(
 ) -> None:
     """Make small data, train faces and objects on one backbone, evaluate, and draw. No download.
 
-    Takes about six minutes on two cores.
+    Takes about five and a half minutes on two cores.
     """
     from mtframe.cli import _work
     from mtframe.inference import load_run
