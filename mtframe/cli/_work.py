@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mtframe.assembly import Assembly
 from mtframe.errors import DataError, TrainingError
-from mtframe.evaluation import Evaluation, evaluate_task
+from mtframe.evaluation import Evaluation, evaluate_split
 from mtframe.hooks import Hooks
 from mtframe.inference import Predictor
 from mtframe.recipe import Recipe
@@ -55,20 +55,8 @@ def evaluate(predictor: Predictor, task: str, split: str) -> Evaluation:
     Raises:
         DataError: More images than `train.max_unreadable` cannot be read.
     """
-    part, train = predictor.assembly.recipe.tasks[task], predictor.assembly.recipe.train
-    dataset = predictor.assembly.dataset(task, split)
-    result = evaluate_task(
-        predictor.model,
-        task,
-        dataset,
-        predictor.assembly.transform(task, train=False),
-        predictor.assembly.metrics(task, dataset),
-        batch_size=part.batch_size,
-        flip=part.flip_test,
-        precision=train.precision,
-        workers=train.workers,
-        device=predictor.device,
-    )
+    train = predictor.assembly.recipe.train
+    result = evaluate_split(predictor.model, predictor.assembly, task, split, predictor.device)
     if len(result.skipped) > train.max_unreadable:
         raise DataError(
             f"tasks.{task}.dataset: {len(result.skipped)} images of {split} cannot be read, more than "

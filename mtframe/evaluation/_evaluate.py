@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtframe.assembly import Assembly
 from mtframe.data import Batch, SplitBatches
 from mtframe.errors import DataError
 from mtframe.kinds import Dataset, Metric, Transform
@@ -114,3 +115,27 @@ def evaluate_task(
     for metric in metrics:
         values |= metric.compute()
     return Evaluation(values, metrics[0].primary, metrics[0].higher_is_better, images, skipped)
+
+
+def evaluate_split(
+    model: MultiTaskModel, assembly: Assembly, task: str, split: str, device: torch.device | str
+) -> Evaluation:
+    """Scores one task on one of its splits as its recipe says: transform, metrics, flip test, precision.
+
+    Raises:
+        MtframeError: The split cannot be read.
+    """
+    part, train = assembly.recipe.tasks[task], assembly.recipe.train
+    dataset = assembly.dataset(task, split)
+    return evaluate_task(
+        model,
+        task,
+        dataset,
+        assembly.transform(task, train=False),
+        assembly.metrics(task, dataset),
+        batch_size=part.batch_size,
+        flip=part.flip_test,
+        precision=train.precision,
+        workers=train.workers,
+        device=device,
+    )

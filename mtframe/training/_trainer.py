@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, MixedBatches
 from mtframe.errors import MtframeError, RecipeError, TrainingError
-from mtframe.evaluation import Evaluation, evaluate_task, mean_relative_gain
+from mtframe.evaluation import Evaluation, evaluate_split, mean_relative_gain
 from mtframe.hooks import Hooks
 from mtframe.run import RunFolder, check_fit, pick_device, write_text
 
@@ -233,20 +233,9 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, Evaluation]:
         evaluations = {}
-        for task, part in self.recipe.tasks.items():
-            dataset = self.assembly.dataset(task, "val")
-            evaluations[task] = evaluate_task(
-                self.evaluated_model,  # type: ignore[arg-type]
-                task,
-                dataset,
-                self.assembly.transform(task, train=False),
-                self.assembly.metrics(task, dataset),
-                batch_size=part.batch_size,
-                flip=part.flip_test,
-                precision=self.options.precision,
-                workers=self.options.workers,
-                device=self.device,
-            )
+        model: Any = self.evaluated_model
+        for task in self.assembly.tasks:
+            evaluations[task] = evaluate_split(model, self.assembly, task, "val", self.device)
             for reason in evaluations[task].skipped:
                 LOG.warning("task %s: evaluation skipped an unreadable image: %s", task, reason)
         self._remember(evaluations)
