@@ -9,3 +9,4 @@ from ._sample import Batch as Batch
 from ._sample import DataInfo as DataInfo
 from ._sample import Geometry as Geometry
 from ._sample import Sample as Sample
+from ._sample import to_uint8 as to_uint8

@@ -108,3 +108,9 @@ class Batch:
         geometry = Geometry(change(self.geometry.scale), change(self.geometry.offset), self.geometry.size)
         targets = {name: change(tensor) for name, tensor in self.targets.items()}
         return replace(self, images=change(self.images), targets=targets, geometry=geometry)
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """Float pixels in 0..255, and a little beyond, rounded and clipped to uint8; changes `pixels`."""
+    # By way of int16, which takes a quarter of the time of the direct conversion on a CPU.
+    return pixels.round_().clamp_(0, 255).to(torch.int16).to(torch.uint8)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from mtframe.data import Batch, DataInfo, Geometry, Sample
+from mtframe.data import Batch, DataInfo, Geometry, Sample, to_uint8
 from mtframe.errors import RecipeError
 
 # Rec. 601 luma, what a grey picture is made of.
@@ -107,7 +107,7 @@ class FaceCrop:
         for place, image in zip(stacked, images, strict=True):
             place.copy_(image)
         faces = self._moved(stacked, side, rng)
-        return self._relit(faces, rng).round_().clamp_(0, 255).byte()
+        return to_uint8(self._relit(faces, rng))
 
     def _moved(self, images: Tensor, side: float, rng: np.random.Generator) -> Tensor:
         """Crop, turn, scale, shift, mirror and resize, as one affine map for each image."""
