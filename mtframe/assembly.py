@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from mtframe.data import DataInfo, Source
-from mtframe.errors import RecipeError
+from mtframe.errors import DataError, RecipeError
 from mtframe.kinds import Backbone, Balancer, Dataset, Metric, Transform
 from mtframe.model import MultiTaskModel
 from mtframe.options import build
@@ -79,11 +79,20 @@ class Assembly:
         return self._build("balancer", self.recipe.balancer, "balancer", {"tasks": self.tasks})
 
     def sources(self) -> dict[str, Source]:
-        """Training data by task."""
+        """Training data by task.
+
+        Raises:
+            DataError: Its labels are not those of `infos`: the data was changed since the run began.
+        """
         sources = {}
         for name, task in self.recipe.tasks.items():
             transform = self.transform(name, train=True)
             dataset = self._train_set(name)
+            if dataset.info != self.infos[name]:
+                raise DataError(
+                    f"tasks.{name}.dataset: the labels of its training data are no longer those that this run began "
+                    f"with ({_difference(self.infos[name], dataset.info)}). Restore the data, or begin a new run."
+                )
             dataset.decode_size = transform.decode_size
             sources[name] = Source(dataset, transform, task.batch_size)
         return sources
@@ -130,3 +139,12 @@ class Assembly:
         resolved = resolve(kind, choice.name, self.recipe.base)
         wired = {"member": resolved.member, **wired}
         return build(resolved.component, kind, choice.options, wired, where)
+
+
+def _difference(before: DataInfo, now: DataInfo) -> str:
+    if before.target != now.target:
+        return f"targets of kind {before.target!r} then, {now.target!r} now"
+    if len(before.classes) != len(now.classes):
+        return f"{len(before.classes)} classes then, {len(now.classes)} now"
+    then, here = next(pair for pair in zip(before.classes, now.classes, strict=True) if pair[0] != pair[1])
+    return f"a class {then!r} then, {here!r} now in its place"

@@ -39,3 +39,12 @@ def small_run(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (result.code, result.err) == (0, ""), result
     (path / "said.txt").write_text(result.out)
     return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder; what a call leaves in it is what it leaves behind."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder

@@ -32,15 +32,6 @@ def failed(result: Result, code: int, *said: str) -> None:
         assert part in result.err, f"{part!r} is not in:\n{result.err}"
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder; what the calls leave in it is what a mistake leaves behind."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
 FACES = ("-t", "faces=face-recognition:{faces}")
 WRONG_CALLS = {
     "backbone": (("-b", "timm/resnet81", *FACES), ["resnet81", "did you mean"]),
@@ -363,7 +354,8 @@ def test_a_loss_that_is_not_finite(here: Path, small: Small) -> None:
     assert mtframe("evaluate", "run", "-t", "faces", "--json").code == 0
 
 
-def test_a_full_disk_while_training(here: Path, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+def train_on_a_full_disk(monkeypatch: pytest.MonkeyPatch, *parts: str) -> Result:
+    """Trains into `run` until the first row of losses cannot be written."""
     from mtframe.training import _trainer
 
     def full(path: Path, row: object) -> None:
@@ -371,7 +363,11 @@ def test_a_full_disk_while_training(here: Path, small: Small, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(_trainer, "append_row", full)
-        result = mtframe("train", *small.parts, "train.save_every_steps=1", "--out", "run")
+        return mtframe("train", *parts, "train.save_every_steps=1", "--out", "run")
+
+
+def test_a_full_disk_while_training(here: Path, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = train_on_a_full_disk(monkeypatch, *small.parts)
     failed(result, 1, "run/metrics.csv: No space left on device", "at step 1", "mtframe train --resume run")
     assert mtframe("train", "--resume", "run").code == 0
 
@@ -415,3 +411,16 @@ def test_a_full_disk_while_making_data(here: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "write_bytes", full)
     sizes = ("train=1", "val=1", "size=64", "workers=1")
     failed(mtframe("data", "synthesize", "coco", "made", *sizes), 1, "made/train2017", "No space left on device")
+
+
+def test_going_on_with_other_labels_than_the_run_began_with(
+    here: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(small.objects, "objects")
+    train_on_a_full_disk(monkeypatch, *(part.replace(str(small.objects), "objects") for part in small.parts))
+    for file in Path("objects/annotations").iterdir():
+        content = json.loads(file.read_text())
+        content["categories"][2]["name"] = "blob"
+        file.write_text(json.dumps(content))
+    said = "tasks.objects.dataset: the labels of its training data are no longer those that this run began with"
+    failed(mtframe("train", "--resume", "run"), 1, said, "then, 'blob' now in its place", "Restore the data")

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from mtframe.data import DataInfo, Sample, read_image
+from mtframe.download import download
 from mtframe.errors import BadImageError, DataError, RecipeError
 
 from ._annotations import read_annotations
-from ._download import download_coco
+from ._download import COCO_2017
 from ._synthesis import synthesize_scenes
 
 
@@ -56,7 +57,7 @@ class Coco:
     @staticmethod
     def download(root: Path) -> None:
         """Fetches COCO 2017 (train, val and their annotations: 20 GB of zip files) into `root`."""
-        download_coco(Path(root))
+        download(Path(root), COCO_2017)
 
     def __init__(
         self,

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from mtframe.data import DataInfo, Sample, read_image
+from mtframe.download import download
 from mtframe.errors import DataError, RecipeError
 
+from ._download import LFW_FILES
 from ._pairs import NamedPair, Pairs, read_pairs, read_people
 from ._synthesis import synthesize_people
 
@@ -119,9 +121,7 @@ class LFW:
     @staticmethod
     def download(root: Path) -> None:
         """Fetches the funneled images and the text files of both views (about 240 MB)."""
-        from ._download import download_lfw
-
-        download_lfw(Path(root))
+        download(Path(root), LFW_FILES)
 
     def _listed_people(self, people: str | None) -> dict[str, int]:
         """Promised number of images by name of training person."""

@@ -1,0 +1,181 @@
+"""What data sets need to fetch themselves: files with known digests, and archives unpacked safely.
+
+Imports no torch. Every step can be repeated: what is there is kept, and a transfer that broke off goes on where
+it ended, if the server allows that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtframe.errors import DataError
+
+_CHUNK = 1 << 20
+_DIGESTS = {32: "md5", 64: "sha256"}
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file to fetch.
+
+    Attributes:
+        name: Its name on disk; archives end in `.zip`, `.tgz` or `.tar.gz`.
+        url: Where it is.
+        digest: Of its content, in hexadecimal: MD5 (32 digits) or SHA-256 (64).
+        gives: Of an archive, a path that is there once it is unpacked; None for a file that is kept as it is.
+    """
+
+    name: str
+    url: str
+    digest: str
+    gives: str | None = None
+
+
+def download(root: Path, files: Iterable[RemoteFile]) -> None:
+    """Fetches files into a folder and unpacks archives there, with a progress bar on a terminal.
+
+    Args:
+        root: The folder; made if need be.
+        files: What to fetch. Files with the right content and archives that were unpacked are left alone.
+
+    Raises:
+        DataError: A server does not answer, the disk is too small, a file is not what its digest promises, or an
+            archive is damaged or unsafe. What arrived before stays, so that the same call goes on from there.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            path = root / file.name
+            if file.gives is not None and (root / file.gives).exists():
+                continue
+            if not path.is_file() or _digest(path, file) != file.digest:
+                _fetch(file, path)
+            if file.gives is not None:
+                _unpack(path, root, file.gives)
+                path.unlink()
+    except OSError as error:
+        raise DataError(
+            f"{root}: {error.strerror or error}. Free space or choose another folder, and repeat."
+        ) from None
+
+
+def _fetch(file: RemoteFile, path: Path) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        with _opened(file.url, part) as (response, done):
+            total = done + int(response.headers.get("Content-Length") or 0)
+            # An archive and its content lie side by side for a while.
+            _check_space(path.parent, (2 if file.gives else 1) * total - done, file.url)
+            with part.open("ab" if done else "wb") as out, _progress(file.name, total, done) as advance:
+                while block := response.read(_CHUNK):
+                    out.write(block)
+                    advance(len(block))
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(
+            f"{file.url}: no answer ({reason}). Repeat, which goes on from here, or put the file at {path}"
+        ) from None
+    if part.stat().st_size < total:
+        arrived = f"{part.stat().st_size} of {total} bytes"
+        raise DataError(f"{file.url}: broke off after {arrived}. Repeat to go on from there.")
+    found = _digest(part, file)
+    if found != file.digest:
+        part.unlink()
+        kind = _DIGESTS[len(file.digest)].upper()
+        raise DataError(f"{file.url}: not the published {file.name} ({kind} {found}, expected {file.digest}). Repeat.")
+    os.replace(part, path)
+
+
+@contextmanager
+def _opened(url: str, part: Path) -> Iterator[tuple[Any, int]]:
+    """The server's answer, and how many bytes of the file `part` holds already and the answer leaves out."""
+    done = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        # 416: there is nothing behind what we have, which then is the whole file, or another.
+        if error.code != 416:
+            raise
+        part.unlink()
+        done, response = 0, urllib.request.urlopen(url, timeout=60)
+    with response:
+        goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+        yield response, done if goes_on else 0
+
+
+def _check_space(root: Path, needed: int, url: str) -> None:
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise DataError(
+            f"{url}: needs about {needed / 1e9:.1f} GB in '{root}', which has {free / 1e9:.1f} GB free. "
+            "Choose a folder on a larger disk."
+        )
+
+
+@contextmanager
+def _progress(name: str, total: int, done: int) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=total or None, completed=done)
+        yield lambda count: progress.advance(task, count)
+
+
+def _digest(path: Path, file: RemoteFile) -> str:
+    kind = _DIGESTS[len(file.digest)]
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+
+
+def _unpack(path: Path, root: Path, gives: str) -> None:
+    """Unpacks beside the goal first, so that a folder with the right name is always complete."""
+    staging = root / f".{path.name}.unpacking"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        if zipfile.is_zipfile(path):
+            _unzip(path, staging)
+        else:
+            with tarfile.open(path) as archive:
+                # The filter refuses members that are links out of the folder, devices or paths out of it.
+                archive.extractall(staging, filter="data")
+        if not (staging / gives).exists():
+            raise DataError(f"{path}: there is no {gives!r} in it; nothing was unpacked.")
+        for source in sorted(staging.iterdir()):
+            _merge(source, root / source.name)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path}: cannot be unpacked ({error}). Delete it and repeat.") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _unzip(path: Path, folder: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                raise DataError(f"{path}: its entry {name!r} leads out of '{folder.parent}'; nothing was unpacked.")
+        archive.extractall(folder)
+
+
+def _merge(source: Path, goal: Path) -> None:
+    """Moves a file or folder; into a folder that exists, its entries one by one."""
+    if source.is_dir() and goal.is_dir():
+        for entry in sorted(source.iterdir()):
+            _merge(entry, goal / entry.name)
+    else:
+        os.replace(source, goal)
