@@ -85,6 +85,19 @@ def test_classes_have_colours_that_repeat_after_seven() -> None:
     assert drawn[0] == drawn[2] != drawn[1]
 
 
+@pytest.mark.parametrize("size", [(60, 40), (640, 480), (3000, 2000)])
+def test_a_tile_is_as_large_as_asked_and_its_box_in_place(size: tuple[int, int]) -> None:
+    width, height = size
+    box = torch.tensor([[width / 4, height / 4, width / 2, height / 2]])
+    drawn = draw_boxes(black(*size), box, [""], [0], longest=320)
+    assert drawn.size == (320, round(320 * height / width))
+    rows, columns = np.nonzero(painted(drawn))
+    # The lines are a few pixels wide, and there is an empty label above the box.
+    assert abs(columns.min() - 80) <= 2
+    assert abs(columns.max() - 160) <= 2
+    assert abs(rows.max() - drawn.height / 2) <= 2
+
+
 def test_without_boxes_it_is_a_copy() -> None:
     picture = black(600, 500)
     drawn = draw_boxes(picture, torch.empty(0, 4), [], [])

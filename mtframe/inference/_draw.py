@@ -36,7 +36,7 @@ def draw_boxes(
     labels: Sequence[str],
     colours: Sequence[int],
     *,
-    least_side: int = _LEAST_SIDE,
+    longest: int | None = None,
 ) -> Image.Image:
     """Draws labelled boxes on a copy of a picture.
 
@@ -45,14 +45,16 @@ def draw_boxes(
         boxes: (N, 4) XYXY in its pixels.
         labels: N texts.
         colours: N numbers, e.g. class labels; equal numbers get one colour.
-        least_side: A picture with a shorter side below this is enlarged first, as long as the longer one
-            stays within reason.
+        longest: Pixels of the longer side of what is returned, so that a sheet of tiles so large leaves lines
+            and texts as they are; None for the picture's own size, enlarged where that is too small to draw on.
 
     Returns:
-        The picture, at its own size or enlarged.
+        The picture with boxes.
     """
-    factor = max(1.0, min(least_side / min(image.size), _MOST_SIDE / max(image.size)))
-    canvas = image.convert("RGB").resize([round(side * factor) for side in image.size], Image.Resampling.BICUBIC)
+    enlarged = max(1.0, min(_LEAST_SIDE / min(image.size), _MOST_SIDE / max(image.size)))
+    factor = longest / max(image.size) if longest else enlarged
+    size = [max(1, round(side * factor)) for side in image.size]
+    canvas = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(min(canvas.size) / 220))
     font = ImageFont.load_default(max(13, round(min(canvas.size) / 32)))

@@ -19,6 +19,9 @@ from ._predictor import Predictor
 # Boxes of different classes that overlap more than this (IoU) are drawn as one.
 _SAME_THING = 0.6
 
+# Pixels of a picture on the sheet of one task's predictions.
+_TILE = 320
+
 # Rows of the sheet of similar pictures; more are only in the JSON.
 _SHEET_ROWS = 12
 
@@ -116,13 +119,20 @@ def prediction_sheet(
     if "embedding" in predictions[0]:
         return similarity_sheet(pictures, names, torch.stack([p["embedding"] for p in predictions]), rows=rows)
     drawn = [
-        _draw(predictor, picture, {task: prediction}, threshold)
+        _draw(predictor, picture, {task: prediction}, threshold, longest=_TILE)
         for picture, prediction in zip(pictures, predictions, strict=True)
     ]
-    return contact_sheet(drawn, names, columns=4, tile=320)
+    return contact_sheet(drawn, names, columns=4, tile=_TILE)
 
 
-def _draw(predictor: Predictor, picture: Image.Image, boxed: dict[str, Any], threshold: float) -> Image.Image:
+def _draw(
+    predictor: Predictor,
+    picture: Image.Image,
+    boxed: dict[str, Any],
+    threshold: float,
+    *,
+    longest: int | None = None,
+) -> Image.Image:
     boxes, texts, colours = [], [], []
     for task, prediction in boxed.items():
         classes = predictor.infos[task].classes
@@ -134,7 +144,7 @@ def _draw(predictor: Predictor, picture: Image.Image, boxed: dict[str, Any], thr
                 boxes.append(box)
                 texts.append(f"{classes[int(label)]} {float(score):.2f}")
                 colours.append(int(label))
-    return draw_boxes(picture, torch.stack(boxes) if boxes else torch.empty(0, 4), texts, colours)
+    return draw_boxes(picture, torch.stack(boxes) if boxes else torch.empty(0, 4), texts, colours, longest=longest)
 
 
 def _save(picture: Image.Image, out: Path, stem: str) -> Path:

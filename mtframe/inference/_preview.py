@@ -8,6 +8,9 @@ from mtframe.errors import MtframeError
 
 from ._draw import contact_sheet, draw_boxes, to_pil
 
+# Pixels of a picture with boxes on the sheet.
+_TILE = 360
+
 
 def preview(assembly: Assembly, task: str, *, images: int = 24, step: int = 0) -> Image.Image:
     """A contact sheet of what training sees: augmented images with their targets.
@@ -37,10 +40,10 @@ def preview(assembly: Assembly, task: str, *, images: int = 24, step: int = 0) -
                 keep = targets["valid"]
                 labels = targets["labels"][keep].tolist()
                 names = [classes[label] for label in labels]
-                picture = draw_boxes(picture, targets["boxes"][keep], names, labels, least_side=360)
+                picture = draw_boxes(picture, targets["boxes"][keep], names, labels, longest=_TILE)
                 captions.append(f"{len(labels)} objects")
             else:
                 captions.append(classes[int(targets["label"])] if "label" in targets else "")
             tiles.append(picture)
         step += 1
-    return contact_sheet(tiles, captions, columns=min(6, images), tile=360 if "boxes" in targets else 160)
+    return contact_sheet(tiles, captions, columns=min(6, images), tile=_TILE if "boxes" in targets else 160)
