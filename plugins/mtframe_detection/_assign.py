@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ ANCHOR_SCALE = 8
 _CHUNK = 1 << 24
 
 
-def assign(points: Tensor, boxes: Tensor, valid: Tensor, *, candidates: int = 9) -> Tensor:
+def assign(points: Tensor, boxes: Tensor, valid: Tensor, strides: Sequence[int], *, candidates: int = 9) -> Tensor:
     """Gives each point the box it should predict, or none.
 
     For each box: the `candidates` points of each level nearest to its centre; of these, those whose anchor's IoU
@@ -24,9 +26,10 @@ def assign(points: Tensor, boxes: Tensor, valid: Tensor, *, candidates: int = 9)
     several boxes want takes the one of highest IoU (the first of equals).
 
     Args:
-        points: (P, 3) x, y, stride; levels one after the other.
+        points: (P, 3) x, y, stride.
         boxes: (B, M, 4) XYXY, padded; M may be 0.
         valid: (B, M) bool, false for padding.
+        strides: Those of the levels. Not read off the points: shapes would depend on what is in them.
         candidates: Points per level and box.
 
     Returns:
@@ -37,7 +40,7 @@ def assign(points: Tensor, boxes: Tensor, valid: Tensor, *, candidates: int = 9)
         return torch.full((images, len(points)), -1, dtype=torch.long, device=points.device)
     chunk = max(1, _CHUNK // (images * len(points)))
     wanted = [
-        _candidates(points, part, mask, candidates)
+        _candidates(points, part, mask, strides, candidates)
         for part, mask in zip(boxes.split(chunk, dim=1), valid.split(chunk, dim=1), strict=True)
     ]
     index_BMK = torch.cat([index for index, _ in wanted], dim=1)
@@ -45,27 +48,30 @@ def assign(points: Tensor, boxes: Tensor, valid: Tensor, *, candidates: int = 9)
     return _resolve(index_BMK, iou_BMK, len(points))
 
 
-def _candidates(points: Tensor, boxes: Tensor, valid: Tensor, number: int) -> tuple[Tensor, Tensor]:
+def _candidates(
+    points: Tensor, boxes: Tensor, valid: Tensor, strides: Sequence[int], number: int
+) -> tuple[Tensor, Tensor]:
     """Candidate points (B, M, K) of each box and their IoU with it, -1 where a candidate is not taken."""
     centres = (boxes[..., :2] + boxes[..., 2:]) / 2
-    _, sizes = torch.unique_consecutive(points[:, 2], return_counts=True)
-    nearest, start = [], 0
-    for size in sizes.tolist():
-        x, y = points[start : start + size, 0], points[start : start + size, 1]
-        distance_BMP = (centres[..., 0:1] - x).square() + (centres[..., 1:2] - y).square()
-        nearest.append(distance_BMP.topk(min(number, size), dim=-1, largest=False).indices + start)
-        start += size
-    index_BMK = torch.cat(nearest, dim=-1)
+    x, y, _ = points.unbind(dim=1)
+    distance_BMP = (centres[..., 0:1] - x).square() + (centres[..., 1:2] - y).square()
+    nearest = [
+        distance_BMP.masked_fill(points[:, 2] != stride, torch.inf).topk(min(number, len(points)), largest=False)
+        for stride in strides
+    ]
+    index_BMK = torch.cat([found.indices for found in nearest], dim=-1)
+    # A level of fewer points is filled up with those of others, which do not count.
+    known = torch.cat([found.values for found in nearest], dim=-1).isfinite()
     centre, half = points[index_BMK][..., :2], points[index_BMK][..., 2:] * (ANCHOR_SCALE / 2)
     anchors = torch.cat([centre - half, centre + half], dim=-1)
     iou = box_overlap(anchors, boxes[:, :, None])
-    # One candidate alone, on a map of one point, has no deviation: it would be NaN.
-    deviation = iou.std(dim=-1, keepdim=True) if iou.shape[-1] > 1 else 0.0
-    threshold = iou.mean(dim=-1, keepdim=True) + deviation
-    inside = iou.where(centres_inside(centre, boxes[:, :, None]) & valid[..., None], -1.0)
+    count = known.sum(dim=-1, keepdim=True)
+    mean = iou.where(known, 0.0).sum(dim=-1, keepdim=True) / count
+    variance = (iou - mean).square().where(known, 0.0).sum(dim=-1, keepdim=True) / (count - 1).clamp(min=1)
+    inside = iou.where(known & centres_inside(centre, boxes[:, :, None]) & valid[..., None], -1.0)
     # Where anchors hold the whole box, a level's IoUs are equal and can all miss the threshold; with two
     # levels they always do. The best are taken all the same.
-    threshold = threshold.minimum(inside.amax(dim=-1, keepdim=True))
+    threshold = (mean + variance.sqrt()).minimum(inside.amax(dim=-1, keepdim=True))
     return index_BMK, inside.where(inside >= threshold, -1.0)
 
 

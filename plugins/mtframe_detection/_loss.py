@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from mtframe.errors import RecipeError
 from ._assign import assign, inside_any
 from ._geometry import BoxOverlap, box_overlap
 
+if TYPE_CHECKING:
+    from ._head import DenseHead
+
 
 class DetectionLoss(nn.Module):
     """Teaches each point the class score and the box of the target that ATSS gives it.
@@ -25,21 +28,27 @@ class DetectionLoss(nn.Module):
     ignored (crowds) are not punished for scores.
 
     Args:
+        head: The head that predicts; its `strides` are the levels that targets are spread over.
         box: Which overlap the box loss is one minus of.
-        beta: Focusing of the score loss: 0 is plain cross-entropy.
+        beta: Focusing of the score loss: 0 is plain cross-entropy. Not between 0 and 1, where the gradient of a
+            perfect score is infinite.
         box_weight: Weight of the box loss against the score loss.
 
     Raises:
-        RecipeError: An option is negative.
+        RecipeError: An option is out of its range.
     """
 
     target: ClassVar[str] = "boxes"
 
-    def __init__(self, *, box: BoxOverlap = "giou", beta: float = 2.0, box_weight: float = 2.0) -> None:
+    def __init__(
+        self, head: DenseHead, *, box: BoxOverlap = "giou", beta: float = 2.0, box_weight: float = 2.0
+    ) -> None:
         super().__init__()
-        for name, value in (("beta", beta), ("box_weight", box_weight)):
-            if value < 0:
-                raise RecipeError(f"detection loss: {name} must not be negative, got {value}")
+        if beta < 1 and beta != 0:
+            raise RecipeError(f"detection loss: beta must be 0, or 1 or more, got {beta}")
+        if box_weight < 0:
+            raise RecipeError(f"detection loss: box_weight must not be negative, got {box_weight}")
+        self.strides = head.strides
         self.box, self.beta, self.box_weight = box, beta, box_weight
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -54,7 +63,7 @@ class DetectionLoss(nn.Module):
             Scalars `score` and `box`; finite without any target.
         """
         logits_BPC, boxes_BP4, points_P3 = (outputs[name].float() for name in ("logits", "boxes", "points"))
-        owner_BP = assign(points_P3, targets["boxes"].float(), targets["valid"])
+        owner_BP = assign(points_P3, targets["boxes"].float(), targets["valid"], self.strides)
         positive_BP = owner_BP >= 0
         number = positive_BP.sum().clamp(min=1)
 

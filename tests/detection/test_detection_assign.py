@@ -7,10 +7,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mtframe_detection import _assign
-from mtframe_detection._assign import assign, inside_any
+from mtframe_detection._assign import inside_any
 from mtframe_detection._geometry import grid_points
 
 STRIDES = (8, 16, 32)
+
+
+def assign(points: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
+    """With the strides that the points have."""
+    return _assign.assign(points, boxes, valid, points[:, 2].unique().tolist())
 
 
 def points_of(size: int) -> Tensor:

@@ -84,7 +84,7 @@ def test_every_parameter_learns() -> None:
         "boxes": boxes, "labels": torch.tensor([[0, 1, 2]] * 2), "valid": torch.ones(2, 3, dtype=torch.bool),
         "ignore": torch.zeros(2, 0, 4), "ignore_valid": torch.zeros(2, 0, dtype=torch.bool),
     }  # fmt: skip
-    sum(DetectionLoss()(head(maps_for(128)), targets).values()).backward()  # type: ignore[union-attr]
+    sum(DetectionLoss(head)(head(maps_for(128)), targets).values()).backward()  # type: ignore[union-attr]
     assert [name for name, value in head.named_parameters() if value.grad is None or not value.grad.any()] == []
 
 

@@ -43,7 +43,8 @@ def pictures() -> list[Sample]:
 
 def test_learns_a_few_pictures_by_heart() -> None:
     torch.manual_seed(0)
-    backbone, head, loss = TwoMaps(), DenseHead(FEATURES, INFO, width=16, depth=1), DetectionLoss()
+    backbone, head = TwoMaps(), DenseHead(FEATURES, INFO, width=16, depth=1)
+    loss = DetectionLoss(head)
     optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=1e-2)
     samples, rng = pictures(), np.random.default_rng(0)
     train = Letterbox(96, True, scale=(0.9, 1.1), flip=0.5)

@@ -6,15 +6,22 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
+from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
-from mtframe_detection import DetectionLoss
+from mtframe.kinds import FeatureSpec
+from mtframe_detection import DenseHead, DetectionLoss
+from mtframe_detection._assign import assign
 from mtframe_detection._geometry import distances_to_boxes, grid_points
 from mtframe_detection._loss import quality_focal_loss
 
+STRIDES = (8, 16)
+HEAD = DenseHead((FeatureSpec("c3", 8, 8),), DataInfo("boxes", ("a", "b", "c")), width=8, depth=0, strides=STRIDES)
+
 
 def outputs_for(images: int, classes: int, seed: int = 0, size: int = 64) -> dict[str, Tensor]:
-    points = grid_points([(size // 8, size // 8), (size // 16, size // 16)], (8, 16), torch.device("cpu"))
+    points = grid_points([(size // stride, size // stride) for stride in STRIDES], STRIDES, torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(images, len(points), classes, generator=generator).requires_grad_()
     distances = (torch.rand(images, len(points), 4, generator=generator) * 20).requires_grad_()
@@ -53,14 +60,12 @@ def test_quality_focal_loss_by_hand() -> None:
 def test_the_loss_of_a_perfect_detector_is_next_to_nothing() -> None:
     target = targets_of([[6, 6, 50, 46, 1]])
     outputs = outputs_for(1, 3)
-    from mtframe_detection._assign import assign
-
-    positive = assign(outputs["points"], target["boxes"], target["valid"])[0] >= 0
+    positive = assign(outputs["points"], target["boxes"], target["valid"], STRIDES)[0] >= 0
     logits = torch.full((1, len(positive), 3), -20.0)
     logits[0, positive, 1] = 20.0
     boxes = outputs["boxes"].detach().clone()
     boxes[0, positive] = target["boxes"][0, 0]
-    losses = DetectionLoss()({"logits": logits, "boxes": boxes, "points": outputs["points"]}, target)
+    losses = DetectionLoss(HEAD)({"logits": logits, "boxes": boxes, "points": outputs["points"]}, target)
     assert losses["score"].item() == pytest.approx(0, abs=1e-5)
     assert losses["box"].item() == pytest.approx(0, abs=1e-5)
 
@@ -69,14 +74,12 @@ def test_is_the_mean_over_positive_points_of_the_whole_batch() -> None:
     rows = [[6.2, 6.1, 50.3, 46.7, 1], [30.4, 20.2, 60.1, 60.9, 0]]
     one, two = outputs_for(1, 3, seed=1), outputs_for(1, 3, seed=2)
     both = {name: torch.cat([one[name], two[name]]) for name in ("logits", "boxes")} | {"points": one["points"]}
-    from mtframe_detection._assign import assign
-
-    loss = DetectionLoss(beta=1.5, box_weight=3)
+    loss = DetectionLoss(HEAD, beta=1.5, box_weight=3)
     singles, numbers = [], []
     for outputs, row in ((one, rows[:1]), (two, rows)):
         target = targets_of(row)
         singles.append(loss(outputs, target))
-        numbers.append(int((assign(outputs["points"], target["boxes"], target["valid"]) >= 0).sum()))
+        numbers.append(int((assign(outputs["points"], target["boxes"], target["valid"], STRIDES) >= 0).sum()))
     together = loss(both, targets_of(rows[:1], rows))
     for name in ("score", "box"):
         expected = sum(single[name] * number for single, number in zip(singles, numbers, strict=True)) / sum(numbers)
@@ -87,15 +90,13 @@ def test_points_in_crowds_are_not_punished_unless_they_own_a_box() -> None:
     outputs = outputs_for(1, 3)
     rows = [[6.0, 6.0, 30.0, 30.0, 1]]
     full = [[[0.0, 0.0, 64.0, 64.0]]]
-    loss = DetectionLoss()
+    loss = DetectionLoss(HEAD)
     plain, ignored = loss(outputs, targets_of(rows)), loss(outputs, targets_of(rows, ignore=full))
     assert 0 < ignored["score"] < plain["score"]
     assert ignored["box"] == plain["box"]
     gradient = torch.autograd.grad(ignored["score"], outputs["logits"])[0]
-    from mtframe_detection._assign import assign
-
     target = targets_of(rows)
-    positive = assign(outputs["points"], target["boxes"], target["valid"]) >= 0
+    positive = assign(outputs["points"], target["boxes"], target["valid"], STRIDES) >= 0
     assert (gradient[positive] != 0).all()
     assert (gradient[~positive] == 0).all()
 
@@ -104,7 +105,7 @@ def test_points_in_crowds_are_not_punished_unless_they_own_a_box() -> None:
 @pytest.mark.parametrize("images", [[[], []], [[], [[6.0, 6.0, 30.0, 30.0, 1]]]])
 def test_finite_and_differentiable_without_targets(box: Any, images: Any) -> None:
     outputs = outputs_for(2, 3)
-    losses = DetectionLoss(box=box)(outputs, targets_of(*images))
+    losses = DetectionLoss(HEAD, box=box)(outputs, targets_of(*images))
     assert set(losses) == {"score", "box"}
     (losses["score"] + losses["box"]).backward()
     for name in ("logits", "distances"):
@@ -118,11 +119,26 @@ def test_finite_and_differentiable_without_targets(box: Any, images: Any) -> Non
 def test_computes_in_single_precision_from_half() -> None:
     outputs, target = outputs_for(1, 3), targets_of([[6.0, 6.0, 30.0, 30.0, 1]])
     half = {name: value.detach().bfloat16() for name, value in outputs.items() if name == "logits"}
-    losses = DetectionLoss()({**outputs, **half}, target)
+    losses = DetectionLoss(HEAD)({**outputs, **half}, target)
     assert losses["score"].dtype == losses["box"].dtype == torch.float32
-    assert losses["score"].item() == pytest.approx(DetectionLoss()(outputs, target)["score"].item(), rel=0.02)
+    assert losses["score"].item() == pytest.approx(DetectionLoss(HEAD)(outputs, target)["score"].item(), rel=0.02)
 
 
-def test_wrong_options() -> None:
-    with pytest.raises(RecipeError, match="box_weight must not be negative, got -1"):
-        DetectionLoss(box_weight=-1)
+def test_shapes_do_not_depend_on_what_is_in_the_tensors() -> None:
+    """Fake tensors have shapes and no values: whatever needs a value to go on raises."""
+    outputs, target = outputs_for(2, 3), targets_of([[6, 6, 50, 46, 1]], [], ignore=[[], [[0, 0, 9, 9]]])
+    outputs = {name: value.detach() for name, value in outputs.items()}
+    with FakeTensorMode() as mode:
+        fake = [{name: mode.from_tensor(value) for name, value in part.items()} for part in (outputs, target)]
+        losses = DetectionLoss(HEAD)(*fake)
+    assert {name: value.shape for name, value in losses.items()} == {"score": (), "box": ()}
+
+
+@pytest.mark.parametrize(("option", "value", "wanted"), [
+    ("box_weight", -1, "must not be negative, got -1"),
+    ("beta", 0.5, "must be 0, or 1 or more, got 0.5"),
+    ("beta", -1, "must be 0, or 1 or more, got -1"),
+])  # fmt: skip
+def test_wrong_options(option: str, value: float, wanted: str) -> None:
+    with pytest.raises(RecipeError, match=f"{option} {wanted}"):
+        DetectionLoss(HEAD, **{option: value})
