@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from mtframe.data import Batch, DataInfo, Geometry, Sample
+    from mtframe.data import Batch, DataInfo, DecodeSize, Geometry, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +172,14 @@ class Dataset(Protocol):
     Attributes:
         splits: The splits that it may be asked for.
         info: What its labels mean.
-        decode_size: None for full size. The framework sets it to what the transform wants: pixels that the
-            shorter side of an image need not be decoded larger than.
+        decode_size: None for full size. The framework sets it to what the transform wants; images may be decoded
+            smaller than they are, but not below it.
     """
 
     target: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
     info: DataInfo
-    decode_size: int | None
+    decode_size: DecodeSize | None
 
     def __len__(self) -> int: ...
 
@@ -196,12 +196,12 @@ class Transform(Protocol):
 
     Attributes:
         fixed_size: False if the size changes from batch to batch (multi-scale training).
-        decode_size: Shorter side in pixels that is worth decoding, or None; passed on to the data set.
+        decode_size: How large an image is worth decoding, or None for full size; passed on to the data set.
     """
 
     target: ClassVar[str]
     fixed_size: bool
-    decode_size: int | None
+    decode_size: DecodeSize | None
 
     def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
         """At least one sample. All randomness comes from `rng` or torch's global generator; both are seeded."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from mtframe.data import read_image
+from mtframe.data import DecodeSize, read_image
 from mtframe.errors import BadImageError, DataError
 
 
@@ -56,10 +56,20 @@ def test_a_jpeg_is_rgb_uint8_with_its_size_as_height_and_width(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("decode_size", "scaled"),
     # Halves only: what lies between is slower to decode than the whole image.
-    [(None, (480, 640)), (480, (480, 640)), (9000, (480, 640)), (241, (480, 640)), (240, (240, 320)), (60, (60, 80))],
+    [
+        (None, (480, 640)),
+        (DecodeSize(), (60, 80)),
+        (DecodeSize(shorter=9000), (480, 640)),
+        (DecodeSize(shorter=241), (480, 640)),
+        (DecodeSize(shorter=240), (240, 320)),
+        (DecodeSize(longer=321), (480, 640)),
+        (DecodeSize(longer=320), (240, 320)),
+        (DecodeSize(shorter=60, longer=81), (120, 160)),
+        (DecodeSize(shorter=61, longer=1), (120, 160)),
+    ],
 )
 def test_a_jpeg_is_decoded_no_smaller_than_asked_and_keeps_its_size_on_disk(
-    tmp_path: Path, decode_size: int | None, scaled: tuple[int, int]
+    tmp_path: Path, decode_size: DecodeSize | None, scaled: tuple[int, int]
 ) -> None:
     path = tmp_path / "large.jpg"
     path.write_bytes(jpeg(picture(480, 640)))
@@ -70,21 +80,47 @@ def test_a_jpeg_is_decoded_no_smaller_than_asked_and_keeps_its_size_on_disk(
     assert abs(int(pixels[0, scaled[0] // 2, scaled[1] // 2]) - 127) <= 4
 
 
-@pytest.mark.parametrize("decode_size", [1, 7, 100, 101, 149, 199])
+@pytest.mark.parametrize("least", [1, 7, 100, 101, 149, 199])
 @pytest.mark.parametrize("sides", [(200, 333), (333, 200), (201, 201)])
-def test_odd_sides_are_never_decoded_below_what_is_asked(
-    tmp_path: Path, decode_size: int, sides: tuple[int, int]
-) -> None:
+def test_odd_sides_are_never_decoded_below_what_is_asked(tmp_path: Path, least: int, sides: tuple[int, int]) -> None:
     path = tmp_path / "odd.jpg"
     path.write_bytes(jpeg(picture(*sides)))
-    pixels, size = read_image(path, decode_size)
-    assert size == sides
-    assert min(pixels.shape[1:]) >= decode_size
+    for decode_size, side in ((DecodeSize(shorter=least), min), (DecodeSize(longer=least), max)):
+        pixels, size = read_image(path, decode_size)
+        assert size == sides
+        assert side(pixels.shape[1:]) >= least
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_exif_orientation_is_applied_where_asked_as_pillow_does(
+    tmp_path: Path, orientation: int, suffix: str
+) -> None:
+    path, exif = tmp_path / f"phone.{suffix}", Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    picture(24, 40).save(path, exif=exif, quality=95, subsampling=0)
+    with Image.open(path) as stored:
+        turned = ImageOps.exif_transpose(stored)
+    for upright, wanted in ((False, picture(24, 40)), (True, turned)):
+        pixels, size = read_image(path, upright=upright)
+        assert size == tuple(pixels.shape[1:]) == (wanted.height, wanted.width)
+        assert (pixels.int() - expected(wanted).int()).abs().max() <= 6
+
+
+def test_a_file_is_never_handed_to_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would start Ghostscript for Encapsulated PostScript, whatever the file is called."""
+    path = tmp_path / "person.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    monkeypatch.setattr("subprocess.Popen", None)
+    with pytest.raises(BadImageError, match=r"person\.jpg: is not an image of a kind that is read here \(JPEG, PNG"):
+        read_image(path)
 
 
 def test_other_formats_ignore_the_decode_size(tmp_path: Path) -> None:
     picture(480, 640).save(tmp_path / "large.png")
-    assert tuple(read_image(tmp_path / "large.png", 60)[0].shape) == (3, 480, 640)
+    assert tuple(read_image(tmp_path / "large.png", DecodeSize(shorter=60))[0].shape) == (3, 480, 640)
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "bmp", "ppm", "tif"])
@@ -120,7 +156,7 @@ def test_sixteen_bits_of_grey_are_scaled_not_clipped_to_white(tmp_path: Path) ->
 def test_grey_and_cmyk_jpegs_become_rgb(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg(picture().convert(mode)))
-    pixels, size = read_image(path, 24)
+    pixels, size = read_image(path, DecodeSize(shorter=24))
     assert size == (48, 64)
     wanted = expected(picture().convert(mode).convert("RGB").resize((pixels.shape[2], pixels.shape[1])))
     assert (pixels.int() - wanted.int()).abs().max() <= 12
@@ -165,7 +201,7 @@ def test_what_is_no_whole_image_is_named_with_the_reason(tmp_path: Path, name: s
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(BadImageError, match=reason) as caught:
-        read_image(path, 32)
+        read_image(path, DecodeSize(shorter=32))
     assert str(caught.value) == f"{path}: {caught.value.reason}"
     assert caught.value.path == str(path)
     assert "BytesIO" not in str(caught.value)

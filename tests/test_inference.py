@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageColor
+from PIL import ExifTags, Image, ImageColor
 
 from mtframe.errors import BadImageError, MtframeError, RecipeError
 from mtframe.inference import (
@@ -237,6 +237,42 @@ def test_files_are_predicted_drawn_and_bad_ones_named(predictor: Predictor, phot
     again = predict_files(predictor, [photo], out, ["objects"])
     assert [path.name for path in again.pictures] == ["photo-3.png"]
     assert predict_files(predictor, [photo], out, ["faces"]).pictures == []
+
+
+def test_the_sheet_of_similar_pictures_compares_all_files(
+    predictor: Predictor, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for number in range(15):
+        files.append(tmp_path / f"{number:02d}.png")
+        Image.new("RGB", (64, 64), (17 * number, 255 - 17 * number, 90)).save(files[-1])
+    opened(photo).save(files[0])
+    opened(photo).save(files[14])
+    captions: list[str] = []
+
+    def sheet(images: list[Image.Image], names: list[str], **options: object) -> Image.Image:
+        captions.extend(names)
+        return contact_sheet(images, names, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("mtframe.inference._draw.contact_sheet", sheet)
+    predict_files(predictor, files, tmp_path / "out", ["faces"])
+    assert [len(captions), captions[0], captions[1]] == [12 * 5, "00", "1.00  14"]
+    assert captions[::5] == [f"{number:02d}" for number in range(12)]
+
+
+def test_a_phones_picture_is_predicted_upright(predictor: Predictor, photo: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    opened(photo).save(tmp_path / "stored.png", exif=exif)
+    opened(photo).transpose(Image.Transpose.ROTATE_270).save(tmp_path / "seen.png")
+    result = predict_files(predictor, [tmp_path / "stored.png", tmp_path / "seen.png"], tmp_path / "out")
+    stored, seen = result.described
+    assert stored["size"] == seen["size"] == [110, 70]
+    assert stored["tasks"] == seen["tasks"]
+    assert opened(result.pictures[0]).tobytes() == opened(result.pictures[1]).tobytes()
+    with Image.open(tmp_path / "stored.png") as picture:
+        again = predictor.predict(picture)
+    assert {task: predictor.describe(task, found) for task, found in again.items()} == seen["tasks"]
 
 
 def test_the_threshold_is_for_what_is_drawn_and_not_for_what_is_told(

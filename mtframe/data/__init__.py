@@ -7,6 +7,7 @@ from ._loader import SplitBatches as SplitBatches
 from ._loader import transform_batch as transform_batch
 from ._sample import Batch as Batch
 from ._sample import DataInfo as DataInfo
+from ._sample import DecodeSize as DecodeSize
 from ._sample import Geometry as Geometry
 from ._sample import Sample as Sample
 from ._sample import to_uint8 as to_uint8

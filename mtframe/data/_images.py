@@ -10,29 +10,38 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from mtframe.errors import BadImageError
 
+from ._sample import DecodeSize
+
 # Above this an image is refused before it is decoded: a 50 kB file can claim to hold gigabytes.
 MAX_PIXELS = 100_000_000
+
+# Not all that Pillow knows: it hands Encapsulated PostScript, whatever the file is called, to an interpreter.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 _JPEG = b"\xff\xd8\xff"
 
 
-def read_image(path: str | os.PathLike[str], decode_size: int | None = None) -> tuple[Tensor, tuple[int, int]]:
+def read_image(
+    path: str | os.PathLike[str], decode_size: DecodeSize | None = None, *, upright: bool = False
+) -> tuple[Tensor, tuple[int, int]]:
     """Reads an image file as RGB.
 
     Args:
-        path: JPEG, PNG, WebP, BMP or whatever else Pillow reads. Palettes, grey (8 or 16 bits), CMYK and alpha
-            become RGB; an EXIF orientation is **not** applied, because boxes and pairs are labelled on the stored
-            pixels.
-        decode_size: If given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the shorter side
-            keeps at least so many pixels: faster for large photographs.
+        path: A JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file. Palettes, grey (8 or 16 bits), CMYK and alpha
+            become RGB.
+        decode_size: If given, a JPEG may be decoded at half its size or less, as long as its sides keep so many
+            pixels: faster for large photographs.
+
+        upright: Whether to turn the image as its EXIF orientation says and every viewer does. Data sets do not:
+            boxes and pairs are labelled on the stored pixels.
 
     Returns:
-        The image, (3, H, W) uint8, and its (height, width) on disk.
+        The image, (3, H, W) uint8, and its (height, width) on disk; turned, if it was.
 
     Raises:
         BadImageError: The file is missing, empty, truncated, no image, or holds more than MAX_PIXELS pixels.
@@ -48,7 +57,26 @@ def read_image(path: str | os.PathLike[str], decode_size: int | None = None) -> 
     except Exception as error:
         # Decoders raise whatever they like on garbage: ValueError, SyntaxError, struct.error, OSError, ...
         raise BadImageError(path, f"cannot be decoded ({str(error).strip() or type(error).__name__})") from None
-    return torch.from_numpy(array).permute(2, 0, 1), size
+    image = torch.from_numpy(array).permute(2, 0, 1)
+    return _turned(image, size, _orientation(data)) if upright else (image, size)
+
+
+def _orientation(data: bytes) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        # The pixels could be read, so whatever is wrong with the rest of the file does not matter.
+        return 1
+
+
+def _turned(image: Tensor, size: tuple[int, int], orientation: int) -> tuple[Tensor, tuple[int, int]]:
+    """Undoes an EXIF orientation (CIPA DC-008, tag 0x0112): 5 to 8 exchange rows and columns, then come mirrors."""
+    if 5 <= orientation <= 8:
+        image, size = image.transpose(1, 2), (size[1], size[0])
+    mirrored = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(orientation, ())
+    return image.flip(mirrored) if mirrored else image, size
 
 
 class _Refused(Exception):
@@ -60,7 +88,7 @@ def _check_size(height: int, width: int) -> None:
         raise _Refused(f"{width}x{height} pixels, more than the limit of {MAX_PIXELS:,} (decompression bomb?)")
 
 
-def _decode_jpeg(data: bytes, decode_size: int | None) -> tuple[np.ndarray, tuple[int, int]]:
+def _decode_jpeg(data: bytes, decode_size: DecodeSize | None) -> tuple[np.ndarray, tuple[int, int]]:
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, LookupError):
@@ -69,10 +97,11 @@ def _decode_jpeg(data: bytes, decode_size: int | None) -> tuple[np.ndarray, tupl
     if colorspace in ("CMYK", "YCCK", "CMYK/YCCK"):
         return _decode_other(data)
     least_height, least_width = 0, 0
-    if decode_size is not None and decode_size < min(height, width):
-        # The scaled sides are what libjpeg rounds up to, so ask for both sides in proportion.
-        factor = decode_size / min(height, width)
-        least_height, least_width = int(height * factor), int(width * factor)
+    if decode_size is not None:
+        factor = max(decode_size.shorter / min(height, width), decode_size.longer / max(height, width))
+        if factor < 1:
+            # The scaled sides are what libjpeg rounds up to, so ask for both sides in proportion.
+            least_height, least_width = (int(side * factor + 1e-6) for side in (height, width))
     try:
         # Factors between 1 and 2 have no SIMD code: they take longer than decoding the whole image.
         array = simplejpeg.decode_jpeg(
@@ -94,9 +123,9 @@ def _decode_other(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
         # Of large images, before Pillow refuses them (the limit above is ours), and of transparent palettes.
         warnings.simplefilter("ignore")
         try:
-            image: Image.Image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
         except UnidentifiedImageError:
-            raise _Refused("is not an image of any kind that Pillow reads") from None
+            raise _Refused(f"is not an image of a kind that is read here ({', '.join(_FORMATS)})") from None
         with image:
             _check_size(image.height, image.width)
             if image.mode.startswith("I;16"):

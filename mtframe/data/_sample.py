@@ -25,6 +25,19 @@ class DataInfo:
     classes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DecodeSize:
+    """How large an image must at least be decoded, if it is that large: what a transform says and a reader uses.
+
+    Attributes:
+        shorter: Pixels of its shorter side.
+        longer: Pixels of its longer side.
+    """
+
+    shorter: int = 1
+    longer: int = 1
+
+
 @dataclass(slots=True)
 class Sample:
     """One image with its labels, as a data set gives it.

@@ -1,6 +1,6 @@
 """Pictures of predictions and targets, legible at any size."""
 
-# Shapes: N boxes, Q pictures, D embedding dimensions.
+# Shapes: N boxes, Q pictures, R of them that get a row, D embedding dimensions, K neighbours.
 
 from __future__ import annotations
 
@@ -97,6 +97,20 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error
 
 
+def nearest(embeddings: Tensor, rows: Sequence[int], neighbours: int) -> tuple[Tensor, Tensor]:
+    """The pictures most similar to each of some: cosine similarities (R, K), falling, and their numbers (R, K).
+
+    Args:
+        embeddings: (Q, D), of unit length.
+        rows: Numbers of the R pictures.
+        neighbours: K, unless there are fewer others.
+    """
+    chosen = torch.tensor(list(rows))
+    similarity_RQ = embeddings[chosen] @ embeddings.T
+    similarity_RQ[torch.arange(len(chosen)), chosen] = -torch.inf
+    return similarity_RQ.topk(min(neighbours, len(embeddings) - 1), dim=1)
+
+
 def similarity_sheet(
     images: Sequence[Image.Image],
     names: Sequence[str],
@@ -114,17 +128,16 @@ def similarity_sheet(
         neighbours: Pictures shown beside each.
         rows: Numbers of the pictures that get a row; all if None.
     """
-    similarity_QQ = embeddings @ embeddings.T
-    similarity_QQ.fill_diagonal_(-torch.inf)
-    values, order = similarity_QQ.topk(min(neighbours, len(images) - 1), dim=1)
+    rows = range(len(images)) if rows is None else rows
     tiles: list[Image.Image] = []
     captions: list[str] = []
     tints: list[float | None] = []
-    for row in range(len(images)) if rows is None else rows:
+    values, order = nearest(embeddings, rows, neighbours)
+    for row, similarities, columns in zip(rows, values.tolist(), order.tolist(), strict=True):
         tiles.append(images[row])
         captions.append(names[row])
         tints.append(None)
-        for value, column in zip(values[row].tolist(), order[row].tolist(), strict=True):
+        for value, column in zip(similarities, columns, strict=True):
             tiles.append(images[column])
             captions.append(f"{value:.2f}  {names[column]}")
             tints.append(value)

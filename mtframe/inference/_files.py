@@ -1,3 +1,5 @@
+"""Predicting files, and sheets of predictions."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import nms
 
-from mtframe.data import Sample, read_image
+from mtframe.data import DecodeSize, Sample, read_image
 from mtframe.errors import BadImageError
 
-from ._draw import contact_sheet, draw_boxes, make_folder, save_picture, similarity_sheet, to_pil
+from ._draw import contact_sheet, draw_boxes, make_folder, nearest, save_picture, similarity_sheet, to_pil
 from ._predictor import Predictor
 
 # Boxes of different classes that overlap more than this (IoU) are drawn as one.
@@ -22,8 +24,9 @@ _SAME_THING = 0.6
 # Pixels of a picture on the sheet of one task's predictions.
 _TILE = 320
 
-# Rows of the sheet of similar pictures; more are only in the JSON.
+# Rows of the sheet of similar pictures. All files are compared; more rows are only in the JSON.
 _SHEET_ROWS = 12
+_NEIGHBOURS = 4
 
 
 @dataclass
@@ -68,32 +71,38 @@ def predict_files(
     tasks = predictor.chosen(tasks)
     make_folder(out)
     embeddings: dict[str, list[Tensor]] = {}
-    thumbnails: list[tuple[str, Image.Image]] = []
+    read: list[Path] = []
     for file in files:
         try:
-            pixels, size = read_image(file)
+            pixels, size = read_image(file, upright=True)
         except BadImageError as error:
             result.unreadable.append(str(error))
             continue
+        read.append(file)
         predictions = predictor.predict(pixels, tasks)
         described = {task: predictor.describe(task, prediction) for task, prediction in predictions.items()}
         result.described.append({"source": str(file), "size": list(size), "tasks": described})
-        picture = to_pil(pixels)
         boxed = {task: prediction for task, prediction in predictions.items() if "boxes" in prediction}
         if boxed:
-            result.pictures.append(_save(_draw(predictor, picture, boxed, threshold), out, file.stem))
+            result.pictures.append(_save(_draw(predictor, to_pil(pixels), boxed, threshold), out, file.stem))
         for task, prediction in predictions.items():
             if "embedding" in prediction:
                 embeddings.setdefault(task, []).append(prediction["embedding"])
-        if len(thumbnails) < _SHEET_ROWS:
-            picture.thumbnail((400, 400))
-            thumbnails.append((file.stem, picture))
     for task, rows in embeddings.items():
-        if len(thumbnails) > 1:
-            names, images = zip(*thumbnails, strict=True)
-            sheet = similarity_sheet(images, names, torch.stack(rows[: len(images)]))
-            result.pictures.append(_save(sheet, out, f"{task}_similar"))
+        if len(rows) > 1:
+            result.pictures.append(_save(_similar(read, torch.stack(rows)), out, f"{task}_similar"))
     return result
+
+
+def _similar(files: Sequence[Path], embeddings: Tensor) -> Image.Image:
+    """The first pictures, each beside those of all files that are most similar to it."""
+    rows = range(min(len(files), _SHEET_ROWS))
+    _, near = nearest(embeddings, rows, _NEIGHBOURS)
+    # Only these are opened again: there may be thousands.
+    shown = sorted({*rows, *near.flatten().tolist()})
+    pictures = [to_pil(read_image(files[n], DecodeSize(shorter=400), upright=True)[0]) for n in shown]
+    names = [files[n].stem for n in shown]
+    return similarity_sheet(pictures, names, embeddings[shown], neighbours=_NEIGHBOURS, rows=rows)
 
 
 def prediction_sheet(

@@ -1,3 +1,5 @@
+"""A trained model that takes pictures, and loading it from its run."""
+
 from __future__ import annotations
 
 import os
@@ -7,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from mtframe.assembly import Assembly
@@ -42,7 +44,8 @@ class Predictor:
         """What each task says of one picture.
 
         Args:
-            image: A file, a Pillow image, or a (3, H, W) uint8 RGB tensor.
+            image: A file, a Pillow image, or a (3, H, W) uint8 RGB tensor. Files and Pillow images are turned
+                upright as their EXIF orientation says.
             tasks: Only these; all if None.
 
         Returns:
@@ -138,5 +141,5 @@ def _pixels(image: str | os.PathLike[str] | Image.Image | Tensor) -> Tensor:
             raise ValueError(f"expected a (3, H, W) uint8 tensor, got {tuple(image.shape)} {image.dtype}")
         return image
     if isinstance(image, Image.Image):
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    return read_image(image)[0]
+        return torch.from_numpy(np.array(ImageOps.exif_transpose(image).convert("RGB"))).permute(2, 0, 1)
+    return read_image(image, upright=True)[0]

@@ -1,3 +1,5 @@
+"""Training batches as pictures."""
+
 from __future__ import annotations
 
 from PIL import Image

@@ -18,6 +18,9 @@ from mtframe.errors import DataError
 # How many offenders a message names.
 _NAMED = 3
 
+# What stands for a field that may be missing.
+_OPTIONAL = {"area": None, "iscrowd": 0}
+
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
@@ -58,14 +61,15 @@ class Annotations:
 def read_annotations(path: Path) -> Annotations:
     """Reads an instances json. Raises DataError with everything that is wrong with it."""
     content = _load(path)
-    images = _columns(path, "images", content, id=_whole, file_name=str, height=_whole, width=_whole)
-    categories = _columns(path, "categories", content, id=_whole, name=str)
-    raw = _columns(path, "annotations", content, id=_whole, image_id=_whole, category_id=_whole, bbox=_box)
+    images = _columns(path, "images", content, id=_whole, file_name=_text, height=_side, width=_side)
+    categories = _columns(path, "categories", content, id=_whole, name=_text)
+    raw = _columns(path, "annotations", content, id=_whole, image_id=_whole, category_id=_whole, bbox=_box,
+                   area=_area, iscrowd=_flag)  # fmt: skip
     records = content["annotations"]
     boxes = np.array(raw["bbox"], dtype=np.float64).reshape(-1, 4)
-    area = np.array([_number(record.get("area")) for record in records], dtype=np.float64)
+    area = np.array(raw["area"], dtype=np.float64)
     area = np.where(np.isnan(area), boxes[:, 2] * boxes[:, 3], area)
-    crowd = np.array([bool(record.get("iscrowd", 0)) for record in records], dtype=bool)
+    crowd = np.array(raw["iscrowd"], dtype=bool)
 
     category_ids = np.sort(np.array(categories["id"], dtype=np.int64))
     names = dict(zip(categories["id"], categories["name"], strict=True))
@@ -113,11 +117,14 @@ def _load(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             # Outlines are most of the file: dropped as they are read, they never pile up in memory.
             content = json.load(file, object_hook=_without_outline)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # Besides what is no json or no text: numbers of thousands of digits, thousands of brackets.
         raise DataError(f"{path}: not a json file, perhaps truncated ({error}). Fetch or write it again.") from None
     missing = [key for key in ("images", "annotations", "categories") if not _is_records(content, key)]
     if missing:
         raise DataError(f"{path}: expected a COCO instances json; it has no list of records under {', '.join(missing)}")
+    if not content["categories"]:
+        raise DataError(f"{path}: categories is empty, so there is nothing to detect")
     return content
 
 
@@ -137,7 +144,7 @@ def _columns(path: Path, kind: str, content: dict[str, Any], **fields: Callable[
     for place, record in enumerate(content[kind]):
         for field, convert in fields.items():
             try:
-                columns[field].append(convert(record[field]))
+                columns[field].append(convert(record[field] if field in record else _OPTIONAL[field]))
             except (KeyError, TypeError, ValueError, OverflowError):
                 found = repr(record[field])[:80] if field in record else "nothing"
                 raise DataError(
@@ -147,23 +154,58 @@ def _columns(path: Path, kind: str, content: dict[str, Any], **fields: Callable[
     return columns
 
 
-def _whole(value: Any) -> int:
-    number = int(value)
-    if number != float(value) or abs(number) >= 2**63:
-        raise ValueError
-    return number
-
-
-def _box(value: Any) -> tuple[float, float, float, float]:
-    x, y, width, height = value
-    return float(x), float(y), float(width), float(height)
-
-
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else float("nan")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
 
 
-_EXPECTED: dict[Callable[[Any], Any], str] = {_whole: "a whole number", str: "text", _box: "four numbers"}
+def _whole(value: Any) -> int:
+    if _number(value) != int(value) or abs(value) >= 2**63:
+        raise ValueError
+    return int(value)
+
+
+def _side(value: Any) -> int:
+    # What an int32 holds; whether it is positive is checked with all others.
+    if abs(_whole(value)) >= 2**31:
+        raise ValueError
+    return int(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _box(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list) or len(value) != 4:
+        raise TypeError
+    return tuple(map(_number, value))
+
+
+def _area(value: Any) -> float:
+    """NaN where there is none."""
+    if value is not None and not 0 <= _number(value) < float("inf"):
+        raise ValueError
+    return float("nan") if value is None else float(value)
+
+
+def _flag(value: Any) -> bool:
+    if value not in (0, 1):
+        raise ValueError
+    return bool(value)
+
+
+_EXPECTED: dict[Callable[[Any], Any], str] = {
+    _whole: "a whole number",
+    _side: "a whole number of pixels",
+    _text: "text",
+    _box: "four numbers",
+    _area: "a number of pixels, 0 or more",
+    _flag: "0 or 1",
+}
 
 
 def _positions(values: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from mtframe.data import DataInfo, Sample, read_image
+from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.download import download
 from mtframe.errors import BadImageError, DataError, RecipeError
 
@@ -71,7 +71,7 @@ class Coco:
         if split not in self.splits:
             raise RecipeError(f"coco: no split {split!r}; it has {', '.join(self.splits)}")
         self.split, self.root = split, Path(root)
-        self.decode_size: int | None = None
+        self.decode_size: DecodeSize | None = None
         # Not str.format: any other brace in a path is the path's own.
         file, self.images = (text.replace("{split}", split) for text in (annotations, images))
         self._check_layout(file)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.transforms.v2 import functional
 
-from mtframe.data import Batch, Geometry, Sample, to_uint8
+from mtframe.data import Batch, DecodeSize, Geometry, Sample, to_uint8
 from mtframe.errors import RecipeError
 
 # Grey of the padding, near the mean of photographs.
@@ -23,9 +23,6 @@ _GREY = 114
 
 # Of red, green and blue (ITU-R BT.601), as transforms.v2 has them.
 _GREY_WEIGHTS = (0.2989, 0.587, 0.114)
-
-# Most photographs are 4:3: when the longer side fits the input, the shorter is this part of it.
-_SHORTER = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ class Letterbox:
         # Images magnified at random may be blurred by up to the root of the largest factor: what is decoded
         # at half its size is resized faster too.
         zoom = math.sqrt(max(scale[1], 1.0)) if train else 1.0
-        self.decode_size: int | None = math.floor(max(self.sizes) * _SHORTER * zoom)
+        self.decode_size: DecodeSize | None = DecodeSize(longer=math.floor(max(self.sizes) * zoom))
         self.colour = np.array([brightness, contrast, saturation])
 
     def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from mtframe.data import DataInfo, Sample, read_image
+from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.download import download
 from mtframe.errors import DataError, RecipeError
 
@@ -72,7 +72,7 @@ class LFW:
             raise RecipeError(f"min_images: must be 1 or more, got {min_images}")
         self.root = Path(root)
         self.split = split
-        self.decode_size: int | None = None
+        self.decode_size: DecodeSize | None = None
         self.folder = _image_folder(self.root)
         self.pairs: Pairs | None = None
         self.absent = 0

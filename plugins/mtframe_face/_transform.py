@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from mtframe.data import Batch, DataInfo, Geometry, Sample, to_uint8
+from mtframe.data import Batch, DataInfo, DecodeSize, Geometry, Sample, to_uint8
 from mtframe.errors import RecipeError
 
 # Rec. 601 luma, what a grey picture is made of.
@@ -76,7 +76,7 @@ class FaceCrop:
         self.flip, self.rotate, self.scale, self.shift = flip, rotate, scale, shift
         self.brightness, self.contrast, self.saturation, self.erase = brightness, contrast, saturation, erase
         # Smaller than this, the crop itself would be enlarged.
-        self.decode_size: int | None = math.ceil(size / crop)
+        self.decode_size: DecodeSize | None = DecodeSize(shorter=math.ceil(size / crop))
 
     def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
         """Images of any sizes to (B, 3, S, S) uint8; labels, where the samples have them, to `label` (B,) long."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from mtframe.data import DecodeSize
 from mtframe.errors import BadImageError, DataError, RecipeError
 from mtframe_detection import Coco
 
@@ -129,7 +130,16 @@ def test_long_lists_of_wrong_records_are_cut(write_coco: WriteCoco) -> None:
     [
         (lambda c: c["annotations"][0].pop("bbox"), r"annotations\[0\] .*four numbers, got nothing"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"four numbers, got \[1, 2, 3\]"),
-        (lambda c: c["annotations"][0].update(bbox="abc"), "got 'abc'"),
+        (lambda c: c["annotations"][0].update(bbox="1234"), "four numbers, got '1234'"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, "3", 4]), "four numbers, got"),
+        (lambda c: c["annotations"][0].update(iscrowd="0"), "iscrowd should be 0 or 1, got '0'"),
+        (lambda c: c["annotations"][0].update(area=-5), "area should be a number of pixels, 0 or more, got -5"),
+        (lambda c: c["annotations"][0].update(area=float("inf")), "area should be a number of pixels, .*got inf"),
+        (lambda c: c["annotations"][0].update(id="1"), "id should be a whole number, got '1'"),
+        (lambda c: c["images"][0].update(file_name=None), "file_name should be text, got None"),
+        (lambda c: c["images"][0].update(height=2**40), "height should be a whole number of pixels, got 1099"),
+        (lambda c: c["categories"][0].update(name=None), "name should be text, got None"),
+        (lambda c: c.update(categories=[]), "categories is empty, so there is nothing to detect"),
         (lambda c: c["images"][0].update(height=8.5), r"images\[0\] .*height .* got 8\.5"),
         (lambda c: c["images"][0].update(width=0), r"height or width is not positive: 1 \(id 100\)"),
         (lambda c: c["images"][0].update(id=10**30), "id should be a whole number"),
@@ -148,6 +158,14 @@ def test_a_truncated_json(write_coco: WriteCoco) -> None:
     root = write_coco([(80, 100)], [[0, 7, 1, 2, 10, 20]])
     path = root / "annotations/instances_train2017.json"
     path.write_text(path.read_text()[:-40])
+    with pytest.raises(DataError, match=r"instances_train2017\.json: not a json file, perhaps truncated"):
+        Coco("train", root=root)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"images": [' + "9" * 5000 + "]}"])
+def test_a_json_that_python_refuses_to_read(write_coco: WriteCoco, text: str) -> None:
+    root = write_coco([(80, 100)], [])
+    (root / "annotations/instances_train2017.json").write_text(text)
     with pytest.raises(DataError, match=r"instances_train2017\.json: not a json file, perhaps truncated"):
         Coco("train", root=root)
 
@@ -195,7 +213,7 @@ def test_an_image_that_is_not_what_the_json_says_is_refused_alone(write_coco: Wr
 def test_decodes_large_photographs_smaller(write_coco: WriteCoco) -> None:
     root = write_coco([(480, 640)], [[0, 7, 64, 48, 100, 200]])
     data = Coco("train", root=root)
-    data.decode_size = 200
+    data.decode_size = DecodeSize(shorter=200)
     sample = data[0]
     assert sample.image.shape == (3, 240, 320)
     assert sample.size == (480, 640)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from mtframe.data import Sample
+from mtframe.data import DecodeSize, Sample
 from mtframe.errors import RecipeError
 from mtframe_detection import Letterbox
 from mtframe_detection._transform import vary_colour
@@ -205,10 +205,10 @@ def test_the_same_seed_gives_the_same_batch() -> None:
 
 def test_how_small_an_image_may_be_decoded() -> None:
     # A 640 x 480 photograph at half its size is just enough for a square of 320 pixels.
-    assert Letterbox(320, False).decode_size == 240
+    assert Letterbox(320, False).decode_size == DecodeSize(longer=320)
     # Magnified at random by up to 1.44, it may be blurred by up to 1.2.
-    assert Letterbox(320, True, scale=(0.5, 1.44)).decode_size == 288
-    assert Letterbox(320, True, scale=(1, 1), sizes=(320, 640)).decode_size == 480
+    assert Letterbox(320, True, scale=(0.5, 1.44)).decode_size == DecodeSize(longer=384)
+    assert Letterbox(320, True, scale=(1, 1), sizes=(320, 640)).decode_size == DecodeSize(longer=640)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as TF
 
-from mtframe.data import DataInfo, Sample
+from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.errors import RecipeError
 from mtframe_face import FaceCrop
 
@@ -172,7 +172,7 @@ def test_large_pictures_are_filtered_before_they_are_made_small() -> None:
 
 
 def test_it_asks_for_as_many_pixels_as_the_crop_needs() -> None:
-    assert FaceCrop(112, True, INFO, crop=0.56).decode_size == 200
+    assert FaceCrop(112, True, INFO, crop=0.56).decode_size == DecodeSize(shorter=200)
     assert FaceCrop(112, True, INFO).fixed_size
 
 
