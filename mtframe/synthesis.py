@@ -30,6 +30,20 @@ Result = TypeVar("Result")
 MARKER = "synthesized.json"
 
 
+def check_least(**limits: tuple[int | None, int]) -> None:
+    """Refuses options that are too small.
+
+    Args:
+        limits: By option, the value that was given and the least that makes sense; None is always right.
+
+    Raises:
+        RecipeError: The first that is below.
+    """
+    for name, (value, least) in limits.items():
+        if value is not None and value < least:
+            raise RecipeError(f"{name}={value}: expected at least {least}")
+
+
 def open_root(root: str | os.PathLike[str], maker: str, contents: Sequence[str], options: dict[str, int]) -> Path:
     """Makes the folder that is about to be filled, or empties one that an earlier call filled.
 

@@ -82,7 +82,9 @@ def print_scores(evaluations: Mapping[str, Evaluation]) -> None:
 
 
 def number(value: float) -> str:
-    """A metric as people read it: four digits, or n/a where the data cannot resolve it."""
+    """A metric as people read it: a count, or four digits, or n/a where the data cannot resolve it."""
+    if isinstance(value, int):
+        return str(value)
     return "n/a" if math.isnan(value) else f"{value:.4f}"
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtframe.errors import RecipeError
 from mtframe.synthesis import (
     Array,
+    check_least,
     clutter,
     coverage,
     grid,
@@ -79,9 +79,7 @@ def synthesize_scenes(
         RecipeError: An option is out of range, or `root` holds something else.
         DataError: `root` cannot be written.
     """
-    for name, value, least in (("train", train, 1), ("val", val, 1), ("size", size, 64)):
-        if value < least:
-            raise RecipeError(f"{name}={value}: expected at least {least}")
+    check_least(seed=(seed, 0), train=(train, 1), val=(val, 1), size=(size, 64), workers=(workers, 1))
     contents = (ANNOTATIONS, "train2017", "val2017")
     root = open_root(root, "scenes", contents, {"seed": seed, "train": train, "val": val, "size": size})
     documents = {}

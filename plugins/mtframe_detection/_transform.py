@@ -106,17 +106,15 @@ class Letterbox:
         targets, transforms = [], []
         for number, sample in enumerate(samples):
             parts = self._compose(number, samples, side, rng)
+            factors = self._factors(rng)
             for part, place in parts:
-                _draw(images[number], part.image, place)
+                _draw(images[number], part.image, place, factors)
             # A picture to predict has no targets.
             target = self._targets(parts) if sample.target else {}
             transform = _transform(sample, parts[0][1])
-            if self.train:
-                if rng.random() < self.flip:
-                    images[number] = functional.horizontal_flip(images[number])
-                    target, transform = _mirror(target, transform, side)
-                factors = rng.uniform(np.maximum(0, 1 - self.colour), 1 + self.colour)
-                images[number] = vary_colour(images[number], *factors.tolist())
+            if self.train and rng.random() < self.flip:
+                images[number] = functional.horizontal_flip(images[number])
+                target, transform = _mirror(target, transform, side)
             targets.append(target)
             transforms.append(transform)
         return Batch(
@@ -146,6 +144,12 @@ class Letterbox:
             (part, self._random_fit(part, window, rng))
             for part, window in zip([sample, *others], rng.permutation(windows).tolist(), strict=True)
         ]
+
+    def _factors(self, rng: np.random.Generator) -> list[float] | None:
+        """Of brightness, contrast and saturation; None where nothing is varied."""
+        if not self.train or not self.colour.any():
+            return None
+        return rng.uniform(np.maximum(0, 1 - self.colour), 1 + self.colour).tolist()
 
     def _random_fit(self, sample: Sample, window: Sequence[int], rng: np.random.Generator) -> _Place:
         zoom = math.exp(rng.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
@@ -189,15 +193,16 @@ def _transform(sample: Sample, place: _Place) -> tuple[tuple[float, float], tupl
     return (place.size[1] / width, place.size[0] / height), (float(place.offset[0]), float(place.offset[1]))
 
 
-def _draw(canvas: Tensor, image: Tensor, place: _Place) -> None:
-    """Resizes an image and copies what its window shows of it."""
+def _draw(canvas: Tensor, image: Tensor, place: _Place, factors: Sequence[float] | None) -> None:
+    """Resizes an image and copies what its window shows of it, in varied colours."""
     image = functional.resize(image, list(place.size), antialias=True)
     (x, y), (height, width) = place.offset, place.size
     left, top = max(x, place.window[0]), max(y, place.window[1])
     right, bottom = min(x + width, place.window[2]), min(y + height, place.window[3])
-    part = image[:, top - y : bottom - y, left - x : right - x]
     # By numpy: images are decoded pixel by pixel, and torch takes twice as long to make planes of them.
-    np.copyto(canvas[:, top:bottom, left:right].numpy(), part.numpy())
+    part = np.ascontiguousarray(image[:, top - y : bottom - y, left - x : right - x].numpy())
+    shown = torch.from_numpy(part)
+    canvas[:, top:bottom, left:right] = shown if factors is None else vary_colour(shown, *factors)
 
 
 def vary_colour(image: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:

@@ -31,7 +31,7 @@ class EmbeddingHead(nn.Module):
         dropout: Probability of dropping a cell's channel in training.
 
     Raises:
-        RecipeError: An option is out of its range.
+        RecipeError: An option is out of its range, or it is to learn from a single image.
     """
 
     target: ClassVar[str] = "identity"
@@ -58,9 +58,15 @@ class EmbeddingHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """`embedding`: (B, D) float32, of any length."""
-        pooled = self.pool(maps[-1]).flatten(1)
+        if self.training and len(maps[-1]) < 2:
+            raise RecipeError(
+                "embedding head: its BatchNorm needs 2 images or more in a step to learn from, got 1; "
+                "set the task's batch_size to 2 or more"
+            )
         # fp32 from here on: two embeddings are compared by differences that bf16 would round away.
-        return {"embedding": self.norm(self.linear(self.dropout(pooled)).float())}
+        with torch.autocast(maps[-1].device.type, enabled=False):
+            pooled = self.pool(maps[-1].float()).flatten(1)
+            return {"embedding": self.norm(self.linear(self.dropout(pooled)))}
 
     def merge_flip(self, outputs: Mapping[str, Tensor], mirrored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The sum of the unit embeddings of an image and of its mirror image."""

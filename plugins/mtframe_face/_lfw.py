@@ -198,7 +198,8 @@ def _image_folder(root: Path) -> Path:
 
 def _image_numbers(folder: Path) -> list[int]:
     """Numbers of the images in a person's folder, ascending; none if it is not there."""
-    pattern = re.compile(re.escape(folder.name) + r"_(\d{4,})\.jpg")
+    # As `_image_path` writes them: not 00001.
+    pattern = re.compile(re.escape(folder.name) + r"_(\d{4}|[1-9]\d{4,})\.jpg")
     if not folder.is_dir():
         return []
     return sorted(int(match[1]) for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name)))

@@ -91,4 +91,4 @@ class FaceVerification:
         if not np.isfinite(scores).all():
             raise DataError(f"{(~np.isfinite(scores)).sum()} pairs have embeddings that are not finite numbers")
         values = verification_scores(scores, self.pairs.same[present], self.pairs.fold[present])
-        return values | {"missing_pairs": float((~present).sum())}
+        return values | {"missing_pairs": int((~present).sum())}

@@ -118,13 +118,13 @@ def read_people(path: Path) -> dict[str, int]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Numbered lines that are not blank, split at white space."""
+    """Numbered lines that are not blank, split at tabs, or where there is none at white space."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     for number, line in enumerate(text.splitlines(), 1):
-        if words := line.split():
+        if words := [word.strip() for word in line.strip().split("\t" if "\t" in line.strip() else None)]:
             yield number, words
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from mtframe.errors import RecipeError
-from mtframe.synthesis import open_root, render_all, write_jpeg
+from mtframe.synthesis import check_least, open_root, render_all, write_jpeg
 
 from ._render import Person, View, render_face
 
 IMAGES = "lfw-deepfunneled"
+PARTIAL = f".{IMAGES}.partial"
 PEOPLE_TRAIN, PEOPLE_TEST, PAIRS = "peopleDevTrain.txt", "peopleDevTest.txt", "pairsDevTest.txt"
 
 SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnrstv" for vowel in "aeio")
@@ -56,32 +57,31 @@ def synthesize_people(
         RecipeError: An option is out of range, or `root` holds something else.
         DataError: `root` cannot be written.
     """
-    _check(people, images, test_people, pairs, size)
-    options = {"seed": seed, "people": people, "images": images, "test_people": test_people, "size": size}
-    root = open_root(root, "people", (PAIRS, PEOPLE_TRAIN, PEOPLE_TEST, IMAGES), options)
+    check_least(
+        seed=(seed, 0), people=(people, 2), images=(images, 2), test_people=(test_people, 2), pairs=(pairs, 1),
+        size=(size, 32), workers=(workers, 1),
+    )  # fmt: skip
+    _check_pairs(pairs, test_people, images)
+    options = {
+        "seed": seed, "people": people, "images": images, "test_people": test_people, "pairs": pairs, "size": size,
+    }  # fmt: skip
+    root = open_root(root, "people", (PAIRS, PEOPLE_TRAIN, PEOPLE_TEST, IMAGES, PARTIAL), options)
     names = _names(people + test_people, np.random.default_rng([seed, _NAMES]))
     for name in names:
-        (root / IMAGES / name).mkdir(parents=True)
-    render = partial(_write_image, root / IMAGES, tuple(names), images, size, seed)
+        (root / PARTIAL / name).mkdir(parents=True)
+    render = partial(_write_image, root / PARTIAL, tuple(names), images, size, seed)
     render_all(render, len(names) * images, workers)
-    # What makes the data set complete comes last: a call that is stopped leaves nothing that could be read.
     train, test = sorted(names[:people]), sorted(names[people:])
     _write_people(root / PEOPLE_TRAIN, train, images)
     _write_people(root / PEOPLE_TEST, test, images)
     _write_pairs(root / PAIRS, test, images, pairs, np.random.default_rng([seed, _PAIRS]))
+    # Last: without a people file everybody there would be trained on. A call that is stopped leaves no images
+    # where they are looked for.
+    (root / PARTIAL).rename(root / IMAGES)
     return {"people": people, "test_people": test_people, "images": len(names) * images, "pairs": 2 * pairs}
 
 
-def _check(people: int, images: int, test_people: int, pairs: int, size: int) -> None:
-    for name, value, least in (
-        ("people", people, 1),
-        ("images", images, 2),
-        ("test_people", test_people, 2),
-        ("pairs", pairs, 1),
-        ("size", size, 32),
-    ):
-        if value < least:
-            raise RecipeError(f"{name}={value}: expected at least {least}")
+def _check_pairs(pairs: int, test_people: int, images: int) -> None:
     most = min(test_people * comb(images, 2), comb(test_people, 2) * images**2)
     if pairs > most:
         raise RecipeError(

@@ -32,10 +32,18 @@ def test_only_the_last_map_counts_and_a_grid_keeps_places() -> None:
     assert not torch.allclose(placed(turned)["embedding"], placed(maps)["embedding"])
 
 
-def test_embeddings_are_float32_under_autocast() -> None:
-    head = EmbeddingHead(FEATURES, dim=16)
+def test_embeddings_are_computed_in_float32_under_autocast() -> None:
+    head, maps = EmbeddingHead(FEATURES, dim=16), _maps()
+    expected = head(maps)["embedding"]
     with torch.autocast("cpu", torch.bfloat16):
-        assert head(_maps())["embedding"].dtype == torch.float32
+        assert torch.equal(head(maps)["embedding"], expected)
+
+
+def test_one_image_is_nothing_to_learn_from() -> None:
+    head, maps = EmbeddingHead(FEATURES, dim=16), _maps(count=1)
+    with pytest.raises(RecipeError, match=r"needs 2 images or more in a step .*set the task's batch_size to 2 or more"):
+        head(maps)
+    assert head.eval()(maps)["embedding"].shape == (1, 16)
 
 
 def test_training_and_evaluation_agree_once_the_statistics_are_known() -> None:

@@ -6,11 +6,12 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mtframe.errors import RecipeError
+from mtframe.errors import DataError, RecipeError
 from mtframe_face import LFW, _synthesis
 from mtframe_face._render import Person, View, render_face
 from mtframe_face._synthesis import synthesize_people
@@ -131,14 +132,20 @@ def test_a_stopped_call_leaves_nothing_that_reads_as_complete(tmp_path: Path, mo
     synthesize_people(tmp_path / "whole", **SMALL, workers=1)
     synthesize_people(tmp_path / "data", **{**SMALL, "people": 3}, workers=1)
 
-    def stop(*arguments: object) -> None:
-        raise KeyboardInterrupt
+    write = _synthesis._write_image
+
+    def stop(*arguments: Any) -> None:
+        # After all images of those who train and some of the others.
+        if arguments[-1] == 10:
+            raise KeyboardInterrupt
+        write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_synthesis, "render_all", stop)
+        patch.setattr(_synthesis, "_write_image", stop)
         with pytest.raises(KeyboardInterrupt):
             synthesize_people(tmp_path / "data", **SMALL, workers=1)
-    assert not list((tmp_path / "data").glob("*.txt"))
+    with pytest.raises(DataError, match="found no person"):
+        LFW("train", root=tmp_path / "data")
     synthesize_people(tmp_path / "data", **SMALL, workers=1)
     assert _digests(tmp_path / "data") == _digests(tmp_path / "whole")
 
@@ -152,7 +159,7 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("people", 0, "people=0: expected at least 1"),
+        ("people", 0, "people=0: expected at least 2"),
         ("images", 1, "images=1: expected at least 2"),
         ("size", 8, "size=8: expected at least 32"),
         ("pairs", 13, "pairs=13: test_people=4 with images=3 each give only 12 different pairs"),

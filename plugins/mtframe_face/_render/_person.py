@@ -17,9 +17,9 @@ def _between(low: float, high: float) -> Any:
 
 @dataclass(frozen=True)
 class _Drawn:
-    spread: ClassVar[float] = 1.0
-
     """Numbers, each drawn between the limits that stand beside its name."""
+
+    spread: ClassVar[float] = 1.0
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:
