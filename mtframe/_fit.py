@@ -48,3 +48,14 @@ def _speaking(kind: str, target: Any) -> Iterator[str]:
                 yield component.name
         except PluginError:
             continue
+
+
+def with_hint(message: str, where: str, dataset: Resolved | None) -> str:
+    """A message that lacks a data set's root, with the ways to give one."""
+    missing = f"{where}.root: required"
+    if dataset is None or missing not in message.splitlines():
+        return message
+    ways = f"{missing}. Name its folder, as in -t NAME=PRESET:ROOT or {where}.root=ROOT"
+    if hasattr(dataset.component, "download"):
+        ways += f". Fetch it with: mtframe data download {dataset.name} data/{dataset.name}"
+    return message.replace(missing, ways)

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from mtframe.data import DataInfo, Source
-from mtframe.errors import DataError, RecipeError
-from mtframe.kinds import Backbone, Balancer, Dataset, Metric, Transform
+from mtframe.errors import DataError, PluginError, RecipeError
+from mtframe.kinds import KINDS, Backbone, Balancer, Dataset, Metric, Transform
 from mtframe.model import MultiTaskModel
 from mtframe.options import build
 from mtframe.recipe import Choice, Recipe
@@ -138,7 +138,13 @@ class Assembly:
     def _build(self, kind: str, choice: Choice, where: str, wired: dict[str, Any]) -> Any:
         resolved = resolve(kind, choice.name, self.recipe.base)
         wired = {"member": resolved.member, **wired}
-        return build(resolved.component, kind, choice.options, wired, where)
+        part = build(resolved.component, kind, choice.options, wired, where)
+        if missing := [name for name in KINDS[kind].gives if not hasattr(part, name)]:
+            raise PluginError(
+                f"{where}: {choice.name!r} is no {kind}: it has no {', '.join(missing)}. "
+                f"What a {kind} gives is in mtframe.kinds"
+            )
+        return part
 
 
 def _difference(before: DataInfo, now: DataInfo) -> str:

@@ -78,12 +78,15 @@ class HookSpecs:
         """
 
     @_hookspec
-    def evaluation_ended(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> None:
+    def evaluation_ended(
+        self, step: int, metrics: Mapping[str, Mapping[str, float]], scores: Mapping[str, float]
+    ) -> None:
         """All tasks are evaluated.
 
         Args:
             step: Optimiser steps done so far.
             metrics: Values by task and name.
+            scores: Of these, by task, the primary value, which ranks checkpoints.
         """
 
     @_hookspec

@@ -39,12 +39,14 @@ class Kind:
         name: As written on the command line (`mtframe plugins show head dense`).
         wired: Names of the constructor parameters that the framework can supply.
         summary: One line for listings.
+        gives: Attributes and methods that a built component has at least.
         targets: Whether its components say which kind of target they speak (attribute `target`).
     """
 
     name: str
     wired: tuple[str, ...]
     summary: str
+    gives: tuple[str, ...]
     targets: bool = False
 
     @property
@@ -56,20 +58,49 @@ class Kind:
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("backbone", ("member", "size", "restoring"), "turns images into feature maps that all tasks share"),
-        Kind("sharing", ("backbone", "groups"), "what of the backbone each task runs through"),
-        Kind("head", ("features", "info"), "turns feature maps into one task's outputs", targets=True),
-        Kind("loss", ("head", "info"), "compares outputs with targets", targets=True),
-        Kind("dataset", ("split",), "reads images and labels from disk", targets=True),
+        Kind(
+            "backbone",
+            ("member", "size", "restoring"),
+            "turns images into feature maps that all tasks share",
+            ("features", "stages", "mean", "std", "__call__"),
+        ),
+        Kind(
+            "sharing",
+            ("backbone", "groups"),
+            "what of the backbone each task runs through",
+            ("features", "__call__"),
+        ),
+        Kind(
+            "head",
+            ("features", "info"),
+            "turns feature maps into one task's outputs",
+            ("predict", "__call__"),
+            targets=True,
+        ),
+        Kind("loss", ("head", "info"), "compares outputs with targets", ("__call__",), targets=True),
+        Kind(
+            "dataset",
+            ("split",),
+            "reads images and labels from disk",
+            ("info", "__len__", "__getitem__"),
+            targets=True,
+        ),
         Kind(
             "transform",
             ("size", "train", "info"),
             "makes a batch of samples; augments it in training",
+            ("fixed_size", "decode_size", "__call__"),
             targets=True,
         ),
-        Kind("metric", ("dataset", "info"), "scores predictions by the field's protocol", targets=True),
-        Kind("balancer", ("tasks",), "makes one loss of the tasks' losses"),
-        Kind("task", (), "a preset: the parts that a task uses where the recipe names none"),
+        Kind(
+            "metric",
+            ("dataset", "info"),
+            "scores predictions by the field's protocol",
+            ("primary", "higher_is_better", "update", "compute", "reset", "merge"),
+            targets=True,
+        ),
+        Kind("balancer", ("tasks",), "makes one loss of the tasks' losses", ("__call__",)),
+        Kind("task", (), "a preset: the parts that a task uses where the recipe names none", ()),
     )
 }
 

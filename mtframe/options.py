@@ -185,7 +185,11 @@ def _problem(detail: Any, path: Sequence[int | str], known: Callable[[Sequence[i
         return f"unknown option{hint or listed}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if message.startswith("Input should be "):
-        return f"expected {message.removeprefix('Input should be ')}, got {_short(detail['input'])}"
+        wanted = message.removeprefix("Input should be ").replace("a valid list", "a list")
+        wanted = re.sub("a valid (?:dictionary|.*instance of .*)", "a mapping", wanted)
+        return f"expected {wanted}, got {_short(detail['input'])}"
+    if detail["type"] == "too_short":
+        return f"expected at least {detail['ctx']['min_length']}, got {detail['ctx']['actual_length']}"
     return message
 
 

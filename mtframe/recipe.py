@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from mtframe import options
-from mtframe._fit import check_member, mismatches
+from mtframe._fit import check_member, mismatches, with_hint
 from mtframe._overrides import apply_overrides as apply_overrides
 from mtframe._overrides import parse_task
 from mtframe._presets import fill
@@ -30,6 +30,9 @@ _CONFIG = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 # What of a task is a component, and of which kind.
 _SLOTS = {"dataset": "dataset", "transform": "transform", "head": "head", "loss": "loss"}
+
+# What stands for parts that a recipe need not name.
+_DEFAULTS = {"sharing": "network", "balancer": "sum"}
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -81,6 +84,11 @@ def _task_name(name: str) -> str:
     return name
 
 
+def _several(value: Any) -> Any:
+    """One part where a list of them is expected, as that list."""
+    return [value] if isinstance(value, str) or (isinstance(value, Mapping) and "name" in value) else value
+
+
 Part = Annotated[Choice, BeforeValidator(_choice)]
 
 
@@ -93,8 +101,9 @@ class TaskRecipe(BaseModel):
         transform: How samples become batches.
         head: What predicts.
         loss: What it is trained with.
-        metrics: What it is scored with; the first one's primary value decides which checkpoint is best.
-        size: Side of the network's square input in pixels.
+        metrics: What it is scored with; the first one's primary value decides which checkpoint is best. One
+            needs no list.
+        size: Side of the network's square input in pixels, at least 16.
         batch_size: Images of this task in each step.
         flip_test: Whether evaluation averages over each image and its mirror image.
     """
@@ -106,8 +115,8 @@ class TaskRecipe(BaseModel):
     transform: Part
     head: Part
     loss: Part
-    metrics: Annotated[list[Part], Field(min_length=1)]
-    size: Positive
+    metrics: Annotated[list[Part], BeforeValidator(_several), Field(min_length=1)]
+    size: Annotated[int, Field(ge=16, le=16384)]
     batch_size: Positive
     flip_test: bool = False
 
@@ -182,8 +191,8 @@ class Recipe(BaseModel):
     model_config = _CONFIG
 
     backbone: Part
-    sharing: Part = Choice(name="network")
-    balancer: Part = Choice(name="sum")
+    sharing: Part = Choice(name=_DEFAULTS["sharing"])
+    balancer: Part = Choice(name=_DEFAULTS["balancer"])
     tasks: Annotated[dict[Annotated[str, AfterValidator(_task_name)], TaskRecipe], Field(min_length=1)]
     train: TrainOptions = TrainOptions()
     base: Path | None = Field(default=None, exclude=True, repr=False)
@@ -217,7 +226,7 @@ class Recipe(BaseModel):
                 check_member(resolved)
                 options.check(resolved.component, kind, choice.options, where)
             except RecipeError as error:
-                text = str(error)
+                text = with_hint(str(error), where, found.get(where))
                 wrong.append(text if text.startswith(where) else f"{where}: {text}")
         wrong += [problem for name in self.tasks for problem in mismatches(name, found)]
         if wrong:
@@ -252,6 +261,10 @@ class Recipe(BaseModel):
         """
         fields = [field for field in TaskRecipe.model_fields if field != "task"]
         filled, wrong = fill(plain, base, fields, _SLOTS)
+        for slot, default in _DEFAULTS.items():
+            # `balancer.weights.faces=2` goes into the one that is there without being named.
+            if isinstance(filled.get(slot), dict) and "name" not in filled[slot]:
+                filled[slot] = {"name": default, **filled[slot]}
         if "base" in filled:
             raise RecipeError("base: unknown option")
         try:

@@ -22,6 +22,9 @@ from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, RecipeError, TrainingError
 from mtframe.recipe import Recipe, load_recipe
 
+# Bytes: with fewer free, a file that could not be written did not fit.
+_NEARLY_FULL = 1 << 20
+
 
 class RunFolder:
     """`runs/NAME/`: recipe, environment, labels, metrics, log, checkpoints and plots of one training.
@@ -115,12 +118,17 @@ class RunFolder:
                 _to_disk(file)
             _swap(partial, folder)
         except (OSError, RuntimeError, SafetensorError) as error:
-            # torch.save reports a full disk as a RuntimeError, safetensors as its own error.
+            # torch.save reports a full disk as a RuntimeError that says nothing of it.
+            full = shutil.disk_usage(self.path).free < _NEARLY_FULL
             shutil.rmtree(partial, ignore_errors=True)
-            kept = f"the checkpoint before it is kept in {folder}" if folder.exists() else "there is none before it"
             raise TrainingError(
-                f"checkpoint {folder} could not be written ({error}); {kept}. Free some space, then go on with: "
-                f"mtframe train --resume {self.path}"
+                f"checkpoint {folder} could not be written ({'the disk is full' if full else error}); "
+                + (
+                    f"the checkpoint before it is kept in {folder}. Free some space, then go on with: "
+                    f"mtframe train --resume {self.path}"
+                    if folder.exists()
+                    else f"there is none before it. Free some space, remove {self.path}, and train again"
+                )
             ) from error
         return folder
 
@@ -172,7 +180,10 @@ class RunFolder:
             return
         with self.metrics_csv.open(newline="") as file:
             rows = list(csv.reader(file))
-        kept = [rows[0]] + [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) <= step]
+        # What was being written when the run was killed, or the disk was full, may be cut off anywhere.
+        header = rows[:1] if rows and rows[0][0] == "step" else []
+        whole = [row for row in rows[1:] if header and len(row) == len(header[0]) and row[0].isdigit()]
+        kept = header + [row for row in whole if int(row[0]) <= step]
         write_text(self.metrics_csv, "".join(",".join(row) + "\n" for row in kept))
 
     def _checkpoint(self, name: str) -> Path | None:

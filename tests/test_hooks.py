@@ -43,7 +43,7 @@ def test_observers_get_the_arguments_they_ask_for() -> None:
     registered = Hooks()
     registered.register(observer, "recorder")
     registered.call.step_ended(step=1, losses={})
-    registered.call.evaluation_ended(step=1, metrics={})
+    registered.call.evaluation_ended(step=1, metrics={}, scores={})
     registered.call.training_ended(error=None)
     assert observer.seen == [1, None]
     assert registered.names == ["recorder"]

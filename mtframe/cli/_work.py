@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtframe.assembly import Assembly
-from mtframe.errors import DataError, TrainingError
+from mtframe.errors import DataError, MtframeError, TrainingError
 from mtframe.evaluation import Evaluation, evaluate_split
 from mtframe.hooks import Hooks
 from mtframe.inference import Predictor
@@ -33,6 +33,9 @@ def train_recipe(recipe: Recipe, out: Path | None, name: str, *, strict: bool = 
         # What evaluation will need is looked at now, not after hours of training.
         assembly.metrics(task, assembly.dataset(task, "val"))
     trainer = Trainer(assembly, run, hooks)
+    first = trainer.batches[0]
+    if isinstance(first, MtframeError):
+        raise first
     # Last: a mistake leaves no folder behind.
     RunFolder.create(run.path, recipe, assembly.infos)
     _fit(trainer)

@@ -6,6 +6,7 @@ workers, not on what was loaded before. A run that was killed goes on exactly by
 
 from __future__ import annotations
 
+import os
 import signal
 import zlib
 from collections.abc import Iterator
@@ -160,14 +161,28 @@ def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator
         prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_signals_to_the_main_process if workers else None,
     )
-    for item in loader:
+    items = iter(loader)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            said = str(error).partition("\n")[0].rstrip(".")
+            raise ChildProcessError(
+                f"a process that reads images is gone ({said}). If memory is short, lower train.workers or batch sizes"
+            ) from error
         if isinstance(item, MtframeError):
             raise item
         yield item
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
-    # Ctrl-C in a terminal reaches every process of the group: the main one still needs batches to end in order.
-    # SIGTERM must end a worker at once, whatever handler it inherited.
+    # Ctrl-C in a terminal, `timeout` and job schedulers signal every process of the group: the main one still needs
+    # batches to end in order, and ends its workers itself, with SIGTERM.
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -46,18 +46,26 @@ class LossMeter:
 
 
 def append_row(path: Path, row: Mapping[str, object]) -> None:
-    """Adds a row to a csv file, with a header if it is the first."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    """Adds a row to a csv file, with a header if it is the first. Raises OSError, with the path."""
+    try:
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
+    except OSError as error:
+        # A full disk shows when the file is flushed, where no name is known any more.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Nothing: a line that cannot be written is no reason for a traceback; what fills the disk is told once."""
 
 
 def open_log(path: Path) -> logging.FileHandler:
     """Sends the framework's log to a run's log.txt as well; the caller removes the handler."""
-    handler = logging.FileHandler(path)
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)

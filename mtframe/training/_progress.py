@@ -67,13 +67,10 @@ class Progress:
         self._bar.update(self._task, completed=step)
 
     @hookimpl
-    def evaluation_ended(self, step: int, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Prints each task's first value, by convention the one that ranks checkpoints."""
-        shown = []
-        for task, values in metrics.items():
-            name = next(iter(values))
-            shown.append(f"{task} {name} {values[name]:.4f}")
-        self.console.print(f"step {step}: " + ", ".join(shown), markup=False, highlight=False)
+    def evaluation_ended(self, step: int, scores: Mapping[str, float]) -> None:
+        """Prints each task's score, which ranks checkpoints."""
+        shown = ", ".join(f"{task} {score:.4f}" for task, score in scores.items())
+        self.console.print(f"step {step}: {shown}", markup=False, highlight=False)
 
     @hookimpl
     def training_ended(self, error: BaseException | None) -> None:

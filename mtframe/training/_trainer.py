@@ -104,6 +104,16 @@ class Trainer:
         try:
             with self._signals():
                 return self._fit()
+        except RuntimeError as caught:
+            error = caught
+            if not (isinstance(caught, torch.OutOfMemoryError) or "can't allocate memory" in str(caught)):
+                raise
+            sizes = ", ".join(f"{n}: {t.batch_size} of {t.size} pixels" for n, t in self.recipe.tasks.items())
+            error = TrainingError(
+                f"out of memory on {self.device} at step {self.step + 1}. Lower a task's batch_size or size ({sizes}), "
+                "or choose a smaller backbone; train.accumulate makes up for small batches"
+            )
+            raise error from caught
         except BaseException as caught:
             error = caught
             raise
@@ -142,7 +152,11 @@ class Trainer:
                     f"mtframe train --resume {self.run.path}"
                 )
         self._log_exposure()
-        plot_losses(self.run.metrics_csv, self.run.plots / "losses.png")
+        try:
+            plot_losses(self.run.metrics_csv, self.run.plots / "losses.png")
+        except OSError as error:
+            # Everything that matters is saved by now.
+            LOG.warning("the curves of the losses could not be drawn: %s", error)
         return evaluations
 
     def _grouped_batches(self) -> Iterator[list[dict[str, Batch]]]:
@@ -266,7 +280,7 @@ class Trainer:
             json.dumps(_no_nan({"evaluations": self.history, "best": self._best}), indent=2),
         )
         LOG.info("step %d: %s", self.step, ", ".join(f"{task} {score:.4f}" for task, score in scores.items()))
-        self.hooks.call.evaluation_ended(step=self.step, metrics=values)
+        self.hooks.call.evaluation_ended(step=self.step, metrics=values, scores=scores)
 
     def _save_weights(self, name: str) -> None:
         path = self.run.save_checkpoint(name, self.evaluated_model.state_dict())
@@ -308,13 +322,14 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM ends training after the step; the second one at once."""
+        """Ctrl-C or SIGTERM ends training after the step; a second Ctrl-C at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if self._stop:
+            # Not a second SIGTERM: `timeout` sends one to the process and one to its group.
+            if self._stop and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self._stop = True
 

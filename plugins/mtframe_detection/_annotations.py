@@ -68,7 +68,8 @@ def read_annotations(path: Path) -> Annotations:
     records = content["annotations"]
     boxes = np.array(raw["bbox"], dtype=np.float64).reshape(-1, 4)
     area = np.array(raw["area"], dtype=np.float64)
-    area = np.where(np.isnan(area), boxes[:, 2] * boxes[:, 3], area)
+    with np.errstate(over="ignore"):
+        area = np.where(np.isnan(area), boxes[:, 2] * boxes[:, 3], area)
     crowd = np.array(raw["iscrowd"], dtype=bool)
 
     category_ids = np.sort(np.array(categories["id"], dtype=np.int64))
@@ -82,8 +83,10 @@ def read_annotations(path: Path) -> Annotations:
         path,
         {
             "images: id stands twice": _repeated(images["id"]),
+            "images: file_name stands twice": _repeated(images["file_name"]),
             "images: height or width is not positive": image_ids[(sizes < 1).any(axis=1)].tolist(),
             "categories: id stands twice": _repeated(categories["id"]),
+            "categories: name stands twice": _repeated(categories["name"]),
             "annotations: id stands twice": _repeated(raw["id"]),
             "annotations: image_id is not among the images": _named(records, "image_id", stray),
             "annotations: category_id is not among the categories": _named(records, "category_id", unknown),
@@ -114,7 +117,7 @@ def read_annotations(path: Path) -> Annotations:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             # Outlines are most of the file: dropped as they are read, they never pile up in memory.
             content = json.load(file, object_hook=_without_outline)
     except (ValueError, RecursionError) as error:
@@ -123,8 +126,8 @@ def _load(path: Path) -> dict[str, Any]:
     missing = [key for key in ("images", "annotations", "categories") if not _is_records(content, key)]
     if missing:
         raise DataError(f"{path}: expected a COCO instances json; it has no list of records under {', '.join(missing)}")
-    if not content["categories"]:
-        raise DataError(f"{path}: categories is empty, so there is nothing to detect")
+    if empty := [key for key in ("images", "categories") if not content[key]]:
+        raise DataError(f"{path}: {' and '.join(empty)} is empty, so there is nothing to detect")
     return content
 
 

@@ -46,8 +46,9 @@ class EmbeddingHead(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if dim < 1 or grid < 1:
-            raise RecipeError(f"dim and grid: must be 1 or more, got {dim} and {grid}")
+        for name, value in (("dim", dim), ("grid", grid)):
+            if value < 1:
+                raise RecipeError(f"{name}: must be 1 or more, got {value}")
         if not 0 <= dropout < 1:
             raise RecipeError(f"dropout: must be 0 or more and below 1, got {dropout:g}")
         self.dim = dim

@@ -75,7 +75,7 @@ def test_a_flip_adds_unit_embeddings() -> None:
 
 
 def test_options_out_of_range_are_refused() -> None:
-    with pytest.raises(RecipeError, match="dim and grid: must be 1 or more, got 0 and 1"):
+    with pytest.raises(RecipeError, match="dim: must be 1 or more, got 0"):
         EmbeddingHead(FEATURES, dim=0)
     with pytest.raises(RecipeError, match="dropout"):
         EmbeddingHead(FEATURES, dropout=1.0)
