@@ -105,6 +105,8 @@ def test_calls_name_commands_options_keys_and_presets_that_exist(path: Path) -> 
                 place, *inner = key.split(".")
                 keys = TrainOptions.model_fields if place == "train" else TaskRecipe.model_fields
                 assert inner[-1 if place == "train" else 1] in keys, f"{path.name}: no such key: {called}"
+            elif equals and words[:2] == ["data", "preview"]:
+                assert key.split(".")[0] in TaskRecipe.model_fields, f"{path.name}: no such key: {called}"
             elif equals and "." not in key and re.fullmatch(r"[a-z]+-[a-z]+(:.*)?", value):
                 assert value.partition(":")[0] in OFFERED["task"], f"{path.name}: no such preset: {called}"
 

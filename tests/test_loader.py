@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import torch
 
-from mtframe.data import MixedBatches, Source, SplitBatches
+from mtframe.data import MixedBatches, Sample, Source, SplitBatches
 from mtframe.errors import DataError
 from toy import ToyData, ToyTransform
 
@@ -13,6 +16,21 @@ def sources(bad: int | None = None) -> dict[str, Source]:
         "short": Source(ToyData("train", count=7, bad=bad), ToyTransform(16, True), 3),
         "long": Source(ToyData("train", count=20), ToyTransform(16, True), 4),
     }
+
+
+class Killed(ToyData):
+    """Its process is gone at the third image, as if by the out-of-memory killer."""
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_a_worker_that_is_gone_is_told_without_a_traceback() -> None:
+    batches = SplitBatches(Killed("val", count=9), ToyTransform(16, False), 3)
+    with pytest.raises(ChildProcessError, match=r"a process that reads images is gone \(DataLoader worker.* killed"):
+        list(batches.batches(workers=2))
 
 
 def seen(batches: MixedBatches, task: str, steps: int) -> list[int]:

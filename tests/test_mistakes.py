@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,29 @@ def test_a_wrong_call_of_train(here: Path, small: Small, mistake: str) -> None:
     arguments, said = WRONG_CALLS[mistake]
     failed(mtframe("train", *(argument.format(faces=small.faces) for argument in arguments)), 2, *said)
     assert list(here.iterdir()) == []
+
+
+WRONG_PARTS = {
+    "backbone": "it has no features, stages, mean, std",
+    "balancer": "it has no __call__",
+    "tasks.faces.head": "it has no predict, __call__",
+    "tasks.faces.metrics": "it has no primary",
+}
+
+
+@pytest.mark.parametrize("place", WRONG_PARTS)
+def test_a_class_that_is_no_such_part(here: Path, small: Small, place: str) -> None:
+    Path("parts.py").write_text("class Foo:\n    target = 'identity'\n")
+    result = mtframe("train", "-b", "timm/test_resnet.r160_in1k", "-t", f"faces=face-recognition:{small.faces}",
+                     "backbone.pretrained=false", f"{place}=./parts.py:Foo")  # fmt: skip
+    failed(result, 2, place, "parts.py:Foo' is no", WRONG_PARTS[place], "mtframe.kinds")
+    assert [path.name for path in here.iterdir()] == ["parts.py"]
+
+
+def test_a_root_that_is_not_given_is_asked_for_with_the_command_that_fetches_it(here: Path) -> None:
+    result = mtframe("train", "-b", "timm/resnet18", "-t", "faces=face-recognition")
+    failed(result, 2, "tasks.faces.dataset.root: required. Name its folder, as in -t NAME=PRESET:ROOT",
+           "mtframe data download lfw data/lfw")  # fmt: skip
 
 
 WRONG_RECIPES = {
@@ -359,6 +383,8 @@ def train_on_a_full_disk(monkeypatch: pytest.MonkeyPatch, *parts: str) -> Result
     from mtframe.training import _trainer
 
     def full(path: Path, row: object) -> None:
+        # As it is on a real one: the file is there, and what was written to it is not.
+        path.touch()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     with monkeypatch.context() as patch:
@@ -370,6 +396,32 @@ def test_a_full_disk_while_training(here: Path, small: Small, monkeypatch: pytes
     result = train_on_a_full_disk(monkeypatch, *small.parts)
     failed(result, 1, "run/metrics.csv: No space left on device", "at step 1", "mtframe train --resume run")
     assert mtframe("train", "--resume", "run").code == 0
+    assert Path("run/metrics.csv").read_text().count("\n") == 1 + 2
+
+
+def test_a_disk_that_is_full_from_the_start(here: Path, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mtframe import run
+
+    def full(state: Any, path: Path) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1 vs 2")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.torch, "save", full)
+        patch.setattr(run.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+        result = mtframe("train", *small.parts, "--out", "run")
+    failed(result, 1, "last could not be written (the disk is full); there is none before it",
+           "Free some space, remove run, and train again")  # fmt: skip
+    assert "--resume" not in result.err
+
+
+def test_a_log_that_cannot_be_written_is_no_traceback(
+    here: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_on_a_full_disk(monkeypatch, *small.parts)
+    Path("run/log.txt").unlink()
+    Path("run/log.txt").symlink_to("/dev/full")
+    result = mtframe("train", "--resume", "run")
+    assert (result.code, result.err) == (0, "")
 
 
 def test_a_full_disk_while_saving(here: Path, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,6 +232,36 @@ def test_another_component_drops_the_presets_options(head: Any, expected: Any) -
     assert recipe.tasks["kites"].head.plain() == expected
 
 
+def test_one_metric_needs_no_list() -> None:
+    for metric in ("kite-score", {"name": "kite-score", "folds": 3}):
+        assert Recipe.from_plain(plain_recipe(metrics=metric)) == Recipe.from_plain(plain_recipe(metrics=[metric]))
+
+
+def test_options_of_parts_that_no_recipe_names_can_be_set(tmp_path: Path) -> None:
+    overrides = ["balancer.weights.kites=2.0", "sharing.batchnorm=shared"]
+    recipe = load_recipe(written(tmp_path, KITE), overrides)
+    assert recipe.balancer == Choice(name="sum", options={"weights": {"kites": 2.0}})
+    assert recipe.sharing == Choice(name="network", options={"batchnorm": "shared"})
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"size": 1}, "tasks.kites.size: expected greater than or equal to 16, got 1"),
+    ({"size": 100_000}, "tasks.kites.size: expected less than or equal to 16384, got 100000"),
+    ({"metrics": []}, "tasks.kites.metrics: expected at least 1, got 0"),
+    ({"metrics": 5}, "tasks.kites.metrics: expected a list, got 5"),
+])  # fmt: skip
+def test_wrong_values_are_told_in_words_of_yaml(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe.from_plain(plain_recipe(**change))
+    assert str(error.value) == said
+
+
+@pytest.mark.parametrize("key", ["train", "tasks"])
+def test_a_value_in_place_of_a_mapping(key: str) -> None:
+    with pytest.raises(RecipeError, match=f"{key}: expected a mapping, got 5"):
+        Recipe.from_plain({**plain_recipe(), key: 5})
+
+
 def test_presets_are_not_changed_by_recipes() -> None:
     first = Recipe.from_plain(plain_recipe())
     first.tasks["kites"].head.options["width"] = 1
@@ -325,7 +355,7 @@ def test_recipe_round_trips_through_yaml(tmp_path: Path) -> None:
     )
 )
 def test_any_options_round_trip(tasks: dict[str, dict[str, Any]]) -> None:
-    part = {"dataset": "d", "transform": "t", "loss": "l", "metrics": ["m"], "size": 8, "batch_size": 1}
+    part = {"dataset": "d", "transform": "t", "loss": "l", "metrics": ["m"], "size": 32, "batch_size": 1}
     plain = {
         "backbone": "b",
         "tasks": {name: {**part, "head": {"name": "h", **given}} for name, given in tasks.items()},
@@ -413,7 +443,8 @@ def test_check_reports_every_problem() -> None:
         Recipe.from_plain(plain).check()
     assert [line for line in str(error.value).splitlines() if not line.startswith("See what")] == [
         "backbone: 'kitenet' is a family; name a member of it, as in 'kitenet/MEMBER'",
-        "tasks.kites.dataset.root: required",
+        "tasks.kites.dataset.root: required. Name its folder, as in -t NAME=PRESET:ROOT or "
+        "tasks.kites.dataset.root=ROOT",
         "tasks.kites.dataset.people: expected a valid string, got 3",
         "tasks.kites.head.num_levles: unknown option; did you mean 'num_levels'?",
         "tasks.kites.loss: no loss 'kite-los'; did you mean 'kite-loss'?",

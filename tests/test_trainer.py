@@ -18,6 +18,7 @@ from mtframe.errors import CheckpointError, RecipeError, TrainingError
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Interrupted, Trainer
+from mtframe.training._log import append_row
 from toy import ToyLoss, toy_recipe
 
 HERE = Path(__file__).resolve()
@@ -130,14 +131,17 @@ def test_a_run_killed_with_sigkill_and_resumed_gives_the_same_loss_trace_with_wo
     assert trace(killed) == trace(tmp_path / "whole")
 
 
-def test_ctrl_c_in_a_terminal_which_reaches_workers_too_saves_and_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGTERM, signal.SIGTERM)])
+def test_a_signal_to_the_whole_group_saves_and_ends(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    """As Ctrl-C in a terminal does, and `timeout` and job schedulers, some of them twice."""
     command = [sys.executable, "-c", SCRIPT.format(here=str(HERE.parent)).replace("steps=60", "steps=100000")]
     run = tmp_path / "run"
     with subprocess.Popen([*command, str(run)], start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
         while not (run / "metrics.csv").exists():
             assert process.poll() is None, "ended before it could be stopped"
             time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGINT)
+        for number in numbers:
+            os.killpg(process.pid, number)
         _, told = process.communicate(timeout=100)
     assert "Interrupted: stopped at step" in told
     assert "worker" not in told
@@ -311,7 +315,58 @@ def test_the_learning_rate_warms_up_and_follows_the_schedule(tmp_path: Path, sch
     assert (rates[-1] < 0.1) == (schedule != "constant")
 
 
-@pytest.mark.parametrize(("key", "value"), [("optimizer", "adamwww"), ("lr_schedule", "cosin"), ("device", "cuda:99")])
-def test_names_that_timm_or_torch_do_not_know_are_named(tmp_path: Path, key: str, value: str) -> None:
-    with pytest.raises(RecipeError, match=rf"train\.{key}: .*{value}"):
+@pytest.mark.parametrize(("key", "value", "said"), [
+    ("optimizer", "adamwww", "has no 'adamwww'; did you mean 'adamw'"),
+    ("lr_schedule", "cosin", "has no 'cosin'; did you mean 'cosine'.*; it has cosine, constant, multistep"),
+    ("device", "cuda:99", "'cuda:99' cannot be used here"),
+])  # fmt: skip
+def test_names_that_timm_or_torch_do_not_know_are_named(tmp_path: Path, key: str, value: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=rf"train\.{key}: .*{said}"):
         make(tmp_path / "run", **{key: value})
+
+
+def test_rows_are_written_whole_and_told_by_name_where_they_cannot_be(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.touch()
+    for step in (1, 2, 10, 20):
+        append_row(path, {"step": step, "one/loss": 0.5})
+    assert path.read_text().splitlines() == ["step,one/loss", "1,0.5", "2,0.5", "10,0.5", "20,0.5"]
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        append_row(Path("/dev/full"), {"step": 1})
+
+
+@pytest.mark.parametrize(("text", "kept"), [
+    ("", ""),
+    ("ste", ""),
+    ("step,lr\n", "step,lr\n"),
+    ("step,lr\n10,0.1\n20,0.1\n30,0.1\n", "step,lr\n10,0.1\n20,0.1\n"),
+    # Cut off in the middle of step 30's row.
+    ("step,lr\n10,0.1\n20,0.1\n3", "step,lr\n10,0.1\n20,0.1\n"),
+])  # fmt: skip
+def test_rows_after_a_step_and_what_was_cut_off_are_dropped(tmp_path: Path, text: str, kept: str) -> None:
+    run = RunFolder(tmp_path)
+    run.metrics_csv.write_text(text)
+    run.truncate_metrics(20)
+    assert run.metrics_csv.read_text() == kept
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_too_little_memory_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    def training_step(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mtframe.training._trainer.training_step", training_step)
+    said = r"out of memory on cpu at step 1\. Lower a task's batch_size or size \(one: 4 of 32 pixels, two: 4 of 32"
+    with pytest.raises(TrainingError, match=said):
+        make(tmp_path / "run").fit()
+
+
+def test_another_error_of_torch_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def training_step(*_: object, **__: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("mtframe.training._trainer.training_step", training_step)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        make(tmp_path / "run").fit()

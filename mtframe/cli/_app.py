@@ -46,6 +46,9 @@ def run() -> None:
     except MtframeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ChildProcessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(MtframeError.exit_code)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -23,6 +23,7 @@ _LEAST_SIDE = 480
 # Not enlarged beyond this: a strip of a few pixels' height would become gigabytes.
 _MOST_SIDE = 4 * _LEAST_SIDE
 _INK = "#1A1A1A"
+_GREY = "#999999"
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -34,7 +35,7 @@ def draw_boxes(
     image: Image.Image,
     boxes: Tensor,
     labels: Sequence[str],
-    colours: Sequence[int],
+    colours: Sequence[int | None],
     *,
     longest: int | None = None,
 ) -> Image.Image:
@@ -44,7 +45,7 @@ def draw_boxes(
         image: The picture.
         boxes: (N, 4) XYXY in its pixels.
         labels: N texts.
-        colours: N numbers, e.g. class labels; equal numbers get one colour.
+        colours: N numbers, e.g. class labels; equal numbers get one colour. None is grey.
         longest: Pixels of the longer side of what is returned, so that a sheet of tiles so large leaves lines
             and texts as they are; None for the picture's own size, enlarged where that is too small to draw on.
 
@@ -60,16 +61,20 @@ def draw_boxes(
     font = ImageFont.load_default(max(13, round(min(canvas.size) / 32)))
     # Large boxes first, so that small ones are not covered.
     order = sorted(range(len(boxes)), key=lambda n: -float((boxes[n, 2:] - boxes[n, :2]).clamp(min=0).prod()))
+    halo = max(1, line // 2)
     tags = []
     for n in order:
         x0, y0, x1, y1 = (float(value) * factor for value in boxes[n])
         x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
-        colour = COLOURS[colours[n] % len(COLOURS)]
-        draw.rectangle((x0, y0, x1, y1), outline="white", width=line + 2)
+        number = colours[n]
+        colour = _GREY if number is None else COLOURS[number % len(COLOURS)]
+        # Pillow draws lines inwards: white on both sides of the coloured one.
+        draw.rectangle((x0 - halo, y0 - halo, x1 + halo, y1 + halo), outline="white", width=line + 2 * halo)
         draw.rectangle((x0, y0, x1, y1), outline=colour, width=line)
-        tags.append((x0, y0, labels[n], colour))
-    for x, y, text, colour in tags:
-        _tag(draw, canvas.size, x, y, text, colour, font)
+        tags.append(((x0, y0, x1, y1), labels[n], colour))
+    taken: list[tuple[float, float, float, float]] = []
+    for box, text, colour in tags:
+        taken.append(_tag(draw, canvas.size, box, text, colour, font, taken))
     return canvas
 
 
@@ -184,21 +189,39 @@ def contact_sheet(
 def _tag(
     draw: ImageDraw.ImageDraw,
     size: tuple[int, int],
-    x: float,
-    y: float,
+    box: tuple[float, float, float, float],
     text: str,
     colour: str,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-) -> None:
-    """A label above a box's corner, or inside where there is no room above."""
+    taken: Sequence[tuple[float, float, float, float]],
+) -> tuple[float, float, float, float]:
+    """Draws a label at a corner of its box, where it hides least of those before it; returns its rectangle."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right - left + 6, bottom - top + 6
-    x = min(max(0.0, x), max(0.0, size[0] - width))
-    y = y - height if y >= height else y
-    y = min(max(0.0, y), max(0.0, size[1] - height))
-    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    x0, y0, x1, y1 = box
+    # Above, inside, below; at the left end, then at the right one.
+    places = [(x, y) for x in (x0, x1 - width) for y in (y0 - height, y0, y1, y1 - height)]
+    rectangles = [
+        (x, y, x + width, y + height)
+        for x, y in (
+            (min(max(0.0, x), max(0.0, size[0] - width)), min(max(0.0, y), max(0.0, size[1] - height)))
+            for x, y in places
+        )
+    ]
+    if y0 < height:
+        # No room above.
+        rectangles = rectangles[1:]
+    rectangle = min(rectangles, key=lambda rectangle: sum(_shared(rectangle, other) for other in taken))
+    x, y = rectangle[:2]
+    draw.rectangle(rectangle, fill=colour)
     bright = np.dot([int(colour[n : n + 2], 16) for n in (1, 3, 5)], [0.299, 0.587, 0.114]) > 110
     draw.text((x + 3 - left, y + 3 - top), text, fill=_INK if bright else "white", font=font)
+    return rectangle
+
+
+def _shared(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """The area that two rectangles share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _shorten(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:

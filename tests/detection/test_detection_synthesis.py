@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
+from torchvision.ops import batched_nms, box_iou
 
 from mtframe.errors import RecipeError
-from mtframe_detection import _synthesis
+from mtframe_detection import Coco, CocoAP, _synthesis
 from mtframe_detection._shapes import CATEGORIES, DISTANCES, texture
 from mtframe_detection._synthesis import VISIBLE, render_scene, synthesize_scenes
 
@@ -215,6 +218,48 @@ def test_raw_pixels_do_not_tell_categories_apart(objects: tuple[Any, Any]) -> No
     (train, _, _, labels), (val, _, _, truth) = objects
     train, val = train.mean(3).reshape(len(train), -1), val.mean(3).reshape(len(val), -1)
     assert _accuracy((train, labels), (val, truth)) < 0.5
+
+
+def _windows(side: int) -> np.ndarray:
+    """Square boxes (N, 4) XYXY of four sizes all over an image."""
+    rows = []
+    for part in (0.35, 0.45, 0.55, 0.65):
+        places = np.arange(0, side * (1 - part) + 1, side / 12)
+        rows += [[x, y, x + part * side, y + part * side] for y in places for x in places]
+    return np.array(rows)
+
+
+def _patch(grey: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """What is in a box, as 16 x 16 pixels of mean 0 and spread 1."""
+    x1, y1, x2, y2 = np.round(box).astype(int)
+    part = grey[y1:y2, x1:x2]
+    part = part[np.arange(16) * len(part) // 16][:, np.arange(16) * part.shape[1] // 16]
+    return ((part - part.mean()) / (part.std() + 1e-3)).ravel()
+
+
+def test_a_detector_on_raw_pixels_does_not_find_them(root: Path) -> None:
+    """A support vector machine over windows of raw pixels, scored as the demo's network is, which reaches 0.8."""
+    train, val, rng = Coco("train", root=root), Coco("val", root=root), np.random.default_rng(0)
+    background, windows = len(train.info.classes), _windows(96)
+    patches, labels = [], []
+    for sample in train:
+        grey, boxes = sample.image.float().mean(0).numpy(), sample.target["boxes"]
+        patches += [_patch(grey, box) for box in boxes.numpy()]
+        labels += sample.target["labels"].tolist()
+        free = windows[(box_iou(torch.from_numpy(windows), boxes) < 0.4).all(dim=1).numpy()]
+        patches += [_patch(grey, box) for box in rng.permutation(free)[:2]]
+        labels += [background] * min(2, len(free))
+    machine = SVC(C=10).fit(np.array(patches), labels)
+    metric = CocoAP(val.info, val)
+    for sample in torch.utils.data.Subset(val, range(60)):
+        grey = sample.image.float().mean(0).numpy()
+        scores = torch.from_numpy(machine.decision_function(np.array([_patch(grey, box) for box in windows])))
+        best, label = scores[:, :background].max(dim=1)
+        best, boxes = best - scores[:, background], torch.from_numpy(windows)
+        kept = batched_nms(boxes, best, label, 0.5)[:100]
+        found = {"boxes": boxes[kept], "scores": best[kept], "labels": label[kept]}
+        metric.update([found], [sample.without_image()])
+    assert 0.05 < metric.compute()["AP50"] < 0.45
 
 
 def test_no_fixed_box_finds_the_objects(objects: tuple[Any, Any]) -> None:
