@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import tarfile
 import urllib.error
@@ -151,6 +152,11 @@ def _unpack(path: Path, root: Path, gives: str) -> None:
         if zipfile.is_zipfile(path):
             _unzip(path, staging)
         else:
+            if not hasattr(tarfile, "data_filter"):
+                raise DataError(
+                    f"{path}: Python {platform.python_version()} cannot unpack it safely, 3.11.4 and later can. "
+                    f"Unpack it in {root} yourself."
+                )
             with tarfile.open(path) as archive:
                 # The filter refuses members that are links out of the folder, devices or paths out of it.
                 archive.extractall(staging, filter="data")

@@ -186,7 +186,7 @@ def _problem(detail: Any, path: Sequence[int | str], known: Callable[[Sequence[i
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if message.startswith("Input should be "):
         wanted = message.removeprefix("Input should be ").replace("a valid list", "a list")
-        wanted = re.sub("a valid (?:dictionary|.*instance of .*)", "a mapping", wanted)
+        wanted = re.sub(r"a valid dictionary(?: or instance of \w+)?", "a mapping", wanted)
         return f"expected {wanted}, got {_short(detail['input'])}"
     if detail["type"] == "too_short":
         return f"expected at least {detail['ctx']['min_length']}, got {detail['ctx']['actual_length']}"

@@ -239,7 +239,8 @@ def test_one_metric_needs_no_list() -> None:
 
 def test_options_of_parts_that_no_recipe_names_can_be_set(tmp_path: Path) -> None:
     overrides = ["balancer.weights.kites=2.0", "sharing.batchnorm=shared"]
-    recipe = load_recipe(written(tmp_path, KITE), overrides)
+    unnamed = KITE.replace("sharing: whole\nbalancer: total\n", "")
+    recipe = load_recipe(written(tmp_path, unnamed), overrides)
     assert recipe.balancer == Choice(name="sum", options={"weights": {"kites": 2.0}})
     assert recipe.sharing == Choice(name="network", options={"batchnorm": "shared"})
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ._metric import CocoAP as CocoAP
     from ._transform import Letterbox as Letterbox
 
-_HOMES = {
+_HOME = {
     "Coco": "_coco",
     "CocoAP": "_metric",
     "DenseHead": "_head",
@@ -20,11 +20,15 @@ _HOMES = {
     "Letterbox": "_transform",
 }
 
-__all__ = ["Coco", "CocoAP", "DenseHead", "DetectionLoss", "Letterbox"]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that a recipe that names the preset (`mtframe_detection.tasks`) is read without loading torch.
-    if name not in _HOMES:
+    # On demand (PEP 562), so that reading `mtframe_detection.tasks` for a recipe does not import torch.
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
