@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -61,6 +62,11 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Nothing: a line that cannot be written is no reason for a traceback; what fills the disk is told once."""
+
+    def close(self) -> None:
+        """Closes the file, even if what is left of it cannot be written."""
+        with suppress(OSError):
+            super().close()
 
 
 def open_log(path: Path) -> logging.FileHandler:
