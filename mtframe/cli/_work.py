@@ -33,10 +33,10 @@ def train_recipe(recipe: Recipe, out: Path | None, name: str, *, strict: bool = 
         # What evaluation will need is looked at now, not after hours of training.
         assembly.metrics(task, assembly.dataset(task, "val"))
     trainer = Trainer(assembly, run, hooks)
+    # Made for nothing but to see that it can be: what no check foresaw fails here, before there is a folder.
     first = trainer.batches[0]
     if isinstance(first, MtframeError):
         raise first
-    # Last: a mistake leaves no folder behind.
     RunFolder.create(run.path, recipe, assembly.infos)
     _fit(trainer)
     return run
