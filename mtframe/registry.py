@@ -245,10 +245,11 @@ def _from_file(kind: str, path: Path, attribute: str) -> Any:
     if module is None:
         spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None
-        assert spec.loader is not None
         module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
+            # Not by the spec's loader, which leaves bytecode beside the file and takes that of a file edited twice
+            # within a second for the newer one's.
+            exec(compile(source, str(path), "exec"), vars(module))
         except (Exception, SystemExit) as error:
             del sys.modules[module_name]
             said = f"{type(error).__name__}: {error}"
