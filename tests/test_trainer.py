@@ -144,7 +144,7 @@ def test_a_signal_to_the_whole_group_saves_and_ends(tmp_path: Path, numbers: tup
             os.killpg(process.pid, number)
         _, told = process.communicate(timeout=100)
     assert "Interrupted: stopped at step" in told
-    assert "worker" not in told
+    assert "DataLoader worker" not in told
     assert RunFolder.open(run).load_state()["step"] == len(trace(run))
 
 
