@@ -161,22 +161,18 @@ def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator
         prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_signals_to_the_main_process if workers else None,
     )
-    items = iter(loader)
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            said = str(error).partition("\n")[0].rstrip(".")
-            raise ChildProcessError(
-                f"a process that reads images is gone ({said}). If memory is short, lower train.workers or batch sizes"
-            ) from error
-        if isinstance(item, MtframeError):
-            raise item
-        yield item
+    try:
+        for item in loader:
+            if isinstance(item, MtframeError):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        said = str(error).partition("\n")[0].rstrip(".")
+        raise ChildProcessError(
+            f"a process that reads images is gone ({said}). If memory is short, lower train.workers or batch sizes"
+        ) from error
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
