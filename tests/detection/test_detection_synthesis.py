@@ -237,29 +237,47 @@ def _patch(grey: np.ndarray, box: np.ndarray) -> np.ndarray:
     return ((part - part.mean()) / (part.std() + 1e-3)).ravel()
 
 
-def test_a_detector_on_raw_pixels_does_not_find_them(root: Path) -> None:
-    """A support vector machine over windows of raw pixels, scored as the demo's network is, which reaches 0.8."""
+def _raw_pixels(root: Path, images: int) -> tuple[float, float]:
+    """A support vector machine on raw pixels: AP50 of its windows, and the share of true boxes that it names right."""
     train, val, rng = Coco("train", root=root), Coco("val", root=root), np.random.default_rng(0)
-    background, windows = len(train.info.classes), _windows(96)
+    background, windows = len(train.info.classes), _windows(train[0].size[0])
     patches, labels = [], []
     for sample in train:
-        grey, boxes = sample.image.float().mean(0).numpy(), sample.target["boxes"]
-        patches += [_patch(grey, box) for box in boxes.numpy()]
-        labels += sample.target["labels"].tolist()
+        grey, boxes, wanted = sample.image.float().mean(0).numpy(), sample.target["boxes"], ~sample.target["crowd"]
+        patches += [_patch(grey, box) for box in boxes[wanted].numpy()]
+        labels += sample.target["labels"][wanted].tolist()
         free = windows[(box_iou(torch.from_numpy(windows), boxes) < 0.4).all(dim=1).numpy()]
         patches += [_patch(grey, box) for box in rng.permutation(free)[:2]]
         labels += [background] * min(2, len(free))
     machine = SVC(C=10).fit(np.array(patches), labels)
-    metric = CocoAP(val.info, val)
-    for sample in torch.utils.data.Subset(val, range(60)):
-        grey = sample.image.float().mean(0).numpy()
+    metric, right, objects = CocoAP(val.info, val), 0, 0
+    for sample in torch.utils.data.Subset(val, range(images)):
+        grey, wanted = sample.image.float().mean(0).numpy(), ~sample.target["crowd"]
         scores = torch.from_numpy(machine.decision_function(np.array([_patch(grey, box) for box in windows])))
         best, label = scores[:, :background].max(dim=1)
         best, boxes = best - scores[:, background], torch.from_numpy(windows)
         kept = batched_nms(boxes, best, label, 0.5)[:100]
         found = {"boxes": boxes[kept], "scores": best[kept], "labels": label[kept]}
         metric.update([found], [sample.without_image()])
-    assert 0.05 < metric.compute()["AP50"] < 0.45
+        for box, truth in zip(sample.target["boxes"][wanted].numpy(), sample.target["labels"][wanted], strict=True):
+            named = machine.decision_function([_patch(grey, box)])[0, :background].argmax()
+            right, objects = right + int(named == truth), objects + 1
+    return metric.compute()["AP50"], right / objects
+
+
+def test_a_detector_on_raw_pixels_does_not_find_them(root: Path) -> None:
+    """Scored as the demo's network is, which reaches 0.8."""
+    found, _ = _raw_pixels(root, images=60)
+    assert 0.05 < found < 0.45
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_nor_does_it_with_all_the_images_of_the_demo(tmp_path: Path) -> None:
+    synthesize_scenes(tmp_path / "scenes")
+    found, named = _raw_pixels(tmp_path / "scenes", images=300)
+    print(f"AP50 {found:.3f}; of the true boxes {named:.3f} are named right")
+    assert found < 0.45
 
 
 def test_no_fixed_box_finds_the_objects(objects: tuple[Any, Any]) -> None:

@@ -203,6 +203,17 @@ def test_the_same_seed_gives_the_same_batch() -> None:
     assert image.equal(samples[0].image)
 
 
+def test_colours_vary_in_the_picture_and_not_in_its_padding() -> None:
+    sample = sample_of(32, 64, image=torch.full((3, 32, 64), 100, dtype=torch.uint8))
+    transform = Letterbox(64, True, flip=0, scale=(1, 1), brightness=0.9)
+    images = transform([sample] * 8, np.random.default_rng(0)).images
+    for image in images:
+        # The picture is moved at random, and of one colour, which is not its own.
+        values, counts = image.unique(return_counts=True)
+        assert counts[values == 114].item() >= 3 * 32 * 64
+    assert len({int(value) for image in images for value in image.unique()} - {114}) > 4
+
+
 def test_how_small_an_image_may_be_decoded() -> None:
     # A 640 x 480 photograph at half its size is just enough for a square of 320 pixels.
     assert Letterbox(320, False).decode_size == DecodeSize(longer=320)

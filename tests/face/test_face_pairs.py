@@ -37,6 +37,12 @@ def test_view_1_is_cut_into_ten_folds_of_matched_and_mismatched_pairs(tmp_path: 
     assert folds.tolist() == [n // 2 for n in range(20)] * 2
 
 
+def test_names_may_have_spaces_where_tabs_divide_the_fields(tmp_path: Path) -> None:
+    path = _write(tmp_path, "1\nAnn Lee\t1\t2\nAnn Lee\t1\tBob\t7\n")
+    assert read_pairs(path)[1] == NamedPair(("Ann Lee", 1), ("Bob", 7), 0)
+    assert read_people(_write(tmp_path, "1\nAnn Lee\t3\n")) == {"Ann Lee": 3}
+
+
 def test_blank_lines_and_spaces_between_fields_do_not_matter(tmp_path: Path) -> None:
     assert len(read_pairs(_write(tmp_path, "1\n\nA 1  2\n\nA 1 B 1\n\n"))) == 2
 

@@ -159,6 +159,8 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
+        ("seed", -1, "seed=-1: expected at least 0"),
+        ("workers", -3, "workers=-3: expected at least 1"),
         ("people", 0, "people=0: expected at least 2"),
         ("images", 1, "images=1: expected at least 2"),
         ("size", 8, "size=8: expected at least 32"),

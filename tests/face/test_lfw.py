@@ -119,7 +119,7 @@ def test_a_broken_image_is_named(lfw_root: Path) -> None:
 
 
 def test_other_files_in_a_persons_folder_are_passed_over(lfw_root: Path) -> None:
-    for name in ("Thumbs.db", "Bob_0001.jpg", "Ann_0001.jpg.part", "Ann_x.jpg"):
+    for name in ("Thumbs.db", "Bob_0001.jpg", "Ann_0001.jpg.part", "Ann_x.jpg", "Ann_00001.jpg"):
         (lfw_root / "lfw-deepfunneled/Ann" / name).write_bytes(b"")
     assert len(LFW("train", root=lfw_root)) == 5
 
