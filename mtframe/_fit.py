@@ -23,31 +23,64 @@ def check_member(resolved: Resolved) -> None:
         family.describe_member(member)
 
 
+def targets_of(component: Any) -> tuple[str, ...]:
+    """The kinds of target that a component works on; none if it does not say."""
+    target = getattr(component, "target", ())
+    return (target,) if isinstance(target, str) else tuple(target)
+
+
 def mismatches(name: str, found: Mapping[str, Resolved]) -> list[str]:
-    """Parts of the task that speak of another kind of target than its data set."""
+    """Parts of the task that speak of other kinds of target than its data set."""
     dataset = found.get(f"tasks.{name}.dataset")
-    target = getattr(dataset.component, "target", None) if dataset else None
-    lines = []
-    for where, part in found.items():
-        speaks = getattr(part.component, "target", target)
-        if dataset is None or speaks == target or not where.startswith(f"tasks.{name}."):
-            continue
-        fits = ", ".join(_speaking(part.kind, target)) or "none is installed"
-        lines.append(
-            f"{where}: {part.kind} {part.name!r} works on targets of kind {speaks!r}, but the data set "
-            f"{dataset.name!r} gives {target!r}; a {part.kind} that fits: {fits}"
-        )
-    return lines
+    if dataset is None or not (given := targets_of(dataset.component)):
+        return []
+    return [
+        mismatch(where, part.kind, part.name, speaks, dataset.name, given)
+        for where, part in found.items()
+        if where.startswith(f"tasks.{name}.") and (speaks := targets_of(part.component)) and not {*speaks} & {*given}
+    ]
 
 
-def _speaking(kind: str, target: Any) -> Iterator[str]:
-    """Names of installed components of a kind that work on a kind of target."""
+def mismatch(where: str, kind: str, part: str, speaks: tuple[str, ...], dataset: str, given: tuple[str, ...]) -> str:
+    """That a part and a data set do not fit, and what would."""
+    fits = ", ".join(_speaking(kind, given)) or "none is installed"
+    return (
+        f"{where}: {kind} {part!r} works on targets of kind {_either(speaks)}, but the data set {dataset!r} gives "
+        f"{_either(given)}; a {kind} that fits: {fits}"
+    )
+
+
+def no_labels(name: str, found: Mapping[str, Resolved]) -> list[str]:
+    """That a task's data set cannot label the images of another task, if so."""
+    where = f"tasks.{name}.dataset"
+    dataset = found.get(where)
+    if dataset is None or hasattr(dataset.component, "target_of"):
+        return []
+    able = ", ".join(_labelling()) or "none is installed"
+    return [f"{where}: {dataset.name!r} cannot label the images of another task; a data set that can: {able}"]
+
+
+def _either(kinds: tuple[str, ...]) -> str:
+    return " or ".join(map(repr, kinds))
+
+
+def _loaded(kind: str) -> Iterator[tuple[str, Any]]:
+    """Installed components of a kind that are not broken, by name."""
     for component in discover(kind):
         try:
-            if getattr(component.load(), "target", None) == target:
-                yield component.name
+            yield component.name, component.load()
         except PluginError:
             continue
+
+
+def _speaking(kind: str, targets: tuple[str, ...]) -> Iterator[str]:
+    """Names of installed components of a kind that work on one of some kinds of target."""
+    return (name for name, component in _loaded(kind) if {*targets_of(component)} & {*targets})
+
+
+def _labelling() -> Iterator[str]:
+    """Names of installed data sets that can label images which another data set read."""
+    return (name for name, component in _loaded("dataset") if hasattr(component, "target_of"))
 
 
 def with_hint(message: str, where: str, dataset: Resolved | None) -> str:

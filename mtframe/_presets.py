@@ -10,6 +10,9 @@ from typing import Any
 from mtframe.errors import PluginError
 from mtframe.registry import resolve
 
+# What a task has from the task whose images it uses.
+LENT = ("transform", "size", "batch_size", "flip_test", "test_scales")
+
 
 def fill(
     plain: Mapping[str, Any], base: Path | None, fields: Iterable[str], parts: Container[str]
@@ -36,6 +39,36 @@ def fill(
             if hasattr(preset, field):
                 task[field] = _merged(getattr(preset, field), task.get(field), field in parts)
     return filled, wrong
+
+
+def lend(filled: dict[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Gives tasks that use another task's images what makes batches of these; returns what is wrong with it.
+
+    Args:
+        filled: A recipe, filled from presets; changed.
+        given: The same recipe as it was written.
+    """
+    tasks, wrong = filled.get("tasks"), list[str]()
+    if not isinstance(tasks, dict):
+        return wrong
+    for name, task in tasks.items():
+        if not isinstance(task, dict) or not isinstance(task.get("images"), str):
+            continue
+        where, lender = f"tasks.{name}", task["images"]
+        able = [other for other, its in tasks.items() if isinstance(its, dict) and its.get("images") is None]
+        if lender not in able:
+            there = ", ".join(other for other in able if other != name) or "none"
+            wrong.append(
+                f"{where}.images: expected a task that has images of its own, got {lender!r}; there are: {there}"
+            )
+            continue
+        for field in LENT:
+            if field in given["tasks"][name]:
+                wrong.append(f"{where}.{field}: comes from task {lender!r}, whose images are used; leave it out here")
+            task.pop(field, None)
+            if field in tasks[lender]:
+                task[field] = deepcopy(tasks[lender][field])
+    return wrong
 
 
 def _merged(preset: Any, given: Any, is_part: bool) -> Any:

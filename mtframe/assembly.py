@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from mtframe._fit import mismatch, targets_of
 from mtframe.data import DataInfo, Source
 from mtframe.errors import DataError, PluginError, RecipeError
 from mtframe.kinds import KINDS, Backbone, Balancer, Dataset, Metric, Transform
@@ -60,18 +61,24 @@ class Assembly:
         heads: dict[str, nn.Module] = {}
         losses: dict[str, nn.Module] = {}
         for name, task in self.recipe.tasks.items():
-            info = self.infos[name]
-            where = f"tasks.{name}"
-            heads[name] = self._build("head", task.head, f"{where}.head", {"features": sharing.features, "info": info})
-            losses[name] = self._build("loss", task.loss, f"{where}.loss", {"head": heads[name], "info": info})
-        return MultiTaskModel(sharing, heads, losses, mean=backbone.mean, std=backbone.std)
+            heads[name] = self._build_for(name, "head", task.head, "head", {"features": sharing.features})
+            if (task.flip_test or task.test_scales != [1.0]) and not hasattr(heads[name], "merge_views"):
+                raise RecipeError(
+                    f"tasks.{name}: head {task.head.name!r} cannot merge several views of an image (it has no "
+                    "merge_views); leave flip_test and test_scales out"
+                )
+            losses[name] = self._build_for(name, "loss", task.loss, "loss", {"head": heads[name]})
+        return MultiTaskModel(
+            sharing, heads, losses,
+            mean=backbone.mean, std=backbone.std, colour_order=getattr(backbone, "colour_order", "RGB"),
+        )  # fmt: skip
 
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Tasks whose images always have one size, together; they share one pass through the backbone."""
         by_size: dict[Any, list[str]] = {}
         for name, task in self.recipe.tasks.items():
             fixed = self.transform(name, train=True).fixed_size
-            by_size.setdefault(task.size if fixed else name, []).append(name)
+            by_size.setdefault(task.size if fixed else task.images or name, []).append(name)
         return tuple(tuple(group) for group in by_size.values())
 
     def balancer(self) -> Balancer:
@@ -79,28 +86,39 @@ class Assembly:
         return self._build("balancer", self.recipe.balancer, "balancer", {"tasks": self.tasks})
 
     def sources(self) -> dict[str, Source]:
-        """Training data by task.
+        """Training data of the tasks that have images of their own, each with the tasks that use them too.
 
         Raises:
             DataError: Its labels are not those of `infos`: the data was changed since the run began.
+            RecipeError: Images that another task uses would be mixed with each other.
         """
         sources = {}
         for name, task in self.recipe.tasks.items():
-            transform = self.transform(name, train=True)
             dataset = self._train_set(name)
             if dataset.info != self.infos[name]:
                 raise DataError(
                     f"tasks.{name}.dataset: the labels of its training data are no longer those that this run began "
                     f"with ({_difference(self.infos[name], dataset.info)}). Restore the data, or begin a new run."
                 )
+            if task.images is not None:
+                continue
+            transform = self.transform(name, train=True)
             dataset.decode_size = transform.decode_size
             sources[name] = Source(dataset, transform, task.batch_size)
+        for name, task in self.recipe.tasks.items():
+            if task.images is not None:
+                if getattr(sources[task.images].transform, "mixes", False):
+                    raise RecipeError(
+                        f"tasks.{name}.images: the transform of {task.images!r} makes one image of several, for which "
+                        f"{name!r} has no labels; switch off what mixes them (mosaic, mixup, cutmix)"
+                    )
+                sources[task.images].labellers[name] = self._train_set(name)
         return sources
 
     def transform(self, task: str, *, train: bool) -> Transform:
         """One task's transform."""
         part = self.recipe.tasks[task]
-        wired = {"size": part.size, "train": train, "info": self.infos[task]}
+        wired = {"size": part.size, "train": train, "info": self.infos[part.images or task]}
         return self._build("transform", part.transform, f"tasks.{task}.transform", wired)
 
     def dataset(self, task: str, split: str) -> Dataset:
@@ -123,17 +141,35 @@ class Assembly:
 
     def metrics(self, task: str, dataset: Dataset) -> list[Metric]:
         """One task's metrics for one evaluated split; the first one's primary value ranks checkpoints."""
-        wired = {"dataset": dataset, "info": self.infos[task]}
+        wired = {"dataset": dataset, "outside": self.outside(task)}
         return [
-            self._build("metric", choice, f"tasks.{task}.metrics.{position}", wired)
+            self._build_for(task, "metric", choice, f"metrics.{position}", wired)
             for position, choice in enumerate(self.recipe.tasks[task].metrics)
         ]
+
+    def outside(self, task: str) -> tuple[str, ...]:
+        """What else than the training data of a task the model learns from, in words."""
+        choice = self.recipe.backbone
+        backbone = resolve("backbone", choice.name, self.recipe.base)
+        pretraining = getattr(backbone.component, "pretraining", None)
+        told = pretraining(backbone.member, **choice.options) if pretraining else None
+        others = [f"task {name} ({part.dataset.name})" for name, part in self.recipe.tasks.items() if name != task]
+        return (*([told] if told else []), *others)
 
     def _train_set(self, task: str) -> Dataset:
         if task not in self._train_sets:
             choice = self.recipe.tasks[task].dataset
             self._train_sets[task] = self._build("dataset", choice, f"tasks.{task}.dataset", {"split": "train"})
         return self._train_sets[task]
+
+    def _build_for(self, task: str, kind: str, choice: Choice, slot: str, wired: dict[str, Any]) -> Any:
+        """A part of a task that works on its targets."""
+        where, info, dataset = f"tasks.{task}.{slot}", self.infos[task], self.recipe.tasks[task].dataset
+        speaks = targets_of(resolve(kind, choice.name, self.recipe.base).component)
+        if speaks and info.target not in speaks:
+            # A data set may have one of several kinds, by its options.
+            raise RecipeError(mismatch(where, kind, choice.name, speaks, dataset.name, (info.target,)))
+        return self._build(kind, choice, where, {"info": info, **wired})
 
     def _build(self, kind: str, choice: Choice, where: str, wired: dict[str, Any]) -> Any:
         resolved = resolve(kind, choice.name, self.recipe.base)

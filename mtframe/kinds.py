@@ -94,7 +94,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "metric",
-            ("dataset", "info"),
+            ("dataset", "info", "outside"),
             "scores predictions by the field's protocol",
             ("primary", "higher_is_better", "update", "compute", "reset", "merge"),
             targets=True,
@@ -108,6 +108,10 @@ KINDS: dict[str, Kind] = {
 class Backbone(Protocol):
     """Images to feature maps; a `torch.nn.Module`.
 
+    May also have `colour_order` (`"RGB"`, or `"BGR"` for weights that were trained on BGR images), and the class
+    method `pretraining(member, **options) -> str | None`: which data besides the recipe's its weights have learned
+    from with these options, in words, e.g. "pretrained weights of timm/resnet18".
+
     Wired: `member` (for a family: what follows `family/` in the name), `size` (the largest square input in pixels
     that the tasks ask for), `restoring` (True where a run's trained weights are loaded right after, so that
     pretrained ones need not be fetched). All are optional to take.
@@ -116,7 +120,7 @@ class Backbone(Protocol):
         features: The maps that `forward` returns, finest first.
         stages: Parameter and module name prefixes of each stage, input first. Every parameter and buffer of the
             backbone is under exactly one prefix. Freezing and partial sharing cut between stages.
-        mean, std: What an RGB image in 0..1 is normalised with, a channel each.
+        mean, std: What an image in 0..1 is normalised with, a channel each, in its colour order.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -143,7 +147,7 @@ class Sharing(Protocol):
     """Runs every task's images through the backbone; a `torch.nn.Module`.
 
     Wired: `backbone`; `groups`: tuples of task names whose images always have one size, so that they can be
-    concatenated, e.g. `(("faces", "people"), ("objects",))`.
+    concatenated, e.g. `(("faces", "people"), ("objects",))`; together, all tasks.
 
     Attributes:
         features: What heads are given: the feature maps as the tasks see them.
@@ -151,8 +155,14 @@ class Sharing(Protocol):
 
     features: tuple[FeatureSpec, ...]
 
-    def __call__(self, images: Mapping[str, Tensor]) -> dict[str, Sequence[Tensor]]:
-        """Normalised images (B, 3, H, W) by task to feature maps by task."""
+    def __call__(
+        self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None
+    ) -> dict[str, Sequence[Tensor]]:
+        """Normalised images (B, 3, H, W) by task to feature maps by task.
+
+        `also` names further tasks that get maps, each with the task whose images it looks at: what both run
+        through is computed once.
+        """
         ...
 
 
@@ -161,11 +171,11 @@ class Head(Protocol):
 
     Wired: `features` (tuple of FeatureSpec), `info` (DataInfo of the task's training data).
 
-    A head whose evaluation averages over an image and its mirror also has
-    `merge_flip(outputs, mirrored) -> outputs`, where `mirrored` are the outputs for the mirrored images.
+    A head that can look at an image several times, mirrored and at other sizes, also has
+    `merge_views(predictions) -> prediction`: one image's predictions, in pixels of the original image, made one.
     """
 
-    target: ClassVar[str]
+    target: ClassVar[str | tuple[str, ...]]
 
     def __call__(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Static shapes and no per-image loop: what is exported is this."""
@@ -175,7 +185,7 @@ class Head(Protocol):
         """One prediction an image, coordinates in pixels of the original image.
 
         Known keys, which the framework can draw and write: `boxes` (N, 4) XYXY with `scores` (N,) and
-        `labels` (N,); `embedding` (D,) of unit length.
+        `labels` (N,); `embedding` (D,) of unit length; `probabilities` (C,) of the classes, 0..1; `values` (K,).
         """
         ...
 
@@ -183,11 +193,13 @@ class Head(Protocol):
 class Loss(Protocol):
     """Outputs and targets to named scalars; a `torch.nn.Module` (its parameters are trained, e.g. class centres).
 
+    What is not known of an image (see `DataInfo.target`) takes no part.
+
     Wired: `head` (the built head), `info`. A loss whose strength changes during training also has
     `set_progress(fraction: float)`, called before each step with the part of training done, 0..1.
     """
 
-    target: ClassVar[str]
+    target: ClassVar[str | tuple[str, ...]]
 
     def __call__(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Scalars by name; the task's loss is their sum. Finite for images without targets."""
@@ -198,7 +210,12 @@ class Dataset(Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
     Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). May also have the static methods
-    `download(root)` and `synthesize(root, *, seed=0, ...)`, behind `mtframe data`.
+    `download(root)` and `synthesize(root, *, seed=0, ...)`, behind `mtframe data`, and the methods
+
+    - `target_of(id) -> dict[str, Tensor]`: the target of the image whose `Sample.id` another data set gives, without
+      reading the image; unknown values (see `DataInfo.target`) where there is none. It makes the data set one that
+      can label another task's images.
+    - `order(rng) -> (len,) int array`: the order of one epoch, for batches that must hold several images of a kind.
 
     Attributes:
         splits: The splits that it may be asked for.
@@ -207,7 +224,7 @@ class Dataset(Protocol):
             smaller than they are, but not below it.
     """
 
-    target: ClassVar[str]
+    target: ClassVar[str | tuple[str, ...]]
     splits: ClassVar[tuple[str, ...]]
     info: DataInfo
     decode_size: DecodeSize | None
@@ -225,12 +242,14 @@ class Transform(Protocol):
     Wired: `size` (pixels of the square input), `train` (augment or not), `info`. Works on the whole batch, so that
     what can run on the batch does, and images can be mixed.
 
+    May also have `mixes`: True if an image of a batch may be made of several samples, as by mosaic or mixup.
+
     Attributes:
         fixed_size: False if the size changes from batch to batch (multi-scale training).
         decode_size: How large an image is worth decoding, or None for full size; passed on to the data set.
     """
 
-    target: ClassVar[str]
+    target: ClassVar[str | tuple[str, ...]]
     fixed_size: bool
     decode_size: DecodeSize | None
 
@@ -242,14 +261,16 @@ class Transform(Protocol):
 class Metric(Protocol):
     """Scores a split by the field's own protocol.
 
-    Wired: `dataset` (the evaluated split), `info`.
+    Wired: `dataset` (the evaluated split), `info`, `outside` (what else than the task's own training data the model
+    has learned from, in words). May also have `notes`, sentences to stand below the scores, and the method
+    `details() -> Sequence[Curves | Matrix | Bars]` of `mtframe.evaluation`: what does not fit into a number.
 
     Attributes:
         primary: The value that `best` checkpoints follow, a key of `compute()`.
         higher_is_better: Whether a larger primary value is better.
     """
 
-    target: ClassVar[str]
+    target: ClassVar[str | tuple[str, ...]]
     primary: str
     higher_is_better: bool
 

@@ -18,10 +18,10 @@ from pydantic import (
 )
 
 from mtframe import options
-from mtframe._fit import check_member, mismatches, with_hint
+from mtframe._fit import check_member, mismatches, no_labels, with_hint
 from mtframe._overrides import apply_overrides as apply_overrides
 from mtframe._overrides import parse_task
-from mtframe._presets import fill
+from mtframe._presets import LENT, fill, lend
 from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.errors import RecipeError
 from mtframe.registry import Resolved, local_file, resolve
@@ -98,6 +98,8 @@ class TaskRecipe(BaseModel):
     Attributes:
         task: The preset that fills what is left out, e.g. `face-recognition`.
         dataset: Where images and labels come from.
+        images: Another task, whose images are used in training, in one pass through the backbone for both; then
+            the data set only gives labels to these, and what makes batches of them comes from that task.
         transform: How samples become batches.
         head: What predicts.
         loss: What it is trained with.
@@ -105,13 +107,15 @@ class TaskRecipe(BaseModel):
             needs no list.
         size: Side of the network's square input in pixels, at least 16.
         batch_size: Images of this task in each step.
-        flip_test: Whether evaluation averages over each image and its mirror image.
+        flip_test: Whether evaluation and prediction also look at the mirror image, and merge what they see.
+        test_scales: At which sizes they look at it, as parts of `size`.
     """
 
     model_config = _CONFIG
 
     task: Annotated[str, AfterValidator(_absolute)] | None = None
     dataset: Part
+    images: str | None = None
     transform: Part
     head: Part
     loss: Part
@@ -119,15 +123,18 @@ class TaskRecipe(BaseModel):
     size: Annotated[int, Field(ge=16, le=16384)]
     batch_size: Positive
     flip_test: bool = False
+    test_scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)] = [1.0]
 
 
 class TrainOptions(BaseModel):
     """How training runs.
 
     Attributes:
-        epochs: Length of training, in passes over the data of the task that needs the most steps for one.
+        epochs: Length of training, in passes over the data of the task that needs the most steps for one; with the
+            schedule `epochs`, over that of every task.
         steps: Length of training in optimiser steps; takes the place of `epochs`.
-        schedule: Which task trains when; `joint`: every task in every step.
+        schedule: Which task trains when. `joint`: every task in every step. `round-robin`: one task a step, in turn.
+            `epochs`: one task after the other, a pass over its data each.
         optimizer: Name of an optimiser of timm.optim.
         lr: Peak learning rate.
         weight_decay: Weight decay; biases and norms have none.
@@ -153,7 +160,7 @@ class TrainOptions(BaseModel):
 
     epochs: Positive = 20
     steps: Positive | None = None
-    schedule: Literal["joint"] = "joint"
+    schedule: Literal["joint", "round-robin", "epochs"] = "joint"
     optimizer: str = "adamw"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     weight_decay: NotNegative = 0.05
@@ -204,7 +211,8 @@ class Recipe(BaseModel):
         yield "balancer", "balancer", self.balancer
         for name, task in self.tasks.items():
             for slot, kind in _SLOTS.items():
-                yield f"tasks.{name}.{slot}", kind, getattr(task, slot)
+                if task.images is None or slot not in LENT:
+                    yield f"tasks.{name}.{slot}", kind, getattr(task, slot)
             for number, metric in enumerate(task.metrics):
                 yield f"tasks.{name}.metrics.{number}", "metric", metric
 
@@ -229,21 +237,14 @@ class Recipe(BaseModel):
                 text = with_hint(str(error), where, found.get(where))
                 wrong.append(text if text.startswith(where) else f"{where}: {text}")
         wrong += [problem for name in self.tasks for problem in mismatches(name, found)]
+        wrong += [problem for name, task in self.tasks.items() if task.images for problem in no_labels(name, found)]
         if wrong:
             raise RecipeError("\n".join(wrong))
         return found
 
     def to_yaml(self) -> str:
         """The recipe as a file's text; `load_recipe` reads the same recipe from it."""
-        tasks = {
-            name: {
-                **({"task": task.task} if task.task else {}),
-                **{slot: getattr(task, slot).plain() for slot in _SLOTS},
-                "metrics": [metric.plain() for metric in task.metrics],
-                **task.model_dump(include={"size", "batch_size", "flip_test"}),
-            }
-            for name, task in self.tasks.items()
-        }
+        tasks = {name: _plain(task) for name, task in self.tasks.items()}
         whole = {slot: getattr(self, slot).plain() for slot in ("backbone", "sharing", "balancer")}
         train = {"train": self.train.model_dump()}
         return dump_yaml({**whole, "tasks": tasks}) + dump_yaml(train, flow=False)
@@ -267,6 +268,8 @@ class Recipe(BaseModel):
                 filled[slot] = {"name": default, **filled[slot]}
         if "base" in filled:
             raise RecipeError("base: unknown option")
+        if unlent := lend(filled, plain):
+            raise RecipeError("\n".join(unlent))
         try:
             recipe = cls.model_validate(filled, context={"base": base})
         except ValidationError as error:
@@ -336,6 +339,18 @@ def _rooted(task: TaskRecipe, data: str) -> TaskRecipe:
     root = f"{data}/{name.partition('@')[0]}"
     rooted = Choice(name=name, options={"root": root, **task.dataset.options})
     return task.model_copy(update={"dataset": rooted})
+
+
+def _plain(task: TaskRecipe) -> dict[str, Any]:
+    """A task as YAML writes it, without what it has from another task."""
+    plain = {
+        **({"task": task.task} if task.task else {}),
+        **({"images": task.images} if task.images else {}),
+        **{slot: getattr(task, slot).plain() for slot in _SLOTS},
+        "metrics": [metric.plain() for metric in task.metrics],
+        **task.model_dump(include={"size", "batch_size", "flip_test", "test_scales"}),
+    }
+    return {key: value for key, value in plain.items() if task.images is None or key not in LENT}
 
 
 def _known(place: Sequence[int | str]) -> Sequence[str]:

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from mtframe.assembly import Assembly
-from mtframe.evaluation import evaluate_task, mean_relative_gain
+from mtframe.data import Batch, Geometry
+from mtframe.errors import RecipeError
+from mtframe.evaluation import evaluate_task, mean_relative_gain, predict_batch
+from mtframe.kinds import FeatureSpec
 from mtframe.recipe import Recipe
 from toy import ToyData, ToyMetric, ToyTransform, toy_recipe
 
@@ -35,11 +41,63 @@ def test_evaluation_scores_each_image_once_and_leaves_the_model_as_it_was() -> N
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_the_flip_test_merges_the_outputs_of_both_mirror_images() -> None:
-    model = Assembly(Recipe.from_plain(toy_recipe())).model()
-    asked = []
-    model.heads["one"].merge_flip = lambda outputs, mirrored: asked.append(1) or outputs
-    evaluate_task(
-        model, "one", ToyData("val", count=4), ToyTransform(32, False), [ToyMetric()], batch_size=4, flip=True
-    )
-    assert asked == [1]
+class ColourBoxes(nn.Module):
+    """A model that finds the box of the red pixels of each image, so that views can be checked by hand."""
+
+    target = "boxes"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = {"one": self}
+        self.widths: list[int] = []
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        self.widths.append(images["one"].shape[-1])
+        return {"one": images["one"][:, 0] > 127}
+
+    def predict(self, outputs: Tensor, geometry: Geometry) -> list[dict[str, Tensor]]:
+        found = []
+        for image, mask in enumerate(outputs):
+            rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+            box = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+            found.append({"boxes": geometry.to_original(box[None].float(), image)})
+        return found
+
+    def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return {"boxes": torch.cat([view["boxes"] for view in predictions])}
+
+
+def test_all_views_of_an_image_are_told_in_pixels_of_the_original() -> None:
+    images = torch.zeros(2, 3, 64, 96)
+    images[:, 0, 16:32, 8:40] = 255
+    # The original is half as large, and lies 4 pixels to the right.
+    geometry = Geometry(torch.full((2, 2), 2.0), torch.tensor([[4.0, 0.0]] * 2), torch.tensor([[32, 46]] * 2))
+    model: Any = ColourBoxes()
+    batch = Batch(images, {}, geometry)
+    predictions = predict_batch(model, "one", batch, flip=True, scales=(1.0, 2.0, 0.5), precision="fp32")
+    assert model.widths == [96, 96, 192, 192, 64, 64]
+    assert len(predictions) == 2
+    for prediction in predictions:
+        expected = torch.tensor([2.0, 8, 18, 16])
+        assert (prediction["boxes"] - expected).abs().max() <= 0.75
+        torch.testing.assert_close(prediction["boxes"][:2], expected.expand(2, 4))
+
+
+def test_several_views_need_a_head_that_can_merge_them() -> None:
+    with pytest.raises(RecipeError, match=r"tasks.one: head '.*:Blind' cannot merge several views"):
+        Assembly(Recipe.from_plain(toy_recipe({"one": {"flip_test": True, "head": f"{__file__}:Blind"}}))).model()
+
+
+class Blind(nn.Module):
+    """A head without `merge_views`."""
+
+    target = "label"
+
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
+        super().__init__()
+
+    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {}
+
+    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+        return []

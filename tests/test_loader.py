@@ -42,7 +42,7 @@ def seen(batches: MixedBatches, task: str, steps: int) -> list[int]:
 
 def test_an_epoch_shows_every_image_of_the_longest_task_once_and_shorter_tasks_go_round() -> None:
     batches = MixedBatches(sources(), seed=0)
-    assert batches.steps_per_epoch == 5
+    assert batches.schedule.steps_per_epoch == 5
     assert sorted(seen(batches, "long", 5)) == list(range(20))
     draws = seen(batches, "short", 5)
     assert sorted(draws[:7]) == sorted(draws[7:14]) == list(range(7))

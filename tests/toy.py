@@ -96,8 +96,8 @@ class ToyHead(nn.Module):
     def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
         return [{"label": row.argmax()} for row in outputs["logits"]]
 
-    def merge_flip(self, outputs: Mapping[str, Tensor], mirrored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"logits": outputs["logits"] + mirrored["logits"]}
+    def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return {"label": torch.stack([view["label"] for view in predictions]).max()}
 
 
 class ToyLoss(nn.Module):

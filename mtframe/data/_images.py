@@ -49,13 +49,30 @@ def read_image(
         data = Path(path).read_bytes()
     except OSError as error:
         raise BadImageError(path, error.strerror or str(error)) from None
+    return decode_image(data, path, decode_size, upright=upright)
+
+
+def decode_image(
+    data: bytes, name: str | os.PathLike[str], decode_size: DecodeSize | None = None, *, upright: bool = False
+) -> tuple[Tensor, tuple[int, int]]:
+    """Decodes what an image file holds, as `read_image` does; for images that lie in other files (records).
+
+    Args:
+        data: The bytes of the file.
+        name: What errors call it.
+        decode_size: As in `read_image`.
+        upright: As in `read_image`.
+
+    Raises:
+        BadImageError: The data is empty, truncated, no image, or holds more than MAX_PIXELS pixels.
+    """
     try:
         array, size = _decode_jpeg(data, decode_size) if data.startswith(_JPEG) else _decode_other(data)
     except _Refused as error:
-        raise BadImageError(path, str(error)) from None
+        raise BadImageError(name, str(error)) from None
     except Exception as error:
         # Decoders raise whatever they like on garbage: ValueError, SyntaxError, struct.error, OSError, ...
-        raise BadImageError(path, f"cannot be decoded ({str(error).strip() or type(error).__name__})") from None
+        raise BadImageError(name, f"cannot be decoded ({str(error).strip() or type(error).__name__})") from None
     image = torch.from_numpy(array).permute(2, 0, 1)
     return _turned(image, size, _orientation(data)) if upright else (image, size)
 

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mtframe.errors import BadImageError, DataError, MtframeError
 from mtframe.kinds import Dataset, Transform
 
 from ._sample import Batch, Sample
+from ._schedule import SCHEDULES
 
 # Tried in place of one unreadable image before giving up: more in a row is no stray file.
 _MAX_REPLACEMENTS = 20
@@ -28,21 +30,29 @@ _MAX_REPLACEMENTS = 20
 
 @dataclass
 class Source:
-    """One task's training data."""
+    """One task's training data.
+
+    Attributes:
+        dataset: Its images and labels.
+        transform: What makes batches of them.
+        batch_size: Images in a batch.
+        labellers: Data sets of further tasks that use the same images, by task.
+    """
 
     dataset: Dataset
     transform: Transform
     batch_size: int
+    labellers: dict[str, Dataset] = field(default_factory=dict)
     _order: tuple[int, np.ndarray] | None = field(default=None, repr=False)
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Steps that show every image once."""
+    def batches_per_epoch(self) -> int:
+        """Batches that show every image once."""
         return -(-len(self.dataset) // self.batch_size)
 
 
 class MixedBatches(torch.utils.data.Dataset[Any]):
-    """Item `step` is that step's batch of every task.
+    """Item `step` is that step's batch of every task that trains in it.
 
     Each task goes through permutations of its own data, one after the other: epochs of unequal length need not
     meet, and a batch may span two of them.
@@ -50,27 +60,24 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
     Args:
         sources: Training data by task.
         seed: Of order and augmentation.
+        schedule: Which task trains when (`train.schedule` of a recipe).
 
     Raises:
         DataError: A data set is empty.
     """
 
-    def __init__(self, sources: dict[str, Source], seed: int) -> None:
+    def __init__(self, sources: dict[str, Source], seed: int, schedule: str = "joint") -> None:
         for task, source in sources.items():
             if len(source.dataset) == 0:
                 raise DataError(f"tasks.{task}.dataset: the training split has no images")
         self.sources = sources
         self.seed = seed
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps that show every image of the longest task once; shorter tasks go round more often."""
-        return max(source.steps_per_epoch for source in self.sources.values())
+        self.schedule = SCHEDULES[schedule]({task: source.batches_per_epoch for task, source in sources.items()})
 
     def __getitem__(self, step: int) -> dict[str, Batch] | MtframeError:
         # An error is returned, not raised: a DataLoader would turn it into text with a worker's traceback.
         try:
-            return {task: self._batch(task, step) for task in self.sources}
+            return {task: self._batch(task, number) for task, number in self.schedule.at(step).items()}
         except MtframeError as error:
             return error
 
@@ -78,16 +85,17 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
         """The batches of steps `start` to `stop` (exclusive), prefetched by worker processes."""
         return load(self, range(start, stop), workers, pin_memory)
 
-    def _batch(self, task: str, step: int) -> Batch:
+    def _batch(self, task: str, number: int) -> Batch:
         source = self.sources[task]
-        rng = np.random.default_rng([self.seed, zlib.crc32(task.encode()), step])
+        rng = np.random.default_rng([self.seed, zlib.crc32(task.encode()), number])
         samples, skipped = [], []
-        for draw in range(step * source.batch_size, (step + 1) * source.batch_size):
+        for draw in range(number * source.batch_size, (number + 1) * source.batch_size):
             sample, missed = self._draw(source, task, draw)
             samples.append(sample)
             skipped += missed
         batch = transform_batch(source.transform, samples, rng)
         batch.skipped = skipped
+        batch.also = {other: _labels(dataset, samples) for other, dataset in source.labellers.items()}
         return batch
 
     def _draw(self, source: Source, task: str, draw: int) -> tuple[Sample, list[str]]:
@@ -106,7 +114,8 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
         epoch, position = divmod(draw, len(source.dataset))
         if source._order is None or source._order[0] != epoch:
             rng = np.random.default_rng([self.seed, zlib.crc32(task.encode()), epoch, 1])
-            source._order = (epoch, rng.permutation(len(source.dataset)))
+            order = getattr(source.dataset, "order", None)
+            source._order = (epoch, order(rng) if order else rng.permutation(len(source.dataset)))
         return int(source._order[1][position])
 
 
@@ -141,6 +150,12 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
     def batches(self, workers: int, pin_memory: bool = False) -> Iterator[Batch | list[str]]:
         """All batches, prefetched by worker processes."""
         return load(self, range(len(self)), workers, pin_memory)
+
+
+def _labels(dataset: Any, samples: list[Sample]) -> dict[str, Tensor]:
+    """What a data set knows of images that another one read, (B, ...) by name."""
+    targets = [dataset.target_of(sample.id) for sample in samples]
+    return {name: torch.stack([target[name] for target in targets]) for name in targets[0]}
 
 
 def transform_batch(transform: Transform, samples: list[Sample], rng: np.random.Generator) -> Batch:

@@ -16,9 +16,11 @@ class DataInfo:
     """What a data set's labels mean; wired into heads, losses, transforms and metrics as `info`.
 
     Attributes:
-        target: The kind of target, e.g. `"identity"`, `"boxes"`, `"label"`. Heads, losses and metrics say which
-            one they speak in an attribute of the same name; assembling a mismatch is an error.
-        classes: Name of each class, in label order: label `i` is `classes[i]`.
+        target: The kind of target. Heads, losses and metrics say which ones they speak in an attribute of the same
+            name; assembling a mismatch is an error. In use: `identity` and `label` (one class, -1 if it is not
+            known), `labels` (any of the classes: (C,) 0 or 1, NaN if it is not known), `value` (numbers, NaN if
+            not known), `boxes`.
+        classes: Name of each class, in label order: label `i` is `classes[i]`. For `value`, of each number.
     """
 
     target: str
@@ -76,12 +78,16 @@ class Geometry:
     size: Tensor
 
     def to_original(self, boxes: Tensor, image: int) -> Tensor:
-        """Maps (N, 4) XYXY boxes of the network's input to pixels of original `image`, clipped to it."""
+        """Maps (N, 4) XYXY boxes of the network's input to pixels of original `image`, clipped to it.
+
+        Boxes of a mirrored image (negative x scale) come out the right way round.
+        """
         scale = self.scale[image].to(boxes).repeat(2)
         offset = self.offset[image].to(boxes).repeat(2)
         height, width = self.size[image].tolist()
         limit = boxes.new_tensor([width, height, width, height])
-        return ((boxes - offset) / scale).clamp(min=0).minimum(limit)
+        corners = ((boxes - offset) / scale).unflatten(1, (2, 2))
+        return torch.cat([corners.amin(1), corners.amax(1)], dim=1).clamp(min=0).minimum(limit)
 
     def to(self, device: torch.device | str) -> Geometry:
         """The same on another device."""
@@ -98,6 +104,7 @@ class Batch:
         geometry: How each image came out of its original.
         samples: The samples without their pixels, in evaluation; empty in training.
         skipped: Paths of images that could not be read and were replaced by the next ones.
+        also: By task, the labels that further tasks have for these images; see `images` in a task's recipe.
     """
 
     images: Tensor
@@ -105,6 +112,7 @@ class Batch:
     geometry: Geometry
     samples: list[Sample] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    also: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -120,7 +128,8 @@ class Batch:
     def _map(self, change: Any) -> Batch:
         geometry = Geometry(change(self.geometry.scale), change(self.geometry.offset), self.geometry.size)
         targets = {name: change(tensor) for name, tensor in self.targets.items()}
-        return replace(self, images=change(self.images), targets=targets, geometry=geometry)
+        also = {task: {name: change(tensor) for name, tensor in more.items()} for task, more in self.also.items()}
+        return replace(self, images=change(self.images), targets=targets, geometry=geometry, also=also)
 
 
 def to_uint8(pixels: Tensor) -> Tensor:

@@ -1,5 +1,9 @@
 """Scoring a model on a split by each field's own protocol."""
 
+from ._details import Bars as Bars
+from ._details import Curves as Curves
+from ._details import Detail as Detail
+from ._details import Matrix as Matrix
 from ._evaluate import Evaluation as Evaluation
 from ._evaluate import evaluate_split as evaluate_split
 from ._evaluate import evaluate_task as evaluate_task

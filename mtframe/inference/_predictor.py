@@ -82,8 +82,8 @@ class Predictor:
 
     def _predict(self, task: str, sample: Sample) -> dict[str, Tensor]:
         batch = transform_batch(self._transforms[task], [sample], np.random.default_rng(0)).to(self.device)
-        flip = self.assembly.recipe.tasks[task].flip_test
-        return predict_batch(self.model, task, batch, flip=flip, precision="fp32")[0]
+        part = self.assembly.recipe.tasks[task]
+        return predict_batch(self.model, task, batch, flip=part.flip_test, scales=part.test_scales, precision="fp32")[0]
 
 
 def load_run(

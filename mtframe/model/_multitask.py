@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mtframe.errors import RecipeError
+from ._sharing import by_task
 
 
 class MultiTaskModel(nn.Module):
@@ -22,8 +22,9 @@ class MultiTaskModel(nn.Module):
         sharing: Runs every task's images through the backbone (see `mtframe.kinds.Sharing`).
         heads: Head by task.
         losses: Loss by task.
-        mean: What images in 0..1 are normalised with, a value per RGB channel.
+        mean: What images in 0..1 are normalised with, a value per channel in `colour_order`.
         std: Likewise.
+        colour_order: `RGB` or `BGR`: the order in which the backbone takes channels.
     """
 
     mean: Tensor
@@ -37,33 +38,47 @@ class MultiTaskModel(nn.Module):
         *,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        colour_order: str = "RGB",
     ) -> None:
         super().__init__()
         self.sharing = sharing
-        self.heads = _by_task(heads)
-        self.losses = _by_task(losses)
-        # For images in 0..255. Not saved: they belong to the backbone, which brings them again.
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.heads = by_task(heads)
+        self.losses = by_task(losses)
+        # For images in 0..255. Saved with the weights, which are of no use without: whoever reads the checkpoint
+        # needs neither the backbone's own records nor the version of the library that keeps them.
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
+        self.colour_order = colour_order
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks."""
         return tuple(self.heads)
 
-    def forward(self, images: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Images (B, 3, H, W) in 0..255, uint8 or float, by task, to the heads' outputs by task."""
-        normalised = {task: (pixels - self.mean) / self.std for task, pixels in images.items()}
-        maps = self.sharing(normalised)
-        return {task: self.heads[task](maps[task]) for task in images}
+    def forward(
+        self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None
+    ) -> dict[str, dict[str, Tensor]]:
+        """RGB images (B, 3, H, W) in 0..255, uint8 or float, by task, to the heads' outputs by task.
+
+        Args:
+            images: By task.
+            also: Further tasks that give outputs, each with the task in `images` whose images it looks at.
+        """
+        also = also or {}
+        maps = self.sharing({task: self._normalised(pixels) for task, pixels in images.items()}, also)
+        return {task: self.heads[task](maps[task]) for task in (*images, *also)}
+
+    def get_extra_state(self) -> Tensor:
+        """The colour order, as a tensor since weights are kept as such."""
+        return torch.tensor(list(self.colour_order.encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes the colour order of the weights that are loaded."""
+        self.colour_order = bytes(state.tolist()).decode()
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return ((pixels.flip(1) if self.colour_order == "BGR" else pixels) - self.mean) / self.std
 
     def loss(self, task: str, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The named loss terms of one task; the task's loss is their sum."""
         return self.losses[task](outputs, targets)
-
-
-def _by_task(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
-    try:
-        return nn.ModuleDict(dict(modules))
-    except KeyError as error:
-        raise RecipeError(f"tasks: choose another name for the task; torch reserves it ({error.args[0]})") from None

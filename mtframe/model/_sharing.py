@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mtframe.errors import RecipeError
+
 from ._batchnorm import freeze_statistics, split_statistics, use_group
 
 BatchNormPolicy = Literal["per-task", "shared", "frozen"]
@@ -45,8 +47,11 @@ class Network(nn.Module):
         elif batchnorm == "frozen":
             freeze_statistics(backbone)
 
-    def forward(self, images: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Normalised images (B, 3, H, W) by task to one (B, C, H / stride, W / stride) map per feature, by task."""
+    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+        """Normalised images (B, 3, H, W) by task to one (B, C, H / stride, W / stride) map per feature, by task.
+
+        Tasks in `also` get the maps of the task whose images they look at.
+        """
         maps: dict[str, list[Tensor]] = {}
         for index, group in enumerate(self.groups):
             present = [task for task in group if task in images]
@@ -59,4 +64,12 @@ class Network(nn.Module):
             parts = [features.split(counts) for features in self.backbone(joined)]
             for position, task in enumerate(present):
                 maps[task] = [part[position] for part in parts]
-        return maps
+        return maps | {task: maps[lender] for task, lender in (also or {}).items()}
+
+
+def by_task(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    """Modules by the names of tasks. Raises RecipeError for a name that torch reserves."""
+    try:
+        return nn.ModuleDict(dict(modules))
+    except KeyError as error:
+        raise RecipeError(f"tasks: choose another name for the task; torch reserves it ({error.args[0]})") from None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from mtframe.run import write_text
 
 LOG = logging.getLogger("mtframe")
 
@@ -19,44 +23,67 @@ class LossMeter:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
 
     def add(self, terms: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Adds the terms of one pass."""
+        """Adds the terms of one pass, in which some tasks may take no part."""
         for task, named in terms.items():
             for name, value in named.items():
                 key = f"{task}/{name}"
                 self.sums[key] = self.sums[key] + value.double() if key in self.sums else value.double()
-        self.count += 1
+                self.counts[key] = self.counts.get(key, 0) + 1
 
     def take(self) -> dict[str, float]:
         """The means since the last call, by `task/term`."""
-        means = {key: float(value) / self.count for key, value in self.sums.items()}
-        self.sums, self.count = {}, 0
+        means = {key: float(value) / self.counts[key] for key, value in self.sums.items()}
+        self.sums, self.counts = {}, {}
         return means
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """For a checkpoint in the middle of an interval."""
-        return {"sums": {key: value.cpu() for key, value in self.sums.items()}, "count": self.count}
+        return {"sums": {key: value.cpu() for key, value in self.sums.items()}, "counts": self.counts}
 
-    def load_state_dict(self, state: dict[str, object], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Goes on in the middle of an interval."""
-        sums, self.count = state["sums"], int(str(state["count"]))
-        assert isinstance(sums, dict)
-        self.sums = {key: value.to(device) for key, value in sums.items()}
+        self.sums = {key: value.to(device) for key, value in state["sums"].items()}
+        self.counts = dict(state["counts"])
 
 
 def append_row(path: Path, row: Mapping[str, object]) -> None:
-    """Adds a row to a csv file, with a header if it is the first. Raises OSError, with the path."""
+    """Adds a row to a csv file, with a header if it is the first. Raises OSError, with the path.
+
+    A column that it brings anew (a task that had not trained before) is empty in the rows above it.
+    """
     try:
+        known = _columns(path)
+        columns = list(dict.fromkeys([*known, *row]))
+        if known and columns != known:
+            _widen(path, columns)
         with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-            if file.tell() == 0:
+            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+            if not known:
                 writer.writeheader()
             writer.writerow(row)
     except OSError as error:
         # A full disk shows when the file is flushed, where no name is known any more.
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _columns(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file).fieldnames or ())
+
+
+def _widen(path: Path, columns: list[str]) -> None:
+    """Writes the file again with these columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    with path.open(newline="") as file:
+        writer.writerows(csv.DictReader(file))
+    write_text(path, text.getvalue())
 
 
 class _LogFile(logging.FileHandler):
@@ -95,7 +122,8 @@ def plot_losses(metrics_csv: Path, path: Path) -> None:
     for axis, task in zip(axes[0], tasks, strict=True):
         for key in terms:
             if key.startswith(f"{task}/"):
-                axis.plot([int(row["step"]) for row in rows], [float(row[key]) for row in rows], label=key)
+                points = [(int(row["step"]), float(row[key])) for row in rows if row[key]]
+                axis.plot(*zip(*points, strict=True), label=key)
         axis.set(title=task, xlabel="step", ylabel="loss")
         axis.grid(alpha=0.3)
         axis.legend()

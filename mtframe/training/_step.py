@@ -34,8 +34,11 @@ def training_step(
     """
     device = next(iter(batches.values())).images.device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        outputs = model({task: batch.images for task, batch in batches.items()})
-        terms = {task: model.loss(task, outputs[task], batch.targets) for task, batch in batches.items()}
+        also = {other: task for task, batch in batches.items() for other in batch.also}
+        targets = {task: batch.targets for task, batch in batches.items()}
+        targets |= {other: batches[task].also[other] for other, task in also.items()}
+        outputs = model({task: batch.images for task, batch in batches.items()}, also)
+        terms = {task: model.loss(task, outputs[task], wanted) for task, wanted in targets.items()}
         losses = {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
         total = balancer(losses)
     (total / divide).backward()

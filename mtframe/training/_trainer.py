@@ -52,7 +52,7 @@ class Trainer:
         model: The model that is trained.
         steps: Number of steps of the whole training.
         step: Steps done.
-        images_per_step: Images of all tasks that one step sees.
+        images_per_step: Images of all tasks that one step sees; the mean where steps differ.
     """
 
     def __init__(self, assembly: Assembly, run: RunFolder, hooks: Hooks | None = None, *, resume: bool = False) -> None:
@@ -66,10 +66,12 @@ class Trainer:
         self.model = assembly.model(restoring=resume)
         self.model.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
         self.balancer = assembly.balancer()
-        self.batches = MixedBatches(assembly.sources(), options.seed)
-        self.steps_per_epoch = math.ceil(self.batches.steps_per_epoch / options.accumulate)
+        self.batches = MixedBatches(assembly.sources(), options.seed, options.schedule)
+        per_epoch = self.batches.schedule.steps_per_epoch
+        self.steps_per_epoch = math.ceil(per_epoch / options.accumulate)
         self.steps = options.steps or options.epochs * self.steps_per_epoch
-        self.images_per_step = options.accumulate * sum(s.batch_size for s in self.batches.sources.values())
+        images = sum(n * self._batch_size(task) for task, n in self.batches.schedule.draws(per_epoch).items())
+        self.images_per_step = options.accumulate * images / per_epoch
         self.optimizer = make_optimizer(self.model, options)
         self.scheduler = make_scheduler(self.optimizer, options, self.steps)
         self.average = make_average(self.model, options)
@@ -198,6 +200,9 @@ class Trainer:
         if self.step % options.log_every == 0 or self.step == self.steps:
             self._log_row()
 
+    def _batch_size(self, task: str) -> int:
+        return self.batches.sources[task].batch_size
+
     @property
     def _memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.options.channels_last else torch.contiguous_format
@@ -314,10 +319,9 @@ class Trainer:
         self.run.truncate_metrics(self.step)
 
     def _log_exposure(self) -> None:
-        draws = self.steps * self.options.accumulate
-        for task, source in self.batches.sources.items():
-            size = len(source.dataset)
-            seen = draws * source.batch_size / size
+        for task, draws in self.batches.schedule.draws(self.steps * self.options.accumulate).items():
+            size = len(self.batches.sources[task].dataset)
+            seen = draws * self._batch_size(task) / size
             LOG.info("task %s: %d training images, each seen %.1f times", task, size, seen)
 
     @contextmanager

@@ -69,11 +69,10 @@ class EmbeddingHead(nn.Module):
             pooled = self.pool(maps[-1].float()).flatten(1)
             return {"embedding": self.norm(self.linear(self.dropout(pooled)))}
 
-    def merge_flip(self, outputs: Mapping[str, Tensor], mirrored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The sum of the unit embeddings of an image and of its mirror image."""
-        parts = (F.normalize(part["embedding"].float()) for part in (outputs, mirrored))
-        return {"embedding": torch.stack(tuple(parts)).sum(0)}
-
     def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
         """`embedding`: (D,) float32 of unit length for each image; their dot product is the similarity."""
         return [{"embedding": row} for row in F.normalize(outputs["embedding"].float())]
+
+    def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The sum of an image's unit embeddings, of unit length."""
+        return {"embedding": F.normalize(torch.stack([view["embedding"] for view in predictions]).sum(0), dim=0)}

@@ -133,6 +133,13 @@ class TimmBackbone(nn.Module):
         return timm.list_models(pattern, pretrained=pretrained)
 
     @classmethod
+    def pretraining(cls, member: str, **options: Any) -> str | None:
+        """Which weights a model starts from with these options, in words; None for random ones."""
+        if options.get("weights") is not None:
+            return f"the weights in {options['weights']}"
+        return f"pretrained weights of timm/{member}" if options.get("pretrained", True) else None
+
+    @classmethod
     def describe_member(cls, member: str) -> dict[str, Any]:
         """What a model is, without building it or fetching its weights.
 

@@ -66,12 +66,10 @@ def test_predictions_have_unit_length() -> None:
         assert prediction["embedding"].norm().item() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_flip_adds_unit_embeddings() -> None:
+def test_views_are_merged_by_adding_unit_embeddings() -> None:
     head = EmbeddingHead(FEATURES, dim=2)
-    merged = head.merge_flip({"embedding": torch.tensor([[3.0, 0.0]])}, {"embedding": torch.tensor([[0.0, 0.5]])})
-    torch.testing.assert_close(merged["embedding"], torch.tensor([[1.0, 1.0]]))
-    geometry = Geometry(torch.ones(1, 2), torch.zeros(1, 2), torch.ones(1, 2).long())
-    torch.testing.assert_close(head.predict(merged, geometry)[0]["embedding"], F.normalize(torch.ones(2), dim=0))
+    views = [{"embedding": torch.tensor([1.0, 0.0])}, {"embedding": torch.tensor([0.0, 1.0])}]
+    torch.testing.assert_close(head.merge_views(views)["embedding"], F.normalize(torch.ones(2), dim=0))
 
 
 def test_options_out_of_range_are_refused() -> None:
