@@ -52,14 +52,14 @@ def resume_run(path: Path, *, strict: bool = False) -> None:
     _fit(Trainer(Assembly(recipe, run.infos()), run, hooks, resume=True))
 
 
-def evaluate(predictor: Predictor, task: str, split: str) -> Evaluation:
+def evaluate(predictor: Predictor, task: str, split: str, *, details: bool = False) -> Evaluation:
     """Scores one task of a loaded run on one split.
 
     Raises:
         DataError: More images than `train.max_unreadable` cannot be read.
     """
     train = predictor.assembly.recipe.train
-    result = evaluate_split(predictor.model, predictor.assembly, task, split, predictor.device)
+    result = evaluate_split(predictor.model, predictor.assembly, task, split, predictor.device, details=details)
     if len(result.skipped) > train.max_unreadable:
         raise DataError(
             f"tasks.{task}.dataset: {len(result.skipped)} images of {split} cannot be read, more than "
@@ -82,6 +82,7 @@ def print_scores(evaluations: Mapping[str, Evaluation]) -> None:
             table.add_row("", "images skipped (unreadable)", str(len(result.skipped)))
         table.add_section()
     CONSOLE.print(table)
+    say([f"{task}: {note}" for task, result in evaluations.items() for note in result.notes])
 
 
 def number(value: float) -> str:

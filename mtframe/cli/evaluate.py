@@ -17,6 +17,9 @@ def evaluate(
     task: Annotated[list[str] | None, typer.Option("-t", "--task", help="Only this task; may be repeated.")] = None,
     split: Annotated[str, typer.Option(help="Which split of the data sets.")] = "val",
     checkpoint: Annotated[str, typer.Option(help="best, last or best_TASK.")] = "best",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write curves, confusion matrices and the like there.")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Score a trained run on its validation data, or on another split or data set.
@@ -26,21 +29,19 @@ def evaluate(
     mtframe evaluate runs/recipe -t faces --split test tasks.faces.dataset.root=data/lfw
     """
     import json
-    import math
 
     from mtframe.cli import _work
+    from mtframe.evaluation import finite, write_details
     from mtframe.inference import load_run
 
     predictor = load_run(run, checkpoint, overrides=overrides or [])
-    results = {name: _work.evaluate(predictor, name, split) for name in predictor.chosen(task)}
+    results = {name: _work.evaluate(predictor, name, split, details=out is not None) for name in predictor.chosen(task)}
     for name, result in results.items():
         for reason in result.skipped:
             typer.echo(f"{name}: skipped {reason}", err=True)
+    written = [file for name, result in results.items() if out for file in write_details(result, name, out)]
     if json_output:
-        plain = {
-            name: {key: value if math.isfinite(value) else None for key, value in result.values.items()}
-            for name, result in results.items()
-        }
-        typer.echo(json.dumps(plain, indent=2))
+        typer.echo(json.dumps({name: finite(result.values) for name, result in results.items()}, indent=2))
     else:
         _work.print_scores(results)
+        _work.say([f"wrote {file}" for file in written])

@@ -9,3 +9,5 @@ from ._evaluate import evaluate_split as evaluate_split
 from ._evaluate import evaluate_task as evaluate_task
 from ._evaluate import predict_batch as predict_batch
 from ._gain import mean_relative_gain as mean_relative_gain
+from ._plots import finite as finite
+from ._plots import write_details as write_details

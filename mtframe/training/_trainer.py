@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, MixedBatches
 from mtframe.errors import MtframeError, RecipeError, TrainingError
-from mtframe.evaluation import Evaluation, evaluate_split, mean_relative_gain
+from mtframe.evaluation import Evaluation, evaluate_split, finite, mean_relative_gain
 from mtframe.hooks import Hooks
 from mtframe.run import RunFolder, check_fit, pick_device, write_text
 
@@ -282,7 +282,7 @@ class Trainer:
         self.history.append({"step": self.step, "gain": gain, "tasks": values})
         write_text(
             self.run.metrics_json,
-            json.dumps(_no_nan({"evaluations": self.history, "best": self._best}), indent=2),
+            json.dumps(finite({"evaluations": self.history, "best": self._best}), indent=2),
         )
         LOG.info("step %d: %s", self.step, ", ".join(f"{task} {score:.4f}" for task, score in scores.items()))
         self.hooks.call.evaluation_ended(step=self.step, metrics=values, scores=scores)
@@ -352,12 +352,3 @@ def _better(score: float, top: float, higher_is_better: bool) -> bool:
     if math.isnan(score) or math.isnan(top):
         return math.isnan(top) and not math.isnan(score)
     return score > top if higher_is_better else score < top
-
-
-def _no_nan(value: Any) -> Any:
-    """NaN has no place in JSON; null says "not resolved"."""
-    if isinstance(value, dict):
-        return {key: _no_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_no_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,128 @@
+"""Details of scores as files: one json a task, and a picture of each curve, matrix and set of bars."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mtframe.errors import MtframeError
+from mtframe.palette import COLOURS
+from mtframe.run import write_text
+
+from ._details import Bars, Curves, Detail, Matrix
+from ._evaluate import Evaluation
+
+# More cells a side than these have no room for a number each.
+_NUMBERED = 20
+
+# Thin lines of yellow cannot be seen on white.
+_LINES = COLOURS[:-1]
+_STYLES = ("-", "--", ":", "-.")
+
+
+def write_details(evaluation: Evaluation, task: str, out: Path) -> list[Path]:
+    """Writes a task's scores with their details to `TASK.json`, and draws each detail in `TASK-NAME.png`.
+
+    Args:
+        evaluation: With details.
+        task: Begins the files' names.
+        out: Their folder; made if it is not there.
+
+    Returns:
+        The files.
+
+    Raises:
+        MtframeError: They cannot be written.
+    """
+    told = {
+        "values": evaluation.values,
+        "notes": evaluation.notes,
+        "images": evaluation.images,
+        "details": [{"kind": type(detail).__name__.lower(), **asdict(detail)} for detail in evaluation.details],
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        files = [out / f"{task}.json"]
+        write_text(files[0], json.dumps(finite(told), indent=1) + "\n")
+        for detail in evaluation.details:
+            files.append(out / f"{task}-{detail.name}.png")
+            draw_detail(detail, files[-1])
+    except OSError as error:
+        raise MtframeError(f"--out: {out} could not be written ({error.strerror or error})") from error
+    return files
+
+
+def draw_detail(detail: Detail, path: Path) -> None:
+    """Draws one detail into a picture file."""
+    # Not pyplot: it keeps figures, and chooses a window system.
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    axes = figure.add_subplot()
+    if isinstance(detail, Curves):
+        _draw_curves(detail, figure, axes)
+    elif isinstance(detail, Matrix):
+        _draw_matrix(detail, figure, axes)
+    else:
+        _draw_bars(detail, figure, axes)
+    axes.set_title(detail.name.replace("-", " "))
+    figure.savefig(path, dpi=120)
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN; null says "not resolved"."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _draw_curves(detail: Curves, figure: Any, axes: Any) -> None:
+    figure.set_size_inches(6.4, 4.8)
+    for number, (name, (xs, ys)) in enumerate(detail.lines.items()):
+        style = _STYLES[number // len(_LINES) % len(_STYLES)]
+        marker = "o" if len(xs) <= 20 else None
+        axes.plot(xs, ys, style, color=_LINES[number % len(_LINES)], marker=marker, label=name)
+    axes.set(xlabel=detail.x, ylabel=detail.y)
+    axes.grid(alpha=0.3)
+    if len(detail.lines) > 10:
+        figure.set_size_inches(8.8, 4.8)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
+    elif len(detail.lines) > 1:
+        axes.legend()
+
+
+def _draw_matrix(detail: Matrix, figure: Any, axes: Any) -> None:
+    """Cells are coloured by their part of the row, so that rare rows are seen as well."""
+    rows, columns = len(detail.row_labels), len(detail.column_labels)
+    side = max(4.8, 0.28 * max(rows, columns) + 2)
+    figure.set_size_inches(side * 1.15, side)
+    parts = [[value / (sum(row) or 1) for value in row] for row in detail.values]
+    shown = axes.imshow(parts, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(columns), detail.column_labels, rotation=90)
+    axes.set_yticks(range(rows), detail.row_labels)
+    axes.set(xlabel=detail.columns, ylabel=detail.rows)
+    if max(rows, columns) <= _NUMBERED:
+        for y, row in enumerate(detail.values):
+            for x, value in enumerate(row):
+                ink = "black" if parts[y][x] > 0.5 else "white"
+                axes.text(x, y, f"{value:g}", ha="center", va="center", color=ink, fontsize="small")
+    figure.colorbar(shown, ax=axes, label="part of the row")
+
+
+def _draw_bars(detail: Bars, figure: Any, axes: Any) -> None:
+    names, values = list(detail.values), list(detail.values.values())
+    figure.set_size_inches(6.4, max(2.4, 0.22 * len(names) + 1.2))
+    axes.barh(names, [0 if math.isnan(value) else value for value in values], color=COLOURS[5])
+    for place, value in enumerate(values):
+        text = "n/a" if math.isnan(value) else f"{value:.3g}"
+        axes.annotate(text, (max(0.0, value) if value == value else 0, place), xytext=(3, 0),
+                      textcoords="offset points", va="center", fontsize="small")  # fmt: skip
+    axes.invert_yaxis()
+    axes.margins(x=0.12, y=0.01)
+    axes.set_xlabel(detail.unit)
+    axes.grid(axis="x", alpha=0.3)
