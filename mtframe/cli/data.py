@@ -78,29 +78,45 @@ def check(name: Name, root: Root, arguments: Overrides = None) -> None:
 
 
 def preview(
-    name: Name,
-    root: Root,
-    arguments: Overrides = None,
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
+    source: Annotated[str, typer.Argument(metavar="NAME|RECIPE", help="A data set, or a recipe file.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[ROOT] KEY=VALUE", help="A data set's folder, then options.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The picture to write; of a recipe, one a task.")] = Path("preview.png"),
     images: Annotated[int, typer.Option(min=1, max=200, help="Images on it.")] = 24,
-    task: Annotated[str | None, typer.Option("-t", "--task", help="Preset whose augmentation is shown.")] = None,
+    task: Annotated[
+        str | None, typer.Option("-t", "--task", help="Preset whose augmentation is shown; of a recipe, the only task.")
+    ] = None,
 ) -> None:
     """Draw a contact sheet of augmented training images with their targets.
 
     mtframe data preview coco data/coco transform.mosaic=1 size=320
+
+    mtframe data preview recipe.yaml
     """
     from mtframe.assembly import Assembly
     from mtframe.inference import preview as draw
     from mtframe.inference import save_picture
-    from mtframe.recipe import assemble_recipe
+    from mtframe.recipe import assemble_recipe, load_recipe
 
-    preset = task or _preset_for(name)
-    overrides = [f"tasks.preview.{argument}" for argument in (f"dataset.name={name}", *(arguments or []))]
-    # No model is built, so the backbone is only a name.
-    recipe = assemble_recipe("none", [f"preview={preset}:{root}"], overrides)
-    sheet = draw(Assembly(recipe), "preview", images=images)
-    save_picture(sheet, out)
-    typer.echo(f"wrote {out}")
+    given = arguments or []
+    if Path(source).suffix in (".yaml", ".yml"):
+        recipe = load_recipe(source, given)
+        if task is not None and task not in recipe.tasks:
+            raise RecipeError(f"-t {task}: no such task; the tasks of this recipe are {', '.join(recipe.tasks)}")
+        files = {name: out.with_stem(f"{out.stem}-{name}") for name in ([task] if task else recipe.tasks)}
+    else:
+        if not given or "=" in given[0]:
+            raise RecipeError(f"expected the folder of data set {source!r} behind its name, or a recipe file (.yaml)")
+        preset = task or _preset_for(source)
+        overrides = [f"tasks.preview.{argument}" for argument in (f"dataset.name={source}", *given[1:])]
+        # No model is built, so the backbone is only a name.
+        recipe = assemble_recipe("none", [f"preview={preset}:{given[0]}"], overrides)
+        files = {"preview": out}
+    assembly = Assembly(recipe)
+    for name, file in files.items():
+        save_picture(draw(assembly, name, images=images), file)
+        typer.echo(f"wrote {file}")
 
 
 def _method(name: str, method: str) -> Any:

@@ -15,27 +15,47 @@ def predict(
     task: Annotated[list[str] | None, typer.Option("-t", "--task", help="Only this task; may be repeated.")] = None,
     checkpoint: Annotated[str, typer.Option(help="best, last or best_TASK.")] = "best",
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a box that is drawn.")] = 0.3,
+    gallery: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder of pictures for each identity, to look for in them.")
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write embeddings, to FILE.npz or FILE.parquet.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Also print every prediction as JSON.")] = False,
 ) -> None:
     """Run a trained model on pictures.
 
-    Boxes are drawn on each picture. For embeddings, a sheet shows for each picture those most similar to it.
+    Boxes are drawn on each picture; classes, numbers and, with a gallery, the nearest identities below it. For
+    embeddings, a sheet shows for each picture those most similar to it.
     A file that cannot be read is named and left out; the exit code is then 1.
 
     mtframe predict runs/recipe photo.jpg holiday/ --out seen
     """
     import json
 
+    from mtframe import inference
     from mtframe.cli._work import say
-    from mtframe.inference import find_images, load_run, predict_files
 
-    predictor = load_run(run, checkpoint, device)
-    result = predict_files(predictor, list(find_images(sources)), out or run / "predictions", task, threshold)
+    if embeddings is not None:
+        inference.check_embeddings_file(embeddings)
+    predictor = inference.load_run(run, checkpoint, device)
+    files, chosen = list(inference.find_images(sources)), predictor.chosen(task)
+    if embeddings is not None:
+        inference.embedding_tasks(predictor, chosen, "--embeddings")
+    galleries = {
+        name: inference.Gallery.read(predictor, name, gallery)
+        for name in (inference.embedding_tasks(predictor, chosen, "--gallery") if gallery is not None else ())
+        if gallery is not None
+    }
+    result = inference.predict_files(predictor, files, out or run / "predictions", chosen, threshold, galleries)
+    if embeddings is not None:
+        inference.save_embeddings(result, embeddings)
+    result.unreadable += [reason for known in galleries.values() for reason in known.unreadable]
     if json_output:
         typer.echo(json.dumps(result.described, indent=2))
     else:
-        say([f"wrote {path}" for path in result.pictures])
+        say([f"wrote {path}" for path in (*result.pictures, *([embeddings] if embeddings else []))])
     for reason in result.unreadable:
         typer.echo(f"skipped {reason}", err=True)
     if result.unreadable:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,22 @@ _LEAST_SIDE = 480
 # Not enlarged beyond this: a strip of a few pixels' height would become gigabytes.
 _MOST_SIDE = 4 * _LEAST_SIDE
 _INK = "#1A1A1A"
+_GREY_INK = "#5A5A5A"
+_BICUBIC = Image.Resampling.BICUBIC
 _GREY = "#999999"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What a picture is taken for.
+
+    Attributes:
+        title: Who says so: a task's name.
+        rows: (name, value as text, value as a part of a full bar or None) each, most likely first.
+    """
+
+    title: str
+    rows: Sequence[tuple[str, str, float | None]]
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -52,10 +68,10 @@ def draw_boxes(
     enlarged = max(1.0, min(_LEAST_SIDE / min(image.size), _MOST_SIDE / max(image.size)))
     factor = longest / max(image.size) if longest else enlarged
     size = [max(1, round(side * factor)) for side in image.size]
-    canvas = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    canvas = image.convert("RGB").resize(size, _BICUBIC)
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(min(canvas.size) / 220))
-    font = ImageFont.load_default(max(13, round(min(canvas.size) / 32)))
+    font = ImageFont.load_default(_text_size(canvas))
     # Large boxes first, so that small ones are not covered.
     order = sorted(range(len(boxes)), key=lambda n: -float((boxes[n, 2:] - boxes[n, :2]).clamp(min=0).prod()))
     halo = max(1, line // 2)
@@ -73,6 +89,61 @@ def draw_boxes(
     for box, text, colour in tags:
         taken.append(_tag(draw, canvas.size, box, text, colour, font, taken))
     return canvas
+
+
+def draw_ranking(image: Image.Image, lists: Sequence[Ranking]) -> Image.Image:
+    """Adds a panel below a picture: what it is taken for, most likely first, with bars.
+
+    Args:
+        image: The picture; enlarged where it is too small for text.
+        lists: What is written, in blocks.
+    """
+    enlarged = max(1.0, min(_LEAST_SIDE / min(image.size), _MOST_SIDE / max(image.size)))
+    picture = image.convert("RGB").resize([max(1, round(side * enlarged)) for side in image.size], _BICUBIC)
+    size = _text_size(picture)
+    font, pad = ImageFont.load_default(size), size // 2
+    line = round(1.6 * size)
+    height = sum(len(ranking.rows) + 1 for ranking in lists) * line + (len(lists) + 1) * pad
+    width = max(picture.width, 16 * size)
+    canvas = Image.new("RGB", (width, picture.height + height), "white")
+    canvas.paste(picture, ((width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(canvas)
+    y = picture.height + pad
+    for ranking in lists:
+        draw.text((pad, y), _shorten(ranking.title, font, width - 2 * pad), fill=_GREY_INK, font=font)
+        y += line
+        for row in ranking.rows:
+            _draw_row(draw, row, (pad, y, width - pad, y + line), font, size)
+            y += line
+        y += pad
+    return canvas
+
+
+def _draw_row(
+    draw: ImageDraw.ImageDraw,
+    row: tuple[str, str, float | None],
+    place: tuple[int, int, int, int],
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    size: int,
+) -> None:
+    """A name at the left, its value at the right, and between them a bar."""
+    text, value, part = row
+    x0, y0, x1, _ = place
+    middle = x0 + (x1 - x0) * 45 // 100
+    draw.text((x0, y0), _shorten(text, font, middle - x0 - size // 2), fill=_INK, font=font)
+    right = x1 - round(font.getlength(value))
+    draw.text((right, y0), value, fill=_INK, font=font)
+    end = x1 - 5 * size
+    if part is not None and end > middle:
+        top, bottom = y0 + size // 4, y0 + size
+        draw.rectangle((middle, top, end, bottom), fill="#DDDDDD")
+        if part > 0:
+            draw.rectangle((middle, top, middle + round((end - middle) * min(1.0, part)), bottom), fill=COLOURS[5])
+
+
+def _text_size(picture: Image.Image) -> int:
+    """Pixels of a text that is legible on a picture whatever its size."""
+    return max(13, round(min(picture.size) / 32))
 
 
 def make_folder(path: Path) -> None:
@@ -158,12 +229,13 @@ def contact_sheet(
 
     Args:
         images: The pictures.
-        captions: One each.
+        captions: One each; may have several lines.
         columns: Pictures in a row.
         tile: Side of the square that each is fitted into, in pixels.
         similarities: Drawn as a bar below a picture, its length the cosine similarity (negative: none).
     """
-    gap, line = 8, 20
+    gap, spacing = 8, 17
+    line = 3 + spacing * max((caption.count("\n") + 1 for caption in captions), default=1)
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (tile + gap) + gap, rows * (tile + line + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
@@ -173,9 +245,10 @@ def contact_sheet(
         y = gap + number // columns * (tile + line + gap)
         fitted = image.convert("RGB")
         factor = tile / max(fitted.size)
-        fitted = fitted.resize([max(1, round(side * factor)) for side in fitted.size], Image.Resampling.BICUBIC)
+        fitted = fitted.resize([max(1, round(side * factor)) for side in fitted.size], _BICUBIC)
         sheet.paste(fitted, (x + (tile - fitted.width) // 2, y + (tile - fitted.height) // 2))
-        draw.text((x, y + tile + 3), _shorten(captions[number], font, tile), fill=_INK, font=font)
+        for place, caption in enumerate(captions[number].split("\n")):
+            draw.text((x, y + tile + 3 + place * spacing), _shorten(caption, font, tile), fill=_INK, font=font)
         similarity = similarities[number] if similarities else None
         if similarity is not None:
             draw.rectangle((x, y + tile - 5, x + tile, y + tile), fill="#DDDDDD")

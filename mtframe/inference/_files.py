@@ -1,32 +1,28 @@
-"""Predicting files, and sheets of predictions."""
+"""Predicting files: what is said of each, the pictures of it, and the embeddings for use elsewhere."""
+
+# Shapes: Q pictures, D embedding dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.ops import nms
 
-from mtframe.data import DecodeSize, Sample, read_image
-from mtframe.errors import BadImageError
+from mtframe.data import read_image
+from mtframe.errors import BadImageError, MtframeError, RecipeError
 
-from ._draw import contact_sheet, draw_boxes, make_folder, nearest, save_picture, similarity_sheet, to_pil
+from ._draw import make_folder, save_picture, to_pil
+from ._gallery import Gallery
 from ._predictor import Predictor
+from ._sheets import picture_of, similar_files
 
-# Boxes of different classes that overlap more than this (IoU) are drawn as one.
-_SAME_THING = 0.6
-
-# Pixels of a picture on the sheet of one task's predictions.
-_TILE = 320
-
-# Rows of the sheet of similar pictures. All files are compared; more rows are only in the JSON.
-_SHEET_ROWS = 12
-_NEIGHBOURS = 4
+_EMBEDDINGS = (".npz", ".parquet")
 
 
 @dataclass
@@ -37,11 +33,13 @@ class FilePredictions:
         described: A dictionary a file: `source`, `size` (height, width) and `tasks`, ready for JSON.
         pictures: Files that were written.
         unreadable: Files that could not be read, with the reason.
+        embeddings: By task, (Q, D) float32 of unit length, in the order of `described`.
     """
 
     described: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[Path] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    embeddings: dict[str, Tensor] = field(default_factory=dict)
 
 
 def predict_files(
@@ -50,15 +48,18 @@ def predict_files(
     out: Path,
     tasks: Sequence[str] | None = None,
     threshold: float = 0.3,
+    galleries: Mapping[str, Gallery] | None = None,
 ) -> FilePredictions:
     """Predicts image files and draws the results.
 
     Args:
         predictor: A loaded run.
         files: The images.
-        out: Folder for pictures: `STEM.png` with boxes, `TASK_similar.png` for embeddings of several images.
+        out: Folder for pictures: `STEM.png` with what is said of each, `TASK_similar.png` for embeddings of
+            several images.
         tasks: Only these; all if None.
         threshold: Least score of a box that is drawn; JSON has them all.
+        galleries: By task, whom embeddings are compared with.
 
     Returns:
         Predictions, written pictures and what could not be read.
@@ -80,80 +81,85 @@ def predict_files(
             continue
         read.append(file)
         predictions = predictor.predict(pixels, tasks)
-        described = {task: predictor.describe(task, prediction) for task, prediction in predictions.items()}
-        result.described.append({"source": str(file), "size": list(size), "tasks": described})
-        boxed = {task: prediction for task, prediction in predictions.items() if "boxes" in prediction}
-        if boxed:
-            result.pictures.append(_save(_draw(predictor, to_pil(pixels), boxed, threshold), out, file.stem))
+        result.described.append(_described(predictor, file, size, predictions, galleries or {}))
+        drawn = picture_of(predictor, to_pil(pixels), predictions, threshold=threshold, galleries=galleries)
+        if drawn is not None:
+            result.pictures.append(_save(drawn, out, file.stem))
         for task, prediction in predictions.items():
             if "embedding" in prediction:
                 embeddings.setdefault(task, []).append(prediction["embedding"])
     for task, rows in embeddings.items():
+        result.embeddings[task] = torch.stack(rows)
         if len(rows) > 1:
-            result.pictures.append(_save(_similar(read, torch.stack(rows)), out, f"{task}_similar"))
+            result.pictures.append(_save(similar_files(read, result.embeddings[task]), out, f"{task}_similar"))
     return result
 
 
-def _similar(files: Sequence[Path], embeddings: Tensor) -> Image.Image:
-    """The first pictures, each beside those of all files that are most similar to it."""
-    rows = range(min(len(files), _SHEET_ROWS))
-    _, near = nearest(embeddings, rows, _NEIGHBOURS)
-    # Only these are opened again: there may be thousands.
-    shown = sorted({*rows, *near.flatten().tolist()})
-    pictures = [to_pil(read_image(files[n], DecodeSize(shorter=400), upright=True)[0]) for n in shown]
-    names = [files[n].stem for n in shown]
-    return similarity_sheet(pictures, names, embeddings[shown], neighbours=_NEIGHBOURS, rows=rows)
+def check_embeddings_file(path: Path) -> None:
+    """Raises RecipeError unless embeddings can be written in the format that a file's suffix names."""
+    if path.suffix not in _EMBEDDINGS:
+        raise RecipeError(f"--embeddings: expected a file that ends with {' or '.join(_EMBEDDINGS)}, got {path}")
+    if path.suffix == ".parquet":
+        _pyarrow()
 
 
-def prediction_sheet(
-    predictor: Predictor,
-    task: str,
-    samples: Sequence[Sample],
-    *,
-    threshold: float = 0.3,
-    rows: Sequence[int] | None = None,
-) -> Image.Image:
-    """One task's predictions for some samples on one sheet: boxes, or each picture beside its most similar ones.
+def save_embeddings(predictions: FilePredictions, path: Path) -> None:
+    """Writes embeddings with the files that they are of.
 
-    Args:
-        predictor: A loaded run.
-        task: The task.
-        samples: With their images.
-        threshold: Least score of a box that is drawn.
-        rows: Numbers of the samples that get a row of similar ones; all if None.
+    `.npz` holds the arrays `source` (Q,), text, and `TASK.embedding` (Q, D), float32; `.parquet` the same as columns.
+
+    Raises:
+        RecipeError: The suffix is another, or there is no embedding.
+        MtframeError: It cannot be written.
     """
-    predictions = [predictor.predict(sample.image, [task])[task] for sample in samples]
-    pictures = [to_pil(sample.image) for sample in samples]
-    names = [Path(sample.id).stem for sample in samples]
-    if "embedding" in predictions[0]:
-        return similarity_sheet(pictures, names, torch.stack([p["embedding"] for p in predictions]), rows=rows)
-    drawn = [
-        _draw(predictor, picture, {task: prediction}, threshold, longest=_TILE)
-        for picture, prediction in zip(pictures, predictions, strict=True)
-    ]
-    return contact_sheet(drawn, names, columns=4, tile=_TILE)
+    check_embeddings_file(path)
+    if not predictions.embeddings:
+        raise RecipeError("--embeddings: no task gave an embedding of a file")
+    sources = np.array([row["source"] for row in predictions.described], np.str_)
+    arrays = {f"{task}.embedding": rows.float().numpy() for task, rows in predictions.embeddings.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".npz":
+            savez: Any = np.savez
+            savez(path, source=sources, **arrays)
+        else:
+            pyarrow, parquet = _pyarrow()
+            kind = pyarrow.list_(pyarrow.float32())
+            columns = {name: pyarrow.array(list(rows), kind) for name, rows in arrays.items()}
+            parquet.write_table(pyarrow.table({"source": sources.tolist(), **columns}), path)
+    except OSError as error:
+        raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error
 
 
-def _draw(
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise RecipeError(
+            "--embeddings: parquet files are written by pyarrow, which is not installed; install it with "
+            "pip install 'mtframe[parquet]', or write .npz"
+        ) from None
+    return pyarrow, parquet
+
+
+def _described(
     predictor: Predictor,
-    picture: Image.Image,
-    boxed: dict[str, Any],
-    threshold: float,
-    *,
-    longest: int | None = None,
-) -> Image.Image:
-    boxes, texts, colours = [], [], []
-    for task, prediction in boxed.items():
-        classes = predictor.infos[task].classes
-        # Suppression is per class; a picture with two names on one thing is hard to read, so the surer one is drawn.
-        shown = nms(prediction["boxes"], prediction["scores"], _SAME_THING)
-        parts = (prediction[key][shown] for key in ("boxes", "scores", "labels"))
-        for box, score, label in zip(*parts, strict=True):
-            if score >= threshold:
-                boxes.append(box)
-                texts.append(f"{classes[int(label)]} {float(score):.2f}")
-                colours.append(int(label))
-    return draw_boxes(picture, torch.stack(boxes) if boxes else torch.empty(0, 4), texts, colours, longest=longest)
+    file: Path,
+    size: tuple[int, int],
+    predictions: Mapping[str, dict[str, Tensor]],
+    galleries: Mapping[str, Gallery],
+) -> dict[str, Any]:
+    told = {task: predictor.describe(task, prediction) for task, prediction in predictions.items()}
+    nearest = {
+        task: [
+            {"identity": name, "similarity": round(value, 6)}
+            for name, value in gallery.nearest(predictions[task]["embedding"])
+        ]
+        for task, gallery in galleries.items()
+        if task in predictions
+    }
+    return {"source": str(file), "size": list(size), "tasks": told, **({"nearest": nearest} if nearest else {})}
 
 
 def _save(picture: Image.Image, out: Path, stem: str) -> Path:

@@ -22,6 +22,10 @@ from mtframe.run import RunFolder, pick_device
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"})
 
 
+# Classes that are told of a picture.
+_TOP = 5
+
+
 class Predictor:
     """A trained model that takes pictures.
 
@@ -69,6 +73,17 @@ class Predictor:
                 {"label": classes[label], "score": round(score, 4), "box": [round(side, 2) for side in box]}
                 for box, score, label in rows
             ]
+        classes = self.infos[task].classes
+        if "probabilities" in prediction:
+            # Of many classes that exclude each other, the most likely say it all.
+            most = len(classes) if self.infos[task].target == "labels" else _TOP
+            values, order = prediction["probabilities"].topk(min(most, len(classes)))
+            return [
+                {"label": classes[label], "probability": round(value, 6)}
+                for label, value in zip(order.tolist(), values.tolist(), strict=True)
+            ]
+        if "values" in prediction:
+            return dict(zip(classes, (round(value, 6) for value in prediction["values"].tolist()), strict=True))
         return {name: [round(number, 6) for number in value.flatten().tolist()] for name, value in prediction.items()}
 
     def chosen(self, tasks: Sequence[str] | None) -> Sequence[str]:

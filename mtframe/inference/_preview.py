@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -17,6 +18,9 @@ from ._draw import contact_sheet, draw_boxes, to_pil
 # Pixels of a picture with boxes on the sheet.
 _TILE = 360
 
+# Lines below a picture that say what is wanted of it.
+_LINES = 3
+
 
 def preview(assembly: Assembly, task: str, *, images: int = 24, step: int = 0) -> Image.Image:
     """A contact sheet of what training sees: augmented images with their targets.
@@ -30,26 +34,45 @@ def preview(assembly: Assembly, task: str, *, images: int = 24, step: int = 0) -
     Raises:
         MtframeError: The data set cannot be read.
     """
-    batches = MixedBatches({task: assembly.sources()[task]}, assembly.recipe.train.seed)
-    classes = assembly.infos[task].classes
+    lender = assembly.recipe.tasks[task].images or task
+    batches = MixedBatches({lender: assembly.sources()[lender]}, assembly.recipe.train.seed)
+    info = assembly.infos[task]
     tiles: list[Image.Image] = []
     captions: list[str] = []
     while len(tiles) < images:
         item = batches[step]
         if isinstance(item, MtframeError):
             raise item
-        batch = item[task]
+        batch = item[lender]
+        wanted = batch.targets if lender == task else batch.also[task]
         for n in range(min(len(batch), images - len(tiles))):
             picture = to_pil(batch.images[n])
-            targets = {name: tensor[n] for name, tensor in batch.targets.items()}
+            targets = {name: tensor[n] for name, tensor in wanted.items()}
             if "boxes" in targets:
-                picture, caption = _draw(picture, targets, classes)
-                captions.append(caption)
+                picture, caption = _draw(picture, targets, info.classes)
             else:
-                captions.append(classes[int(targets["label"])] if "label" in targets else "")
+                caption = _caption(targets, info.classes)
             tiles.append(picture)
+            captions.append(caption)
         step += 1
-    return contact_sheet(tiles, captions, columns=min(6, images), tile=_TILE if "boxes" in batch.targets else 160)
+    return contact_sheet(tiles, captions, columns=min(6, images), tile=_TILE if "boxes" in wanted else 160)
+
+
+def _caption(targets: Mapping[str, Tensor], classes: Sequence[str]) -> str:
+    """What is wanted of a whole image, in up to three lines; what is not known is left out."""
+    if "probabilities" in targets:
+        values, order = targets["probabilities"].topk(min(2, len(classes)))
+        pairs = zip(order.tolist(), values.tolist(), strict=True)
+        said = [f"{value:.2f} {classes[label]}" for label, value in pairs if value > 0]
+    elif "labels" in targets:
+        said = [name for name, value in zip(classes, targets["labels"].tolist(), strict=True) if value == 1]
+    elif "value" in targets:
+        numbers = zip(classes, targets["value"].tolist(), strict=True)
+        said = [f"{name} {number:.3g}" for name, number in numbers if not math.isnan(number)]
+    else:
+        said = [classes[int(targets["label"])]] if int(targets.get("label", -1)) >= 0 else []
+    shown = said if len(said) <= _LINES else [*said[: _LINES - 1], f"and {len(said) - _LINES + 1} more"]
+    return "\n".join(shown) or "-"
 
 
 def _draw(picture: Image.Image, targets: Mapping[str, Tensor], classes: Sequence[str]) -> tuple[Image.Image, str]:

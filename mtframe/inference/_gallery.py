@@ -1,0 +1,78 @@
+"""People who are known by name, to look for in pictures."""
+
+# Shapes: G identities, D embedding dimensions.
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mtframe.errors import BadImageError, RecipeError
+
+from ._predictor import Predictor, find_images
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Identities and what they look like to a model.
+
+    Attributes:
+        names: Name of each.
+        templates: (G, D), of unit length: the mean of the embeddings of an identity's pictures.
+        unreadable: Pictures that could not be read, with the reason.
+    """
+
+    names: tuple[str, ...]
+    templates: Tensor
+    unreadable: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, predictor: Predictor, task: str, folder: str | os.PathLike[str]) -> Gallery:
+        """Embeds the pictures of a folder that has a folder of pictures for each identity.
+
+        Raises:
+            RecipeError: There is no identity in it.
+        """
+        root = Path(folder)
+        people = sorted(entry for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+        if not people:
+            raise RecipeError(f"--gallery: expected a folder for each identity in {root}, as in {root}/NAME/photo.jpg")
+        names, templates, unreadable = [], [], []
+        for person in people:
+            embeddings = []
+            for file in find_images([person]):
+                try:
+                    embeddings.append(predictor.predict(file, [task])[task]["embedding"])
+                except BadImageError as error:
+                    unreadable.append(str(error))
+            if embeddings:
+                names.append(person.name)
+                templates.append(F.normalize(torch.stack(embeddings).mean(0), dim=0))
+        if not names:
+            raise RecipeError(f"--gallery: no picture in {root} can be read:\n  " + "\n  ".join(unreadable[:3]))
+        return cls(tuple(names), torch.stack(templates), tuple(unreadable))
+
+    def nearest(self, embedding: Tensor, most: int = 5) -> list[tuple[str, float]]:
+        """The most similar identities with their cosine similarity, falling.
+
+        Args:
+            embedding: (D,), of unit length.
+            most: At most so many.
+        """
+        values, order = (self.templates @ embedding).topk(min(most, len(self.names)))
+        return [(self.names[n], value) for n, value in zip(order.tolist(), values.tolist(), strict=True)]
+
+
+def embedding_tasks(predictor: Predictor, tasks: Sequence[str], option: str) -> list[str]:
+    """Those of the tasks that give embeddings. Raises RecipeError, naming the option that wants one, if none does."""
+    blank = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    found = [task for task in tasks if "embedding" in predictor.predict(blank, [task])[task]]
+    if not found:
+        raise RecipeError(f"{option}: none of the tasks {', '.join(tasks)} gives embeddings")
+    return found
