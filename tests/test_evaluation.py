@@ -1,17 +1,28 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, Geometry
 from mtframe.errors import RecipeError
-from mtframe.evaluation import evaluate_task, mean_relative_gain, predict_batch
+from mtframe.evaluation import (
+    Bars,
+    Curves,
+    Matrix,
+    evaluate_task,
+    mean_relative_gain,
+    predict_batch,
+    write_details,
+)
 from mtframe.kinds import FeatureSpec
 from mtframe.recipe import Recipe
 from toy import ToyData, ToyMetric, ToyTransform, toy_recipe
@@ -101,3 +112,57 @@ class Blind(nn.Module):
 
     def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
         return []
+
+
+class Talkative(ToyMetric):
+    """Has more to tell than a number."""
+
+    notes = ("Seen from afar.",)
+
+    def details(self) -> list[Any]:
+        return [
+            Curves("reliability", "confidence", "accuracy", {"all": ([0, 1], [0.2, math.nan])}),
+            Matrix("confusion", "true", "predicted", ("a", "b"), ("a", "b"), [[3, 1], [0, 0]]),
+            Bars("per-class", "accuracy", {"a": 0.5, "b": math.nan}),
+        ]
+
+
+def test_details_become_json_and_pictures(tmp_path: Path) -> None:
+    model = Assembly(Recipe.from_plain(toy_recipe())).model()
+    parts = (model, "one", ToyData("val", count=4), ToyTransform(32, False), [Talkative()])
+    plain = evaluate_task(*parts, batch_size=4)
+    assert (plain.notes, plain.details) == (["Seen from afar."], [])
+    files = write_details(evaluate_task(*parts, batch_size=4, details=True), "one", tmp_path / "out")
+    assert [file.name for file in files] == [
+        "one.json",
+        "one-reliability.png",
+        "one-confusion.png",
+        "one-per-class.png",
+    ]
+    told = json.loads(files[0].read_text())
+    assert told["notes"] == ["Seen from afar."]
+    assert told["details"][0]["lines"] == {"all": [[0, 1], [0.2, None]]}
+    assert told["details"][1]["values"] == [[3, 1], [0, 0]]
+    assert told["details"][2] == {
+        "kind": "bars",
+        "name": "per-class",
+        "unit": "accuracy",
+        "values": {"a": 0.5, "b": None},
+    }
+    for file in files[1:]:
+        with Image.open(file) as picture:
+            assert min(picture.size) > 200
+
+
+def test_the_metric_is_told_what_else_the_model_has_learned_from() -> None:
+    recipe = toy_recipe()
+    recipe["backbone"] = {"name": "timm/test_resnet", "pretrained": True}
+    infos = {task: ToyData("train").info for task in recipe["tasks"]}
+    here = recipe["tasks"]["one"]["dataset"]
+    assert Assembly(Recipe.from_plain(recipe), infos).outside("one") == (
+        "pretrained weights of timm/test_resnet",
+        f"task two ({here})",
+    )
+    recipe["backbone"]["pretrained"] = False
+    del recipe["tasks"]["two"]
+    assert Assembly(Recipe.from_plain(recipe), infos).outside("one") == ()

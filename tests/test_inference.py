@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,18 +15,26 @@ from PIL import ExifTags, Image, ImageColor
 
 from mtframe.errors import BadImageError, MtframeError, RecipeError
 from mtframe.inference import (
+    FilePredictions,
+    Gallery,
     Predictor,
+    Ranking,
+    check_embeddings_file,
     contact_sheet,
     draw_boxes,
+    draw_ranking,
+    embedding_tasks,
     find_images,
     load_run,
     predict_files,
     prediction_sheet,
+    save_embeddings,
     save_picture,
     similarity_sheet,
 )
-from mtframe.inference._draw import COLOURS
+from mtframe.palette import COLOURS
 from small import Small
+from toy import toy_recipe
 
 COLOUR_0 = ImageColor.getrgb(COLOURS[0])
 
@@ -304,3 +315,101 @@ def test_a_picture_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path
     (tmp_path / "a.png").mkdir()
     with pytest.raises(MtframeError, match=r"a\.png could not be written \(Is a directory\)"):
         save_picture(black(4, 4), tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("side", [300, 3000])
+def test_a_panel_is_legible_below_small_and_large_pictures(side: int) -> None:
+    rows = [("kitchen", "0.75", 0.75), ("bar", "0.20", 0.2), ("height", "181", None)]
+    drawn = draw_ranking(black(side, side), [Ranking("rooms", rows)])
+    picture = 480 if side == 300 else 3000
+    assert drawn.width == picture
+    panel = np.asarray(drawn)[picture:]
+    # A title and three lines, each a twentieth or so of the picture.
+    assert 4 / 25 <= len(panel) / picture <= 7 / 20
+    bars = (panel == ImageColor.getrgb(COLOURS[5])).all(axis=2).sum(axis=1)
+    lengths = sorted({int(length) for length in bars if length}, reverse=True)
+    assert len(lengths) == 2
+    assert lengths[1] / lengths[0] == pytest.approx(0.2 / 0.75, rel=0.05)
+    assert (panel < 80).all(axis=2).any(axis=1).sum() > 4 * 8
+
+
+def test_a_caption_may_have_several_lines() -> None:
+    one, two = (contact_sheet([black(9, 9)], [text], columns=1, tile=40) for text in ("a", "a\nb"))
+    assert two.height == one.height + 17
+
+
+def test_the_nearest_identities_are_those_whose_mean_embedding_is_most_similar(
+    predictor: Predictor, small: Small, tmp_path: Path
+) -> None:
+    people = sorted(folder for folder in (small.faces / "lfw-deepfunneled").iterdir() if folder.is_dir())[:3]
+    for person in people:
+        shutil.copytree(person, tmp_path / "gallery" / person.name)
+    (tmp_path / "gallery" / people[0].name / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "gallery" / "notes.txt").touch()
+    gallery = Gallery.read(predictor, "faces", tmp_path / "gallery")
+    assert gallery.names == tuple(person.name for person in people)
+    assert len(gallery.unreadable) == 1
+    files = sorted(people[1].iterdir())
+    embeddings = torch.stack([predictor.predict(file, ["faces"])["faces"]["embedding"] for file in files])
+    mean = embeddings.mean(0) / embeddings.mean(0).norm()
+    torch.testing.assert_close(gallery.templates[1], mean)
+    found = gallery.nearest(embeddings[0])
+    assert [value for _, value in found] == sorted((gallery.templates @ embeddings[0]).tolist(), reverse=True)
+
+    result = predict_files(predictor, files[:1], tmp_path / "out", ["faces"], galleries={"faces": gallery})
+    (described,) = result.described
+    assert [row["identity"] for row in described["nearest"]["faces"]] == [name for name, _ in found]
+    assert [path.name for path in result.pictures] == [f"{files[0].stem}.png"]
+
+
+def test_a_gallery_needs_folders_with_pictures_and_a_task_with_embeddings(predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="--gallery: expected a folder for each identity in"):
+        Gallery.read(predictor, "faces", tmp_path)
+    (tmp_path / "somebody").mkdir()
+    (tmp_path / "somebody" / "a.jpg").write_bytes(b"")
+    with pytest.raises(RecipeError, match=r"no picture in .* can be read"):
+        Gallery.read(predictor, "faces", tmp_path)
+    assert embedding_tasks(predictor, ("faces", "objects"), "--gallery") == ["faces"]
+    with pytest.raises(RecipeError, match="--gallery: none of the tasks objects gives embeddings"):
+        embedding_tasks(predictor, ["objects"], "--gallery")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_embeddings_are_written_beside_the_files_they_are_of(tmp_path: Path, suffix: str) -> None:
+    rows = torch.nn.functional.normalize(torch.arange(6.0).reshape(2, 3) + 1)
+    predictions = FilePredictions([{"source": "a.jpg"}, {"source": "ü/b.jpg"}], embeddings={"faces": rows})
+    path = tmp_path / "new" / f"faces{suffix}"
+    save_embeddings(predictions, path)
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as stored:
+            found = {name: stored[name] for name in stored.files}
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+        found = {name: np.array(column) for name, column in parquet.read_table(path).to_pydict().items()}
+    assert found.keys() == {"source", "faces.embedding"}
+    assert found["source"].tolist() == ["a.jpg", "ü/b.jpg"]
+    np.testing.assert_array_equal(found["faces.embedding"].astype(np.float32), rows.numpy())
+
+
+def test_embeddings_go_to_files_of_two_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match=r"--embeddings: expected a file that ends with .npz or .parquet, got x.csv"):
+        check_embeddings_file(Path("x.csv"))
+    with pytest.raises(RecipeError, match="--embeddings: no task gave an embedding"):
+        save_embeddings(FilePredictions(), tmp_path / "x.npz")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(RecipeError, match=r"pip install 'mtframe\[parquet\]'"):
+        check_embeddings_file(Path("x.parquet"))
+
+
+def test_classes_are_told_most_likely_first_and_numbers_by_name() -> None:
+    from mtframe.assembly import Assembly
+    from mtframe.data import DataInfo
+    from mtframe.recipe import Recipe
+
+    infos = {"one": DataInfo("label", tuple("abcdefg")), "two": DataInfo("value", ("x", "y"))}
+    model: Any = torch.nn.Identity()
+    predictor = Predictor(Assembly(Recipe.from_plain(toy_recipe()), infos), model, torch.device("cpu"))
+    described = predictor.describe("one", {"probabilities": torch.tensor([0.05, 0.5, 0.0, 0.2, 0.12, 0.1, 0.03])})
+    assert [row["label"] for row in described] == ["b", "d", "e", "f", "a"]
+    assert described[0]["probability"] == 0.5
+    assert predictor.describe("two", {"values": torch.tensor([1.5, -2.0])}) == {"x": 1.5, "y": -2.0}

@@ -1,0 +1,210 @@
+"""Tasks that use another task's images: one pass, labels found by id, what is not known masked."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mtframe.assembly import Assembly
+from mtframe.balance import Sum
+from mtframe.data import MixedBatches
+from mtframe.errors import RecipeError
+from mtframe.hooks import Hooks, hookimpl
+from mtframe.recipe import Recipe, load_recipe
+from mtframe.run import RunFolder
+from mtframe.training import Trainer, training_step
+from toy import ToyData, ToyTransform, toy_recipe
+
+HERE = str(Path(__file__).resolve())
+
+
+class Parity(ToyData):
+    """Says of the toy's images whether their number is even; of every third it does not know."""
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        number = int(id.removeprefix("toy/").removesuffix(".jpg"))
+        return {"label": torch.tensor(-1 if number % 3 == 0 else number % 2)}
+
+
+class Known(nn.Module):
+    """Cross-entropy of those that are known."""
+
+    target = "label"
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        known = targets["label"] >= 0
+        loss = nn.functional.cross_entropy(
+            outputs["logits"].float(), targets["label"], ignore_index=-1, reduction="sum"
+        )
+        return {"cross_entropy": loss / known.sum().clamp(min=1)}
+
+
+class Mixing(ToyTransform):
+    """Claims to make one image of several."""
+
+    mixes = True
+
+
+def recipe(**change: Any) -> dict[str, Any]:
+    """Two tasks, the second on the images of the first."""
+    plain = toy_recipe({"one": {}, "two": {"images": "one", "dataset": f"{HERE}:Parity", "loss": f"{HERE}:Known"}})
+    for field in ("transform", "size", "batch_size"):
+        del plain["tasks"]["two"][field]
+    plain["tasks"]["two"] |= change
+    return plain
+
+
+def test_labels_are_found_by_id_and_the_unknown_is_marked() -> None:
+    assembly = Assembly(Recipe.from_plain(recipe()))
+    sources = assembly.sources()
+    assert list(sources) == ["one"]
+    batches = MixedBatches(sources, seed=0)
+    drawn = [batches._index(sources["one"], "one", draw) for draw in range(4)]
+    batch = batches[0]["one"]
+    expected = [-1 if index % 3 == 0 else index % 2 for index in drawn]
+    assert batch.also["two"]["label"].tolist() == expected
+    assert set(expected) != {-1}
+
+
+def test_both_heads_see_the_maps_of_one_pass_and_each_loss_counts() -> None:
+    assembly = Assembly(Recipe.from_plain(recipe()))
+    model = assembly.model().train()
+    batch = MixedBatches(assembly.sources(), seed=0)[0]
+    passes: list[int] = []
+    model.sharing.backbone.stem[0].register_forward_hook(lambda _, args, __: passes.append(len(args[0])))
+    terms = training_step(model, batch, Sum(("one", "two")))
+    assert passes == [4]
+    assert list(terms) == ["one", "two"]
+    assert all(head.linear.weight.grad.abs().sum() > 0 for head in model.heads.values())
+    with torch.no_grad():
+        outputs = model({"one": batch["one"].images}, {"two": "one"})
+    assert outputs.keys() == {"one", "two"}
+
+
+def test_a_batch_without_a_known_label_teaches_nothing() -> None:
+    loss = Known()
+    logits = torch.zeros(2, 2, requires_grad=True)
+    (value,) = loss({"logits": logits}, {"label": torch.tensor([-1, -1])}).values()
+    value.backward()
+    assert value == 0
+    assert not logits.grad.any()
+
+
+def test_it_trains_evaluates_and_is_loaded_again(tmp_path: Path) -> None:
+    assembly = Assembly(Recipe.from_plain(recipe()))
+    run = RunFolder.create(tmp_path / "run", assembly.recipe, assembly.infos)
+    evaluations = Trainer(assembly, run).fit()
+    assert set(evaluations) == {"one", "two"}
+    with run.metrics_csv.open() as file:
+        assert {"one/cross_entropy", "two/cross_entropy"} <= set(csv.DictReader(file).fieldnames)
+    again = run.recipe()
+    assert again == assembly.recipe.model_copy(update={"base": run.path.resolve()})
+    assert "size" not in run.recipe_file.read_text().split("two:")[1].split("train:")[0]
+    # What it has from the other task follows the other task.
+    assert run.recipe(["tasks.one.size=64"]).tasks["two"].size == 64
+    Assembly(again, run.infos()).model(restoring=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": "three"}, r"tasks\.two\.images: expected a task that has images of its own, got 'three'"),
+        ({"images": "two"}, r"got 'two'; there are: one"),
+        ({"size": 64}, r"tasks\.two\.size: comes from task 'one', whose images are used; leave it out here"),
+        ({"batch_size": 8}, r"tasks\.two\.batch_size: comes from task 'one'"),
+        ({"dataset": f"{ToyData.__module__}"}, r"no dataset 'toy'"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_told(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_plain(recipe(**change)).check()
+
+
+def test_a_data_set_that_cannot_label_by_id_is_refused_with_those_that_can() -> None:
+    plain = recipe(dataset=toy_recipe()["tasks"]["one"]["dataset"])
+    with pytest.raises(RecipeError, match=r"tasks\.two\.dataset: '.*:ToyData' cannot label the images of another task"):
+        Recipe.from_plain(plain).check()
+
+
+def test_images_that_are_mixed_cannot_be_lent() -> None:
+    plain = recipe()
+    plain["tasks"]["one"]["transform"] = f"{HERE}:Mixing"
+    with pytest.raises(RecipeError, match=r"tasks\.two\.images: the transform of 'one' makes one image of several"):
+        Assembly(Recipe.from_plain(plain)).sources()
+
+
+def rows_of(run: RunFolder) -> list[dict[str, str]]:
+    """What a run logged, without the speed."""
+    with run.metrics_csv.open() as file:
+        return [{key: row[key] for key in row if key != "images_per_second"} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("schedule", ["round-robin", "epochs"])
+def test_tasks_in_turn_train_with_columns_for_each_and_resume_exactly(tmp_path: Path, schedule: str) -> None:
+    plain = toy_recipe(schedule=schedule, steps=14, log_every=3, save_every_steps=5)
+    recipe = Recipe.from_plain(plain)
+
+    def train(name: str, stop_at: int | None = None) -> RunFolder:
+        assembly = Assembly(recipe)
+        run = RunFolder.create(tmp_path / name, recipe, assembly.infos)
+        hooks = Hooks(strict=True)
+        if stop_at:
+            hooks.register(Stop(stop_at), "stop")
+            with pytest.raises(RuntimeError, match="pulled the plug"):
+                Trainer(assembly, run, hooks).fit()
+            Trainer(Assembly(recipe, run.infos()), run, resume=True).fit()
+        else:
+            Trainer(assembly, run).fit()
+        return run
+
+    whole, resumed = train("whole"), train("resumed", stop_at=8)
+    rows = rows_of(whole)
+    assert [row["step"] for row in rows] == ["3", "6", "9", "12", "14"]
+    assert rows == rows_of(resumed)
+    if schedule == "epochs":
+        # Five batches of the first task, then eight of the second.
+        assert [bool(row["two/cross_entropy"]) for row in rows] == [False, True, True, True, True]
+        assert [bool(row["one/cross_entropy"]) for row in rows] == [True, True, False, False, True]
+    best = json.loads(whole.metrics_json.read_text())["best"]["tasks"]
+    assert set(best) == {"one", "two"}
+
+
+class Stop:
+    """Raises at a step, as a killed process would end there."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    @hookimpl
+    def step_ended(self, step: int) -> None:
+        if step == self.step:
+            raise RuntimeError("pulled the plug")
+
+
+def test_a_data_set_may_say_the_order_of_an_epoch() -> None:
+    class Ordered(ToyData):
+        def order(self, rng: np.random.Generator) -> np.ndarray:
+            return np.roll(np.arange(len(self)), int(rng.integers(len(self))))
+
+    from mtframe.data import Source
+
+    source = Source(Ordered("train", count=6), ToyTransform(32, True), 3)
+    batches = MixedBatches({"one": source}, seed=1)
+    drawn = [batches._index(source, "one", draw) for draw in range(12)]
+    for epoch in (drawn[:6], drawn[6:]):
+        assert [(index - epoch[0]) % 6 for index in epoch] == list(range(6))
+    assert drawn[:6] != drawn[6:]
+
+
+def test_a_recipe_in_a_file_keeps_what_it_lends(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(Recipe.from_plain(recipe()).to_yaml())
+    assert load_recipe(file).tasks["two"].images == "one"
