@@ -1,47 +1,44 @@
-"""Reads and checks a COCO instances json; keeps it as arrays."""
+"""Boxes of many images as arrays, whatever files they were read from."""
 
-# Shapes: I images, A annotations in the order of their images.
+# Shapes: I images, A annotations in the order of their images, N boxes of one image.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
+import torch
 
-from mtframe.errors import DataError
+from mtframe.data import DecodeSize, Sample, read_image
+from mtframe.errors import BadImageError, DataError
 
 # How many offenders a message names.
-_NAMED = 3
-
-# What stands for a field that may be missing.
-_OPTIONAL = {"area": None, "iscrowd": 0}
+NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """A json's content. Arrays rather than dicts: COCO's 860,000 boxes take 50 MB, and workers share them.
+    """What a split's files say. Arrays rather than dicts: COCO's 860,000 boxes take 50 MB, and workers share them.
 
     Attributes:
-        image_ids: (I,) int64.
-        files: (I,) str, relative to the folder of images.
-        sizes: (I, 2) int32, height and width.
+        split: Its data set's name and its own, for messages.
+        files: (I,) str, relative to the data set's root, with `/`.
+        sizes: (I, 2) int32, height and width. 0 where they are not known before the image is read; boxes are
+            then in parts of the image's width and height.
         first: (I + 1,) int64; image i's annotations are `first[i]:first[i + 1]`.
         boxes: (A, 4) float64, XYXY, clipped to their image. In float32, boxes whose IoU is just a threshold
             could fall on its other side, and AP differ from COCO's.
-        labels: (A,) int32, index into the categories.
-        crowd: (A,) bool.
-        area: (A,) float32, as annotated.
+        labels: (A,) int32.
+        crowd: (A,) bool; neither learned nor punished.
+        area: (A,) float32, as annotated; that of the box where nothing else is.
         annotation_ids: (A,) int64.
-        category_ids, category_names: In the order of their ids.
+        image_ids: (I,) int64.
         notes: What was left out.
     """
 
-    image_ids: np.ndarray
+    split: str
     files: np.ndarray
     sizes: np.ndarray
     first: np.ndarray
@@ -50,199 +47,151 @@ class Annotations:
     crowd: np.ndarray
     area: np.ndarray
     annotation_ids: np.ndarray
-    category_ids: tuple[int, ...]
-    category_names: tuple[str, ...]
+    image_ids: np.ndarray
     notes: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.image_ids)
+        return len(self.files)
+
+    def place(self, index: int) -> int:
+        """The index from 0 on. Raises IndexError past the end."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.split}: no sample {index}, there are {len(self)}")
+        return index % len(self)
+
+    def sample(self, index: int, size: tuple[int, int] | None = None) -> Sample:
+        """One image's annotations, without its pixels.
+
+        Target: `boxes` (N, 4) double XYXY in pixels of the original, `labels` (N,) long, `crowd` (N,) bool, `area`
+        (N,) float, `annotation_id` (N,) long and `image_id` () long.
+
+        Args:
+            index: Of the image.
+            size: Its (height, width), where `sizes` does not know it.
+        """
+        index = self.place(index)
+        own = slice(int(self.first[index]), int(self.first[index + 1]))
+        boxes, area = self.boxes[own].copy(), self.area[own].copy()
+        if size is None:
+            size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
+        else:
+            boxes *= (size[1], size[0]) * 2
+            area = box_areas(boxes).astype(np.float32)
+        target = {
+            "boxes": torch.from_numpy(boxes),
+            "labels": torch.from_numpy(self.labels[own].astype(np.int64)),
+            "crowd": torch.from_numpy(self.crowd[own].copy()),
+            "area": torch.from_numpy(area),
+            "annotation_id": torch.from_numpy(self.annotation_ids[own].copy()),
+            "image_id": torch.tensor(int(self.image_ids[index])),
+        }
+        return Sample(torch.empty(0, dtype=torch.uint8), target, size, index, str(self.files[index]))
+
+    def read(self, index: int, root: Path, decode_size: DecodeSize | None) -> Sample:
+        """One image with its annotations, where `sizes` knows its size.
+
+        Raises:
+            BadImageError: The file cannot be read, or is not of that size.
+        """
+        sample = self.sample(index)
+        path = root / sample.id
+        sample.image, size = read_image(path, decode_size)
+        if size != sample.size:
+            found, said = (f"{width}x{height}" for height, width in (size, sample.size))
+            raise BadImageError(path, f"is {found}, but its annotations are for {said}")
+        return sample
+
+    def without_empty(self) -> Annotations:
+        """Only the images that have annotations."""
+        kept = np.diff(self.first) > 0
+        return replace(
+            self,
+            files=self.files[kept],
+            sizes=self.sizes[kept],
+            first=np.append(self.first[:-1][kept], self.first[-1]),
+            image_ids=self.image_ids[kept],
+        )
 
 
-def read_annotations(path: Path) -> Annotations:
-    """Reads an instances json. Raises DataError with everything that is wrong with it."""
-    content = _load(path)
-    images = _columns(path, "images", content, id=_whole, file_name=_text, height=_side, width=_side)
-    categories = _columns(path, "categories", content, id=_whole, name=_text)
-    raw = _columns(path, "annotations", content, id=_whole, image_id=_whole, category_id=_whole, bbox=_box,
-                   area=_area, iscrowd=_flag)  # fmt: skip
-    records = content["annotations"]
-    boxes = np.array(raw["bbox"], dtype=np.float64).reshape(-1, 4)
-    area = np.array(raw["area"], dtype=np.float64)
-    with np.errstate(over="ignore"):
-        area = np.where(np.isnan(area), boxes[:, 2] * boxes[:, 3], area)
-    crowd = np.array(raw["iscrowd"], dtype=bool)
+def collect(
+    split: str,
+    where: str,
+    files: Sequence[str],
+    owner: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    crowd: np.ndarray,
+    *,
+    sizes: np.ndarray | None = None,
+    area: np.ndarray | None = None,
+    annotation_ids: np.ndarray | None = None,
+    image_ids: np.ndarray | None = None,
+) -> Annotations:
+    """Clips boxes, leaves out those without area and those that stand twice, and sorts them by image.
 
-    category_ids = np.sort(np.array(categories["id"], dtype=np.int64))
-    names = dict(zip(categories["id"], categories["name"], strict=True))
-    image_ids, ids = np.array(images["id"], dtype=np.int64), np.array(raw["id"], dtype=np.int64)
-    owner, stray = _positions(np.array(raw["image_id"], dtype=np.int64), image_ids)
-    labels, unknown = _positions(np.array(raw["category_id"], dtype=np.int64), category_ids)
-    sizes = np.array([images["height"], images["width"]], dtype=np.int64).T.reshape(-1, 2)
-    infinite, negative = ~np.isfinite(boxes).all(axis=1), (boxes[:, 2:] < 0).any(axis=1)
-    _check(
-        path,
-        {
-            "images: id stands twice": _repeated(images["id"]),
-            "images: file_name stands twice": _repeated(images["file_name"]),
-            "images: height or width is not positive": image_ids[(sizes < 1).any(axis=1)].tolist(),
-            "categories: id stands twice": _repeated(categories["id"]),
-            "categories: name stands twice": _repeated(categories["name"]),
-            "annotations: id stands twice": _repeated(raw["id"]),
-            "annotations: image_id is not among the images": _named(records, "image_id", stray),
-            "annotations: category_id is not among the categories": _named(records, "category_id", unknown),
-            "annotations: bbox is not finite": _named(records, "bbox", infinite),
-            "annotations: bbox has a negative side": _named(records, "bbox", negative),
-        },
-    )
-    limit = np.tile(sizes[owner][:, ::-1], 2)
-    corners = np.minimum(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).clip(0), limit)
-    keep, notes = _usable(path, corners, owner, labels, crowd)
+    Args:
+        split: Data set and split, for messages.
+        where: What notes begin with.
+        files: I paths relative to the root.
+        owner: (A,) index of each annotation's image.
+        boxes: (A, 4) XYXY, finite.
+        labels: (A,).
+        crowd: (A,).
+        sizes: (I, 2) height and width in pixels; None where boxes are in parts of them.
+        area: (A,) where it is not that of the box.
+        annotation_ids: (A,); None for 1, 2, ...
+        image_ids: (I,); None for 0, 1, ...
+    """
+    limit = np.ones(4) if sizes is None else np.tile(sizes[owner][:, ::-1], 2)
+    boxes = np.minimum(boxes.clip(0), limit)
+    area = box_areas(boxes) if area is None else area
+    keep, notes = _usable(where, boxes, owner, labels, crowd)
     # Stable: annotations of an image stay in the order of the file.
     order = keep[np.argsort(owner[keep], kind="stable")]
+    ids = np.arange(1, len(owner) + 1) if annotation_ids is None else annotation_ids
     return Annotations(
-        image_ids=image_ids,
-        files=np.array(images["file_name"], dtype=np.str_),
-        sizes=sizes.astype(np.int32),
-        first=np.searchsorted(owner[order], np.arange(len(image_ids) + 1)),
-        boxes=corners[order],
+        split=split,
+        files=np.array(files, dtype=np.str_),
+        sizes=np.zeros((len(files), 2), np.int32) if sizes is None else sizes.astype(np.int32),
+        first=np.searchsorted(owner[order], np.arange(len(files) + 1)),
+        boxes=boxes[order],
         labels=labels[order].astype(np.int32),
         crowd=crowd[order],
         area=area[order].astype(np.float32),
         annotation_ids=ids[order],
-        category_ids=tuple(category_ids.tolist()),
-        category_names=tuple(names[number] for number in category_ids.tolist()),
+        image_ids=np.arange(len(files)) if image_ids is None else image_ids,
         notes=notes,
     )
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            # Outlines are most of the file: dropped as they are read, they never pile up in memory.
-            content = json.load(file, object_hook=_without_outline)
-    except (ValueError, RecursionError) as error:
-        # Besides what is no json or no text: numbers of thousands of digits, thousands of brackets.
-        raise DataError(f"{path}: not a json file, perhaps truncated ({error}). Fetch or write it again.") from None
-    missing = [key for key in ("images", "annotations", "categories") if not _is_records(content, key)]
-    if missing:
-        raise DataError(f"{path}: expected a COCO instances json; it has no list of records under {', '.join(missing)}")
-    if empty := [key for key in ("images", "categories") if not content[key]]:
-        raise DataError(f"{path}: {' and '.join(empty)} is empty, so there is nothing to detect")
-    return content
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """(N,) of (N, 4) XYXY."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return sides[:, 0] * sides[:, 1]
 
 
-def _without_outline(record: dict[str, Any]) -> dict[str, Any]:
-    record.pop("segmentation", None)
-    return record
+def refuse(problems: Sequence[str], what: str) -> None:
+    """Raises one DataError that counts all problems and names the first.
+
+    Args:
+        problems: Place and reason of each.
+        what: What the message begins with.
+    """
+    if problems:
+        more = [f"... and {len(problems) - NAMED} more"] if len(problems) > NAMED else []
+        raise DataError("\n  ".join([what, *problems[:NAMED], *more]))
 
 
-def _is_records(content: Any, key: str) -> bool:
-    records = content.get(key) if isinstance(content, dict) else None
-    return isinstance(records, list) and all(isinstance(record, dict) for record in records)
-
-
-def _columns(path: Path, kind: str, content: dict[str, Any], **fields: Callable[[Any], Any]) -> dict[str, list[Any]]:
-    """One list a field. Raises DataError for the first record that lacks one or has it of the wrong type."""
-    columns: dict[str, list[Any]] = {field: [] for field in fields}
-    for place, record in enumerate(content[kind]):
-        for field, convert in fields.items():
-            try:
-                columns[field].append(convert(record[field] if field in record else _OPTIONAL[field]))
-            except (KeyError, TypeError, ValueError, OverflowError):
-                found = repr(record[field])[:80] if field in record else "nothing"
-                raise DataError(
-                    f"{path}: {kind}[{place}] (id {record.get('id')}): {field} should be "
-                    f"{_EXPECTED[convert]}, got {found}"
-                ) from None
-    return columns
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError
-    return float(value)
-
-
-def _whole(value: Any) -> int:
-    if _number(value) != int(value) or abs(value) >= 2**63:
-        raise ValueError
-    return int(value)
-
-
-def _side(value: Any) -> int:
-    # What an int32 holds; whether it is positive is checked with all others.
-    if abs(_whole(value)) >= 2**31:
-        raise ValueError
-    return int(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _box(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, list) or len(value) != 4:
-        raise TypeError
-    return tuple(map(_number, value))
-
-
-def _area(value: Any) -> float:
-    """NaN where there is none."""
-    if value is not None and not 0 <= _number(value) < float("inf"):
-        raise ValueError
-    return float("nan") if value is None else float(value)
-
-
-def _flag(value: Any) -> bool:
-    if value not in (0, 1):
-        raise ValueError
-    return bool(value)
-
-
-_EXPECTED: dict[Callable[[Any], Any], str] = {
-    _whole: "a whole number",
-    _side: "a whole number of pixels",
-    _text: "text",
-    _box: "four numbers",
-    _area: "a number of pixels, 0 or more",
-    _flag: "0 or 1",
-}
-
-
-def _positions(values: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each value stands in `among`, and whether it is missing there."""
-    if not len(among):
-        return np.zeros(len(values), dtype=np.int64), np.ones(len(values), dtype=bool)
-    order = np.argsort(among, kind="stable")
-    places = order[np.searchsorted(among, values, sorter=order).clip(max=len(among) - 1)]
-    return places, among[places] != values
-
-
-def _repeated(values: Iterable[Any]) -> list[Any]:
-    return [value for value, count in Counter(values).items() if count > 1]
-
-
-def _named(records: list[dict[str, Any]], field: str, wrong: Any) -> list[str]:
-    return [f"{records[place]['id']}: {records[place][field]}" for place in np.flatnonzero(wrong)]
-
-
-def _check(path: Path, problems: dict[str, list[Any]]) -> None:
-    """Raises one DataError that tells of all problems, each with its offenders' ids."""
-    lines = []
-    for problem, offenders in problems.items():
-        if offenders:
-            first = "; ".join(str(offender) for offender in offenders[:_NAMED])
-            more = "; ..." if len(offenders) > _NAMED else ""
-            lines.append(f"  {problem}: {len(offenders)} (id {first}{more})")
-    if lines:
-        text = "\n".join(lines)
-        raise DataError(f"{path}: these records are wrong\n{text}\nCorrect or remove them.")
+def is_plain(name: str) -> bool:
+    """Whether a file name stays in its folder, on any system."""
+    for path in (PurePosixPath(name), PureWindowsPath(name)):
+        if not path.name or path.anchor or ".." in path.parts or "\0" in name:
+            return False
+    return True
 
 
 def _usable(
-    path: Path, boxes: np.ndarray, owner: np.ndarray, labels: np.ndarray, crowd: np.ndarray
+    where: str, boxes: np.ndarray, owner: np.ndarray, labels: np.ndarray, crowd: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Indices of annotations to keep, and what to say of the others."""
     solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
@@ -251,8 +200,8 @@ def _usable(
     first[np.unique(rows, axis=0, return_index=True)[1]] = True
     notes = []
     if not solid.all():
-        notes.append(f"{path.name}: {(~solid).sum()} boxes have no area inside their image; left out")
+        notes.append(f"{where}: {(~solid).sum()} boxes have no area inside their image; left out")
     if not first[solid].all():
         # The official train2017 has a few of these.
-        notes.append(f"{path.name}: {(~first[solid]).sum()} boxes stand twice on one image; kept once")
+        notes.append(f"{where}: {(~first[solid]).sum()} boxes stand twice on one image; kept once")
     return np.flatnonzero(solid & first), tuple(notes)

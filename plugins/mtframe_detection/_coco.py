@@ -1,20 +1,15 @@
 """COCO's layout on disk: photographs, and one json a split with their boxes."""
 
-# Shapes: I images, N boxes of one image.
-
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-import torch
-
-from mtframe.data import DataInfo, DecodeSize, Sample, read_image
+from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.download import download
-from mtframe.errors import BadImageError, DataError, RecipeError
+from mtframe.errors import DataError, RecipeError
 
-from ._annotations import read_annotations
+from ._coco_json import read_coco
 from ._download import COCO_2017
 from ._synthesis import synthesize_scenes
 
@@ -75,54 +70,26 @@ class Coco:
         # Not str.format: any other brace in a path is the path's own.
         file, self.images = (text.replace("{split}", split) for text in (annotations, images))
         self._check_layout(file)
-        self.annotations = read_annotations(self.root / file)
-        self._check_names(file)
-        self.info = DataInfo("boxes", self.annotations.category_names)
-        self.category_ids = self.annotations.category_ids
+        everything, categories = read_coco(self.root / file, f"coco {split}", self.images)
+        self.annotations = everything if keep_empty or split != "train" else everything.without_empty()
+        self.info = DataInfo("boxes", tuple(categories.values()))
+        self.category_ids = tuple(categories)
         self.notes = self.annotations.notes
-        chosen = np.arange(len(self.annotations))
-        if not keep_empty and split == "train":
-            chosen = chosen[np.diff(self.annotations.first) > 0]
-        self._chosen = chosen
 
     def __len__(self) -> int:
-        return len(self._chosen)
+        return len(self.annotations)
 
     def __getitem__(self, index: int) -> Sample:
-        """The image and its boxes, in pixels of the original.
-
-        Target: `boxes` (N, 4) double XYXY, `labels` (N,) long, `crowd` (N,) bool, `area` (N,) float (of the
-        segment, where the json says so), `annotation_id` (N,) long and `image_id` () long.
+        """The image and its boxes; `area` is that of the segment, where the json says so.
 
         Raises:
             BadImageError: The file cannot be read, or is not of the size that the json says.
         """
-        sample = self.annotated(index)
-        path = self.root / sample.id
-        sample.image, size = read_image(path, self.decode_size)
-        if size != sample.size:
-            found, said = (f"{width}x{height}" for height, width in (size, sample.size))
-            raise BadImageError(path, f"is {found}, but its annotations are for {said}")
-        return sample
+        return self.annotations.read(index, self.root, self.decode_size)
 
     def annotated(self, index: int) -> Sample:
         """The sample without reading its image."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"coco {self.split}: no sample {index}, there are {len(self)}")
-        index %= len(self)
-        data, image = self.annotations, int(self._chosen[index])
-        own = slice(int(data.first[image]), int(data.first[image + 1]))
-        target = {
-            "boxes": torch.from_numpy(data.boxes[own].copy()),
-            "labels": torch.from_numpy(data.labels[own].astype(np.int64)),
-            "crowd": torch.from_numpy(data.crowd[own].copy()),
-            "area": torch.from_numpy(data.area[own].copy()),
-            "annotation_id": torch.from_numpy(data.annotation_ids[own].copy()),
-            "image_id": torch.tensor(int(data.image_ids[image])),
-        }
-        height, width = (int(side) for side in data.sizes[image])
-        name = str(data.files[image])
-        return Sample(torch.empty(0, dtype=torch.uint8), target, (height, width), index, f"{self.images}/{name}")
+        return self.annotations.sample(index)
 
     def _check_layout(self, file: str) -> None:
         hint = f"Fetch COCO with: mtframe data download coco {self.root}"
@@ -132,19 +99,3 @@ class Coco:
             raise DataError(f"coco: no file '{self.root / file}'. Name it with the option 'annotations'. {hint}")
         if not (self.root / self.images).is_dir():
             raise DataError(f"coco: no folder '{self.root / self.images}'. Name it with the option 'images'. {hint}")
-
-    def _check_names(self, file: str) -> None:
-        bad = [str(name) for name in self.annotations.files if not _is_plain(str(name))]
-        if bad:
-            raise DataError(
-                f"{self.root / file}: {len(bad)} file_name entries lead out of '{self.images}', "
-                f"e.g. {bad[0]!r}. They must be relative, without '..'."
-            )
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a file name stays in its folder, on any system."""
-    for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if not path.name or path.anchor or ".." in path.parts or "\0" in name:
-            return False
-    return True
