@@ -1,4 +1,4 @@
-"""Object detection: COCO reader, dense anchor-free head, its loss, letterbox augmentation and COCO AP."""
+"""Object detection: readers of COCO, YOLO and VOC, a dense head, its loss, letterbox augmentation and COCO AP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ._loss import DetectionLoss as DetectionLoss
     from ._metric import CocoAP as CocoAP
     from ._transform import Letterbox as Letterbox
+    from ._voc import Voc as Voc
+    from ._yolo import Yolo as Yolo
 
 _HOME = {
     "Coco": "_coco",
@@ -18,6 +20,8 @@ _HOME = {
     "DenseHead": "_head",
     "DetectionLoss": "_loss",
     "Letterbox": "_transform",
+    "Voc": "_voc",
+    "Yolo": "_yolo",
 }
 
 __all__ = sorted(_HOME)

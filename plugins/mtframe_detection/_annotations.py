@@ -101,6 +101,10 @@ class Annotations:
             raise BadImageError(path, f"is {found}, but its annotations are for {said}")
         return sample
 
+    def noting(self, *notes: str) -> Annotations:
+        """The same with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
     def without_empty(self) -> Annotations:
         """Only the images that have annotations."""
         kept = np.diff(self.first) > 0

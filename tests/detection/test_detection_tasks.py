@@ -22,5 +22,5 @@ def test_every_public_name_exists() -> None:
         component = getattr(mtframe_detection, name)
         assert component.target == "boxes"
         assert component.__doc__
-    with pytest.raises(AttributeError, match="no attribute 'Yolo'"):
-        _ = mtframe_detection.Yolo
+    with pytest.raises(AttributeError, match="no attribute 'Yolov9'"):
+        _ = mtframe_detection.Yolov9

@@ -1,0 +1,100 @@
+"""YOLO's layout on disk: folders of images, and beside them folders of one text file an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from mtframe.data import DataInfo, DecodeSize, Sample, read_image
+from mtframe.errors import RecipeError
+
+from ._yolo_files import describe
+from ._yolo_text import read_labels
+
+
+class Yolo:
+    """Images with boxes in the text format of YOLO, laid out as Ultralytics and Roboflow do.
+
+    ```
+    ROOT/data.yaml                       names: [cat, dog]; train: images/train; val: images/val
+    ROOT/images/train/a.jpg ...          ROOT/labels/train/a.txt ...   one line a box: class cx cy width height
+    ROOT/images/val/b.jpg ...            ROOT/labels/val/b.txt ...     in parts of the image's width and height
+    ```
+
+    A split of the yaml is a folder, a `.txt` file that lists images, or several of these. Without a yaml, splits
+    are the folders in `ROOT/images`, and names of classes come from `classes` or from `ROOT/classes.txt`. An image's
+    labels are at its own path with the last folder `images` replaced by `labels`, or beside it where there is none
+    of that name. An image without labels, or with an empty file, has nothing on it.
+
+    A line with three or more points (class x1 y1 x2 y2 ...: outlines, rotated boxes) stands for the box around it.
+    Boxes that reach out are clipped; boxes without area and boxes that stand twice are left out and counted in
+    `notes`; anything else that is wrong is an error. Images are turned upright as their EXIF orientation says,
+    since that is how they are seen when labelled and what labels are measured on.
+
+    Nothing leads out of the root: its own `path` is followed inside of it only.
+
+    Args:
+        split: `train`, `val` or `test`.
+        root: Folder that holds everything.
+        data: The yaml, relative to the root; null for `data.yaml` or `data.yml` where there is one.
+        classes: Names of the classes in the order of their numbers, where no yaml says them.
+        keep_empty: Whether images without boxes are kept. In evaluation they are always kept: what is found
+            on them is wrong.
+
+    Attributes:
+        info: Names of the classes.
+        notes: What was left out, for people to read.
+
+    Raises:
+        RecipeError: There is no such folder or split.
+        DataError: A file in it is missing or not what the format promises.
+    """
+
+    target: ClassVar[str] = "boxes"
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+
+    def __init__(
+        self,
+        split: str,
+        *,
+        root: Path,
+        data: str | None = None,
+        classes: tuple[str, ...] = (),
+        keep_empty: bool = True,
+    ) -> None:
+        if split not in self.splits:
+            raise RecipeError(f"yolo: no split {split!r}; it has {', '.join(self.splits)}")
+        self.split, self.root = split, Path(root)
+        self.decode_size: DecodeSize | None = None
+        found = describe(self.root, split, data, classes)
+        everything = read_labels(self.root, split, found.images, len(found.classes))
+        self.annotations = everything if keep_empty or split != "train" else everything.without_empty()
+        self.info = DataInfo("boxes", found.classes)
+        self.notes = (*found.notes, *self.annotations.notes)
+        self._sizes = np.zeros((len(self.annotations), 2), np.int32)
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image and its boxes. Raises BadImageError if the file cannot be read."""
+        index = self.annotations.place(index)
+        image, size = read_image(self._path(index), self.decode_size, upright=True)
+        self._sizes[index] = size
+        sample = self.annotations.sample(index, size)
+        sample.image = image
+        return sample
+
+    def annotated(self, index: int) -> Sample:
+        """The sample without its pixels; the image is read once to know its size."""
+        index = self.annotations.place(index)
+        if not self._sizes[index].any():
+            # Decoded as small as can be.
+            self._sizes[index] = read_image(self._path(index), DecodeSize(), upright=True)[1]
+        height, width = self._sizes[index].tolist()
+        return self.annotations.sample(index, (height, width))
+
+    def _path(self, index: int) -> Path:
+        return self.root / str(self.annotations.files[index])
