@@ -53,3 +53,13 @@ def random_data(seed: int, images: int = 12) -> list[Pair]:
         sample = sample_of(index, boxes.tolist(), labels.tolist(), crowd.tolist(), area.tolist())
         pairs.append((prediction_of(found.tolist(), rng.random(len(found)).tolist(), found_labels.tolist()), sample))
     return pairs
+
+
+def with_other_classes(pairs: list[Pair], every: int) -> list[Pair]:
+    """The same with every so-manieth detection of another class."""
+    changed = []
+    for prediction, sample in pairs:
+        labels = prediction["labels"].clone()
+        labels[::every] = (labels[::every] + 1) % len(INFO.classes)
+        changed.append((prediction | {"labels": labels}, sample))
+    return changed

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from mtframe.errors import DataError, RecipeError
+from mtframe.evaluation import Bars, Curves, Detail, Matrix
 
 from ._confusion import confusion
 from ._errors import analyse
@@ -18,7 +19,6 @@ from ._matching import match_image
 
 if TYPE_CHECKING:
     from mtframe.data import DataInfo, Sample
-    from mtframe.evaluation import Detail
     from mtframe.kinds import Dataset
 
 # Curves of single classes are told apart up to this many.
@@ -110,8 +110,6 @@ class CocoAP:
 
     def details(self) -> list[Detail]:
         """AP by class (NaN without objects), precision over recall, confusions, errors and what they cost."""
-        from mtframe.evaluation import Bars, Curves, Matrix
-
         # In the data set's order, so that equal scores rank the same whichever process saw them.
         seen = [self._seen[index] for index in sorted(self._seen)]
         images = [match_image(found, sample.target, self.max_detections) for sample, found in seen]
