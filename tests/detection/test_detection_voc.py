@@ -1,46 +1,24 @@
 from __future__ import annotations
 
-import os
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from converted import voc_xml, write
 from mtframe.errors import BadImageError, DataError, RecipeError
-from mtframe_detection import Coco, Voc
+from mtframe_detection import Voc
 
 Box = tuple[Any, ...]
 
 
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def xml(objects: Sequence[Box], size: tuple[Any, Any] = (80, 100)) -> str:
-    """An xml of objects (name, xmin, ymin, xmax, ymax, more elements)."""
-    things = "".join(
-        f"<object><name>{escape(name)}</name>{''.join(more)}<bndbox><xmin>{left}</xmin><ymin>{top}</ymin>"
-        f"<xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
-        for name, left, top, right, bottom, *more in objects
-    )
-    height, width = size
-    return (
-        f"<annotation><filename>whatever.jpg</filename><size><width>{width}</width><height>{height}</height>"
-        f"<depth>3</depth></size><segmented>0</segmented>{things}</annotation>"
-    )
-
-
 def add(root: Path, split: str, name: str, *objects: Box) -> None:
     """An image 100 wide and 80 high, its xml, and its name on a list."""
-    write(root / f"Annotations/{name}.xml", xml(objects))
+    write(root / f"Annotations/{name}.xml", voc_xml(objects))
     (root / "JPEGImages").mkdir(exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(root / f"JPEGImages/{name}.jpg")
@@ -141,7 +119,7 @@ def test_pictures_may_be_of_another_kind(root: Path) -> None:
 
 
 def test_an_image_of_another_size_is_refused_alone(root: Path) -> None:
-    write(root / "Annotations/a.xml", xml([], size=(100, 80)))
+    write(root / "Annotations/a.xml", voc_xml([], size=(100, 80)))
     data = Voc("train", root=root)
     with pytest.raises(BadImageError, match="is 100x80, but its annotations are for 80x100"):
         data[0]
@@ -157,21 +135,24 @@ LAUGHS = "<!DOCTYPE a [<!ENTITY l0 'lol'>" + "".join(f"<!ENTITY l{n} '{f'&l{n - 
     [
         (LAUGHS + "]><annotation><size>&l9;</size></annotation>", r"declares entities, which are not supported"),
         ("<annotation>&l9;</annotation>", "not an xml file, perhaps truncated"),
-        (xml([])[:-5], "not an xml file, perhaps truncated"),
+        (voc_xml([])[:-5], "not an xml file, perhaps truncated"),
         ("", "not an xml file"),
-        (xml([], size=(0, 100)), "size: expected whole numbers of pixels, got 100x0"),
-        (xml([], size=(80.5, 100)), "size: expected whole numbers of pixels, got 100x80.5"),
-        (xml([], size=(1e300, 100)), "size: expected whole numbers of pixels, got 100x1e"),
+        (voc_xml([], size=(0, 100)), "size: expected whole numbers of pixels, got 100x0"),
+        (voc_xml([], size=(80.5, 100)), "size: expected whole numbers of pixels, got 100x80.5"),
+        (voc_xml([], size=(1e300, 100)), "size: expected whole numbers of pixels, got 100x1e"),
         ("<annotation/>", "size/height: expected a number, got 'nothing'"),
-        (xml([("cat", 1, 1, "x", 5)]), r"object 1 \(cat\): bndbox/xmax: expected a number, got 'x'"),
-        (xml([("cat", 1, 1, 5, "nan")]), r"object 1 \(cat\): bndbox/ymax: expected a number, got 'nan'"),
-        (xml([("cat", 1, 1, 5, 5), ("dog", 9, 1, 5, 5)]), r"object 2 \(dog\): the box has a negative side: 9 1 5 5"),
-        (xml([("", 1, 1, 5, 5)]), "object 1: has no name"),
+        (voc_xml([("cat", 1, 1, "x", 5)]), r"object 1 \(cat\): bndbox/xmax: expected a number, got 'x'"),
+        (voc_xml([("cat", 1, 1, 5, "nan")]), r"object 1 \(cat\): bndbox/ymax: expected a number, got 'nan'"),
         (
-            xml([("cat", 1, 1, 5, 5, "<difficult>yes</difficult>")]),
+            voc_xml([("cat", 1, 1, 5, 5), ("dog", 9, 1, 5, 5)]),
+            r"object 2 \(dog\): the box has a negative side: 9 1 5 5",
+        ),
+        (voc_xml([("", 1, 1, 5, 5)]), "object 1: has no name"),
+        (
+            voc_xml([("cat", 1, 1, 5, 5, "<difficult>yes</difficult>")]),
             r"object 1 \(cat\): difficult: expected 0 or 1, got 'yes'",
         ),
-        (xml([("Cat", 1, 1, 5, 5)]), "class 'Cat' is not among the 20"),
+        (voc_xml([("Cat", 1, 1, 5, 5)]), "class 'Cat' is not among the 20"),
     ],
 )
 def test_a_wrong_xml_is_named(root: Path, text: str, message: str) -> None:
@@ -224,29 +205,3 @@ def test_1500_boxes_an_image_are_read_and_small(root: Path) -> None:
     assert boxes.shape == (1500, 4)
     assert torch.equal(boxes[:, 2:] - boxes[:, :2], torch.ones(1500, 2).double())
     assert len(pickle.dumps(data)) < 1500 * 80
-
-
-def test_real_coco_as_voc(shared_data: Path, tmp_path: Path) -> None:
-    data = Coco("val", root=shared_data / "coco")
-    os.symlink(shared_data / "coco" / "val2017", tmp_path / "JPEGImages")
-    names = []
-    for index in range(len(data)):
-        sample = data.annotated(index)
-        names.append(Path(sample.id).stem)
-        objects = [
-            (data.info.classes[label], left + 1, top + 1, right, bottom, f"<difficult>{int(crowd)}</difficult>")
-            for (left, top, right, bottom), label, crowd in zip(
-                *(sample.target[key].tolist() for key in ("boxes", "labels", "crowd")), strict=True
-            )
-        ]
-        write(tmp_path / f"Annotations/{names[-1]}.xml", xml(objects, sample.size))
-    write(tmp_path / "ImageSets/Main/val.txt", "\n".join(names))
-    read = Voc("val", root=tmp_path, classes=data.info.classes)
-    assert len(read) == len(data)
-    for index in range(len(data)):
-        here, there = read.annotated(index), data.annotated(index)
-        assert here.size == there.size
-        for key in ("labels", "crowd"):
-            assert torch.equal(here.target[key], there.target[key])
-        torch.testing.assert_close(here.target["boxes"], there.target["boxes"], rtol=0, atol=1e-9)
-    assert read[0].image.shape == data[0].image.shape
