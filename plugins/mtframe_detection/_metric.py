@@ -121,7 +121,7 @@ class CocoAP:
         return [
             Bars("per-class-ap", "AP", self._by_class(precision.mean(axis=(0, 1)))),
             Bars("per-class-ap50", "AP50", self._by_class(precision[0].mean(axis=0))),
-            *([Curves("precision-recall", "recall", "precision", curves)] if curves else []),
+            *([Curves("precision-recall", "recall", "precision (IoU 0.5)", curves)] if curves else []),
             Matrix("confusion", "object", "found as", labels, labels, counts.tolist()),
             Bars("ap50-lost", "rise of AP50 without them", errors.costs),
             Bars("errors", "count", {name: float(count) for name, count in errors.counts.items()}),
