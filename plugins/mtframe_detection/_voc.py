@@ -70,6 +70,8 @@ class Voc:
         years: tuple[int, ...] = (),
         keep_empty: bool = True,
     ) -> None:
+        if not classes or (len(set(classes)) < len(classes) and not isinstance(classes, str)):
+            raise RecipeError(f"classes: expected 'voc', 'found' or names that differ, got {list(classes)}")
         lists = {"train": train, "val": val, "test": test}
         if split not in lists:
             raise RecipeError(f"voc: no split {split!r}; it has {', '.join(lists)}")

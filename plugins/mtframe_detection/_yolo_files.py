@@ -105,14 +105,17 @@ def _names(content: Mapping[str, Any], where: str) -> tuple[str, ...]:
 def _classes_file(root: Path) -> tuple[str, ...]:
     for file in (root / "classes.txt", root / "labels" / "classes.txt"):
         if file.is_file():
-            return tuple(line.strip() for line in _text(file).splitlines() if line.strip())
+            # Not without empty lines: a class's number is that of its line.
+            return tuple(line.strip() for line in _text(file).rstrip().splitlines())
     raise DataError(
         f"{root}: nothing says what the classes are called; expected '{_YAML[0]}' or 'classes.txt', or the option "
         "'classes'"
     )
 
 
-def _check_names(names: Sequence[str], where: str) -> None:
+def _check_names(names: tuple[str, ...], where: str) -> None:
+    if not all(names):
+        raise DataError(f"{where}: class {names.index('')} has no name")
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{where}: class {repeated[0]!r} stands twice")
 

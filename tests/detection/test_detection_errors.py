@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from detected import INFO, Pair, prediction_of, random_data, sample_of, with_other_classes
+from mtframe_detection import CocoAP
 from mtframe_detection._confusion import confusion
 from mtframe_detection._errors import TYPES, Errors, analyse
 from mtframe_detection._matching import Matched, match_image
@@ -121,6 +122,16 @@ def test_is_what_the_authors_code_says(
     assert result.ap50 == pytest.approx(ap50, abs=1e-12)
     assert tuple(result.costs.values()) == pytest.approx(costs, abs=1e-12)
     assert tuple(result.counts.values()) == counts
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_begins_with_cocos_ap50(seed: int) -> None:
+    # With crowds, and on one image more detections of a class than count.
+    pairs = with_other_classes(random_data(seed), every=6)
+    pairs[0][0]["labels"][:120] = CAT
+    metric = CocoAP(INFO)
+    metric.update([prediction for prediction, _ in pairs], [sample for _, sample in pairs])
+    assert analyse(matched(pairs, 100), len(INFO.classes)).ap50 == pytest.approx(metric.compute()["AP50"], abs=1e-12)
 
 
 def test_only_the_best_of_a_class_count() -> None:

@@ -82,6 +82,9 @@ def test_classes_are_voc_or_found_or_named(root: Path) -> None:
     # Those of all splits, so that every split has the same.
     assert Voc("train", root=root, classes="found").info.classes == ("cat", "dog", "zebra & foal")
     assert Voc("train", root=root, classes=("dog", "cat")).annotated(0).target["labels"].tolist() == [0, 1]
+    for wrong in ((), ("cat", "cat")):
+        with pytest.raises(RecipeError, match=r"classes: expected 'voc', 'found' or names that differ, got \["):
+            Voc("train", root=root, classes=wrong)
     with pytest.raises(DataError, match=r"d\.xml: class 'zebra & foal' is not among the 20; name them with the option"):
         Voc("test", root=root)
 

@@ -213,6 +213,9 @@ def test_without_a_yaml(root: Path) -> None:
     assert Yolo("val", root=root, classes=("cat", "dog")).info.classes == ("cat", "dog")
     write(root / "classes.txt", "a cat\nlittle dog\n\n")
     assert Yolo("val", root=root).info.classes == ("a cat", "little dog")
+    write(root / "classes.txt", "cat\n\ndog\n")
+    with pytest.raises(DataError, match="class 1 has no name"):
+        Yolo("val", root=root)
     assert Yolo("val", root=root, data="mine.yaml").info.classes == ("cat", "dog")
     with pytest.raises(RecipeError, match=r"classes: '.*mine\.yaml' says what they are"):
         Yolo("val", root=root, data="mine.yaml", classes=("cat", "dog"))
