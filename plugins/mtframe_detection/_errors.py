@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,110 +38,122 @@ class Errors:
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
-    """All images' detections that are not ignored, by falling score, and their objects."""
+class Judged:
+    """Detections that are not ignored, by falling score, and objects; of one image or of all.
 
-    scores: np.ndarray  # (D,)
-    labels: np.ndarray  # (D,)
-    kinds: np.ndarray  # (D,) CORRECT or a type of error
-    targets: np.ndarray  # (D,) the object that it is about, in the order of all; -1 for none
-    objects: np.ndarray  # (G,) labels
-    found: np.ndarray  # (G,) whether a detection has found it
+    Attributes:
+        scores: (D,).
+        labels: (D,).
+        kinds: (D,) CORRECT or the type of error.
+        targets: (D,) the object that a wrong class or place is about; -1 for none.
+        objects: (G,) labels.
+        found: (G,) whether a detection has found it.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    kinds: np.ndarray
+    targets: np.ndarray
+    objects: np.ndarray
+    found: np.ndarray
 
 
-def analyse(images: Iterable[Matched], num_classes: int) -> Errors:
+def analyse(images: Sequence[Judged], num_classes: int) -> Errors:
     """Sorts errors into types and mends one type after the other (sections 2.2 and 2.3 of the paper).
 
     Two things that the paper leaves open: detections in crowds are no errors, and a class whose objects were all
     missed keeps its place in the mean when that is forgiven, with AP 0 where something was detected and 1 else.
     """
-    table = _table(images)
-    wanted = np.bincount(table.objects, minlength=num_classes)
-    classes = np.flatnonzero(wanted)
-    correct = table.kinds == CORRECT
-    everything = np.ones(len(correct), dtype=bool)
-
-    def ap(labels: np.ndarray, correct: np.ndarray, keep: np.ndarray, wanted: np.ndarray) -> float:
-        return _mean_ap(labels[keep], correct[keep], wanted, classes)
-
-    # Of several detections that would all become the same object's, the first gets it.
-    mendable = np.flatnonzero(table.targets >= 0)
-    mendable = mendable[~table.found[table.targets[mendable]]]
-    reached, first = np.unique(table.targets[mendable], return_index=True)
-    winner = np.zeros(len(correct), dtype=bool)
-    winner[mendable[first]] = True
-    missed = ~table.found
-    missed[reached] = False
-
-    base = ap(table.labels, correct, everything, wanted)
-    mended = {}
+    table = _together(images)
+    every = _count(table.objects, num_classes)
+    classes, correct = np.flatnonzero(every), table.kinds == CORRECT
+    winner, missed = _mendable(table)
+    base = _mean_ap(table.labels, correct, every, classes)
+    mended, counts = {}, {}
     for number, name in enumerate(TYPES[:-1]):
         wrong = table.kinds == number
-        won = wrong & winner
+        won, keep = wrong & winner, ~wrong | winner
         labels = table.labels.copy()
         labels[won] = table.objects[table.targets[won]]
-        mended[name] = ap(labels, correct | won, ~wrong | won, wanted)
-    mended["missed"] = ap(table.labels, correct, everything, wanted - _count(table.objects, missed, num_classes))
-    mended["false positives"] = ap(table.labels, correct, correct, wanted)
-    mended["false negatives"] = ap(table.labels, correct, everything, _count(table.objects, table.found, num_classes))
-    counts = {name: int((table.kinds == number).sum()) for number, name in enumerate(TYPES[:-1])}
+        mended[name] = _mean_ap(labels[keep], (correct | won)[keep], every, classes)
+        counts[name] = int(wrong.sum())
+    counts["missed"] = int(missed.sum())
+    asked = _count(table.objects[~missed], num_classes)
+    mended["missed"] = _mean_ap(table.labels, correct, asked, classes)
+    mended["false positives"] = _mean_ap(table.labels[correct], correct[correct], every, classes)
+    found = _count(table.objects[table.found], num_classes)
+    mended["false negatives"] = _mean_ap(table.labels, correct, found, classes)
     # 101 points of recall can make a better curve a little worse.
     costs = {name: max(value - base, 0.0) if len(classes) else float("nan") for name, value in mended.items()}
-    return Errors(base, costs, counts | {"missed": int(missed.sum())})
+    return Errors(base, costs, counts)
 
 
-def _table(images: Iterable[Matched]) -> _Table:
-    columns: list[tuple[np.ndarray, ...]] = []
-    objects: list[np.ndarray] = []
-    found: list[np.ndarray] = []
-    before = 0
-    for image in images:
-        kinds, targets = classify(image)
-        keep = ~image.ignored
-        targets = np.where(targets >= 0, targets + before, -1)
-        columns.append((image.scores[keep], image.labels[keep], kinds[keep], targets[keep]))
-        objects.append(image.objects)
-        found.append(np.isin(np.arange(len(image.objects)), image.match))
-        before += len(image.objects)
-    if not columns:
-        nothing = np.zeros(0, dtype=np.int64)
-        return _Table(nothing.astype(float), nothing, nothing, nothing, nothing, nothing.astype(bool))
-    scores, labels, kinds, targets = (np.concatenate(column) for column in zip(*columns, strict=True))
-    order = np.argsort(-scores, kind="stable")
-    return _Table(
-        scores[order], labels[order], kinds[order], targets[order], np.concatenate(objects), np.concatenate(found)
-    )
+def _mendable(table: Judged) -> tuple[np.ndarray, np.ndarray]:
+    """Which detections would find an object if mended, (D,), and which objects even then none, (G,)."""
+    able = np.flatnonzero(table.targets >= 0)
+    able = able[~table.found[table.targets[able]]]
+    # Of several that would become one object's, the first gets it.
+    reached, first = np.unique(table.targets[able], return_index=True)
+    winner, missed = np.zeros(len(table.kinds), dtype=bool), ~table.found
+    winner[able[first]] = True
+    missed[reached] = False
+    return winner, missed
 
 
-def classify(image: Matched) -> tuple[np.ndarray, np.ndarray]:
-    """Type of each detection, and the object that a wrong class or place is about, -1 for none; each (D,).
+def judge(image: Matched) -> Judged:
+    """The type of each detection of an image.
 
     The first that holds, in the order of the paper's own code: a wrong place comes before a wrong class.
     """
-    nothing = np.full(len(image.labels), -1)
-    if not len(image.objects):
-        return np.full(len(image.labels), BACKGROUND), nothing
-    same = image.labels[:, None] == image.objects
-    own, other = np.where(same, image.ious, 0), np.where(same, 0, image.ious)
-    best_own, best_other = own.max(axis=1), other.max(axis=1)
-    kinds = np.select(
-        [
-            image.match >= 0,
-            (best_own >= BACKGROUND_IOU) & (best_own < FOUND_IOU),
-            best_other >= FOUND_IOU,
-            best_own >= FOUND_IOU,
-            np.maximum(best_own, best_other) < BACKGROUND_IOU,
-        ],
-        [CORRECT, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND],
-        BOTH,
+    kinds, targets = np.full(len(image.labels), BACKGROUND), np.full(len(image.labels), -1)
+    if len(image.objects):
+        same = image.labels[:, None] == image.objects
+        own, other = np.where(same, image.ious, 0), np.where(same, 0, image.ious)
+        best_own, best_other = own.max(axis=1), other.max(axis=1)
+        kinds = np.select(
+            [
+                image.match >= 0,
+                (best_own >= BACKGROUND_IOU) & (best_own < FOUND_IOU),
+                best_other >= FOUND_IOU,
+                best_own >= FOUND_IOU,
+                np.maximum(best_own, best_other) < BACKGROUND_IOU,
+            ],
+            [CORRECT, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND],
+            BOTH,
+        )
+        about = [own.argmax(axis=1), other.argmax(axis=1)]
+        targets = np.select([kinds == LOCALISATION, kinds == CLASSIFICATION], about, -1)
+    keep = ~image.ignored
+    found = np.isin(np.arange(len(image.objects)), image.match)
+    return Judged(image.scores[keep], image.labels[keep], kinds[keep], targets[keep], image.objects, found)
+
+
+def _together(images: Sequence[Judged]) -> Judged:
+    """All images as one."""
+    if not images:
+        nothing = np.zeros(0, dtype=np.int64)
+        return Judged(nothing, nothing, nothing, nothing, nothing, nothing.astype(bool))
+    before = np.cumsum([0, *(len(image.objects) for image in images)])
+    targets = [
+        np.where(image.targets >= 0, image.targets + start, -1)
+        for image, start in zip(images, before[:-1].tolist(), strict=True)
+    ]
+    scores, labels, kinds = (
+        np.concatenate([getattr(image, name) for image in images]) for name in ("scores", "labels", "kinds")
     )
-    return kinds, np.select(
-        [kinds == LOCALISATION, kinds == CLASSIFICATION], [own.argmax(axis=1), other.argmax(axis=1)], nothing
+    order = np.argsort(-scores, kind="stable")
+    return Judged(
+        scores[order],
+        labels[order],
+        kinds[order],
+        np.concatenate(targets)[order],
+        np.concatenate([image.objects for image in images]),
+        np.concatenate([image.found for image in images]),
     )
 
 
-def _count(labels: np.ndarray, among: np.ndarray, num_classes: int) -> np.ndarray:
-    return np.bincount(labels[among], minlength=num_classes)
+def _count(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    return np.bincount(labels, minlength=num_classes)
 
 
 def _mean_ap(labels: np.ndarray, correct: np.ndarray, wanted: np.ndarray, classes: np.ndarray) -> float:

@@ -81,10 +81,12 @@ def _rank_in_class(labels: np.ndarray) -> np.ndarray:
 
 def _intersections(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Areas shared by (D, 4) and (G, 4) boxes XYXY, (D, G)."""
-    low = np.maximum(boxes[:, None, :2], others[:, :2])
-    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
-    sides = (high - low).clip(0)
-    return sides[..., 0] * sides[..., 1]
+    shared = np.ones((len(boxes), len(others)))
+    for low, high in ((0, 2), (1, 3)):
+        sides = np.minimum(boxes[:, None, high], others[:, high])
+        sides -= np.maximum(boxes[:, None, low], others[:, low])
+        shared *= sides.clip(0, out=sides)
+    return shared
 
 
 def _ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -13,9 +13,9 @@ from torch import Tensor
 from mtframe.errors import DataError, RecipeError
 from mtframe.evaluation import Bars, Curves, Detail, Matrix
 
-from ._confusion import confusion
-from ._errors import analyse
-from ._matching import Matched, match_image
+from ._confusion import add_confusions
+from ._errors import Errors, analyse, judge
+from ._matching import match_image
 
 if TYPE_CHECKING:
     from mtframe.data import DataInfo, Sample
@@ -110,8 +110,7 @@ class CocoAP:
 
     def details(self) -> list[Detail]:
         """AP by class (NaN without objects), precision over recall, confusions, errors and what they cost."""
-        counts = confusion(self._matched(), len(self.info.classes), self.score_threshold)
-        errors = analyse(self._matched(), len(self.info.classes))
+        counts, errors = self._mistakes()
         precision = self._precisions()
         labels = (*self.info.classes, "background")
         curves = self._curves(precision[0])
@@ -134,12 +133,18 @@ class CocoAP:
         self._seen.update(other._seen)
         self._precision = None
 
-    def _matched(self) -> Iterator[Matched]:
-        # One at a time: IoUs of a thousand boxes with a thousand take 8 MB. In the data set's order, so that equal
-        # scores rank the same whichever process saw them.
+    def _mistakes(self) -> tuple[np.ndarray, Errors]:
+        """Confusions, and errors by type."""
+        number = len(self.info.classes)
+        counts, judged = np.zeros((number + 1, number + 1), dtype=np.int64), []
+        # In the data set's order, so that equal scores rank the same whichever process saw them. IoUs are not kept:
+        # those of a thousand boxes with a thousand take 8 MB.
         for index in sorted(self._seen):
             sample, found = self._seen[index]
-            yield match_image(found, sample.target, self.max_detections)
+            image = match_image(found, sample.target, self.max_detections)
+            add_confusions(counts, image, self.score_threshold)
+            judged.append(judge(image))
+        return counts, analyse(judged, number)
 
     def _precisions(self) -> np.ndarray:
         """The evaluator's, (10, 101, K) by IoU, recall and class; NaN for classes without objects."""
