@@ -257,4 +257,5 @@ def _class_names(
 
 
 def _one_of(name: str, known: Sequence[str]) -> str:
-    return f"a class of the training rows or of the option 'classes' ({len(known)}{did_you_mean(name, known)})"
+    hint = did_you_mean(name, known).removeprefix("; ")
+    return f"one of the {len(known)} classes of the training rows or of 'classes'" + (f" ({hint})" if hint else "")

@@ -109,8 +109,8 @@ class ImageFolder:
         others = [name for name in _folders(folder) if name not in known]
         if others and not chosen:
             raise DataError(
-                f"{folder}: {len(others)} classes that are not trained on: {', '.join(others[:5])}"
-                f"{did_you_mean(others[0], known)}. Remove their folders, or name the classes in the option 'classes'"
+                f"{folder}: {len(others)} classes that are not trained on: {', '.join(others[:5])}. "
+                f"Remove their folders, or name the classes in the option 'classes'{did_you_mean(others[0], known)}"
             )
         if others:
             self.notes = (f"{folder}: {len(others)} folders are no class of 'classes'; left out",)

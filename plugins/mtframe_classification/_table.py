@@ -39,7 +39,7 @@ class Table:
         """A column's N cells. Raises RecipeError, beginning with the option that names it, if there is none."""
         if name not in self.columns:
             hint = did_you_mean(name, self.columns)
-            raise RecipeError(f"{option}: {self.path} has no column {name!r}{hint}; it has {', '.join(self.columns)}")
+            raise RecipeError(f"{option}: {self.path} has no column {name!r}; it has {', '.join(self.columns)}{hint}")
         place = self.columns.index(name)
         return [row[place] for row in self.rows]
 
