@@ -5,18 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
+from mtframe.evaluation import Bars, Curves, Matrix
 
 from ._scores import Floats, average_precision, f1, r_squared, reliability
-
-if TYPE_CHECKING:
-    from mtframe.evaluation import Bars, Curves, Matrix
 
 # With so few classes the right one is always among the best five.
 _FIVE = 5
@@ -81,15 +79,13 @@ class Classification:
 
     def details(self) -> Sequence[Matrix | Curves]:
         """The confusion matrix in numbers of images, and accuracy over confidence."""
-        from mtframe.evaluation import Curves, Matrix
-
         labels, best, place, confidence, _ = self._columns()
         bins = reliability(confidence, place == 0)
         lines = {"model": (bins.confidence.tolist(), bins.accuracy.tolist()), "perfect": ([0.0, 1.0], [0.0, 1.0])}
         counts = np.zeros((len(self.info.classes),) * 2, np.int64)
         np.add.at(counts, (labels.astype(int), best.astype(int)), 1)
         return (
-            Matrix("confusion", "true class", "predicted class", self.info.classes, counts.tolist()),
+            Matrix("confusion", "true class", "predicted class", self.info.classes, self.info.classes, counts.tolist()),
             Curves("reliability", "confidence", "accuracy", lines),
         )
 
@@ -166,10 +162,8 @@ class MultiLabel:
         }
 
     def details(self) -> Sequence[Bars]:
-        """Average precision of each class that has a positive."""
-        from mtframe.evaluation import Bars
-
-        return (Bars("per-class-ap", _known(dict(zip(self.info.classes, self._precisions(), strict=True)))),)
+        """Average precision of each class; NaN without a known positive."""
+        return (Bars("per-class-ap", "AP", dict(zip(self.info.classes, self._precisions(), strict=True))),)
 
     def _precisions(self) -> list[float]:
         """Of each class, NaN without a known positive."""
@@ -223,13 +217,11 @@ class Regression:
         }
 
     def details(self) -> Sequence[Bars]:
-        """Mean absolute error and R² of each number."""
-        from mtframe.evaluation import Bars
-
+        """Mean absolute error and R² of each number; NaN where they cannot be told."""
         pairs = dict(zip(self.info.classes, self._pairs(), strict=True))
         errors = {name: _mean_absolute(*pair) for name, pair in pairs.items()}
         fits = {name: r_squared(*pair) for name, pair in pairs.items()}
-        return Bars("per-value-mae", _known(errors)), Bars("per-value-r2", _known(fits))
+        return Bars("per-value-mae", "mean absolute error", errors), Bars("per-value-r2", "R²", fits)
 
     def _pairs(self) -> list[tuple[Floats, Floats]]:
         """Predicted and true values of each number, of the images where it is known."""
@@ -273,7 +265,3 @@ def _mean(values: Sequence[float]) -> float:
 
 def _mean_absolute(predicted: Floats, true: Floats) -> float:
     return float(np.abs(predicted - true).mean()) if len(true) else float("nan")
-
-
-def _known(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if value == value}

@@ -184,7 +184,7 @@ def test_wrong_options_are_named(write_csv: WriteCsv, given: dict[str, Any], mes
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(b"file,animal\n\xff\xfe.jpg,dog\n")
     _refused(tmp_path, DataError, "labels.csv: not a text file in UTF-8")
-    with pytest.raises(RecipeError, match="root: no folder '.*gone'. Make one with: mtframe data synthesize csv"):
+    with pytest.raises(RecipeError, match=r"root: no folder '.*gone'\. Make one with: mtframe data synthesize csv"):
         CsvImages("train", root=tmp_path / "gone", label="animal")
 
 

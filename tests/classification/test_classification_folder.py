@@ -80,9 +80,7 @@ def test_val_may_lack_a_class_but_not_have_another_one(folders: Path, write_imag
     (folders / "val" / "cat").rmdir()
     assert _listed(ImageFolder("val", root=folders)) == {"val/dog/g.jpg": 1}
     write_image(folders / "val" / "dgo" / "h.jpg")
-    with pytest.raises(
-        DataError, match="val: 1 classes that are not trained on: dgo. Remove .* 'classes'; did you mean 'dog'"
-    ):
+    with pytest.raises(DataError, match=r"val: 1 classes that .*: dgo\. Remove .* 'classes'; did you mean 'dog'"):
         ImageFolder("val", root=folders)
 
 
@@ -92,7 +90,7 @@ def test_classes_can_be_chosen(folders: Path, write_image: WriteImage) -> None:
     assert data.info.classes == ("owl", "cat")
     assert sorted(_listed(data).values()) == [0, 1, 1, 1]
     assert data.notes == (f"{folders / 'train'}: 1 folders are no class of 'classes'; left out",)
-    with pytest.raises(RecipeError, match="classes: .*train' has no folder 'dgo'; did you mean 'dog'"):
+    with pytest.raises(RecipeError, match=r"classes: .*train' has no folder 'dgo'; did you mean 'dog'"):
         ImageFolder("train", root=folders, classes=("cat", "dgo"))
     with pytest.raises(RecipeError, match="classes: 'cat' stands twice"):
         ImageFolder("train", root=folders, classes=("cat", "cat"))
@@ -100,7 +98,7 @@ def test_classes_can_be_chosen(folders: Path, write_image: WriteImage) -> None:
 
 def test_a_run_is_evaluated_where_the_training_images_are_not(folders: Path) -> None:
     (folders / "train").rename(folders.parent / "elsewhere")
-    with pytest.raises(RecipeError, match="classes: there is no folder '.*train' that would tell them; name them"):
+    with pytest.raises(RecipeError, match=r"classes: there is no folder '.*train' that would tell them; name them"):
         ImageFolder("val", root=folders)
     assert _listed(ImageFolder("val", root=folders, classes=("cat", "dog")))["val/dog/g.jpg"] == 1
 
@@ -111,7 +109,7 @@ def test_mistakes_are_named(folders: Path, tmp_path: Path) -> None:
         ImageFolder("train", root=missing)
     with pytest.raises(RecipeError, match="split: image-folder has no 'valid'; it has train, val, test"):
         ImageFolder("valid", root=folders)
-    with pytest.raises(RecipeError, match="split: .* has no 'test'; it has train, val"):
+    with pytest.raises(RecipeError, match=r"split: .* has no 'test'; it has train, val"):
         ImageFolder("test", root=folders)
     with pytest.raises(RecipeError, match="val_part: must be 0 or more and below 1, got 1"):
         ImageFolder("val", root=folders, val_part=1.0)

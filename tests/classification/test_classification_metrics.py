@@ -108,10 +108,10 @@ def test_calibration_error_by_hand() -> None:
     assert reliability(np.array([1.0, 1.0]), np.array([True, True])).error == 0
 
 
-def test_confusion_is_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_confusion_is_scikit_learns() -> None:
     probabilities, labels = _one_label()
     matrix, curves = _feed(Classification(DataInfo("label", NAMES)), probabilities, labels).details()
-    assert (matrix.name, matrix.labels) == ("confusion", NAMES)
+    assert (matrix.name, matrix.row_labels, matrix.column_labels) == ("confusion", NAMES, NAMES)
     np.testing.assert_array_equal(matrix.values, confusion_matrix(labels, probabilities.argmax(1)))
     assert (curves.name, list(curves.lines)) == ("reliability", ["model", "perfect"])
     confidence, accuracy = curves.lines["model"]
@@ -144,7 +144,8 @@ def test_average_precision_is_scikit_learns() -> None:
     assert values["mAP"] == pytest.approx(np.mean(list(expected.values())))
     (bars,) = metric.details()
     assert bars.name == "per-class-ap"
-    assert bars.values == pytest.approx(expected), "the class without a positive is not there"
+    assert math.isnan(bars.values["d"]), "without a positive"
+    assert {name: value for name, value in bars.values.items() if name != "d"} == pytest.approx(expected)
 
 
 def test_f1_is_scikit_learns() -> None:
@@ -169,7 +170,7 @@ def test_average_precision_of_any_scores(pairs: list[tuple[int, bool]]) -> None:
 def test_no_positive_at_all_is_not_resolved() -> None:
     metric = _feed(MultiLabel(DataInfo("labels", ("a", "b"))), np.full((3, 2), 0.4), np.array([[0.0, NAN]] * 3))
     assert all(math.isnan(value) for value in metric.compute().values())
-    assert metric.details()[0].values == {}
+    assert all(math.isnan(value) for value in metric.details()[0].values.values())
 
 
 def test_errors_of_numbers_are_scikit_learns() -> None:
@@ -184,7 +185,8 @@ def test_errors_of_numbers_are_scikit_learns() -> None:
     assert values["r2"] == pytest.approx(np.mean([r2_score(*pair) for pair in pairs[:2]]))
     errors, fits = metric.details()
     assert (errors.name, list(errors.values)) == ("per-value-mae", ["x", "y", "z"])
-    assert (fits.name, list(fits.values)) == ("per-value-r2", ["x", "y"])
+    assert (fits.name, list(fits.values)) == ("per-value-r2", ["x", "y", "z"])
+    assert math.isnan(fits.values["z"])
     assert fits.values["y"] == pytest.approx(r2_score(*pairs[1]))
 
 
