@@ -104,6 +104,8 @@ def synthesize_table(
     (root / IMAGES).mkdir()
     scenes = render_all(partial(_write_in_table, root / IMAGES, size, seed), train + val, workers)
     empty = np.random.default_rng([seed, _CELLS]).random((len(scenes), 3 + len(OFTEN))) < EMPTY
+    # The first of each class keeps its name: a class that no training row names would be an error.
+    empty[: len(SCENES), 0] = False
     rows = []
     for index, scene in enumerate(scenes):
         flags = [str(int(thing in scene.attributes)) for thing in OFTEN]
