@@ -39,7 +39,7 @@ class CsvImages:
     Args:
         split: `train`, `val` or `test`.
         root: Folder that the images' paths are relative to.
-        file: The csv file, relative to the root.
+        file: The csv file, relative to the root unless it is absolute.
         image: Column with the images' paths; null for `file` or `image`.
         label: Column with the name of an image's class: one of several.
         labels: Any of several: columns of 0 and 1, or one column with names between separators, where a lone

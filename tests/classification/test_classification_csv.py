@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mtframe import options
 from mtframe.errors import DataError, MtframeError, RecipeError
@@ -196,3 +198,29 @@ def test_a_recipe_may_write_a_column_or_a_list_of_them(write_csv: WriteCsv) -> N
     assert built.info.classes == ("cat", "dog")
     with pytest.raises(RecipeError, match=r"^d\.label: .* has no column 'x'"):
         options.build(CsvImages, "dataset", {"root": root, "label": "x"}, {"split": "train"}, "d")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(st.one_of(st.binary(max_size=60), st.text('file,ab"\n\r\0;é01', max_size=60).map(str.encode)))
+def test_whatever_is_in_the_file_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "labels.csv").write_bytes(b"file,a\n" + content)
+    for chosen in ({"label": "a"}, {"labels": "a"}, {"labels": ("a",)}, {"values": ("a",)}):
+        try:
+            length, said = len(CsvImages("train", root=tmp_path, val_part=0.0, **chosen)), ""  # type: ignore[arg-type]
+        except MtframeError as error:
+            length, said = 0, str(error)
+        assert length > 0 or "labels.csv" in said
+
+
+def test_paths_of_real_lfw_join_with_its_images(shared_data: Path, tmp_path: Path) -> None:
+    from mtframe_face import LFW
+
+    root = shared_data / "lfw"
+    faces = LFW("train", root=root)
+    file = tmp_path / "attributes.csv"
+    ids = [faces[index].id for index in range(0, len(faces), len(faces) // 4)]
+    file.write_text("\n".join(["file,glasses", *(f"{id},{number % 2}" for number, id in enumerate(ids))]))
+    data = CsvImages("train", root=root, file=str(file), labels=("glasses",), val_part=0.0)
+    assert [data.target_of(id)["labels"].item() for id in ids] == [number % 2 for number in range(len(ids))]
+    assert data[0].image.shape == (3, 250, 250)
+    assert data.target_of(faces[1].id)["labels"].isnan().all()

@@ -5,6 +5,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as TF
 
 from mtframe.data import DataInfo, DecodeSize, Sample
@@ -65,6 +67,22 @@ def test_crops_keep_to_their_area_and_shape(size: tuple[int, int]) -> None:
         assert 0.48 <= ratio.min() < 0.6
         assert 1.6 < ratio.max() <= 2.1
         assert 0.4 < np.mean([mirrored for *_, mirrored in places]) < 0.6
+
+
+@given(
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)),
+    st.tuples(st.floats(0.05, 20), st.floats(0.05, 20)),
+    st.booleans(),
+)
+def test_crops_lie_in_their_picture(
+    size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], train: bool
+) -> None:
+    crop = ImageCrop(8, train, LABEL, scale=(min(scale), max(scale)), ratio=(min(ratio), max(ratio)))
+    top, left, height, width, _ = crop._place(torch.zeros(3, *size), _rng())
+    assert 0 <= top <= size[0] - height
+    assert 0 <= left <= size[1] - width
+    assert min(height, width) >= 1
 
 
 def test_geometry_maps_the_original_onto_the_input() -> None:
