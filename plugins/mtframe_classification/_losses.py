@@ -41,11 +41,11 @@ class CrossEntropy(nn.Module):
 
         Args:
             outputs: `logits` (B, C).
-            targets: `label` (B,) long, -1 where unknown. Where images were mixed also `mixed_label` (B, C), the
+            targets: `label` (B,) long, -1 where unknown. Where images were mixed also `probabilities` (B, C), the
                 share of each class, which then is the target.
         """
         label_B = targets["label"]
-        wanted = targets.get("mixed_label", label_B.clamp(min=0))
+        wanted = targets.get("probabilities", label_B.clamp(min=0))
         logits_BC = outputs["logits"].float()
         loss_B = F.cross_entropy(logits_BC, wanted, reduction="none", label_smoothing=self.label_smoothing)
         return {"cross_entropy": _mean(loss_B, label_B != UNKNOWN)}

@@ -39,8 +39,8 @@ def mix(
         cutmix: The same for CutMix. With both, each image draws which it gets.
 
     Returns:
-        The images, and the targets: `labels` mixed; `label` as it was, but -1 where unknown, with `mixed_label`
-        (B, C), the classes' shares.
+        The images, and the targets: `labels` mixed; `label` as it was, but -1 where unknown, with `probabilities`
+        (B, C), the classes' shares, 0 where unknown.
     """
     mixed, shares_BB = _mixed(images, rng, mixup, cutmix)
     result = dict(targets)
@@ -52,7 +52,8 @@ def mix(
         label_B = targets["label"]
         unknown_B = (shares_BB > 0).float() @ (label_B < 0).float() > 0
         result["label"] = label_B.masked_fill(unknown_B, -1)
-        result["mixed_label"] = shares_BB @ F.one_hot(label_B.clamp(min=0), classes).float()
+        shares_BC = shares_BB @ F.one_hot(label_B.clamp(min=0), classes).float()
+        result["probabilities"] = shares_BC.masked_fill(unknown_B[:, None], 0)
     return mixed, result
 
 

@@ -97,7 +97,7 @@ class ImageCrop:
         """Images of any sizes to (B, 3, S, S) uint8.
 
         Targets, where the samples have them: `label` (B,) long, `labels` (B, C) or `value` (B, K) float; mixed
-        images also have `mixed_label` (B, C) beside `label`. The geometry of a mirrored image has a negative x
+        images also have `probabilities` (B, C) beside `label`. The geometry of a mirrored image has a negative x
         scale; that of a mixed one is its own, not its partner's.
         """
         crops = [self._place(sample.image, rng) for sample in samples]

@@ -44,9 +44,9 @@ def test_label_smoothing_spreads_over_all_classes() -> None:
     assert loss["cross_entropy"].item() == pytest.approx(-0.95 * math.log(3 / 4) - 0.05 * math.log(1 / 4))
 
 
-def test_mixed_labels_are_the_target_where_there_are_any() -> None:
+def test_probabilitiess_are_the_target_where_there_are_any() -> None:
     logits, shares = _logits(3, 4), torch.tensor([[0.25, 0.75, 0, 0], [1, 0, 0, 0], [0, 0, 0.5, 0.5]])
-    targets = {"label": torch.tensor([1, -1, 2]), "mixed_label": shares}
+    targets = {"label": torch.tensor([1, -1, 2]), "probabilities": shares}
     loss = CrossEntropy(label_smoothing=0.2)({"logits": logits}, targets)["cross_entropy"]
     expected = -(logits.detach().log_softmax(1) * (0.8 * shares + 0.05)).sum(1)
     assert loss.item() == pytest.approx(float(expected[[0, 2]].mean()), rel=1e-5)
@@ -115,7 +115,7 @@ def test_nothing_known_is_nothing_lost(count: int, smoothing: float) -> None:
     label = torch.full((count,), -1)
     losses: list[tuple[nn.Module, dict[str, Tensor]]] = [
         (CrossEntropy(label_smoothing=smoothing), {"label": label}),
-        (CrossEntropy(label_smoothing=smoothing), {"label": label, "mixed_label": torch.zeros(count, 3)}),
+        (CrossEntropy(label_smoothing=smoothing), {"label": label, "probabilities": torch.zeros(count, 3)}),
         (BinaryCrossEntropy(label_smoothing=smoothing), {"labels": torch.full((count, 3), NAN)}),
     ]
     for loss, targets in losses:

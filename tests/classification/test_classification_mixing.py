@@ -25,7 +25,7 @@ def test_labels_are_mixed_in_proportion_to_pixels(count: int, kind: str) -> None
     labels = torch.arange(count)
     alphas = {"mixup": 0.0, "cutmix": 0.0, kind: 1.0}
     images, targets = mix(_flat(count), {"label": labels}, CLASSES, _rng(count), **alphas)
-    shares = targets["mixed_label"]
+    shares = targets["probabilities"]
     assert images.shape == (count, 3, 8, 8)
     assert shares.shape == (count, CLASSES)
     torch.testing.assert_close(shares.sum(1), torch.ones(count))
@@ -50,6 +50,7 @@ def test_a_mix_with_an_unknown_is_unknown() -> None:
     labels = torch.tensor([-1, 2, 4, 5])
     _, targets = mix(_flat(4), {"label": labels}, CLASSES, _rng(), mixup=1.0, cutmix=0.0)
     assert targets["label"].tolist() == [-1, 2, 4, -1]
+    assert targets["probabilities"].sum(1).tolist() == pytest.approx([0, 1, 1, 0])
     several = torch.tensor([[1, torch.nan], [1, 1], [0, 1], [0, 1]])
     _, targets = mix(_flat(4), {"labels": several}, 2, _rng(), mixup=1.0, cutmix=0.0)
     assert targets["labels"].isnan().tolist() == [[False, True], [False, False], [False, False], [False, True]]
@@ -61,7 +62,7 @@ def test_an_odd_one_stays_as_it_is() -> None:
     images, targets = mix(_flat(3), {"label": torch.tensor([0, 1, -1])}, CLASSES, _rng(), mixup=1.0, cutmix=0.0)
     assert torch.equal(images[0], _flat(1)[0])
     assert targets["label"].tolist() == [0, -1, -1]
-    assert targets["mixed_label"][0].tolist() == [1, 0, 0, 0, 0, 0, 0]
+    assert targets["probabilities"][0].tolist() == [1, 0, 0, 0, 0, 0, 0]
 
 
 def test_randomness_is_the_given_generators_and_the_global_one_is_left_alone() -> None:

@@ -132,7 +132,7 @@ def test_the_same_random_numbers_give_the_same_batch() -> None:
     crop = pickle.loads(pickle.dumps(ImageCrop(48, True, LABEL, mixup=0.4, cutmix=1.0)))  # noqa: S301
     first, again, other = (crop(samples, _rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first.images, again.images)
-    assert torch.equal(first.targets["mixed_label"], again.targets["mixed_label"])
+    assert torch.equal(first.targets["probabilities"], again.targets["probabilities"])
     assert not torch.equal(first.images, other.images)
 
 
