@@ -63,19 +63,20 @@ class ImageFolder:
             raise RecipeError(f"root: no folder '{root}'. Make one with: mtframe data synthesize image-folder {root}")
         divided = any(_holds_folders(self.root / name) for name in SPLITS)
         train = self.root / "train" if divided else self.root
-        holds_out = not (divided and (self.root / "val").is_dir())
-        folder = train if holds_out and split != "test" else self.root / split
-        if not folder.is_dir():
+        holds_out = split != "test" and not (divided and (self.root / "val").is_dir())
+        folder = train if holds_out else self.root / split
+        if not folder.is_dir() or (split == "test" and not divided):
             there = [name for name in SPLITS if (self.root / name).is_dir()]
             has = f"it has {', '.join(there)}" if divided else "only CLASS/*.jpg, which is divided into train and val"
             raise RecipeError(f"split: '{root}' has no {split!r}; {has}")
         self.info = DataInfo("label", self._classes(train, classes))
         files, labels = self._images(folder, chosen=classes is not None)
-        if holds_out and split != "test":
+        if holds_out:
             kept = held_out(files, labels, val_part) == (split == "val")
             files, labels = [file for file, keep in zip(files, kept, strict=True) if keep], labels[kept]
         if not files:
-            raise RecipeError(f"split: '{folder}' has no image for {split!r} with val_part={val_part:g}")
+            held = f" with val_part={val_part:g}" if holds_out else ""
+            raise RecipeError(f"split: '{folder}' has no image for {split!r}{held}")
         self._labelled = LabelledImages(self.root, "label", files, labels)
 
     def __len__(self) -> int:

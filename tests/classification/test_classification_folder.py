@@ -68,11 +68,22 @@ def test_train_and_test_alone_leave_val_to_be_held_out(tmp_path: Path, write_ima
     assert _listed(ImageFolder("test", root=tmp_path)) == {"test/dog/0.jpg": 1}
 
 
-def test_a_class_may_be_called_train(tmp_path: Path, write_image: WriteImage) -> None:
-    for name in ("bus", "train"):
+def test_a_class_may_be_called_as_a_split(tmp_path: Path, write_image: WriteImage) -> None:
+    for name in ("bus", "test", "train"):
         for number in range(5):
             write_image(tmp_path / name / f"{number}.jpg")
-    assert ImageFolder("val", root=tmp_path).info.classes == ("bus", "train")
+    data = ImageFolder("val", root=tmp_path)
+    assert data.info.classes == ("bus", "test", "train")
+    assert sorted(_listed(data).values()) == [0, 1, 2]
+    with pytest.raises(RecipeError, match="has no 'test'; only CLASS"):
+        ImageFolder("test", root=tmp_path)
+
+
+def test_a_split_without_an_image_is_none(folders: Path) -> None:
+    for name in ("cat/f.jpg", "dog/g.jpg"):
+        (folders / "val" / name).unlink()
+    with pytest.raises(RecipeError, match=r"split: '.*val' has no image for 'val'$"):
+        ImageFolder("val", root=folders)
 
 
 def test_val_may_lack_a_class_but_not_have_another_one(folders: Path, write_image: WriteImage) -> None:
