@@ -1,11 +1,11 @@
 """Attributes of faces as a third task beside people and objects: is what it learns true of people it has not seen?
 
-    python tests/benchmarks/face_attributes.py [--people 120] [--epochs 20] [--alone]
+    python tests/benchmarks/face_attributes.py [--people 120] [--epochs 20]
 
 Renders people and scenes, writes the attributes that the renderer knows of each picture to a csv file with LFW's
 paths, a fifth of its cells empty, and trains faces, objects and attributes with one backbone; the attributes are
-those of the faces' images and share their pass. With --alone the attributes train without the other two. Prints how
-often each attribute applies, which is about the AP of chance, then the command and its table.
+those of the faces' images and share their pass. Prints how often each attribute applies, which is about the AP of
+chance, then the command and its table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=120)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--alone", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -48,15 +47,13 @@ def main() -> None:
 
 def arguments(given: argparse.Namespace) -> list[str]:
     """Of `mtframe train`."""
-    others = ["-t", "faces=face-recognition:people", "-t", "objects=object-detection:scenes",
-              "tasks.faces.size=64", "tasks.faces.batch_size=32", "tasks.objects.size=96",
-              "tasks.objects.batch_size=8", "tasks.attributes.images=faces"]  # fmt: skip
-    alone = ["tasks.attributes.size=64", "tasks.attributes.batch_size=32", "tasks.attributes.transform=face-crop"]
     return [
         "train", "-b", "timm/test_resnet.r160_in1k", "backbone.pretrained=false", "train.precision=fp32",
         "train.workers=0", "train.lr=3e-3", f"train.epochs={given.epochs}", "train.evaluate_every=null",
-        "-t", "attributes=multi-label-classification:people", f"tasks.attributes.dataset.labels=[{','.join(NAMES)}]",
-        "tasks.attributes.dataset.file=attributes.csv", *(alone if given.alone else others),
+        "-t", "faces=face-recognition:people", "tasks.faces.size=64", "tasks.faces.batch_size=32",
+        "-t", "objects=object-detection:scenes", "tasks.objects.size=96", "tasks.objects.batch_size=8",
+        "-t", "attributes=multi-label-classification:people", "tasks.attributes.images=faces",
+        "tasks.attributes.dataset.file=attributes.csv", f"tasks.attributes.dataset.labels=[{','.join(NAMES)}]",
     ]  # fmt: skip
 
 
