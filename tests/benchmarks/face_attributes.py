@@ -50,10 +50,10 @@ def arguments(given: argparse.Namespace) -> list[str]:
     return [
         "train", "-b", "timm/test_resnet.r160_in1k", "backbone.pretrained=false", "train.precision=fp32",
         "train.workers=0", "train.lr=3e-3", f"train.epochs={given.epochs}", "train.evaluate_every=null",
-        "-t", "faces=face-recognition:people", "tasks.faces.size=64", "tasks.faces.batch_size=32",
-        "-t", "objects=object-detection:scenes", "tasks.objects.size=96", "tasks.objects.batch_size=8",
         "-t", "attributes=multi-label-classification:people", "tasks.attributes.images=faces",
         "tasks.attributes.dataset.file=attributes.csv", f"tasks.attributes.dataset.labels=[{','.join(NAMES)}]",
+        "-t", "faces=face-recognition:people", "tasks.faces.size=64", "tasks.faces.batch_size=32",
+        "-t", "objects=object-detection:scenes", "tasks.objects.size=96", "tasks.objects.batch_size=8",
     ]  # fmt: skip
 
 
