@@ -1,0 +1,95 @@
+"""Image files with one target each, kept as arrays; and which of them validate."""
+
+# Shapes: N images, C classes or numbers.
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtframe.data import DecodeSize, Sample, read_image
+from mtframe.errors import RecipeError
+
+SPLITS = ("train", "val", "test")
+
+
+class LabelledImages:
+    """Paths and targets of images, sorted by path. Picklable, and shared by a loader's worker processes.
+
+    Args:
+        root: Folder that the paths are relative to.
+        target: Name of the target: `label`, `labels` or `value`.
+        files: N paths with forward slashes, each once.
+        targets: (N,) int64 for `label`, else (N, C) float32; -1 or NaN where unknown.
+    """
+
+    def __init__(self, root: Path, target: str, files: Sequence[str], targets: np.ndarray) -> None:
+        # Bytes in arrays: a quarter of numpy's text, and a Python object each would be copied by every worker.
+        names = np.array([os.fsencode(file) for file in files], np.bytes_)
+        order = np.argsort(names, kind="stable")
+        self.root, self.target = root, target
+        self._names, self._targets = names[order], targets[order]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def sample(self, index: int, decode_size: DecodeSize | None) -> Sample:
+        """Reads an image. Raises IndexError past the end and BadImageError for a file that cannot be read."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} images, no number {index}")
+        file = os.fsdecode(self._names[index])
+        image, size = read_image(self.root / file, decode_size)
+        return Sample(image, self._target(self._targets[index]), size, index, file)
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        """The target of the image with this path, without reading it; the unknown target if there is none."""
+        name = os.fsencode(id)
+        place = int(np.searchsorted(self._names, np.bytes_(name)))
+        if place < len(self) and self._names[place] == name:
+            return self._target(self._targets[place])
+        return self._target(np.full_like(self._targets[0], -1 if self.target == "label" else np.nan))
+
+    def _target(self, value: np.ndarray) -> dict[str, Tensor]:
+        return {self.target: torch.from_numpy(np.array(value))}
+
+
+def held_out(files: Sequence[str], groups: np.ndarray, part: float) -> np.ndarray:
+    """Which images validate where nothing says so: `part` of each group, the same ones on every machine.
+
+    The path's digest decides, so that a file that comes or goes moves few others.
+
+    Args:
+        files: N paths.
+        groups: (N,) whole numbers, e.g. labels.
+        part: 0 to below 1.
+
+    Returns:
+        (N,) bool.
+    """
+    chosen = np.zeros(len(files), bool)
+    digests = [int.from_bytes(blake2b(os.fsencode(file), digest_size=8).digest(), "big") for file in files]
+    order = np.lexsort((np.array(digests, np.uint64), groups))
+    for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        chosen[members[: round(part * len(members))]] = True
+    return chosen
+
+
+def check_split(name: str, split: str, val_part: float) -> None:
+    """Raises RecipeError for a split that the data set does not know, or a part out of its range."""
+    if split not in SPLITS:
+        raise RecipeError(f"split: {name} has no {split!r}; it has {', '.join(SPLITS)}")
+    if not 0 <= val_part < 1:
+        raise RecipeError(f"val_part: must be 0 or more and below 1, got {val_part:g}")
+
+
+def check_classes(classes: Sequence[str] | None) -> None:
+    """Raises RecipeError if a class is named twice."""
+    twice = sorted({name for name in classes or () if (classes or ()).count(name) > 1})
+    if twice:
+        raise RecipeError(f"classes: {twice[0]!r} stands twice")
