@@ -6,24 +6,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._adaface import AdaFaceLoss as AdaFaceLoss
     from ._head import EmbeddingHead as EmbeddingHead
     from ._lfw import LFW as LFW
-    from ._losses import ArcFaceLoss as ArcFaceLoss
-    from ._losses import CosFaceLoss as CosFaceLoss
-    from ._losses import SoftmaxLoss as SoftmaxLoss
+    from ._margins import ArcFaceLoss as ArcFaceLoss
+    from ._margins import CosFaceLoss as CosFaceLoss
     from ._metric import FaceVerification as FaceVerification
     from ._pairs import Pairs as Pairs
+    from ._softmax import SoftmaxLoss as SoftmaxLoss
     from ._transform import FaceCrop as FaceCrop
+    from ._triplet import TripletLoss as TripletLoss
 
 _HOME = {
-    "ArcFaceLoss": "_losses",
-    "CosFaceLoss": "_losses",
+    "AdaFaceLoss": "_adaface",
+    "ArcFaceLoss": "_margins",
+    "CosFaceLoss": "_margins",
     "EmbeddingHead": "_head",
     "FaceCrop": "_transform",
     "FaceVerification": "_metric",
     "LFW": "_lfw",
     "Pairs": "_pairs",
-    "SoftmaxLoss": "_losses",
+    "SoftmaxLoss": "_softmax",
+    "TripletLoss": "_triplet",
 }
 
 __all__ = sorted(_HOME)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_face import ArcFaceLoss, CosFaceLoss, EmbeddingHead, SoftmaxLoss
+from mtframe_face import AdaFaceLoss, ArcFaceLoss, CosFaceLoss, EmbeddingHead, SoftmaxLoss
 
-MARGIN_LOSSES = (CosFaceLoss, ArcFaceLoss)
+MARGIN_LOSSES = (CosFaceLoss, ArcFaceLoss, AdaFaceLoss)
 LOSSES = (SoftmaxLoss, *MARGIN_LOSSES)
 
 

@@ -1,6 +1,6 @@
-"""Losses that tell people apart: softmax, CosFace and ArcFace."""
+"""Losses over cosines to class centres with a margin: CosFace and ArcFace, and what AdaFace shares with them."""
 
-# Shapes: B images, C classes (people), D numbers in an embedding.
+# Shapes: B images, D numbers in an embedding, K classes (people) that enter a step.
 
 from __future__ import annotations
 
@@ -13,41 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtframe.data import DataInfo
-from mtframe.errors import DataError, RecipeError
+from mtframe.errors import RecipeError
 
+from ._centres import count_classes, count_sampled, cross_entropy, sample_classes
 from ._head import EmbeddingHead
 
-# Label of somebody who is not a class, e.g. in evaluation: takes no part in the loss.
-NOBODY = -1
 
-
-class SoftmaxLoss(nn.Module):
-    """Cross entropy of a linear classifier over people on top of the embedding.
-
-    Args:
-        head: The head that makes the embedding.
-        info: Its `classes` are the people.
-        label_smoothing: Share of the target spread evenly over all people, 0 to below 1.
-    """
-
-    target: ClassVar[str] = "identity"
-
-    def __init__(self, head: EmbeddingHead, info: DataInfo, *, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise RecipeError(f"label_smoothing: must be 0 or more and below 1, got {label_smoothing:g}")
-        self.label_smoothing = label_smoothing
-        self.classifier = nn.Linear(head.dim, _count_classes(info))
-
-    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`identity`: mean over the images whose label is a class; 0 if there is none."""
-        embeddings_BD = outputs["embedding"]
-        with torch.autocast(embeddings_BD.device.type, enabled=False):
-            logits_BC = self.classifier(embeddings_BD.float())
-            return {"identity": _cross_entropy(logits_BC, targets["label"], self.label_smoothing)}
-
-
-class _MarginLoss(nn.Module):
+class MarginLoss(nn.Module):
     """Cross entropy of cosines to class centres, the right class's made harder by a margin.
 
     A network from scratch that must hold the full margin at once tends to collapse, above all with few
@@ -58,7 +30,14 @@ class _MarginLoss(nn.Module):
     max_margin: ClassVar[float]
 
     def __init__(
-        self, head: EmbeddingHead, info: DataInfo, *, margin: float, scale: float | None, warmup: float
+        self,
+        head: EmbeddingHead,
+        info: DataInfo,
+        *,
+        margin: float,
+        scale: float | None,
+        warmup: float,
+        sample: float,
     ) -> None:
         super().__init__()
         if not 0 <= margin <= self.max_margin:
@@ -67,9 +46,10 @@ class _MarginLoss(nn.Module):
             raise RecipeError(f"scale: must be above 0, or null to choose it by the number of people; got {scale:g}")
         if not 0 <= warmup <= 1:
             raise RecipeError(f"warmup: must be 0 to 1, a part of the training; got {warmup:g}")
-        classes = _count_classes(info)
+        classes = count_classes(info)
+        self.sampled = count_sampled(classes, sample)
         self.margin, self.warmup, self.progress = margin, warmup, 1.0
-        self.scale = scale if scale is not None else self._balanced_scale(classes)
+        self.scale = scale if scale is not None else self._balanced_scale(self.sampled)
         self.centres = nn.Parameter(torch.randn(classes, head.dim) / math.sqrt(head.dim))
 
     def set_progress(self, fraction: float) -> None:
@@ -86,13 +66,31 @@ class _MarginLoss(nn.Module):
         embeddings_BD, labels_B = outputs["embedding"], targets["label"]
         # fp32: cos(θ + m) loses its last bits in bf16, and the scale multiplies the error.
         with torch.autocast(embeddings_BD.device.type, enabled=False):
-            cosines_BC = F.linear(F.normalize(embeddings_BD.float()), F.normalize(self.centres.float()))
+            embeddings_BD = embeddings_BD.float()
+            quality_B1 = self._quality(embeddings_BD, labels_B)
+            centres_KD, labels_B = self._entering(labels_B)
+            cosines_BK = F.linear(F.normalize(embeddings_BD), F.normalize(centres_KD.float()))
             right_B1 = labels_B.clamp(min=0)[:, None]
-            harder_B1 = self._harder(cosines_BC.gather(1, right_B1), self.current_margin)
-            logits_BC = self.scale * cosines_BC.scatter(1, right_B1, harder_B1)
-            return {"identity": _cross_entropy(logits_BC, labels_B)}
+            # Indexed, since the gradient of gather() would keep the cosines. The rest is done in place: with many people
+            # a copy of the logits is larger than what the backbone keeps.
+            right_cosines_B1 = cosines_BK[torch.arange(len(labels_B), device=labels_B.device)[:, None], right_B1]
+            harder_B1 = self._harder(right_cosines_B1, self.current_margin, quality_B1)
+            logits_BK = cosines_BK.scatter_(1, right_B1, harder_B1).mul_(self.scale)
+            return {"identity": cross_entropy(logits_BK, labels_B)}
 
-    def _harder(self, cosines: Tensor, margin: float) -> Tensor:
+    def _entering(self, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Centres that enter this step (K, D), and the labels among them (B,)."""
+        classes = len(self.centres)
+        if not self.training or self.sampled == classes:
+            return self.centres, labels_B
+        drawn_K, labels_B = sample_classes(labels_B, classes, self.sampled)
+        return self.centres.index_select(0, drawn_K), labels_B
+
+    def _quality(self, embeddings_BD: Tensor, labels_B: Tensor) -> Tensor:
+        """How good the images are, -1..1, (B, 1) or a scalar; 0 where a loss does not ask."""
+        return embeddings_BD.new_zeros(())
+
+    def _harder(self, cosines: Tensor, margin: float, quality: Tensor) -> Tensor:
         """The right class's cosine under a margin."""
         raise NotImplementedError
 
@@ -104,11 +102,11 @@ class _MarginLoss(nn.Module):
         With a margin the left side is exp(s f(π/4)) with the harder cosine f. At least 8: with a smaller
         scale a handful of people could never be told apart with certainty.
         """
-        middle = float(self._harder(torch.tensor(math.cos(math.pi / 4)), self.margin))
+        middle = float(self._harder(torch.tensor(math.cos(math.pi / 4)), self.margin, torch.zeros(())))
         return max(8.0, math.log(max(classes - 1, 1)) / max(middle, 0.25))
 
 
-class CosFaceLoss(_MarginLoss):
+class CosFaceLoss(MarginLoss):
     """Large margin cosine loss: the right class's logit is s (cos θ - m).
 
     CosFace, arXiv:1801.09414, eq. 4. The paper's m = 0.35 and s = 64 are for millions of images.
@@ -119,6 +117,8 @@ class CosFaceLoss(_MarginLoss):
         margin: m, in cosine, 0 to 1.
         scale: s; null chooses it by the number of people and the margin (AdaCos, arXiv:1905.00292).
         warmup: Part of the training over which the margin grows from 0.
+        sample: Part of the class centres that enter a step's softmax, above 0 to 1; those of the people in the
+            batch always do (PartialFC, arXiv:2203.15565). Saves memory and time with tens of thousands of people.
     """
 
     max_margin = 1.0
@@ -131,14 +131,15 @@ class CosFaceLoss(_MarginLoss):
         margin: float = 0.2,
         scale: float | None = None,
         warmup: float = 0.2,
+        sample: float = 1.0,
     ) -> None:
-        super().__init__(head, info, margin=margin, scale=scale, warmup=warmup)
+        super().__init__(head, info, margin=margin, scale=scale, warmup=warmup, sample=sample)
 
-    def _harder(self, cosines: Tensor, margin: float) -> Tensor:
+    def _harder(self, cosines: Tensor, margin: float, quality: Tensor) -> Tensor:
         return cosines - margin
 
 
-class ArcFaceLoss(_MarginLoss):
+class ArcFaceLoss(MarginLoss):
     """Additive angular margin loss: the right class's logit is s cos(θ + m).
 
     ArcFace, arXiv:1801.07698, eq. 3. Beyond θ = π - m, cos(θ + m) would rise again and reward a worse angle;
@@ -151,6 +152,8 @@ class ArcFaceLoss(_MarginLoss):
         margin: m, in radians, 0 to π / 2.
         scale: s; null chooses it by the number of people and the margin (AdaCos, arXiv:1905.00292).
         warmup: Part of the training over which the margin grows from 0.
+        sample: Part of the class centres that enter a step's softmax, above 0 to 1; those of the people in the
+            batch always do (PartialFC, arXiv:2203.15565). Saves memory and time with tens of thousands of people.
     """
 
     max_margin = math.pi / 2
@@ -163,22 +166,15 @@ class ArcFaceLoss(_MarginLoss):
         margin: float = 0.25,
         scale: float | None = None,
         warmup: float = 0.2,
+        sample: float = 1.0,
     ) -> None:
-        super().__init__(head, info, margin=margin, scale=scale, warmup=warmup)
+        super().__init__(head, info, margin=margin, scale=scale, warmup=warmup, sample=sample)
 
-    def _harder(self, cosines: Tensor, margin: float) -> Tensor:
-        # The floor keeps the root's gradient finite at cos θ = ±1.
-        sines = (1 - cosines.square()).clamp(min=1e-7).sqrt()
-        turned = cosines * math.cos(margin) - sines * math.sin(margin)
+    def _harder(self, cosines: Tensor, margin: float, quality: Tensor) -> Tensor:
+        turned = cosines * math.cos(margin) - sines(cosines) * math.sin(margin)
         return torch.where(cosines > -math.cos(margin), turned, cosines - margin * math.sin(margin))
 
 
-def _cross_entropy(logits_BC: Tensor, labels_B: Tensor, smoothing: float = 0.0) -> Tensor:
-    total = F.cross_entropy(logits_BC, labels_B, ignore_index=NOBODY, reduction="sum", label_smoothing=smoothing)
-    return total / (labels_B != NOBODY).sum().clamp(min=1)
-
-
-def _count_classes(info: DataInfo) -> int:
-    if len(info.classes) < 2:
-        raise DataError(f"the training data has {len(info.classes)} people; to tell people apart takes at least 2")
-    return len(info.classes)
+def sines(cosines: Tensor) -> Tensor:
+    """sin θ, 0..1, of θ in 0..π; never 0, since the root's gradient is infinite there."""
+    return (1 - cosines.square()).clamp(min=1e-7).sqrt()
