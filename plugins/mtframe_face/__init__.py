@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._adaface import AdaFaceLoss as AdaFaceLoss
+    from ._align import FaceAlign as FaceAlign
+    from ._folders import IdentityFolders as IdentityFolders
     from ._head import EmbeddingHead as EmbeddingHead
+    from ._identification import FaceIdentification as FaceIdentification
+    from ._identities import Roles as Roles
+    from ._insightface import InsightFace as InsightFace
     from ._lfw import LFW as LFW
     from ._margins import ArcFaceLoss as ArcFaceLoss
     from ._margins import CosFaceLoss as CosFaceLoss
@@ -22,10 +27,15 @@ _HOME = {
     "ArcFaceLoss": "_margins",
     "CosFaceLoss": "_margins",
     "EmbeddingHead": "_head",
+    "FaceAlign": "_align",
     "FaceCrop": "_transform",
+    "FaceIdentification": "_identification",
     "FaceVerification": "_metric",
+    "IdentityFolders": "_folders",
+    "InsightFace": "_insightface",
     "LFW": "_lfw",
     "Pairs": "_pairs",
+    "Roles": "_identities",
     "SoftmaxLoss": "_softmax",
     "TripletLoss": "_triplet",
 }

@@ -14,11 +14,14 @@ from mtframe.download import download
 from mtframe.errors import DataError, RecipeError
 
 from ._download import LFW_FILES
+from ._identities import Roles, enrol, grouped_order
+from ._landmarks import landmarks_target, read_landmarks
 from ._pairs import NamedPair, Pairs, read_pairs, read_people
 from ._synthesis import synthesize_people
 
 PEOPLE = "peopleDevTrain.txt"
 PAIRS = {"val": "pairsDevTest.txt", "test": "pairs.txt"}
+VIEW_2 = "LFW View 2"
 FOLDERS = ("lfw-deepfunneled", "lfw_funneled", "lfw-funneled", "lfw")
 
 
@@ -41,9 +44,14 @@ class LFW:
         root: The folder with the images and the text files.
         people: File that names the training people; null for everybody whom no pairs file names.
         min_images: A person with fewer images on disk is not trained on: one picture shows no variation.
+        per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
+        landmarks: File of five points for each image, below `root` (see `face-align`); null for none.
 
     Attributes:
         pairs: Pairs of positions in this split; None in training.
+        roles: Who is enrolled for identification: each person's first image; people with one image are unknown. None
+            in training.
+        protocol: `LFW View 2` in the split `test`.
         people: Names of everybody who stands in this split.
         absent: Number of images that the people file promises and the disk does not have.
         notes: What is worth knowing about the files, in sentences.
@@ -65,16 +73,21 @@ class LFW:
         root: Path,
         people: str | None = PEOPLE,
         min_images: int = 2,
+        per_identity: int = 1,
+        landmarks: str | None = None,
     ) -> None:
         if split not in self.splits:
             raise RecipeError(f"split: lfw has no {split!r}; it has {', '.join(self.splits)}")
-        if min_images < 1:
-            raise RecipeError(f"min_images: must be 1 or more, got {min_images}")
+        for option, value in (("min_images", min_images), ("per_identity", per_identity)):
+            if value < 1:
+                raise RecipeError(f"{option}: must be 1 or more, got {value}")
         self.root = Path(root)
-        self.split = split
+        self.split, self.per_identity = split, per_identity
         self.decode_size: DecodeSize | None = None
         self.folder = _image_folder(self.root)
         self.pairs: Pairs | None = None
+        self.roles: Roles | None = None
+        self.protocol = VIEW_2 if split == "test" else None
         self.absent = 0
 
         listed = self._listed_people(people)
@@ -93,19 +106,27 @@ class LFW:
         else:
             self._refuse_shared(set(listed), split, people)
             self._index_pairs(self._evaluated(split))
+        ids = [self._path(index).relative_to(self.root).as_posix() for index in range(len(self))] if landmarks else []
+        self._landmarks = read_landmarks(self.root / landmarks, ids) if landmarks else None
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> Sample:
-        """One face; `target["label"]` is the person's class, or -1 for somebody who is not trained on."""
+        """One face; `target["label"]` is the person's class, or -1 for somebody who is not trained on.
+
+        `target["landmarks"]`: (5, 2) float, pixels of the original, where the landmarks file has the image.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"{self.split} has {len(self)} images, no number {index}")
-        name, number = self._names[self._persons[index]], int(self._numbers[index])
-        path = _image_path(self.folder, name, number)
+        path = self._path(index)
         image, size = read_image(path, self.decode_size)
-        target = {"label": torch.tensor(int(self._labels[index]))}
+        target = {"label": torch.tensor(int(self._labels[index]))} | landmarks_target(self._landmarks, index)
         return Sample(image, target, size, index, path.relative_to(self.root).as_posix())
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """One epoch's order, `per_identity` images of a person in a row."""
+        return grouped_order(self._labels, self.per_identity, rng)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -118,10 +139,18 @@ class LFW:
         """Names of everybody who stands in this split."""
         return tuple(self._names)
 
+    @property
+    def photographed(self) -> frozenset[str]:
+        """Names of everybody who has a folder of images, in whatever split."""
+        return frozenset(entry.name for entry in self.folder.iterdir() if entry.is_dir())
+
     @staticmethod
     def download(root: Path) -> None:
         """Fetches the funneled images and the text files of both views (about 240 MB)."""
         download(Path(root), LFW_FILES)
+
+    def _path(self, index: int) -> Path:
+        return _image_path(self.folder, self._names[self._persons[index]], int(self._numbers[index]))
 
     def _listed_people(self, people: str | None) -> dict[str, int]:
         """Promised number of images by name of training person."""
@@ -173,6 +202,7 @@ class LFW:
                 f"not in {self.folder}: {_some([path.name for path in absent])}"
             )
         self._index(images)
+        self.roles = enrol(self._persons, 1)
         position = {image: index for index, image in enumerate(images)}
         self.pairs = Pairs(
             np.array([position[pair.first] for pair in pairs], np.int64),

@@ -71,8 +71,8 @@ class MarginLoss(nn.Module):
             centres_KD, labels_B = self._entering(labels_B)
             cosines_BK = F.linear(F.normalize(embeddings_BD), F.normalize(centres_KD.float()))
             right_B1 = labels_B.clamp(min=0)[:, None]
-            # Indexed, since the gradient of gather() would keep the cosines. The rest is done in place: with many people
-            # a copy of the logits is larger than what the backbone keeps.
+            # Indexed, since the gradient of gather() would keep the cosines. The rest is done in place: with many
+            # people a copy of the logits is larger than what the backbone keeps.
             right_cosines_B1 = cosines_BK[torch.arange(len(labels_B), device=labels_B.device)[:, None], right_B1]
             harder_B1 = self._harder(right_cosines_B1, self.current_margin, quality_B1)
             logits_BK = cosines_BK.scatter_(1, right_B1, harder_B1).mul_(self.scale)

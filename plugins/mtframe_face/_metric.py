@@ -13,8 +13,10 @@ from torch import Tensor
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
 
+from ._embeddings import Embeddings, refuse_learned
+from ._lfw import VIEW_2
 from ._pairs import Pairs
-from ._protocol import verification_scores
+from ._protocol import roc, verification_scores
 
 
 class FaceVerification:
@@ -29,6 +31,11 @@ class FaceVerification:
     Args:
         dataset: The evaluated split; has `pairs` (Pairs) and may have `people`, the names in it.
         info: Of the training data; its `classes` are the people that the model learned from.
+        outside: What else the model has learned from, in words.
+
+    Attributes:
+        notes: For View 2 of LFW, the category of outside data. Anything that was learned from other data counts as
+            labelled: pretrained weights come from labels too, and this is the category with least claims.
 
     Raises:
         DataError: The split has no pairs, or one of its people was trained on.
@@ -38,41 +45,31 @@ class FaceVerification:
     primary = "accuracy"
     higher_is_better = True
 
-    def __init__(self, dataset: Any, info: DataInfo | None = None) -> None:
+    def __init__(self, dataset: Any, info: DataInfo | None = None, outside: Sequence[str] = ()) -> None:
         pairs = getattr(dataset, "pairs", None)
         if not isinstance(pairs, Pairs):
             raise DataError("face-verification compares pairs of images; this split has none. Use split val or test")
-        learned = set(info.classes) if info else set()
-        if shared := sorted(learned & set(getattr(dataset, "people", ()))):
-            raise DataError(
-                f"{len(shared)} of the people to be verified were trained on ({', '.join(shared[:5])}): the "
-                "score would say nothing about strangers. Evaluate on a split of other people"
-            )
+        refuse_learned(dataset, info, "verified")
         self.pairs = pairs
+        self.notes = _outside_data(dataset, info, outside)
         self.reset()
 
     def reset(self) -> None:
         """Forgets every embedding."""
-        self.embeddings: dict[int, np.ndarray] = {}
+        self.embeddings = Embeddings()
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
         """Adds embeddings (D,); an image seen twice counts once."""
-        for prediction, sample in zip(predictions, samples, strict=True):
-            self.embeddings[sample.index] = prediction["embedding"].float().numpy()
+        self.embeddings.add(predictions, samples)
 
     def merge(self, other: FaceVerification) -> None:
         """Takes over the embeddings of another instance."""
-        self.embeddings.update(other.embeddings)
+        self.embeddings.merge(other.embeddings)
 
     def similarities(self) -> tuple[np.ndarray, np.ndarray]:
         """Cosine of each pair, (P,) float64, NaN if an image has no embedding; whether both have, (P,)."""
-        known = np.array(sorted(self.embeddings), np.int64)
-        if not len(known):
-            raise DataError("no image of the pairs was embedded; there is nothing to score")
-        vectors = np.stack([self.embeddings[index] for index in known]).astype(np.float64)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        row = np.full(max(known.max(), self.pairs.first.max(), self.pairs.second.max()) + 1, -1)
-        row[known] = np.arange(len(known))
+        images = int(max(self.pairs.first.max(), self.pairs.second.max())) + 1
+        vectors, row = self.embeddings.unit_vectors(images)
         first, second = row[self.pairs.first], row[self.pairs.second]
         present = (first >= 0) & (second >= 0)
         scores = np.where(present, np.einsum("pd,pd->p", vectors[first], vectors[second]), np.nan)
@@ -84,11 +81,32 @@ class FaceVerification:
         Raises:
             DataError: No pair is complete, or an embedding is not finite.
         """
+        scores, same, fold = self._complete()
+        return verification_scores(scores, same, fold) | {"missing_pairs": len(self.pairs) - len(scores)}
+
+    def details(self) -> Sequence[Any]:
+        """The curve `roc`."""
+        from mtframe.evaluation import Curves
+
+        false_rates, true_rates = roc(*self._complete()[:2])
+        lines = {"pairs": (false_rates.tolist(), true_rates.tolist())}
+        return [Curves("roc", "false accept rate", "true accept rate", lines)]
+
+    def _complete(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scores of the pairs whose images both have an embedding, whether they are the same, and their folds."""
         scores, present = self.similarities()
         if not present.any():
             raise DataError(f"none of the {len(self.pairs)} pairs has both its images embedded; nothing to score")
-        scores = scores[present]
-        if not np.isfinite(scores).all():
-            raise DataError(f"{(~np.isfinite(scores)).sum()} pairs have embeddings that are not finite numbers")
-        values = verification_scores(scores, self.pairs.same[present], self.pairs.fold[present])
-        return values | {"missing_pairs": int((~present).sum())}
+        return scores[present], self.pairs.same[present], self.pairs.fold[present]
+
+
+def _outside_data(dataset: Any, info: DataInfo | None, outside: Sequence[str]) -> tuple[str, ...]:
+    """For View 2 of LFW, the category that a result must be reported under (UM-CS-2014-003)."""
+    if getattr(dataset, "protocol", None) != VIEW_2:
+        return ()
+    strangers = len(set(info.classes) - set(dataset.photographed)) if info else 0
+    sources = [f"{strangers} people who are not in this data set"] if strangers else []
+    sources += outside
+    if not sources:
+        return (f"{VIEW_2}: Unrestricted, No Outside Data (UM-CS-2014-003)",)
+    return (f"{VIEW_2}: Unrestricted, Labeled Outside Data (UM-CS-2014-003): learned from {', '.join(sources)}",)

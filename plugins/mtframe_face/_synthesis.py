@@ -1,8 +1,9 @@
-"""Synthetic people in LFW's layout: to learn from, and unseen ones with a pairs file to be verified on."""
+"""Synthetic people, in LFW's layout or in folders: to learn from, and unseen ones to be verified on."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from math import comb
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from mtframe.errors import RecipeError
-from mtframe.synthesis import check_least, open_root, render_all, write_jpeg
+from mtframe.synthesis import Array, check_least, open_root, render_all, write_jpeg
 
-from ._render import Person, View, render_face
+from ._render import Person, View, face_landmarks, render_face
 
 IMAGES = "lfw-deepfunneled"
 PARTIAL = f".{IMAGES}.partial"
+LANDMARKS = "landmarks.csv"
 PEOPLE_TRAIN, PEOPLE_TEST, PAIRS = "peopleDevTrain.txt", "peopleDevTest.txt", "pairsDevTest.txt"
 
 SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnrstv" for vowel in "aeio")
@@ -81,6 +83,66 @@ def synthesize_people(
     return {"people": people, "test_people": test_people, "images": len(names) * images, "pairs": 2 * pairs}
 
 
+def synthesize_folders(
+    root: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    people: int = 250,
+    images: int = 12,
+    test_people: int = 60,
+    size: int = 128,
+    workers: int | None = None,
+) -> dict[str, int]:
+    """Renders people into `train/NAME` and others into `val/NAME`, with a landmarks file; as for `lfw` otherwise.
+
+    Args:
+        root: A new or empty folder, or one that an earlier call made, whose contents are then replaced.
+        seed: Other seeds give other people.
+        people: Number of people to train on.
+        images: Images of each person.
+        test_people: Number of other people, to be evaluated.
+        size: Side of the square images in pixels.
+        workers: Processes; None for one a processor.
+
+    Returns:
+        Numbers of `people`, `test_people` and `images` (all of them).
+
+    Raises:
+        RecipeError: An option is out of range, or `root` holds something else.
+        DataError: `root` cannot be written.
+    """
+    check_least(
+        seed=(seed, 0), people=(people, 2), images=(images, 2), test_people=(test_people, 2), size=(size, 32),
+        workers=(workers, 1),
+    )  # fmt: skip
+    options = {"seed": seed, "people": people, "images": images, "test_people": test_people, "size": size}
+    # Last to be written, so first to go: no call that was stopped leaves a training split.
+    root = open_root(root, "identity folders", ("train", "val", LANDMARKS, PARTIAL), options)
+    names = _names(people + test_people, np.random.default_rng([seed, _NAMES]))
+    for name in names:
+        (root / PARTIAL / name).mkdir(parents=True)
+    render = partial(_write_image, root / PARTIAL, tuple(names), images, size, seed)
+    points = render_all(partial(_write_and_find, render, images, size, seed), len(names) * images, workers)
+    folders = dict.fromkeys(names[:people], "train") | dict.fromkeys(names[people:], "val")
+    lines = ["path," + ",".join(f"{axis}{point}" for point in range(1, 6) for axis in "xy")]
+    for index, found in enumerate(points):
+        name, number = names[index // images], index % images + 1
+        lines.append(f"{folders[name]}/{name}/{name}_{number:04d}.jpg," + ",".join(f"{x:.1f}" for x in found.flat))
+    (root / LANDMARKS).write_text("\n".join(lines) + "\n")
+    for folder in ("val", "train"):
+        (root / folder).mkdir()
+        for name in (name for name in names if folders[name] == folder):
+            (root / PARTIAL / name).rename(root / folder / name)
+    (root / PARTIAL).rmdir()
+    return {"people": people, "test_people": test_people, "images": len(names) * images}
+
+
+def _write_and_find(write: Callable[[int], None], images: int, size: int, seed: int, index: int) -> Array:
+    """Writes an image; its landmarks."""
+    write(index)
+    return face_landmarks(*_drawn(images, seed, index)[:2], size)
+
+
 def _check_pairs(pairs: int, test_people: int, images: int) -> None:
     most = min(test_people * comb(images, 2), comb(test_people, 2) * images**2)
     if pairs > most:
@@ -99,11 +161,16 @@ def _names(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def _write_image(folder: Path, names: tuple[str, ...], images: int, size: int, seed: int, index: int) -> None:
+    person, view, rng = _drawn(images, seed, index)
+    name, number = names[index // images], index % images + 1
+    write_jpeg(folder / name / f"{name}_{number:04d}.jpg", render_face(person, view, size, rng))
+
+
+def _drawn(images: int, seed: int, index: int) -> tuple[Person, View, np.random.Generator]:
+    """Who is in image `index` and how, and the generator of everything else in it."""
     person, number = divmod(index, images)
     rng = np.random.default_rng([seed, _VIEW, person, number])
-    drawn = Person.draw(np.random.default_rng([seed, _PERSON, person]))
-    name = names[person]
-    write_jpeg(folder / name / f"{name}_{number + 1:04d}.jpg", render_face(drawn, View.draw(rng), size, rng))
+    return Person.draw(np.random.default_rng([seed, _PERSON, person])), View.draw(rng), rng
 
 
 def _write_people(path: Path, names: list[str], images: int) -> None:

@@ -62,10 +62,7 @@ class TripletLoss(nn.Module):
             distances_BB = (2 - 2 * unit_BD @ unit_BD.T).clamp(min=1e-6).sqrt()
             mine = _batch_hard if self.mining == "batch-hard" else _semi_hard
             violations = mine(distances_BB, *_relations(labels_B))
-            if self.margin is None:
-                losses = F.softplus(violations)
-            else:
-                losses = (violations + self.margin).clamp(min=0)
+            losses = F.softplus(violations) if self.margin is None else (violations + self.margin).clamp(min=0)
             # Of no triplet: 0, of which the gradient is 0.
             return {"triplet": losses.sum() / max(1, len(losses)) + 0 * unit_BD.sum()}
 

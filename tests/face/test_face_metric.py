@@ -64,5 +64,5 @@ def test_an_unreadable_image_costs_its_pairs_and_is_told() -> None:
 def test_embeddings_that_are_no_numbers_are_refused() -> None:
     metric = _metric(FOUR)
     _feed(metric, VECTORS | {2: [math.nan, 1.0]})
-    with pytest.raises(DataError, match="2 pairs have embeddings that are not finite"):
+    with pytest.raises(DataError, match="1 of 3 embeddings are not finite"):
         metric.compute()

@@ -10,7 +10,16 @@ import numpy as np
 
 from mtframe.synthesis import Array, clutter, coverage, grid, noise, paint, random_colour
 
-from ._features import Front, paint_brows, paint_eyes, paint_mouth, paint_nose, paint_occlusion, paint_skin
+from ._features import (
+    Front,
+    feature_points,
+    paint_brows,
+    paint_eyes,
+    paint_mouth,
+    paint_nose,
+    paint_occlusion,
+    paint_skin,
+)
 from ._head import LONG, Surface, hair_shapes, head_shapes, rotation, surface
 from ._person import Person, View
 
@@ -35,17 +44,45 @@ def render_face(person: Person, view: View, size: int, rng: np.random.Generator)
         (3, size, size) RGB, about 0..1.
     """
     image = clutter(rng, size, size, pieces=int(rng.integers(4, 14)))
-    unit = HEAD * size * view.scale
-    centre_x, centre_y = size * (0.5 + view.shift_x), size * (0.5 + view.shift_y)
+    unit, centre_x, centre_y = _framing(view, size)
     _draw_shoulders(image, (grid(size, size)[1] - centre_x) / unit, (grid(size, size)[0] - centre_y) / unit, rng)
+    rows, columns, y, x = _window(view, size)
+    colour, alpha = _draw_head(person, view, x, y, rng)
+    paint(image[:, rows, columns], alpha, colour)
+    return _photograph(image, view, rng)
 
+
+def face_landmarks(person: Person, view: View, size: int) -> Array:
+    """Where the eyes, the tip of the nose and the corners of the mouth are drawn, to half a pixel.
+
+    Returns:
+        (5, 2) x and y in pixels: left eye, right eye, nose, left and right corner of the mouth; left is the picture's.
+    """
+    rows, columns, y, x = _window(view, size)
+    seen = surface(head_shapes(person, view), rotation(view), x, y)
+    head_x, head_y, head_z = seen.head
+    # Features are painted from the front, on whatever of the head lies behind their x and y.
+    beyond = np.where((seen.cover > 0.5) & (head_z > 0), 0, np.float32(np.inf))
+    points = []
+    for at_x, at_y in feature_points(person, view):
+        distance = np.square(head_x - at_x) + np.square(head_y - at_y) + beyond
+        row, column = np.unravel_index(distance.argmin(), distance.shape)
+        points.append((columns.start + column + 0.5, rows.start + row + 0.5))
+    return np.array(points)
+
+
+def _framing(view: View, size: int) -> tuple[float, float, float]:
+    """Pixels of a head unit, and where the head's centre is, x and y."""
+    return HEAD * size * view.scale, size * (0.5 + view.shift_x), size * (0.5 + view.shift_y)
+
+
+def _window(view: View, size: int) -> tuple[slice, slice, Array, Array]:
+    """Rows and columns of the image around the head, and their pixels' y (H, 1) and x (1, W) in head units."""
+    unit, centre_x, centre_y = _framing(view, size)
     left, right = max(0, round(centre_x - WINDOW_X * unit)), min(size, round(centre_x + WINDOW_X * unit))
     top, bottom = max(0, round(centre_y - WINDOW_UP * unit)), min(size, round(centre_y + WINDOW_DOWN * unit))
     y, x = grid(bottom - top, right - left)
-    x, y = (x + (left - centre_x)) / unit, (y + (top - centre_y)) / unit
-    colour, alpha = _draw_head(person, view, x, y, rng)
-    paint(image[:, top:bottom, left:right], alpha, colour)
-    return _photograph(image, view, rng)
+    return slice(top, bottom), slice(left, right), (y + (top - centre_y)) / unit, (x + (left - centre_x)) / unit
 
 
 def _draw_shoulders(image: Array, x: Array, y: Array, rng: np.random.Generator) -> None:

@@ -55,6 +55,13 @@ class Front:
         return np.maximum(0, 1 - 0.4 * (across * across + down * down)) ** 2 * (self.z > 0)
 
 
+def feature_points(person: Person, view: View) -> list[tuple[float, float]]:
+    """x and y on the front of the left eye, the right eye, the nose's tip, and the mouth's left and right corner."""
+    middle, width = _mouth(person, view)
+    eye, nose, corner = person.eye_height, nose_base(person) - 0.7 * person.nose_tip, middle - 0.049 * view.smile
+    return [(-person.eye_spacing, eye), (person.eye_spacing, eye), (0.0, nose), (-width, corner), (width, corner)]
+
+
 def paint_skin(person: Person, front: Front, hair: Array, rng: np.random.Generator) -> Array:
     """(3, H, W): skin with blush, folds, freckles, a mole, beard and moustache."""
     skin = SKINS[0] + (SKINS[1] - SKINS[0]) * np.float32(person.skin)
@@ -139,11 +146,9 @@ def paint_nose(albedo: Array, person: Person, front: Front) -> None:
 
 def paint_mouth(albedo: Array, person: Person, view: View, front: Front) -> None:
     """Lips, and teeth behind them when the mouth is open."""
-    opened = max(0.0, view.mouth_open)
-    middle = mouth_height(person) + 0.03 * opened
+    opened, (middle, width) = max(0.0, view.mouth_open), _mouth(person, view)
     window = front.window(0.55, middle - 0.25, middle + 0.3)
     albedo, front = albedo[:, *window], front[window]
-    width = person.mouth_width * (1 + 0.18 * max(0.0, view.smile))
     across = (front.x / width) ** 2
     bow = np.maximum(0, 1 - across)
     line = middle + 0.07 * view.smile * (0.3 - across)
@@ -183,6 +188,12 @@ def paint_occlusion(albedo: Array, person: Person, view: View, front: Front, rng
         ball = np.hypot(front.x - x, front.y - y) - rng.uniform(0.14, 0.24)
         stick = np.maximum(np.abs(front.x - x) - 0.05, y - front.y)
         paint(albedo, coverage(np.minimum(ball, stick), 0.02), colour * np.float32(0.3))
+
+
+def _mouth(person: Person, view: View) -> tuple[float, float]:
+    """Height of the mouth's middle, and half its width."""
+    opened = max(0.0, view.mouth_open)
+    return mouth_height(person) + 0.03 * opened, person.mouth_width * (1 + 0.18 * max(0.0, view.smile))
 
 
 def _turned(front: Front, x: float, y: float, tilt: float) -> tuple[Array, Array]:

@@ -1,0 +1,121 @@
+"""What data sets of identities share: batches of several images a person, pairs, and who is enrolled."""
+
+# Shapes: N images, G groups of one person's images, P pairs.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._pairs import FOLDS, Pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Who is who in identification (1:N).
+
+    Attributes:
+        identity: (N,) int64, the person in each image of the data set.
+        gallery: (N,) bool, whether the image is enrolled. All others are probes; a probe of somebody without an
+            enrolled image is *unknown* and must be rejected.
+    """
+
+    identity: np.ndarray
+    gallery: np.ndarray
+
+
+class Texts:
+    """Many short texts in one buffer, to be read by position.
+
+    A list of them would be copied into every worker process of a loader, as the processes count references.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        self._ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:
+        start = self._ends[index - 1] if index else 0
+        return self._bytes[start : self._ends[index]].tobytes().decode("utf-8", "surrogateescape")
+
+
+def grouped_order(labels: np.ndarray, per_identity: int, rng: np.random.Generator) -> np.ndarray:
+    """One epoch's order in which `per_identity` images of a person stand in a row.
+
+    Every image comes once. Groups come in a random order, those that lack images last, so that batches of a multiple
+    of `per_identity` hold whole groups (P × K batches, arXiv:1703.07737, section 2).
+
+    Args:
+        labels: (N,) int, the person in each image.
+        per_identity: K, 1 or more.
+        rng: Draws the order.
+
+    Returns:
+        (N,) int64, a permutation.
+    """
+    shuffled = rng.permutation(len(labels))
+    if per_identity == 1:
+        return shuffled
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    person = labels[order]
+    first = np.concatenate(([True], person[1:] != person[:-1]))
+    starts = np.flatnonzero(first)
+    rank = np.arange(len(order)) - starts[np.cumsum(first) - 1]
+    group = np.cumsum(rank % per_identity == 0) - 1
+    sizes_G = np.bincount(group)
+    place_G = np.empty(len(sizes_G), np.int64)
+    place_G[np.lexsort((rng.random(len(sizes_G)), sizes_G < per_identity))] = np.arange(len(sizes_G))
+    return order[np.argsort(place_G[group], kind="stable")]
+
+
+def draw_pairs(identity: np.ndarray, count: int, rng: np.random.Generator) -> Pairs:
+    """Different pairs of images: `count` of one person and as many of two people, or as many as there are.
+
+    They are cut into ten folds, each the next tenth of both sorts, as View 1 of LFW is here.
+
+    Args:
+        identity: (N,) int, ascending: the person in each image.
+        count: Pairs of each sort.
+        rng: Draws them.
+    """
+    images = np.arange(len(identity))
+    ends = np.searchsorted(identity, identity, side="right")
+    same = _draw(images + 1, ends - images - 1, count, rng)
+    other = _draw(ends, len(identity) - ends, count, rng)
+    first, second = np.concatenate((same, other), axis=1)
+    folds = [np.arange(part.shape[1]) * FOLDS // max(1, part.shape[1]) for part in (same, other)]
+    return Pairs(first, second, identity[first] == identity[second], np.concatenate(folds))
+
+
+def _draw(start: np.ndarray, partners: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(2, P): pairs of an image with one of its `partners` from `start` on, all equally likely, none twice."""
+    ends = np.cumsum(partners)
+    total = int(ends[-1]) if len(ends) else 0
+    # In a random order, so that a fold does not hold a few people's pairs only.
+    numbers = rng.choice(total, min(count, total), replace=False)
+    first = np.searchsorted(ends, numbers, side="right")
+    return np.stack((first, start[first] + numbers - (ends - partners)[first]))
+
+
+def enrol(identity: np.ndarray, images: int, unknown: np.ndarray | None = None) -> Roles:
+    """Enrols each person's first images; people who would have no probe left are not enrolled.
+
+    Args:
+        identity: (N,) int: the person in each image.
+        images: Enrolled images of a person.
+        unknown: People who are not enrolled.
+    """
+    order = np.argsort(identity, kind="stable")
+    _, starts, counts = np.unique(identity[order], return_index=True, return_counts=True)
+    rank = np.empty(len(identity), np.int64)
+    rank[order] = np.arange(len(identity)) - np.repeat(starts, counts)
+    enough = np.empty(len(identity), bool)
+    enough[order] = np.repeat(counts > images, counts)
+    left_out = np.isin(identity, unknown if unknown is not None else [])
+    return Roles(identity.astype(np.int64), (rank < images) & enough & ~left_out)

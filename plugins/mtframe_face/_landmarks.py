@@ -1,0 +1,130 @@
+"""Where eyes, nose and mouth are: from a file, or from a detector that another package offers."""
+
+# Shapes: N images, C channels, H height, W width.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtframe.errors import DataError, PluginError, RecipeError
+from mtframe.registry import did_you_mean
+
+# Left and right are the picture's.
+POINTS = ("left eye", "right eye", "nose", "left corner of the mouth", "right corner of the mouth")
+GROUP = "mtframe_face.landmarks"
+
+Detector = Callable[[Tensor], Any]
+
+
+def read_landmarks(path: Path, ids: Sequence[str]) -> np.ndarray:
+    """Reads a landmarks file: lines `path,x1,y1,...,x5,y5`, or the same with blanks or tabs.
+
+    Points are those of `POINTS`, in pixels of the stored image; paths are relative to the data set's root. A first line
+    with no number in it is a head. Lines of other images are passed over.
+
+    Args:
+        path: The file.
+        ids: Paths of the images.
+
+    Returns:
+        (N, 5, 2) float32, x and y; NaN for an image that the file does not have.
+
+    Raises:
+        RecipeError: There is no such file.
+        DataError: A line is malformed, with its number, or the file has none of the images.
+    """
+    if not path.is_file():
+        raise RecipeError(f"landmarks: no file '{path}'. It holds lines of path,x1,y1,...,x5,y5 ({', '.join(POINTS)})")
+    place = {name: index for index, name in enumerate(ids)}
+    found = np.full((len(ids), 5, 2), np.nan, np.float32)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                words = line.rsplit("," if "," in line else None, 10)
+                if not line.strip() or (number == 1 and not any(map(_is_number, words[1:]))):
+                    continue
+                if len(words) != 11 or not all(map(_is_number, words[1:])):
+                    raise DataError(f"{path}:{number}: expected path,x1,y1,...,x5,y5, found {line.strip()[:80]!r}")
+                if (index := place.get(words[0].strip().removeprefix("./"))) is not None:
+                    found[index] = np.array(words[1:], np.float32).reshape(5, 2)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from None
+    if len(ids) and np.isnan(found).all():
+        raise DataError(f"{path}: has none of the {len(ids)} images; expected paths such as {ids[0]!r}")
+    return found
+
+
+def landmarks_target(points: np.ndarray | None, index: int) -> dict[str, Tensor]:
+    """`landmarks` (5, 2) of one image for a sample's target; nothing where the file does not have it."""
+    if points is None or np.isnan(points[index]).any():
+        return {}
+    return {"landmarks": torch.from_numpy(points[index])}
+
+
+def find_detector(name: str) -> Detector:
+    """A detector of landmarks, made anew.
+
+    Args:
+        name: One that an installed package offers in the entry-point group `mtframe_face.landmarks`, or
+            `./file.py:Class`, relative to the current folder. What it names is called without arguments and gives
+            a function of an image, (3, H, W) uint8 RGB, that returns (5, 2) points, or None where no face is.
+
+    Raises:
+        PluginError: There is no such detector, or it cannot be imported or made.
+    """
+    try:
+        return _class_of(name)()
+    except PluginError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"detector {name!r} cannot be used: {type(error).__name__}: {error}") from error
+
+
+@lru_cache
+def _class_of(name: str) -> Callable[[], Detector]:
+    file, colon, attribute = name.rpartition(":")
+    if colon and file.endswith(".py"):
+        names: dict[str, Any] = {"__name__": f"mtframe_local_{Path(file).stem}", "__file__": file}
+        exec(compile(Path(file).read_bytes(), file, "exec"), names)
+        if attribute not in names:
+            raise PluginError(f"detector {name!r}: no {attribute!r} in {file}{did_you_mean(attribute, names)}")
+        return names[attribute]
+    offered = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in offered:
+        there = f"; there are {', '.join(sorted(offered))}" if offered else ""
+        raise PluginError(
+            f"no detector {name!r}{did_you_mean(name, offered) or there}. A package offers one in its entry-point group "
+            f"{GROUP!r}; one of your own is ./file.py:Class"
+        )
+    return offered[name].load()
+
+
+def detect(detector: Detector, image: Tensor, name: str) -> Tensor | None:
+    """What a detector finds in one picture, (5, 2) float, or None.
+
+    Raises:
+        DataError: It gives something else.
+    """
+    points = detector(image)
+    if points is None:
+        return None
+    points = torch.as_tensor(points).float()
+    if points.shape != (5, 2) or not points.isfinite().all():
+        raise DataError(f"{name}: the detector gave {tuple(points.shape)} numbers, expected five finite points (5, 2)")
+    return points
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False

@@ -1,0 +1,171 @@
+"""Indexed RecordIO, and the training data in it."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtframe.errors import BadImageError, DataError, RecipeError
+from mtframe_face import InsightFace
+from mtframe_face._records import Records
+from record_files import MAGIC, jpeg, labelled, record, write_records, write_training
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(
+        st.integers(0, 10**6),
+        st.lists(st.one_of(st.binary(max_size=9), st.just(MAGIC)), max_size=6).map(b"".join),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_every_record_comes_back_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, data: dict[int, bytes]
+) -> None:
+    path = tmp_path_factory.mktemp("records") / "x.rec"
+    write_records(path, data)
+    records = Records(path)
+    assert records.keys.tolist() == sorted(data)
+    assert {key: records[key] for key in data} == data
+
+
+def test_a_record_with_the_magic_number_in_it_is_written_in_parts_and_read_as_one() -> None:
+    data = b"1234" + MAGIC + b"56" + MAGIC
+    # Only at a multiple of four is it taken for a beginning; the second stands at byte 10.
+    written = record(data)
+    assert written == b"".join((
+        MAGIC, struct.pack("<I", 1 << 29 | 4), b"1234",
+        MAGIC, struct.pack("<I", 3 << 29 | 6), b"56" + MAGIC, b"\0\0",
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("with_ranges", [True, False])
+def test_training_data_is_the_images_and_their_labels(tmp_path: Path, with_ranges: bool) -> None:
+    write_training(tmp_path, [2, 3, 1], with_ranges)
+    train = InsightFace("train", root=tmp_path)
+    assert train.info.target == "identity"
+    assert train.info.classes == ("0", "1", "2")
+    assert [int(train[i].target["label"]) for i in range(len(train))] == [0, 0, 1, 1, 1, 2]
+    assert train._labels.tolist() == [0, 0, 1, 1, 1, 2]
+    sample = train[4]
+    assert (sample.id, sample.size, sample.index) == ("train.rec/5", (24, 24), 4)
+    path = tmp_path / "5.jpg"
+    path.write_bytes(jpeg(5))
+    from mtframe.data import read_image
+
+    assert sample.image.equal(read_image(path)[0])
+    with pytest.raises(IndexError):
+        train[6]
+    copy = pickle.loads(pickle.dumps(train))  # noqa: S301
+    assert copy[4].image.equal(sample.image)
+
+
+def test_an_image_may_have_several_labels_of_which_the_first_is_the_person(tmp_path: Path) -> None:
+    records = {key: labelled([key % 2, 7.0, 8.0], jpeg(key)) for key in range(1, 5)}
+    write_records(tmp_path / "train.rec", records)
+    train = InsightFace("train", root=tmp_path)
+    assert [int(train[i].target["label"]) for i in range(4)] == [1, 0, 1, 0]
+
+
+def test_images_of_a_person_stand_in_a_row(tmp_path: Path) -> None:
+    write_training(tmp_path, [4, 4, 4])
+    train = InsightFace("train", root=tmp_path, per_identity=2)
+    order = train.order(np.random.default_rng(0))
+    pairs = train._labels[order].reshape(-1, 2)
+    assert (pairs[:, 0] == pairs[:, 1]).all()
+
+
+def test_a_cut_file_names_the_record_that_it_lacks(tmp_path: Path) -> None:
+    write_training(tmp_path, [2, 2], with_ranges=False)
+    path = tmp_path / "train.rec"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    with pytest.raises(DataError, match=r"train.rec: record 4: cut off after [\d,]+ bytes; is the file complete\?"):
+        InsightFace("train", root=tmp_path)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"train.rec: record [34]: "):
+        InsightFace("train", root=tmp_path)
+
+
+def test_damaged_files_are_data_errors_that_say_where(tmp_path: Path) -> None:
+    path, index = tmp_path / "train.rec", tmp_path / "train.idx"
+
+    def refused(said: str) -> None:
+        with pytest.raises(DataError, match=said):
+            train = InsightFace("train", root=tmp_path)
+            train[len(train) - 1]
+
+    write_training(tmp_path, [2, 2], with_ranges=False)
+    whole = path.read_bytes()
+    path.write_bytes(b"\0" + whole[1:])
+    refused("train.rec: record 1: no record at byte 0; is it the file's index?")
+    path.write_bytes(whole)
+    index.write_text("1\t0\n2\t-8\n")
+    refused("train.rec: record 2: no record at byte -8")
+    index.write_text("1\t0\n2\tx\n")
+    refused("train.idx: expected lines of a key and a place")
+    index.write_text("1\t0\n1\t0\n")
+    refused("train.idx: key 1 stands there twice")
+    index.write_bytes(b"\xff\xfe")
+    refused("train.idx: cannot be read as text")
+    write_records(path, {1: b"short", 2: labelled([0])})
+    refused("record 1: 5 bytes, fewer than its header has")
+    write_records(path, {1: struct.pack("<IfQQ", 2**31, 0, 0, 0), 2: labelled([0])})
+    refused("record 1: promises 2,147,483,648 labels, and ends before")
+    for wrong in (0.5, -1.0, float("nan"), float("inf")):
+        write_records(path, {1: labelled([0]), 2: labelled([wrong])})
+        refused(f"record 2: expected a person's number, found label {wrong:g}")
+    write_records(path, {0: labelled([float("nan"), 2])})
+    refused("record 0: expected a person's number")
+    write_records(path, {0: labelled([1, 2])})
+    refused("train.rec: has no image in it")
+    path.write_bytes(b"")
+    refused("record 0: no record at byte 0")
+    index.unlink()
+    with pytest.raises(RecipeError, match=r"no file '.*train.idx', the index of the records"):
+        InsightFace("train", root=tmp_path)
+    path.unlink()
+    with pytest.raises(RecipeError, match=r"no file '.*train.rec', which holds the images"):
+        InsightFace("train", root=tmp_path)
+
+
+def test_an_image_that_cannot_be_decoded_is_named_and_can_be_skipped(tmp_path: Path) -> None:
+    write_records(tmp_path / "train.rec", {1: labelled([0], jpeg(1)), 2: labelled([1], jpeg(2)[:100])})
+    train = InsightFace("train", root=tmp_path)
+    train[0]
+    with pytest.raises(BadImageError, match="train.rec/2"):
+        train[1]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 400), st.integers(1, 255))
+def test_a_changed_byte_is_no_crash(tmp_path_factory: pytest.TempPathFactory, place: int, change: int) -> None:
+    root = tmp_path_factory.mktemp("changed")
+    write_training(root, [1, 2])
+    data = bytearray((root / "train.rec").read_bytes())
+    data[place % len(data)] ^= change
+    (root / "train.rec").write_bytes(data)
+    try:
+        train = InsightFace("train", root=root)
+        for index in range(len(train)):
+            train[index]
+    except DataError as error:
+        assert "train.rec" in str(error)
+
+
+def test_memory_per_record_is_a_few_numbers(tmp_path: Path) -> None:
+    """A hundred thousand records: the data set that a loader's worker gets has no object a record."""
+    count = 100_000
+    one = record(labelled([3]))
+    (tmp_path / "train.rec").write_bytes(one * count)
+    (tmp_path / "train.idx").write_text("".join(f"{key}\t{key * len(one)}\n" for key in range(count)))
+    train = InsightFace("train", root=tmp_path)
+    assert len(train) == count
+    assert len(pickle.dumps(train)) < 40 * count
