@@ -102,8 +102,8 @@ def _class_of(name: str) -> Callable[[], Detector]:
     if name not in offered:
         there = f"; there are {', '.join(sorted(offered))}" if offered else ""
         raise PluginError(
-            f"no detector {name!r}{did_you_mean(name, offered) or there}. A package offers one in its entry-point group "
-            f"{GROUP!r}; one of your own is ./file.py:Class"
+            f"no detector {name!r}{did_you_mean(name, offered) or there}. A package offers one in its entry-point "
+            f"group {GROUP!r}; one of your own is ./file.py:Class"
         )
     return offered[name].load()
 

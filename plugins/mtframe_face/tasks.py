@@ -16,3 +16,16 @@ class FaceRecognition:
     size: ClassVar[int] = 112
     batch_size: ClassVar[int] = 64
     flip_test: ClassVar[bool] = True
+
+
+class FaceIdentification:
+    """Learns who is who from folders of pictures, and is scored on finding people it has never seen in a gallery."""
+
+    dataset: ClassVar[str] = "identity-folders"
+    transform: ClassVar[str | dict[str, Any]] = "face-align"
+    head: ClassVar[str | dict[str, Any]] = "embedding"
+    loss: ClassVar[str | dict[str, Any]] = "cosface"
+    metrics: ClassVar[tuple[str | dict[str, Any], ...]] = ("face-identification", "face-verification")
+    size: ClassVar[int] = 112
+    batch_size: ClassVar[int] = 64
+    flip_test: ClassVar[bool] = True
