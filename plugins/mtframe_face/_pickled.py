@@ -163,7 +163,7 @@ def _known_call(path: Path, name: tuple[str, ...]) -> _Call:
         raise DataError(
             f"{path}: names {'.'.join(map(str, name))}, which images and truth values do not need; not read"
         )
-    return _Call(name)  # type: ignore[arg-type]
+    return _Call(name)
 
 
 def _bytes_of(path: Path, call: Any, arguments: Any) -> _Text:

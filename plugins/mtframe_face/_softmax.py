@@ -45,10 +45,11 @@ class SoftmaxLoss(nn.Module):
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`identity`: mean over the images whose label is a class; 0 if there is none."""
         embeddings_BD, labels_B = outputs["embedding"], targets["label"]
-        weight_KD, bias_K = self.classifier.weight, self.classifier.bias
+        weight_KD: Tensor = self.classifier.weight
+        bias_K: Tensor = self.classifier.bias
         if self.training and self.sampled < self.classes:
             drawn_K, labels_B = sample_classes(labels_B, self.classes, self.sampled)
-            weight_KD, bias_K = weight_KD[drawn_K], bias_K[drawn_K]
+            weight_KD, bias_K = weight_KD.index_select(0, drawn_K), bias_K[drawn_K]
         with torch.autocast(embeddings_BD.device.type, enabled=False):
             logits_BK = F.linear(embeddings_BD.float(), weight_KD, bias_K)
             return {"identity": cross_entropy(logits_BK, labels_B, self.label_smoothing)}

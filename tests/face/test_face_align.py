@@ -162,15 +162,15 @@ def test_mirroring_and_moving_stay_within_their_limits() -> None:
         return _centre(moved, np.array([56.0, 56.0]), 50) - 56
 
     assert np.abs(spot_at(0) - [0, -20]).max() < 0.2
-    turned = np.array([spot_at(seed, rotate=20.0) for seed in range(30)])
+    turned = np.array([spot_at(seed, rotate=20.0) for seed in range(16)])
     angles = np.degrees(np.arctan2(turned[:, 0], -turned[:, 1]))
     np.testing.assert_allclose(np.hypot(*turned.T), 20, atol=0.3)
     assert np.abs(angles).max() <= 20.5
     assert np.ptp(angles) > 25
-    shifted = np.array([spot_at(seed, shift=0.1) for seed in range(30)]) - [0, -20]
+    shifted = np.array([spot_at(seed, shift=0.1) for seed in range(16)]) - [0, -20]
     assert np.abs(shifted).max() <= 11.4
     assert (np.abs(shifted).max(0) > 8).all()
-    scaled = -np.array([spot_at(seed, scale=0.2) for seed in range(30)])[:, 1]
+    scaled = -np.array([spot_at(seed, scale=0.2) for seed in range(16)])[:, 1]
     assert 20 / 1.2 - 0.3 < scaled.min() < 18.5
     assert 22 < scaled.max() < 20 / 0.8 + 0.3
 
@@ -294,7 +294,7 @@ def test_faces_of_made_up_people_are_aligned_by_their_landmarks(tmp_path: Path) 
     mean = batch.images.float().mean((0, 1))
     for x, y in TEMPLATE[:2].round().astype(int):
         around = mean[y - 14 : y + 15, x - 14 : x + 15]
-        row, column = divmod(int(around.argmin()), around.shape[1])
+        column = int(around.argmin()) % around.shape[1]
         # Brows are dark too, and above.
         assert abs(column - 14) <= 6
         assert mean[y - 2 : y + 3, x - 2 : x + 3].mean() < around.mean() - 8

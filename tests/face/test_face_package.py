@@ -22,17 +22,12 @@ def test_every_public_name_is_there() -> None:
         mtframe_face.Nothing  # noqa: B018
 
 
-def test_the_preset_names_parts_of_one_kind_of_target() -> None:
-    from mtframe_face.tasks import FaceRecognition
+def test_the_presets_name_parts_that_are_there_and_of_one_kind_of_target() -> None:
+    from mtframe.registry import resolve
+    from mtframe_face.tasks import FaceIdentification, FaceRecognition
 
-    assert FaceRecognition.loss in ("cosface", "arcface")
-    parts = (
-        "LFW",
-        "FaceCrop",
-        "EmbeddingHead",
-        "CosFaceLoss",
-        "ArcFaceLoss",
-        "SoftmaxLoss",
-        "FaceVerification",
-    )
-    assert {getattr(mtframe_face, part).target for part in parts} == {"identity"}
+    for preset in (FaceRecognition, FaceIdentification):
+        named = {kind: getattr(preset, kind) for kind in ("dataset", "transform", "head", "loss")}
+        parts = [resolve(kind, name).component for kind, name in named.items()]
+        parts += [resolve("metric", name).component for name in preset.metrics]
+        assert {part.target for part in parts} == {"identity"}

@@ -167,7 +167,7 @@ def test_wrong_calls_say_what_to_do(parted: Path, tmp_path: Path) -> None:
         IdentityFolders("dev", root=parted)
     with pytest.raises(RecipeError, match=r"no folder '.*test', though there is one for train"):
         IdentityFolders("test", root=parted)
-    with pytest.raises(DataError, match="0 people with 9 or more images .* in split 'train'; at least 2 are needed"):
+    with pytest.raises(DataError, match=r"0 people with 9 or more images .* in split 'train'; at least 2 are needed"):
         IdentityFolders("train", root=parted, min_images=9)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"expected NAME/\*.jpg, .* found no folder"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtframe.data import DataInfo
 from mtframe.errors import BadImageError, DataError, RecipeError
 from mtframe_face import LFW, FaceVerification
 
@@ -155,3 +156,41 @@ def test_real_lfw(shared_data: Path) -> None:
     assert (len(val), len(val.pairs)) == (1549, 1000)
     assert np.bincount(val.pairs.fold, weights=val.pairs.same).tolist() == [50] * 10
     assert not set(train.info.classes) & set(val.people)
+
+
+def test_view_2_is_reported_in_its_category_of_outside_data(view2: Path, write_person: WritePerson) -> None:
+    test = LFW("test", root=view2, people=None)
+    write_person(view2 / "lfw-deepfunneled", "Gus", [1, 2])
+    inside, elsewhere = DataInfo("identity", ("Eve", "Gus")), DataInfo("identity", ("Eve", "Zoe", "Yan"))
+    assert FaceVerification(test, inside).notes == ("LFW View 2: Unrestricted, No Outside Data (UM-CS-2014-003)",)
+    assert FaceVerification(test, inside, ("pretrained weights of timm/resnet18",)).notes == (
+        "LFW View 2: Unrestricted, Labeled Outside Data (UM-CS-2014-003): learned from pretrained weights of "
+        "timm/resnet18",
+    )
+    assert FaceVerification(test, elsewhere, ("task objects (coco)",)).notes == (
+        "LFW View 2: Unrestricted, Labeled Outside Data (UM-CS-2014-003): learned from 2 people who are not in this "
+        "data set, task objects (coco)",
+    )
+    assert FaceVerification(LFW("val", root=view2), elsewhere, ("anything",)).notes == ()
+
+
+def test_first_images_are_the_gallery_of_identification(lfw_root: Path) -> None:
+    assert LFW("train", root=lfw_root).roles is None
+    val = LFW("val", root=lfw_root)
+    assert val.roles is not None
+    # Kim 1, Kim 3, Lea 1, Lea 2, Kim 2, Max 1: Max has no second image and is unknown.
+    assert val.roles.gallery.tolist() == [True, False, True, False, False, False]
+    assert [val.people[person] for person in val.roles.identity] == ["Kim", "Kim", "Lea", "Lea", "Kim", "Max"]
+
+
+def test_landmarks_and_the_order_of_training(lfw_root: Path) -> None:
+    numbers = ",".join(map(str, range(10)))
+    (lfw_root / "points.txt").write_text(f"lfw-deepfunneled/Ann/Ann_0002.jpg,{numbers}\n".replace(",", " "))
+    train = LFW("train", root=lfw_root, landmarks="points.txt", per_identity=2)
+    assert train[1].target["landmarks"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    assert set(train[0].target) == {"label"}
+    order = train.order(np.random.default_rng(0))
+    labels = [int(train[int(index)].target["label"]) for index in order]
+    assert labels[0] == labels[1] != labels[2] == labels[3]
+    default = LFW("train", root=lfw_root).order(np.random.default_rng(5))
+    assert default.tolist() == np.random.default_rng(5).permutation(5).tolist()

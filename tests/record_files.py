@@ -20,10 +20,7 @@ def record(data: bytes) -> bytes:
     parts = [data[start:end] for start, end in bounds]
     written = b""
     for number, part in enumerate(parts):
-        if len(parts) == 1:
-            kind = 0
-        else:
-            kind = 1 if number == 0 else 3 if number == len(parts) - 1 else 2
+        kind = 0 if len(parts) == 1 else 1 if number == 0 else 3 if number == len(parts) - 1 else 2
         written += MAGIC + struct.pack("<I", kind << 29 | len(part)) + part + b"\0" * (-len(part) % 4)
     return written
 
