@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
+from mtframe.evaluation import Curves
 
 from ._embeddings import Embeddings, refuse_learned
 from ._identities import Roles
@@ -88,10 +89,8 @@ class FaceIdentification:
         counts = {"enrolled": searches.gallery, "known_probes": known, "unknown_probes": len(searches.rank) - known}
         return identification_scores(searches) | counts
 
-    def details(self) -> Sequence[Any]:
+    def details(self) -> Sequence[Curves]:
         """Curves `cmc` (closed set) and `tpir-fpir` (open set, where there are unknown probes)."""
-        from mtframe.evaluation import Curves
-
         searches = self.searches()
         ranks = range(1, min(CMC_RANKS, searches.gallery) + 1)
         cmc = cumulative_match(searches, len(ranks)).tolist()

@@ -9,11 +9,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from mtframe.data import DataInfo, DecodeSize, Sample
+from mtframe.data import DataInfo, DecodeSize, Sample, decode_image
 from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
-from ._decode import decode_image
 from ._identities import grouped_order
 from ._pairs import FOLDS, Pairs
 from ._pickled import PickledPairs

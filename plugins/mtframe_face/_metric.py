@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
+from mtframe.evaluation import Curves
 
 from ._embeddings import Embeddings, refuse_learned
 from ._lfw import VIEW_2
@@ -84,10 +85,8 @@ class FaceVerification:
         scores, same, fold = self._complete()
         return verification_scores(scores, same, fold) | {"missing_pairs": len(self.pairs) - len(scores)}
 
-    def details(self) -> Sequence[Any]:
+    def details(self) -> Sequence[Curves]:
         """The curve `roc`."""
-        from mtframe.evaluation import Curves
-
         false_rates, true_rates = roc(*self._complete()[:2])
         lines = {"pairs": (false_rates.tolist(), true_rates.tolist())}
         return [Curves("roc", "false accept rate", "true accept rate", lines)]

@@ -66,3 +66,12 @@ def test_embeddings_that_are_no_numbers_are_refused() -> None:
     _feed(metric, VECTORS | {2: [math.nan, 1.0]})
     with pytest.raises(DataError, match="1 of 3 embeddings are not finite"):
         metric.compute()
+
+
+def test_the_roc_curve_is_in_the_details() -> None:
+    metric = _metric(FOUR)
+    _feed(metric, VECTORS)
+    (curve,) = metric.details()
+    assert curve.name == "roc"
+    # The same pair twice, then two different ones.
+    assert curve.lines == {"pairs": ([0.0, 0.0, 0.5, 1.0], [0.0, 1.0, 1.0, 1.0])}

@@ -153,10 +153,6 @@ def test_merging_two_processes_is_as_one() -> None:
 
 
 def test_curves_are_in_the_details() -> None:
-    pytest.importorskip("mtframe.evaluation")
-    evaluation = __import__("mtframe.evaluation", fromlist=["Curves"])
-    if not hasattr(evaluation, "Curves"):
-        pytest.skip("the framework has no curves yet")
     metric = _metric([0, 0, 1, 1, 2], gallery=[0, 2])
     _feed(metric, {0: 0.0, 1: 10.0, 2: 90.0, 3: 30.0, 4: 200.0})
     cmc, open_set = metric.details()
