@@ -15,7 +15,7 @@ from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
-from ._identities import Roles, Texts, draw_pairs, enrol, grouped_order
+from ._identities import Roles, Texts, class_by_path, draw_pairs, enrol, grouped_order
 from ._landmarks import landmarks_target, read_landmarks
 from ._pairs import Pairs
 from ._synthesis import LANDMARKS, synthesize_folders
@@ -100,6 +100,8 @@ class IdentityFolders:
         kept = {name: files for name, files in found.items() if len(files) >= min_images}
         self.passed_over = len(found) - len(kept)
         self.info = DataInfo(self.target, tuple(kept))
+        self._classes = {name: label for label, name in enumerate(kept)}
+        self._trained = folders["train"][0]
         self.folder, names = folders[split]
         here = kept if split == "train" else {name: _images_of(self.folder / name) for name in names}
         self._index({name: files for name, files in here.items() if files}, min_images)
@@ -135,15 +137,12 @@ class IdentityFolders:
 
     def target_of(self, id: str) -> dict[str, Tensor]:
         """The target of an image by its path below `root`; label -1 for somebody who is not trained on."""
-        folder, _, name = os.path.dirname(id).rpartition("/")
-        known = self.split == "train" and self.root / folder == self.folder
-        return {"label": torch.tensor(self._classes.get(name, NOBODY) if known else NOBODY)}
+        return {"label": torch.tensor(class_by_path(id, self.root, self._trained, self._classes))}
 
     def _index(self, images: dict[str, list[str]], min_images: int) -> None:
         self.people = tuple(images)
         self._files = Texts([file for files in images.values() for file in files])
         self._persons = np.repeat(np.arange(len(images)), [len(files) for files in images.values()])
-        self._classes = {name: label for label, name in enumerate(self.people)}
         if len(images) < 2:
             least = f" with {min_images} or more images (min_images)" if self.split == "train" else ""
             raise DataError(

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from ._centres import NOBODY
 from ._pairs import FOLDS, Pairs
 
 
@@ -43,6 +46,12 @@ class Texts:
     def __getitem__(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0
         return self._bytes[start : self._ends[index]].tobytes().decode("utf-8", "surrogateescape")
+
+
+def class_by_path(path: str, root: Path, folder: Path, classes: Mapping[str, int]) -> int:
+    """The class of an image by its path below `root`, if it lies in a class's folder in `folder`; NOBODY otherwise."""
+    within, _, name = os.path.dirname(path).rpartition("/")
+    return classes.get(name, NOBODY) if root / within == folder else NOBODY
 
 
 def grouped_order(labels: np.ndarray, per_identity: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.download import download
 from mtframe.errors import DataError, RecipeError
 
 from ._download import LFW_FILES
-from ._identities import Roles, enrol, grouped_order
+from ._identities import Roles, class_by_path, enrol, grouped_order
 from ._landmarks import landmarks_target, read_landmarks
 from ._pairs import NamedPair, Pairs, read_pairs, read_people
 from ._synthesis import synthesize_people
@@ -95,6 +96,7 @@ class LFW:
         self.absent = sum(max(0, count - len(numbers[name])) for name, count in listed.items())
         kept = {name: found for name, found in numbers.items() if len(found) >= min_images}
         self.info = DataInfo(self.target, tuple(kept))
+        self._classes = {name: label for label, name in enumerate(kept)}
         if split == "train":
             self._refuse_shared(set(listed), "val", people)
             self._index([(name, number) for name in kept for number in kept[name]])
@@ -127,6 +129,10 @@ class LFW:
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """One epoch's order, `per_identity` images of a person in a row."""
         return grouped_order(self._labels, self.per_identity, rng)
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        """The target of an image by its path below `root`; label -1 for somebody who is not trained on."""
+        return {"label": torch.tensor(class_by_path(id, self.root, self.folder, self._classes))}
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -186,12 +192,11 @@ class LFW:
 
     def _index(self, images: list[tuple[str, int]]) -> None:
         # Arrays, not lists of paths: a loader's worker processes would copy every Python object they touch.
-        classes = {name: label for label, name in enumerate(self.info.classes)}
         self._names = list(dict.fromkeys(name for name, _ in images))
         position = {name: index for index, name in enumerate(self._names)}
         self._persons = np.array([position[name] for name, _ in images], np.int64)
         self._numbers = np.array([number for _, number in images], np.int64)
-        self._labels = np.array([classes.get(name, -1) for name, _ in images], np.int64)
+        self._labels = np.array([self._classes.get(name, -1) for name, _ in images], np.int64)
 
     def _index_pairs(self, pairs: list[NamedPair]) -> None:
         images = list(dict.fromkeys(image for pair in pairs for image in (pair.first, pair.second)))

@@ -144,6 +144,8 @@ def test_the_target_of_an_image_is_known_by_its_path(parted: Path, flat: Path, w
         assert train.target_of(train[index].id)["label"] == train[index].target["label"]
     for other in ("val/Kim/Kim_0001.jpg", "train/Eve/Eve_0001.jpg", "Ann/Ann_0001.jpg", "x.jpg", ""):
         assert train.target_of(other)["label"] == -1
+    val = IdentityFolders("val", root=parted)
+    assert (val.target_of("train/Bob/Bob_0001.jpg")["label"], val.target_of(val[0].id)["label"]) == (1, -1)
     write_person(flat, "Ida", [1, 2])
     write_person(flat, "Joe", [1, 2])
     write_person(flat, "Lou", [1, 2])

@@ -194,3 +194,11 @@ def test_landmarks_and_the_order_of_training(lfw_root: Path) -> None:
     assert labels[0] == labels[1] != labels[2] == labels[3]
     default = LFW("train", root=lfw_root).order(np.random.default_rng(5))
     assert default.tolist() == np.random.default_rng(5).permutation(5).tolist()
+
+
+def test_the_target_of_an_image_is_known_by_its_path(lfw_root: Path) -> None:
+    train, val = LFW("train", root=lfw_root), LFW("val", root=lfw_root)
+    for sample in (*(train[i] for i in range(len(train))), *(val[i] for i in range(len(val)))):
+        assert train.target_of(sample.id)["label"] == sample.target["label"]
+    for other in ("lfw-deepfunneled/Eve/Eve_0001.jpg", "Ann/Ann_0001.jpg", "x.jpg", ""):
+        assert train.target_of(other)["label"] == -1
