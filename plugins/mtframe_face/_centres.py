@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
@@ -58,6 +60,34 @@ def sample_classes(labels_B: Tensor, classes: int, count: int) -> tuple[Tensor, 
     drawn_K = chance.topk(max(count, len(named)), sorted=False).indices.sort().values
     positions_B = torch.searchsorted(drawn_K, labels_B.clamp(min=0))
     return drawn_K, positions_B.where(labels_B != NOBODY, NOBODY)
+
+
+class _UnitRows(torch.autograd.Function):
+    """Rows divided by their length, as `F.normalize`, whose backward pass makes five copies of them; this makes two.
+
+    With 100,000 centres a copy is larger than what a small backbone keeps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows_KD: Tensor) -> Tensor:
+        lengths_K1 = rows_KD.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        unit_KD = rows_KD / lengths_K1
+        ctx.save_for_backward(unit_KD, lengths_K1)
+        return unit_KD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_KD: Tensor) -> Tensor:
+        unit_KD, lengths_K1 = ctx.saved_tensors
+        # What would only change the length has no effect.
+        along_K1 = (gradient_KD * unit_KD).sum(1, keepdim=True)
+        return torch.addcmul(gradient_KD, unit_KD, along_K1, value=-1).div_(lengths_K1)
+
+
+def unit_rows(rows_KD: Tensor) -> Tensor:
+    """Rows (K, D) divided by their length; once differentiable."""
+    unit: Tensor = _UnitRows.apply(rows_KD)
+    return unit
 
 
 def cross_entropy(logits_BK: Tensor, labels_B: Tensor, smoothing: float = 0.0) -> Tensor:

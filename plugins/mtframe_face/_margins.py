@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 
-from ._centres import count_classes, count_sampled, cross_entropy, sample_classes
+from ._centres import count_classes, count_sampled, cross_entropy, sample_classes, unit_rows
 from ._head import EmbeddingHead
 
 
@@ -69,7 +69,7 @@ class MarginLoss(nn.Module):
             embeddings_BD = embeddings_BD.float()
             quality_B1 = self._quality(embeddings_BD, labels_B)
             centres_KD, labels_B = self._entering(labels_B)
-            cosines_BK = F.linear(F.normalize(embeddings_BD), F.normalize(centres_KD.float()))
+            cosines_BK = F.linear(F.normalize(embeddings_BD), unit_rows(centres_KD.float()))
             right_B1 = labels_B.clamp(min=0)[:, None]
             # Indexed, since the gradient of gather() would keep the cosines. The rest is done in place: with many
             # people a copy of the logits is larger than what the backbone keeps.

@@ -6,7 +6,8 @@ A step is what grows with the number of people and nothing else: embeddings of o
 clipping the gradient's norm, AdamW as the trainer makes it, and the average of the weights. The backbone is left out.
 Every setting runs in a process of its own. `peak` is what the process held at most (resident memory), less what it held
 with torch imported; `kept` is what stays between steps: centres, gradient, AdamW's two moments and the average, 4 bytes
-a number each, the gradient set to None excepted. Times are medians.
+a number each, the gradient set to None excepted. Times are medians of the processor's
+time in one thread, which a busy machine does not change much.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments)))
         return
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {arguments.loss}, "
+    print(f"{platform.machine()}, torch {torch.__version__}, {arguments.loss}, "
           f"batch {arguments.batch}, dim {arguments.dim}")  # fmt: skip
     print(f"{'classes':>9} {'sample':>7} {'peak MB':>9} {'kept MB':>9} {'loss ms':>9} {'update ms':>10}")
     for classes in arguments.classes:
@@ -62,6 +63,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """Megabytes and seconds of one setting."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     (classes,), (sample,) = arguments.classes, arguments.sample
     head = resolve("head", "embedding").component([FeatureSpec("last", 8, 32)], dim=arguments.dim)
     info = DataInfo("identity", tuple(map(str, range(classes))))
@@ -73,16 +75,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     for step in range(arguments.steps):
         embeddings = torch.randn(arguments.batch, arguments.dim, requires_grad=True)
         labels = torch.randint(classes, (arguments.batch,))
-        start = time.perf_counter()
+        start = time.process_time()
         loss({"embedding": embeddings}, {"label": labels})["identity"].backward()
-        middle = time.perf_counter()
+        middle = time.process_time()
         torch.nn.utils.clip_grad_norm_(loss.parameters(), options.clip_grad or 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if average is not None:
             average.update(loss, step=step)
         losses.append(middle - start)
-        updates.append(time.perf_counter() - middle)
+        updates.append(time.process_time() - middle)
     numbers = sum(parameter.numel() for parameter in loss.parameters())
     return {
         "peak": peak() - before,

@@ -13,7 +13,7 @@ from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe_face import AdaFaceLoss, ArcFaceLoss, CosFaceLoss, EmbeddingHead, SoftmaxLoss
-from mtframe_face._centres import NOBODY, sample_classes
+from mtframe_face._centres import NOBODY, sample_classes, unit_rows
 
 CENTRE_LOSSES = (SoftmaxLoss, CosFaceLoss, ArcFaceLoss, AdaFaceLoss)
 
@@ -85,6 +85,17 @@ def test_evaluation_takes_all_centres(kind: type[nn.Module]) -> None:
         full.scale = sampled.scale
     outputs, targets = {"embedding": torch.randn(6, 16)}, {"label": torch.arange(6)}
     assert sampled(outputs, targets)["identity"].item() == full(outputs, targets)["identity"].item()
+
+
+def test_unit_rows_and_their_gradient_are_those_of_torch() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(unit_rows, rows)
+    assert torch.equal(unit_rows(rows), F.normalize(rows))
+    nothing = torch.zeros(2, 5, requires_grad=True)
+    unit_rows(nothing).sum().backward()
+    assert nothing.grad is not None
+    assert nothing.grad.isfinite().all()
 
 
 def test_the_scale_follows_the_number_of_people_in_a_step() -> None:
