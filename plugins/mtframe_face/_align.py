@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from mtframe.data import Batch, DataInfo, DecodeSize, Geometry, Sample, to_uint8
-from mtframe.errors import DataError, RecipeError
+from mtframe.errors import BadImageError, DataError, RecipeError
 
 from ._augment import Light, Moves, faces_batch
 from ._landmarks import Detector, detect, find_detector
@@ -116,7 +116,8 @@ class FaceAlign:
 
         Raises:
             RecipeError: A sample has no landmarks, and there is no detector.
-            DataError: Landmarks are all in one place, or the detector finds no face.
+            BadImageError: The detector finds no face.
+            DataError: Landmarks are all in one place, or the detector gives something else than points.
         """
         fits = np.array([self._fit(sample) for sample in samples])
         maps = self._maps(fits, self.moves if self.train else _NO_MOVES, rng)
@@ -142,14 +143,15 @@ class FaceAlign:
 
     def _whole(self, sample: Sample) -> tuple[complex, complex]:
         """The middle square of a picture that is aligned already."""
+        name = sample.id or "the picture"
         if not self.aligned and self.detector is not None:
-            raise DataError(
-                f"{sample.id or 'the picture'}: the detector finds no face in it. Remove it, or take the whole picture "
-                "in such cases with transform.aligned=true"
-            )
+            raise BadImageError(
+                name, "the detector finds no face in it. Remove it, or take such pictures whole, with "
+                "transform.aligned=true"
+            )  # fmt: skip
         if not self.aligned:
             raise RecipeError(
-                f"{sample.id or 'the picture'}: no landmarks to align the face by. Give the data set a file of them "
+                f"{name}: no landmarks to align the face by. Give the data set a file of them "
                 "(dataset.landmarks=FILE), or the transform a detector (transform.detector=NAME); pictures that are "
                 "aligned already take transform.aligned=true"
             )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as TF
 
 from mtframe.data import DataInfo, Sample
-from mtframe.errors import DataError, PluginError, RecipeError
+from mtframe.errors import BadImageError, DataError, PluginError, RecipeError
 from mtframe_face import FaceAlign, IdentityFolders
 from mtframe_face._align import TEMPLATE, fit_similarity
 from mtframe_face._landmarks import find_detector
@@ -229,7 +229,7 @@ def test_a_detector_finds_the_points_of_plain_pictures(tmp_path: Path, monkeypat
     known = Sample(image, {"landmarks": torch.from_numpy(points + 0.5).float()}, (300, 300))
     assert torch.equal(found.images, FaceAlign(112, False, INFO)([known], _rng()).images)
     nobody = Sample(torch.zeros(3, 50, 50, dtype=torch.uint8), {}, (50, 50), 0, "nobody.jpg")
-    with pytest.raises(DataError, match=r"nobody.jpg: the detector finds no face in it. .*transform.aligned=true"):
+    with pytest.raises(BadImageError, match=r"nobody.jpg: the detector finds no face in it. .*transform.aligned=true"):
         align([nobody], _rng())
     fallback = FaceAlign(112, False, INFO, detector="./finder.py:Finder", aligned=True)
     assert fallback([nobody], _rng()).images.max() == 0
