@@ -15,7 +15,7 @@ from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
-from ._identities import Roles, Texts, class_by_path, draw_pairs, enrol, grouped_order
+from ._identities import Roles, Texts, at_least, class_by_path, draw_pairs, enrol, grouped_order
 from ._landmarks import landmarks_target, read_landmarks
 from ._pairs import Pairs
 from ._synthesis import LANDMARKS, synthesize_folders
@@ -80,12 +80,8 @@ class IdentityFolders:
     ) -> None:
         if split not in self.splits:
             raise RecipeError(f"split: identity-folders has no {split!r}; it has {', '.join(self.splits)}")
-        counts = {"min_images": min_images, "per_identity": per_identity, "pairs": pairs, "gallery": gallery}
-        for name, value in counts.items():
-            if value < 1:
-                raise RecipeError(f"{name}: must be 1 or more, got {value}")
-        if seed < 0:
-            raise RecipeError(f"seed: must be 0 or more, got {seed}")
+        at_least(1, min_images=min_images, per_identity=per_identity, pairs=pairs, gallery=gallery)
+        at_least(0, seed=seed)
         if not 0 < validate < 1:
             raise RecipeError(f"validate: must be above 0 and below 1, got {validate:g}")
         if not 0 <= unknown < 1:

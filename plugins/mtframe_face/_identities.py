@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mtframe.errors import RecipeError
+
 from ._centres import NOBODY
 from ._pairs import FOLDS, Pairs
 
@@ -46,6 +48,13 @@ class Texts:
     def __getitem__(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0
         return self._bytes[start : self._ends[index]].tobytes().decode("utf-8", "surrogateescape")
+
+
+def at_least(least: int, **options: int) -> None:
+    """Raises RecipeError for an option that is less."""
+    for name, value in options.items():
+        if value < least:
+            raise RecipeError(f"{name}: must be {least} or more, got {value}")
 
 
 def class_by_path(path: str, root: Path, folder: Path, classes: Mapping[str, int]) -> int:

@@ -13,7 +13,7 @@ from mtframe.data import DataInfo, DecodeSize, Sample, decode_image
 from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
-from ._identities import grouped_order
+from ._identities import at_least, grouped_order
 from ._pairs import FOLDS, Pairs
 from ._pickled import PickledPairs
 from ._records import Records
@@ -61,8 +61,7 @@ class InsightFace:
     ) -> None:
         if split not in self.splits:
             raise RecipeError(f"split: insightface has no {split!r}; it has {', '.join(self.splits)}")
-        if per_identity < 1:
-            raise RecipeError(f"per_identity: must be 1 or more, got {per_identity}")
+        at_least(1, per_identity=per_identity)
         self.root, self.split, self.per_identity = Path(root), split, per_identity
         if not self.root.is_dir():
             raise RecipeError(f"root: no folder '{root}'. It holds train.rec, train.idx and files such as lfw.bin")

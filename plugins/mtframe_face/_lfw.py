@@ -15,7 +15,7 @@ from mtframe.download import download
 from mtframe.errors import DataError, RecipeError
 
 from ._download import LFW_FILES
-from ._identities import Roles, class_by_path, enrol, grouped_order
+from ._identities import Roles, at_least, class_by_path, enrol, grouped_order
 from ._landmarks import landmarks_target, read_landmarks
 from ._pairs import NamedPair, Pairs, read_pairs, read_people
 from ._synthesis import synthesize_people
@@ -79,9 +79,7 @@ class LFW:
     ) -> None:
         if split not in self.splits:
             raise RecipeError(f"split: lfw has no {split!r}; it has {', '.join(self.splits)}")
-        for option, value in (("min_images", min_images), ("per_identity", per_identity)):
-            if value < 1:
-                raise RecipeError(f"{option}: must be 1 or more, got {value}")
+        at_least(1, min_images=min_images, per_identity=per_identity)
         self.root = Path(root)
         self.split, self.per_identity = split, per_identity
         self.decode_size: DecodeSize | None = None

@@ -32,6 +32,7 @@ _CONSTANTS = {"NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _CALLS = (("_codecs", "encode"), ("__builtin__", "bytes"), ("builtins", "bytes"))
 _MARK = object()
+_NO_NEED = "images and truth values do not need; not read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class _Text:
 class _Call:
     """A function that is named, not fetched."""
 
-    name: tuple[str, str]
+    name: str
 
 
 class PickledPairs:
@@ -98,81 +99,92 @@ def _parse(path: Path) -> Any:
     """What is in the pickle, with `_Text` for bytes and lists for tuples."""
     try:
         with path.open("rb") as file:
-            return _run(path, pickletools.genops(file))
+            return _Machine(path).run(pickletools.genops(file))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except DataError:
-        raise
     # What pickletools and a stack that is too short raise on garbage.
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise DataError(f"{path}: damaged or cut off, or no verification file ({error})") from None
 
 
-def _run(path: Path, operations: Iterator[tuple[Any, Any, int | None]]) -> Any:
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-    for operation, argument, place in operations:
-        name = operation.name
-        if name in _TEXTS:
-            head, wide = _TEXTS[name]
-            text = argument if wide and len(argument) < 16 else None
-            length = len(argument.encode("utf-8", "surrogatepass")) if wide else len(argument)
-            stack.append(_Text((place or 0) + head, length, wide, text))
-        elif name in _NUMBERS or name in _CONSTANTS:
-            stack.append(_CONSTANTS.get(name, argument))
-        elif name in ("PROTO", "FRAME"):
-            continue
-        elif name == "MARK":
-            stack.append(_MARK)
+class _Machine:
+    """Follows a pickle's instructions, as far as images and truth values need them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, instructions: Iterator[tuple[Any, Any, int | None]]) -> Any:
+        """What is left at the end.
+
+        Raises:
+            DataError: An instruction is none of those that are understood.
+            ValueError, IndexError, ...: They make no sense.
+        """
+        for instruction, argument, place in instructions:
+            name = instruction.name
+            if name == "STOP":
+                return self.stack.pop()
+            if name in _TEXTS:
+                self.stack.append(_text(name, argument, place or 0))
+            elif name in _NUMBERS or name in _CONSTANTS:
+                self.stack.append(_CONSTANTS.get(name, argument))
+            elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
+                self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
+            elif name in ("BINGET", "LONG_BINGET", "GET"):
+                self.stack.append(self.memo[argument])
+            elif name in ("GLOBAL", "STACK_GLOBAL"):
+                self._name(argument)
+            elif name == "REDUCE":
+                self._call()
+            elif name not in ("PROTO", "FRAME"):
+                self._gather(name)
+        raise ValueError("no end")
+
+    def _gather(self, name: str) -> None:
+        """Lists, and tuples, which are lists here."""
+        if name == "MARK":
+            self.stack.append(_MARK)
         elif name == "EMPTY_LIST":
-            stack.append([])
+            self.stack.append([])
         elif name in ("LIST", "TUPLE"):
-            stack.append(_above_mark(stack))
+            self.stack.append(self._above_mark())
         elif name in _TUPLES:
-            count = _TUPLES[name]
-            stack.append([stack.pop() for _ in range(count)][::-1])
+            self.stack.append([self.stack.pop() for _ in range(_TUPLES[name])][::-1])
         elif name in ("APPEND", "APPENDS"):
-            items = [stack.pop()] if name == "APPEND" else _above_mark(stack)
-            stack[-1].extend(items)
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
-            memo[len(memo) if argument is None else argument] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(memo[argument])
-        elif name in ("GLOBAL", "STACK_GLOBAL"):
-            called = argument.split(" ") if argument else [part.value for part in (stack.pop(), stack.pop())][::-1]
-            stack.append(_known_call(path, tuple(called)))
-        elif name == "REDUCE":
-            arguments, call = stack.pop(), stack.pop()
-            stack.append(_bytes_of(path, call, arguments))
-        elif name == "STOP":
-            return stack.pop()
+            items = [self.stack.pop()] if name == "APPEND" else self._above_mark()
+            self.stack[-1].extend(items)
         else:
-            raise DataError(f"{path}: has a pickle's {name} in it, which images and truth values do not need; not read")
-    raise ValueError("no end")
+            raise DataError(f"{self.path}: has a pickle's {name} in it, which {_NO_NEED}")
+
+    def _above_mark(self) -> list[Any]:
+        items: list[Any] = []
+        while (item := self.stack.pop()) is not _MARK:
+            items.append(item)
+        return items[::-1]
+
+    def _name(self, argument: str | None) -> None:
+        """A function by its name, which is not looked up."""
+        name = argument.split(" ") if argument else [self.stack.pop().value for _ in range(2)][::-1]
+        if tuple(name) not in _CALLS:
+            raise DataError(f"{self.path}: names {'.'.join(map(str, name))}, which {_NO_NEED}")
+        self.stack.append(_Call(name[1]))
+
+    def _call(self) -> None:
+        """What `_codecs.encode(text, "latin1")` and `bytes()` give."""
+        arguments, call = self.stack.pop(), self.stack.pop()
+        match call, arguments:
+            case _Call("bytes"), []:
+                self.stack.append(_Text(0, 0, False))
+            case _Call("encode"), [_Text(wide=True) as text, _Text(value="latin1")]:
+                self.stack.append(text)
+            case _:
+                raise DataError(f"{self.path}: has a call in it, which {_NO_NEED}")
 
 
-def _above_mark(stack: list[Any]) -> list[Any]:
-    items: list[Any] = []
-    while (item := stack.pop()) is not _MARK:
-        items.append(item)
-    return items[::-1]
-
-
-def _known_call(path: Path, name: tuple[str, ...]) -> _Call:
-    if name not in _CALLS:
-        raise DataError(
-            f"{path}: names {'.'.join(map(str, name))}, which images and truth values do not need; not read"
-        )
-    return _Call(name)
-
-
-def _bytes_of(path: Path, call: Any, arguments: Any) -> _Text:
-    """What `_codecs.encode(text, "latin1")` and `bytes()` give."""
-    if isinstance(call, _Call) and isinstance(arguments, list):
-        if call.name[1] == "bytes" and not arguments:
-            return _Text(0, 0, False)
-        if call.name[1] == "encode" and len(arguments) == 2:
-            text, coding = arguments
-            if isinstance(text, _Text) and text.wide and isinstance(coding, _Text) and coding.value == "latin1":
-                return text
-    raise DataError(f"{path}: has a call in it that images and truth values do not need; not read")
+def _text(name: str, argument: Any, place: int) -> _Text:
+    head, wide = _TEXTS[name]
+    length = len(argument.encode("utf-8", "surrogatepass")) if wide else len(argument)
+    # Only names are short enough to be kept.
+    return _Text(place + head, length, wide, argument if wide and len(argument) < 16 else None)

@@ -22,6 +22,8 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 
 # What stands before an image: number of labels (0 for the one in the header), the label, two ids.
 _HEADER = struct.Struct("<IfQQ")
+# Labels that are looked at without reading an image.
+_MOST_LABELS = 64
 
 
 class MappedFile:
@@ -79,27 +81,25 @@ class Records:
         Raises:
             DataError: There is none, or it is damaged or cut off.
         """
-        index = int(np.searchsorted(self.keys, key))
-        if index == len(self.keys) or self.keys[index] != key:
-            raise DataError(f"{self.file.path}: no record {key} in its index")
-        return self._record(key, int(self._places[index]), None)
+        return self._record(key, None)
 
     def labels(self, key: int) -> tuple[float, ...]:
         """The labels of record `key`, without reading its image."""
-        index = int(np.searchsorted(self.keys, key))
-        if index == len(self.keys) or self.keys[index] != key:
-            raise DataError(f"{self.file.path}: no record {key} in its index")
-        return self._split(key, self._record(key, int(self._places[index]), _HEADER.size + 4 * 64))[0]
+        return self._split(key, self._record(key, _HEADER.size + 4 * _MOST_LABELS))[0]
 
     def image(self, key: int) -> tuple[tuple[float, ...], bytes]:
         """The labels and the encoded image of record `key`; no bytes where the record is labels only."""
         return self._split(key, self[key])
 
-    def _record(self, key: int, place: int, most: int | None) -> bytes:
-        """The record at a place, or its first `most` bytes.
+    def _record(self, key: int, most: int | None) -> bytes:
+        """The record, or its first `most` bytes.
 
         A record that contains the magic number is written in parts, cut where the number was.
         """
+        index = int(np.searchsorted(self.keys, key))
+        if index == len(self.keys) or self.keys[index] != key:
+            raise DataError(f"{self.file.path}: no record {key} in its index")
+        place = int(self._places[index])
         parts: list[bytes] = []
         while True:
             head = self.file.read(place, _PART.size)
