@@ -254,7 +254,10 @@ class Transform(Protocol):
     decode_size: DecodeSize | None
 
     def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        """At least one sample. All randomness comes from `rng` or torch's global generator; both are seeded."""
+        """At least one sample. All randomness comes from `rng` or torch's global generator; both are seeded.
+
+        Raises BadImageError if nothing can be made of one of the images, which then is left out.
+        """
         ...
 
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 
-from mtframe.data import MixedBatches, Sample, Source, SplitBatches
-from mtframe.errors import DataError
+from mtframe.data import Batch, MixedBatches, Sample, Source, SplitBatches
+from mtframe.errors import BadImageError, DataError
 from toy import ToyData, ToyTransform
 
 
@@ -109,3 +111,26 @@ def test_evaluation_sees_each_image_once_in_order_without_the_unreadable(workers
 def test_a_batch_of_which_nothing_can_be_read_is_its_reasons() -> None:
     split = SplitBatches(ToyData("val", count=1, bad=0), ToyTransform(16, False), 4)
     assert list(split.batches(0)) == [["toy/0.jpg: made to be bad"]]
+
+
+class Picky(ToyTransform):
+    """Makes nothing of what is dark."""
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
+        for sample in samples:
+            if sample.target["label"] == 0:
+                raise BadImageError(sample.id, "too dark")
+        return super().__call__(samples, rng)
+
+
+def test_images_that_a_transform_makes_nothing_of_are_replaced_or_left_out_and_named() -> None:
+    data = ToyData("train", count=8)
+    dark = {data[index].id for index in range(8) if data[index].target["label"] == 0}
+    assert 0 < len(dark) < 8
+    batch = MixedBatches({"one": Source(data, Picky(16, True), 8)}, seed=0)[0]["one"]
+    assert len(batch) == 8
+    assert batch.targets["label"].tolist() == [1] * 8
+    assert {reason.partition(":")[0] for reason in batch.skipped} == dark
+    (scored,) = SplitBatches(data, Picky(16, False), 8).batches(workers=0)
+    assert len(scored) == 8 - len(dark)
+    assert len(scored.skipped) == len(dark)

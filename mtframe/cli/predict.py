@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
+from mtframe.errors import RecipeError
+
 
 def predict(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
-    sources: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.")],
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="SOURCE|KEY=VALUE", help="Image files or folders of them, then overrides.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Where pictures go (default: RUN/predictions).")] = None,
     task: Annotated[list[str] | None, typer.Option("-t", "--task", help="Only this task; may be repeated.")] = None,
     checkpoint: Annotated[str, typer.Option(help="best, last or best_TASK.")] = "best",
@@ -31,6 +35,8 @@ def predict(
     A file that cannot be read is named and left out; the exit code is then 1.
 
     mtframe predict runs/recipe photo.jpg holiday/ --out seen
+
+    mtframe predict runs/recipe photo.jpg tasks.objects.test_scales=[1.0,1.5]
     """
     import json
 
@@ -39,7 +45,12 @@ def predict(
 
     if embeddings is not None:
         inference.check_embeddings_file(embeddings)
-    predictor = inference.load_run(run, checkpoint, device)
+    # A file may have a "=" in its name, but hardly the name of a key that a recipe has.
+    overrides = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
+    sources = [argument for argument in arguments if argument not in overrides]
+    if not sources:
+        raise RecipeError("expected an image file or a folder of images behind the run's folder")
+    predictor = inference.load_run(run, checkpoint, device, overrides=overrides)
     files, chosen = list(inference.find_images(sources)), predictor.chosen(task)
     if embeddings is not None:
         inference.embedding_tasks(predictor, chosen, "--embeddings")

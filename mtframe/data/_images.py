@@ -20,6 +20,9 @@ from ._sample import DecodeSize
 # Above this an image is refused before it is decoded: a 50 kB file can claim to hold gigabytes.
 MAX_PIXELS = 100_000_000
 
+# What a file of a format in `_FORMATS` is called, in lower case.
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
 # Not all that Pillow knows: it hands Encapsulated PostScript, whatever the file is called, to an interpreter.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 

@@ -93,7 +93,16 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
             sample, missed = self._draw(source, task, draw)
             samples.append(sample)
             skipped += missed
-        batch = transform_batch(source.transform, samples, rng)
+        try:
+            batch = transform_batch(source.transform, samples, rng)
+        except BadImageError:
+            fit, unfit = _fitting(source.transform, samples)
+            if not fit:
+                raise
+            skipped += unfit
+            # As many as ever: others of the batch stand in.
+            samples = [fit[place % len(fit)] for place in range(len(samples))]
+            batch = transform_batch(source.transform, samples, rng)
         batch.skipped = skipped
         batch.also = {other: _labels(dataset, samples) for other, dataset in source.labellers.items()}
         return batch
@@ -139,17 +148,35 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
                     samples.append(self.dataset[index])
                 except BadImageError as error:
                     skipped.append(str(error))
-            if not samples:
-                return skipped
-            batch = transform_batch(self.transform, samples, np.random.default_rng(number))
+            try:
+                batch = transform_batch(self.transform, samples, np.random.default_rng(number)) if samples else None
+            except BadImageError:
+                samples, unfit = _fitting(self.transform, samples)
+                skipped += unfit
+                batch = transform_batch(self.transform, samples, np.random.default_rng(number)) if samples else None
         except MtframeError as error:
             return error
+        if batch is None:
+            return skipped
         batch.skipped = skipped
         return batch
 
     def batches(self, workers: int, pin_memory: bool = False) -> Iterator[Batch | list[str]]:
         """All batches, prefetched by worker processes."""
         return load(self, range(len(self)), workers, pin_memory)
+
+
+def _fitting(transform: Transform, samples: list[Sample]) -> tuple[list[Sample], list[str]]:
+    """The samples that a transform can make something of, and what it says of the others (no face on it)."""
+    fit, unfit = [], []
+    for sample in samples:
+        try:
+            transform_batch(transform, [sample], np.random.default_rng(0))
+        except BadImageError as error:
+            unfit.append(str(error))
+        else:
+            fit.append(sample)
+    return fit, unfit
 
 
 def _labels(dataset: Any, samples: list[Sample]) -> dict[str, Tensor]:

@@ -76,11 +76,11 @@ def predict_files(
     for file in files:
         try:
             pixels, size = read_image(file, upright=True)
+            predictions = predictor.predict(pixels, tasks, name=str(file))
         except BadImageError as error:
             result.unreadable.append(str(error))
             continue
         read.append(file)
-        predictions = predictor.predict(pixels, tasks)
         result.described.append(_described(predictor, file, size, predictions, galleries or {}))
         drawn = picture_of(predictor, to_pil(pixels), predictions, threshold=threshold, galleries=galleries)
         if drawn is not None:

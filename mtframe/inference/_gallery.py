@@ -71,8 +71,7 @@ class Gallery:
 
 def embedding_tasks(predictor: Predictor, tasks: Sequence[str], option: str) -> list[str]:
     """Those of the tasks that give embeddings. Raises RecipeError, naming the option that wants one, if none does."""
-    blank = torch.zeros(3, 64, 64, dtype=torch.uint8)
-    found = [task for task in tasks if "embedding" in predictor.predict(blank, [task])[task]]
+    found = [task for task in tasks if "embedding" in predictor.gives(task)]
     if not found:
         raise RecipeError(f"{option}: none of the tasks {', '.join(tasks)} gives embeddings")
     return found

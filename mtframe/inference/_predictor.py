@@ -13,14 +13,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mtframe.assembly import Assembly
-from mtframe.data import Sample, read_image, transform_batch
+from mtframe.data import IMAGE_SUFFIXES, Batch, Geometry, Sample, read_image, transform_batch
 from mtframe.errors import RecipeError
 from mtframe.evaluation import predict_batch
 from mtframe.model import MultiTaskModel
 from mtframe.run import RunFolder, pick_device
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"})
-
 
 # Classes that are told of a picture.
 _TOP = 5
@@ -43,7 +40,11 @@ class Predictor:
         self._transforms = {task: assembly.transform(task, train=False) for task in assembly.tasks}
 
     def predict(
-        self, image: str | os.PathLike[str] | Image.Image | Tensor, tasks: Sequence[str] | None = None
+        self,
+        image: str | os.PathLike[str] | Image.Image | Tensor,
+        tasks: Sequence[str] | None = None,
+        *,
+        name: str = "",
     ) -> dict[str, dict[str, Tensor]]:
         """What each task says of one picture.
 
@@ -51,18 +52,28 @@ class Predictor:
             image: A file, a Pillow image, or a (3, H, W) uint8 RGB tensor. Files and Pillow images are turned
                 upright as their EXIF orientation says.
             tasks: Only these; all if None.
+            name: What errors call the picture; a file has one.
 
         Returns:
             By task, the head's prediction (see `mtframe.kinds.Head.predict`): for object detection `boxes`
             (N, 4) XYXY in pixels of the picture, `scores` and `labels`; for face recognition `embedding`.
 
         Raises:
-            BadImageError: The file cannot be read.
+            BadImageError: The file cannot be read, or a task's transform can make nothing of the picture.
             RecipeError: There is no such task.
         """
         pixels = _pixels(image)
-        sample = Sample(pixels, {}, (pixels.shape[1], pixels.shape[2]))
+        if isinstance(image, str | os.PathLike):
+            name = name or os.fspath(image)
+        sample = Sample(pixels, {}, (pixels.shape[1], pixels.shape[2]), id=name)
         return {task: self._predict(task, sample) for task in self.chosen(tasks)}
+
+    def gives(self, task: str) -> set[str]:
+        """The keys of a task's predictions, such as `embedding`."""
+        size = self.assembly.recipe.tasks[task].size
+        geometry = Geometry(torch.ones(1, 2), torch.zeros(1, 2), torch.tensor([[size, size]]))
+        blank = Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), {}, geometry)
+        return set(predict_batch(self.model, task, blank.to(self.device), flip=False, precision="fp32")[0])
 
     def describe(self, task: str, prediction: dict[str, Tensor]) -> Any:
         """A prediction in plain numbers and names, ready for JSON."""
@@ -142,7 +153,7 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
                 file for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
             )
             if not found:
-                raise RecipeError(f"{source}: no image in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+                raise RecipeError(f"{source}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)})")
             yield from found
         elif source.exists():
             yield source

@@ -9,15 +9,12 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from mtframe.data import DataInfo, DecodeSize, Sample
+from mtframe.data import IMAGE_SUFFIXES, DataInfo, DecodeSize, Sample
 from mtframe.errors import DataError, RecipeError
 from mtframe.registry import did_you_mean
 
 from ._images import SPLITS, LabelledImages, check_classes, check_split, held_out
 from ._synthesis import synthesize_folders
-
-# What is read as an image; anything else in a folder is passed over.
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff", ".gif"})
 
 
 class ImageFolder:
@@ -124,7 +121,7 @@ class ImageFolder:
         if self.split == "train" and (empty := [name for name, count in zip(known, counts, strict=True) if not count]):
             raise DataError(
                 f"{folder}: {len(empty)} classes have no image to learn from: {', '.join(empty[:5])}. "
-                f"Images end in {', '.join(sorted(SUFFIXES))}"
+                f"Images end in {', '.join(IMAGE_SUFFIXES)}"
             )
         return files, np.repeat(np.arange(len(known)), counts)
 
@@ -144,6 +141,6 @@ def _images_below(folder: Path, root: Path) -> list[str]:
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        images = [name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")]
+        images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")]
         found += [(Path(place) / name).relative_to(root).as_posix() for name in images]
     return found

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtframe.data import DataInfo, DecodeSize, Sample, read_image
+from mtframe.data import IMAGE_SUFFIXES, DataInfo, DecodeSize, Sample, read_image
 from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
@@ -19,8 +19,6 @@ from ._identities import Roles, Texts, at_least, class_by_path, draw_pairs, enro
 from ._landmarks import landmarks_target, read_landmarks
 from ._pairs import Pairs
 from ._synthesis import LANDMARKS, synthesize_folders
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 # Streams of random numbers that must not run into one another.
 _PAIRS, _UNKNOWN = range(2)
