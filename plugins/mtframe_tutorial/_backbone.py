@@ -33,7 +33,7 @@ class SharedNetwork(nn.Module):
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
 
-    def __init__(self, *, widths: tuple[int, ...] = (32, 64, 128, 256)) -> None:
+    def __init__(self, *, widths: tuple[int, ...] = (16, 32, 64, 128)) -> None:
         super().__init__()
         if len(widths) < 2 or min(widths) < 1:
             raise RecipeError(f"widths: must be two or more numbers of channels, got {list(widths)}")
