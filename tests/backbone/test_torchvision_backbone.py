@@ -15,6 +15,7 @@ from torchvision.models import get_model
 from command import mtframe
 from mtframe.errors import CheckpointError, MtframeError, RecipeError
 from mtframe.kinds import FeatureSpec
+from mtframe.model import Layers
 from mtframe_torchvision import TorchvisionBackbone
 from small import Small
 
@@ -321,3 +322,20 @@ def test_it_trains_evaluates_and_is_loaded_again(small: Small, tmp_path: Path) -
     result = mtframe("train", *parts, "--out", tmp_path / "run")
     assert (result.code, result.err) == (0, ""), result
     assert mtframe("evaluate", tmp_path / "run").code == 0
+
+
+@pytest.mark.parametrize("member", ["mobilenet_v3_small", "swin_t", "vit_b_32"])
+def test_first_stages_can_be_shared_and_are_computed_once(member: str) -> None:
+    torch.manual_seed(0)
+    backbone = random(member).eval()
+    images = {"faces": torch.randn(1, 3, 64, 64), "objects": torch.randn(2, 3, 64, 64)}
+    expected = {task: backbone(pixels) for task, pixels in images.items()}
+    first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    sharing = Layers(backbone, (("faces", "objects"),), shared=2).eval()
+    calls: list[int] = []
+    first.register_forward_hook(lambda *_: calls.append(1))
+    maps = sharing(images)
+    assert len(calls) == 1
+    for task, theirs in expected.items():
+        for ours, wanted in zip(maps[task], theirs, strict=True):
+            torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
