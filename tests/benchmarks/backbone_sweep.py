@@ -48,15 +48,14 @@ TIMEOUT = 400
 
 HEAD = """# Which backbones work
 
-Written by `python tests/benchmarks/backbone_sweep.py`; do not edit. {worked} of {all} models, of {families} families
-of timm and torchvision, trained one step with both heads (`embedding` on faces, `dense` on objects), were evaluated,
-saved, and gave the same outputs after loading. A family is a module of `timm.models` or `torchvision.models`; of each
-the smallest model was taken, of some the smallest of several architectures. Others of a family do what their relative
-does: there is no list of models in the code.
+Written by `python tests/benchmarks/backbone_sweep.py`; do not edit. {worked} of {all} models, of {families} families of timm and
+torchvision, trained one step with both heads (`embedding` on faces, `dense` on objects), were evaluated, saved, and gave the same
+outputs after loading. A family is a module of `timm.models` or `torchvision.models`. Of each the smallest model was taken, of
+modules with several architectures the smallest of each; their relatives do alike, for there is no list of models in the code.
 
-*Parameters* are those of the backbone with its pyramid, *size* is the smallest of {sizes} pixels that the model
-took, *strides* are those that heads get, *seconds* are processor time for everything from building to comparing.
-{versions}.
+*Parameters* are those of the backbone with its pyramid. *Size* is the smallest of {sizes} pixels
+that the model took, or one that it named. *Strides* are those that heads get. *Seconds* are processor time for everything from
+building to comparing. {versions}.
 """
 
 
@@ -89,7 +88,8 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.monotonic()
     models = choose(arguments.only, arguments.workers)
-    print(f"{len(models)} models of {len(set(models.values()))} families chosen in {time.monotonic() - start:.0f} s")
+    families = len(set(models.values()))
+    print(f"{len(models)} models of {families} families chosen in {time.monotonic() - start:.0f} s", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         make_data(Path(folder))
         # Imports and caches whatever is needed, once and not in each process.
@@ -290,8 +290,9 @@ def report(connection: Connection, job: Callable[[], Any]) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """An error's message for a table."""
-    return re.sub(r"\s+", " ", str(error)).replace("|", "/")[:240]
+    """An error's message for a table, without the folders of this run."""
+    text = re.sub(r"\S*/tmp\S*/(\S+)", r"\1", re.sub(r"\s+", " ", str(error))).replace("|", "/")
+    return text if len(text) < 240 else f"{text[:240].rpartition(' ')[0]} ..."
 
 
 def describe(results: Sequence[Result]) -> str:

@@ -1,0 +1,33 @@
+"""docs/backbones.md is what the sweep wrote, of models that exist, and as wide as it is meant to be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import timm
+
+from mtframe_torchvision import TorchvisionBackbone
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "backbones.md"
+ROW = re.compile(r"^\| `(timm|torchvision)/(\w+)` \| (\w+) \| [\d.]+ M \| (\d+) \| ([\d, ]+) \| \d+ \|$", re.MULTILINE)
+
+
+def test_sixty_models_of_thirty_families_of_timm_work_and_a_dozen_of_torchvision() -> None:
+    rows = ROW.findall(PAGE.read_text())
+    of_timm = [(member, family) for library, member, family, *_ in rows if library == "timm"]
+    of_torchvision = [member for library, member, *_ in rows if library == "torchvision"]
+    assert len(of_timm) >= 60
+    assert len({family for _, family in of_timm}) >= 30
+    assert len(of_torchvision) >= 12
+    assert all(timm.is_model(member) for member, _ in of_timm)
+    assert set(of_torchvision) <= set(TorchvisionBackbone.members("*"))
+
+
+def test_every_model_without_a_row_has_a_reason() -> None:
+    text = PAGE.read_text()
+    worked, tried = map(int, re.search(r"(\d+) of (\d+) models", text).groups())  # type: ignore[union-attr]
+    assert len(ROW.findall(text)) == worked
+    reasons = re.findall(r"^- `(?:timm|torchvision)/\w+`: (.+)$", text, re.MULTILINE)
+    assert len(reasons) == tried - worked
+    assert all(len(reason) > 10 for reason in reasons)
