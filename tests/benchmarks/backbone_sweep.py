@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import tempfile
+import textwrap
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -48,14 +49,15 @@ TIMEOUT = 400
 
 HEAD = """# Which backbones work
 
-Written by `python tests/benchmarks/backbone_sweep.py`; do not edit. {worked} of {all} models, of {families} families of timm and
-torchvision, trained one step with both heads (`embedding` on faces, `dense` on objects), were evaluated, saved, and gave the same
-outputs after loading. A family is a module of `timm.models` or `torchvision.models`. Of each the smallest model was taken, of
-modules with several architectures the smallest of each; their relatives do alike, for there is no list of models in the code.
+Written by `python tests/benchmarks/backbone_sweep.py`; do not edit. {worked} of {all} models, of {families} families of
+timm and torchvision, trained one step with both heads (`embedding` on faces, `dense` on objects), were evaluated,
+saved, and gave the same outputs after loading. A family is a module of `timm.models` or `torchvision.models`. Of each
+the smallest model was taken, of modules with several architectures the smallest of each; their relatives do alike, for
+there is no list of models in the code.
 
-*Parameters* are those of the backbone with its pyramid. *Size* is the smallest of {sizes} pixels
-that the model took, or one that it named. *Strides* are those that heads get. *Seconds* are processor time for everything from
-building to comparing. {versions}.
+*Parameters* are those of the backbone with its pyramid. *Size* is the smallest of {sizes} pixels that the model took,
+or one that it named. *Strides* are those that heads get. *Seconds* are processor time for everything from building to
+comparing. {versions}.
 """
 
 
@@ -302,7 +304,7 @@ def describe(results: Sequence[Result]) -> str:
                 f"torchvision {torchvision.__version__}")  # fmt: skip
     head = HEAD.format(worked=len(worked), all=len(results), families=len({result.family for result in worked}),
                        sizes=", ".join(map(str, SIZES)), versions=versions)  # fmt: skip
-    lines = [head]
+    lines = ["\n\n".join(textwrap.fill(paragraph, 120) for paragraph in head.split("\n\n")), ""]
     if refused := [result for result in results if result.reason]:
         lines += ["## What does not work, and why\n"]
         lines += [f"- `{result.name}`: {result.reason}" for result in refused] + [""]
