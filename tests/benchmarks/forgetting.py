@@ -61,7 +61,9 @@ def main() -> None:
 def make_data(root: Path, images: int) -> None:
     """As many images of people as of scenes, unless they are there."""
     if not (root / "faces").exists():
-        resolve("dataset", "lfw").component.synthesize(root / "faces", people=images // 12, images=12, test_people=60)
+        resolve("dataset", "lfw").component.synthesize(
+            root / "faces", people=images // 12, images=12, test_people=60, pairs=2000
+        )
         resolve("dataset", "coco").component.synthesize(root / "objects", train=images, val=200)
 
 
@@ -73,7 +75,7 @@ def train(run: Path, data: Path, schedule: str, seed: int, arguments: argparse.N
         ["tasks.objects.transform={name: letterbox, scale: [1.0, 1.0], brightness: 0, contrast: 0, saturation: 0}",
          "tasks.faces.batch_size=30", "tasks.objects.batch_size=30", f"train.schedule={schedule}",
          f"train.epochs={arguments.epochs}", f"train.seed={seed}", "train.evaluate_every=0.5",
-         "train.lr=1e-3", "train.min_lr=1e-3", "train.ema=null", "train.channels_last=false",
+         "train.lr=2e-3", "train.min_lr=2e-3", "train.ema=null", "train.channels_last=false",
          *arguments.override],
     )  # fmt: skip
     assembly = Assembly(recipe)
