@@ -163,7 +163,8 @@ def assign(centres: Tensor, boxes: Tensor, valid: Tensor, stride: int) -> Tensor
     if boxes.shape[1] == 0:
         return boxes.new_full((len(boxes), len(centres)), -1, dtype=torch.long)
     width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(dim=2)
-    inside_BMP = (_reach(centres, boxes, stride) <= 0.5) & valid[..., None]
+    # Two cells at least: half of that is the cell that holds the middle.
+    inside_BMP = (_reach(centres, boxes, 2 * stride) <= 0.5) & valid[..., None]
     area_BMP = (width * height)[..., None].expand_as(inside_BMP).masked_fill(~inside_BMP, torch.inf)
     smallest, owner_BP = area_BMP.min(dim=1)
     return owner_BP.masked_fill(smallest.isinf(), -1)

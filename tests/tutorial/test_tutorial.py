@@ -98,6 +98,9 @@ def test_cells_show_the_smallest_box_in_whose_inner_half_they_lie() -> None:
     wanted = torch.tensor([[[0.0, 0.0, 32.0, 8.0], [18.0, 3.0, 20.0, 5.0], [0.0, 0.0, 8.0, 8.0]]])
     valid = torch.tensor([[True, True, False]])
     assert assign(centres, wanted, valid, 8).tolist() == [[-1, 0, 1, -1]]
+    # A small thing at the edge of its cell is that cell's all the same.
+    edge = torch.tensor([[[22.0, 0.5, 24.8, 1.5]]])
+    assert assign(centres, edge, valid[:, :1], 8).tolist() == [[-1, -1, 0, -1]]
     assert assign(centres, wanted[:, :0], valid[:, :0], 8).tolist() == [[-1] * 4]
 
 
