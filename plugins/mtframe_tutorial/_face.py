@@ -27,7 +27,7 @@ class FaceClassifier(nn.Module):
         grid: The map is averaged to grid × grid cells, so that images of any size fit the first layer.
 
     Raises:
-        RecipeError: An option is out of its range.
+        RecipeError: An option is out of its range, or it is to learn from a single image.
     """
 
     target: ClassVar[str] = "identity"
@@ -41,11 +41,15 @@ class FaceClassifier(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(grid)
         # The article leaves both sizes undefined. The first is that of the map, which the backbone says; the second is
         # the number of people, which the data says.
-        self.hidden = nn.Linear(features[-1].channels * grid**2, dim)
+        # BatchNorm, of this task's images alone: at first all faces look nearly the same to the network. Without it the
+        # loss stays at the logarithm of the number of people, that of a guess.
+        self.hidden = nn.Sequential(nn.Linear(features[-1].channels * grid**2, dim, bias=False), nn.BatchNorm1d(dim))
         self.classifier = nn.Linear(dim, len(info.classes))
 
     def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """`embedding` (B, D), of any length, and `logits` (B, C)."""
+        if self.training and len(maps[-1]) < 2:
+            raise RecipeError("tutorial-face: BatchNorm needs 2 images or more in a step, got 1; raise batch_size")
         embedding = self.hidden(self.pool(maps[-1]).flatten(1))
         return {"embedding": embedding, "logits": self.classifier(F.relu(embedding))}
 

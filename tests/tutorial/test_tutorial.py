@@ -79,6 +79,9 @@ def test_the_face_head_fits_any_map_and_any_number_of_people() -> None:
     assert one["embedding"].shape == (6,)
     assert one["embedding"].norm().item() == pytest.approx(1)
     assert not torch.equal(one["embedding"], two["embedding"])
+    with pytest.raises(RecipeError, match="tutorial-face: BatchNorm needs 2 images or more in a step, got 1"):
+        head([torch.randn(1, 5, 7, 3)])
+    assert head.eval()([torch.randn(1, 5, 7, 3)])["embedding"].shape == (1, 6)
     with pytest.raises(RecipeError, match="grid: must be 1 or more, got 0"):
         FaceClassifier((FeatureSpec("a", 5, 8),), PEOPLE, grid=0)
 
