@@ -45,7 +45,7 @@ SIZES = (64, 96, 128, 224, 256, 384)
 FURTHER = 16_000_000
 
 # Seconds of the wall clock.
-TIMEOUT = 400
+TIMEOUT = 600
 
 HEAD = """# Which backbones work
 
@@ -188,6 +188,12 @@ def try_model(name: str, family: str, data: Path) -> Result:
         except MtframeError as error:
             result.reason = result.reason or one_line(error)
             size = larger_size(size, str(error))
+        except RuntimeError as error:
+            if "channels_last" not in str(error):
+                raise
+            run_model(result, size, data, "train.channels_last=false")
+            result.reason = f"works only with train.channels_last=false ({one_line(error)})"
+            break
     result.seconds = time.process_time()
     return result
 
@@ -201,7 +207,7 @@ def larger_size(size: int, message: str) -> int | None:
     return min((side for side in named or SIZES if size < side <= SIZES[-1]), default=None)
 
 
-def run_model(result: Result, size: int, data: Path) -> None:
+def run_model(result: Result, size: int, data: Path, *overrides: str) -> None:
     """Trains a step, evaluates, saves, loads, compares."""
     settings = ["backbone.pretrained=false", f"tasks.faces.size={size}", f"tasks.objects.size={size}",
                 "tasks.faces.batch_size=4", "tasks.faces.head.dim=16", "tasks.objects.batch_size=2",
@@ -209,7 +215,7 @@ def run_model(result: Result, size: int, data: Path) -> None:
                 "train.ema=null", "train.log_every=1", "train.optimizer=sgd", "train.warmup=0",
                 "train.evaluate_every=null", "train.device=cpu"]  # fmt: skip
     tasks = [f"faces=face-recognition:{data}/faces", f"objects=object-detection:{data}/objects"]
-    recipe = assemble_recipe(result.name, tasks, settings)
+    recipe = assemble_recipe(result.name, tasks, [*settings, *overrides])
     with tempfile.TemporaryDirectory(dir=data) as folder:
         assembly = Assembly(recipe)
         trainer = Trainer(assembly, RunFolder.create(Path(folder) / "run", recipe, assembly.infos))
@@ -293,7 +299,9 @@ def report(connection: Connection, job: Callable[[], Any]) -> None:
 
 def one_line(error: Exception) -> str:
     """An error's message for a table, without the folders of this run."""
-    text = re.sub(r"\S*/tmp\S*/(\S+)", r"\1", re.sub(r"\s+", " ", str(error))).replace("|", "/")
+    # What follows such a bracket are names of tensors, by the hundred.
+    text = str(error).partition(": [{")[0]
+    text = re.sub(r"\S*/tmp\S*/(\S+)", r"\1", re.sub(r"\s+", " ", text)).replace("|", "/")
     return text if len(text) < 240 else f"{text[:240].rpartition(' ')[0]} ..."
 
 
