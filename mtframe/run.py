@@ -111,7 +111,7 @@ class RunFolder:
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            save_file({key: tensor.contiguous() for key, tensor in weights.items()}, partial / "weights.safetensors")
+            save_file(_apart(weights), partial / "weights.safetensors")
             if state is not None:
                 torch.save(dict(state), partial / "training.pt")
             for file in partial.iterdir():
@@ -252,6 +252,17 @@ def write_text(path: Path, text: str) -> None:
         partial.replace(path)
     except OSError as error:
         raise TrainingError(f"{path} could not be written ({error.strerror or error})") from error
+
+
+def _apart(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, each with memory of its own: some models use one weight in two places, safetensors takes none."""
+    apart: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in weights.items():
+        shared = tensor.numel() > 0 and tensor.untyped_storage().data_ptr() in seen
+        seen.add(tensor.untyped_storage().data_ptr())
+        apart[name] = tensor.clone() if shared else tensor.contiguous()
+    return apart
 
 
 def _to_disk(path: Path) -> None:

@@ -64,7 +64,9 @@ class Trainer:
         self.device = pick_device(options.device)
         torch.manual_seed(options.seed)
         self.model = assembly.model(restoring=resume)
-        self.model.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
+        self.model.to(self.device)
+        if options.channels_last:
+            _lay_out_channels_last(self.model)
         self.balancer = assembly.balancer()
         self.batches = MixedBatches(assembly.sources(), options.seed, options.schedule)
         per_epoch = self.batches.schedule.steps_per_epoch
@@ -345,6 +347,13 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _lay_out_channels_last(model: nn.Module) -> None:
+    # Not by Module.to, which refuses models that have weights of five dimensions (3D convolutions).
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def _better(score: float, top: float, higher_is_better: bool) -> bool:
