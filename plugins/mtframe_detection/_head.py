@@ -102,7 +102,8 @@ class DenseHead(nn.Module):
 
     def read(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
         """What `forward` gives, of the pyramid's levels."""
-        points = grid_points([level.shape[-2:] for level in levels], self.strides, levels[0].device)
+        shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        points = grid_points(shapes, self.strides, levels[0].device)
         logits, distances = [], []
         for level, scale, stride in zip(levels, self.scales, self.strides, strict=True):
             logits.append(self.score(self.class_tower(level)).flatten(2))
