@@ -92,7 +92,7 @@ class CrossEntropyIoULoss(nn.Module):
 
     target: ClassVar[str] = "boxes"
 
-    def __init__(self, head: DenseHead | RFCNHead, *, box: BoxOverlap = "iou", box_weight: float = 1.0) -> None:
+    def __init__(self, head: DenseHead | RFCNHead, *, box: BoxOverlap = "iou", box_weight: float = 2.0) -> None:
         super().__init__()
         if box_weight < 0:
             raise RecipeError(f"cross-entropy-iou loss: box_weight must not be negative, got {box_weight}")

@@ -2,12 +2,13 @@
 
     python tests/benchmarks/detectors.py [--steps 800] [--seeds 0 1 2] [--size 128] [--threads 2] [--only dense fcos]
 
-All are heads of mtframe models on the same backbone, trained by the same Trainer: same scenes and augmentation, pyramid
-(width and strides), optimiser, schedule, averaged weights, precision, number of steps, seeds and metric. torchvision's heads, losses,
-matchers, box coders and post-processing are its own, as its `fcos_resnet50_fpn` and `retinanet_resnet50_fpn_v2` build
-them (four convolutions with GroupNorm a tower), with two changes: anchors are for the strides of this pyramid by the
-same rule, and FCOS reports scores from 0.05 on, as its authors do and the others here, not from 0.2, which costs AP.
-Ours is the head `dense` with its defaults. Step times are of one batch, in turn, so that the machine's drift meets all.
+All are heads of mtframe models on the same backbone, trained by the same Trainer: same scenes and augmentation,
+pyramid (width and strides), optimiser, schedule, averaged weights, precision, number of steps, seeds and metric.
+torchvision's heads, losses, matchers, box coders and post-processing are its own, as its `fcos_resnet50_fpn` and
+`retinanet_resnet50_fpn_v2` build them (four convolutions with GroupNorm a tower), with two changes: anchors are for
+the strides of this pyramid by the same rule, and FCOS reports scores from 0.05 on, as its authors do and the others
+here, not from 0.2, which costs AP. Ours is the head `dense` with its defaults. Step times are of one batch, in turn,
+so that the machine's drift meets all; a ratio is that of two times of one round.
 """
 
 from __future__ import annotations
@@ -75,9 +76,7 @@ class _Torchvision(nn.Module):
         anchors = [list(boxes.split(outputs["numbers"])) for boxes in outputs["anchors"]]
         sizes = [tuple(outputs["size"])] * len(anchors)
         found = self.detector.postprocess_detections(split, anchors, sizes)
-        return [
-            {**one, "boxes": geometry.to_original(one["boxes"], image)} for image, one in enumerate(found)
-        ]
+        return [{**one, "boxes": geometry.to_original(one["boxes"], image)} for image, one in enumerate(found)]
 
 
 class FcosHead(_Torchvision):

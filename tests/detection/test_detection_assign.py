@@ -52,9 +52,7 @@ def assign_one_image(points: list[list[float]], boxes: list[list[float]], number
             ious.append(iou([px - 4 * stride, py - 4 * stride, px + 4 * stride, py + 4 * stride], box))
         mean = sum(ious) / len(ious)
         deviation = (sum((value - mean) ** 2 for value in ious) / (len(ious) - 1)) ** 0.5
-        inside = {
-            index: value for index, value in zip(candidates, ious, strict=True) if within(*points[index], box)
-        }
+        inside = {index: value for index, value in zip(candidates, ious, strict=True) if within(*points[index], box)}
         threshold = min(mean + deviation, max(inside.values(), default=0))
         for index, value in inside.items():
             if value >= threshold and value > best[index][0]:

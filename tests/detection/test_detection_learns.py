@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from mtframe.data import DataInfo, Sample
 from mtframe.kinds import FeatureSpec
-from mtframe_detection import CocoAP, DenseHead, DetectionLoss, Letterbox
+from mtframe_detection import CocoAP, CrossEntropyIoULoss, DenseHead, DetectionLoss, Letterbox, RFCNHead
 
 INFO = DataInfo("boxes", ("bright", "dark"))
 FEATURES = (FeatureSpec("c3", 16, 8), FeatureSpec("c4", 16, 16))
@@ -41,10 +45,15 @@ def pictures() -> list[Sample]:
     return samples
 
 
-def test_learns_a_few_pictures_by_heart() -> None:
+@pytest.mark.parametrize(
+    ("make_head", "make_loss"),
+    [(DenseHead, DetectionLoss), (DenseHead, CrossEntropyIoULoss), (partial(RFCNHead, proposals=20), DetectionLoss)],
+    ids=["dense", "cross-entropy-iou", "rfcn"],
+)
+def test_learns_a_few_pictures_by_heart(make_head: Any, make_loss: Any) -> None:
     torch.manual_seed(0)
-    backbone, head = TwoMaps(), DenseHead(FEATURES, INFO, width=16, depth=1)
-    loss = DetectionLoss(head)
+    backbone, head = TwoMaps(), make_head(FEATURES, INFO, width=16, depth=1)
+    loss = make_loss(head)
     optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=1e-2)
     samples, rng = pictures(), np.random.default_rng(0)
     train = Letterbox(96, True, scale=(0.9, 1.1), flip=0.5)
