@@ -77,7 +77,7 @@ def test_a_batch_of_negative_images(head: Any, loss: Any) -> None:
 @both_losses
 def test_1500_objects_and_as_many_regions_to_ignore(monkeypatch: pytest.MonkeyPatch, head: Any, loss: Any) -> None:
     torch.manual_seed(0)
-    # A twentieth of what is allowed, and a twentieth of the images that a batch may have.
+    # A small part of what is allowed, for images that are small too.
     monkeypatch.setattr(_assign, "_CHUNK", 1 << 19)
     corner = torch.rand(3000, 2) * 250
     boxes = torch.cat([corner, corner + 3 + torch.rand(3000, 2) * 20], dim=1)
