@@ -33,8 +33,8 @@ class RFCNHead(nn.Module):
     """The dense head, whose best boxes are scored and placed once more by the parts that they consist of.
 
     For every class and each of `bins` × `bins` parts of a box there is one map, which answers where it sees that
-    part of that class. A proposal reads each part from its own map, and the mean is its score: what is one part
-    beside its place scores little. Maps for the four sides of the box, of all classes together, work likewise.
+    part of that class. A proposal reads each part from its own map, and the mean is its score: a box that is off by
+    one part of the object scores little. Maps for its place and size, of all classes together, work likewise.
 
     A detection's score is the geometric mean of what both stages say of its class.
 
@@ -108,7 +108,7 @@ class RFCNHead(nn.Module):
         outputs = self.dense.read(levels)
         level = levels[self.strides.index(self.pool_stride)]
         index_BK = propose(outputs["logits"].detach().amax(dim=2).sigmoid(), outputs["boxes"].detach(), self.proposals)
-        # A sample outside of the map is nothing: parts of a box that the image does not show would dilute its score.
+        # Samples outside of the map are 0: parts of a box that the image does not show would dilute its score.
         edge = level.new_tensor([level.shape[-1], level.shape[-2]] * 2, dtype=torch.float32) * self.pool_stride
         proposals = _pick(outputs["boxes"].detach(), index_BK).clamp(min=0).minimum(edge)
         features = self.tower(level)
