@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # How rare things are at the start: without it the background's loss drowns everything (RetinaNet,
 # arXiv:1708.02002, 4.1).
-PRIOR = 0.01
+_PRIOR = 0.01
 
 # exp(5) strides, far beyond any image, and exp(-5): keeps a stray step from overflowing.
 _MOST = 5.0
@@ -87,7 +87,7 @@ class DenseHead(nn.Module):
         self.score = nn.Conv2d(width, self.classes, 3, padding=1)
         self.distance = nn.Conv2d(width, 4, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(len(self.strides)))
-        initialise(self.score, -math.log(1 / PRIOR - 1))
+        initialise(self.score, -math.log(1 / _PRIOR - 1))
         # The first boxes are the anchors that the assignment reasons with.
         initialise(self.distance, math.log(ANCHOR_SCALE / 2))
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from mtframe.errors import RecipeError
 
 from ._geometry import box_overlap, refine
-from ._head import PRIOR, DenseHead, initialise, tower
+from ._head import DenseHead, initialise, tower
 from ._pool import position_sensitive_pool
 from ._suppress import Nms
 
@@ -33,10 +32,11 @@ class RFCNHead(nn.Module):
     """The dense head, whose best boxes are scored and placed once more by the parts that they consist of.
 
     For every class and each of `bins` × `bins` parts of a box there is one map, which answers where it sees that
-    part of that class. A proposal reads each part from its own map, and the mean is its score: a box that is off by
-    one part of the object scores little. Maps for its place and size, of all classes together, work likewise.
+    part of that class. A proposal reads each part from its own map, and the mean is its vote: a box that is off by
+    one part of the object gets little. Maps for its place and size, of all classes together, work likewise.
 
-    A detection's score is the geometric mean of what both stages say of its class.
+    Votes are added to the dense head's log-odds, so that the second stage starts as good as the first and learns
+    where that is wrong. In the paper proposals have no class, and votes are all there is.
 
     Args:
         features: The backbone's feature maps.
@@ -93,7 +93,7 @@ class RFCNHead(nn.Module):
         self.tower = tower(width, 1)
         self.score_maps = nn.Conv2d(width, self.dense.classes * bins**2, 1)
         self.box_maps = nn.Conv2d(width, 4 * bins**2, 1)
-        initialise(self.score_maps, -math.log(1 / PRIOR - 1))
+        initialise(self.score_maps, 0.0)
         initialise(self.box_maps, 0.0)
 
     def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -101,24 +101,24 @@ class RFCNHead(nn.Module):
 
         Returns:
             What the dense head gives, and of the second stage `proposals` (B, K, 4) XYXY in pixels of the input,
-            `proposal_logits` (B, K, C) that the first gave them, `refined_logits` (B, K, C) and `refined_boxes`
-            (B, K, 4).
+            `refined_logits` (B, K, C) and `refined_boxes` (B, K, 4).
         """
         levels = self.dense.pyramid(maps)
         outputs = self.dense.read(levels)
         level = levels[self.strides.index(self.pool_stride)]
-        index_BK = propose(outputs["logits"].detach().amax(dim=2).sigmoid(), outputs["boxes"].detach(), self.proposals)
+        # The first stage learns from its own loss alone.
+        logits, boxes = outputs["logits"].detach().float(), outputs["boxes"].detach()
+        index_BK = propose(logits.amax(dim=2).sigmoid(), boxes, self.proposals)
         # Samples outside of the map are 0: parts of a box that the image does not show would dilute its score.
         edge = level.new_tensor([level.shape[-1], level.shape[-2]] * 2, dtype=torch.float32) * self.pool_stride
-        proposals = _pick(outputs["boxes"].detach(), index_BK).clamp(min=0).minimum(edge)
+        proposals = _pick(boxes, index_BK).clamp(min=0).minimum(edge)
         features = self.tower(level)
         position_maps = torch.cat([self.score_maps(features), self.box_maps(features)], dim=1).float()
         votes = position_sensitive_pool(position_maps, proposals, self.bins, self.pool_stride).mean(dim=(-2, -1))
         return {
             **outputs,
             "proposals": proposals,
-            "proposal_logits": _pick(outputs["logits"], index_BK),
-            "refined_logits": votes[..., :-4],
+            "refined_logits": _pick(logits, index_BK) + votes[..., :-4],
             "refined_boxes": refine(proposals, votes[..., -4:]),
         }
 
@@ -129,8 +129,8 @@ class RFCNHead(nn.Module):
         Returns:
             `boxes` (N, 4) XYXY in pixels of the original, `scores` (N,) 0..1 and `labels` (N,) long each.
         """
-        first, second = (outputs[name].float().sigmoid() for name in ("proposal_logits", "refined_logits"))
-        return self.dense.suppression.detect((first * second).sqrt(), outputs["refined_boxes"].float(), geometry)
+        scores, boxes = outputs["refined_logits"].sigmoid(), outputs["refined_boxes"]
+        return self.dense.suppression.detect(scores, boxes, geometry)
 
     def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """One image's detections under several views (mirrored, rescaled) put together and suppressed again."""
@@ -151,8 +151,8 @@ def propose(scores: Tensor, boxes: Tensor, number: int) -> Tensor:
     Returns:
         (B, K) indices.
     """
-    top, index = scores.float().topk(min(_COMPARED * number, scores.shape[1]), dim=1)
-    candidates = _pick(boxes.float(), index)
+    top, index = scores.topk(min(_COMPARED * number, scores.shape[1]), dim=1)
+    candidates = _pick(boxes, index)
     overlap = box_overlap(candidates[:, :, None], candidates[:, None])
     covered = overlap.triu(diagonal=1).amax(dim=1) > _PROPOSAL_IOU
     chosen = (top - covered.float()).topk(min(number, scores.shape[1]), dim=1).indices

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 from mtframe.data import DataInfo, Geometry
@@ -40,7 +40,7 @@ def test_shapes_and_that_proposals_are_boxes_of_the_dense_head_within_the_image(
     head = RFCNHead(FEATURES, INFO, width=16, depth=1, proposals=7, bins=2)
     outputs = head(maps_for(64))
     assert outputs["proposals"].shape == outputs["refined_boxes"].shape == (2, 7, 4)
-    assert outputs["proposal_logits"].shape == outputs["refined_logits"].shape == (2, 7, 3)
+    assert outputs["refined_logits"].shape == (2, 7, 3)
     inside = outputs["boxes"].clamp(0, 64)
     for image in range(2):
         for box in outputs["proposals"][image]:
@@ -48,11 +48,20 @@ def test_shapes_and_that_proposals_are_boxes_of_the_dense_head_within_the_image(
     assert not outputs["proposals"].requires_grad
 
 
-def test_starts_where_the_dense_head_is() -> None:
+def test_starts_where_the_dense_head_is_and_leaves_that_to_its_own_loss() -> None:
     torch.manual_seed(0)
-    outputs = RFCNHead(FEATURES, INFO, width=16, depth=1)(maps_for(64))
-    assert outputs["refined_logits"].sigmoid().mean().item() == pytest.approx(0.01, rel=0.2)
-    torch.testing.assert_close(outputs["refined_boxes"], outputs["proposals"], atol=4, rtol=0)
+    head = RFCNHead(FEATURES, INFO, width=16, depth=1)
+    nn.init.normal_(head.dense.score.weight)
+    nn.init.zeros_(head.score_maps.weight)
+    nn.init.zeros_(head.box_maps.weight)
+    outputs = head(maps_for(64))
+    torch.testing.assert_close(outputs["refined_boxes"], outputs["proposals"])
+    for image in range(2):
+        for logits in outputs["refined_logits"][image]:
+            assert (outputs["logits"][image] == logits).all(dim=1).any()
+    outputs["refined_logits"].sum().backward()
+    assert head.dense.score.weight.grad is None
+    assert head.score_maps.weight.grad is not None
 
 
 def test_fewer_points_than_proposals_are_all_proposals() -> None:
@@ -146,16 +155,15 @@ def test_the_loss_of_a_perfect_second_stage_is_next_to_nothing() -> None:
     assert second(logits, refined, proposals, targets)["second_box"] == pytest.approx(1.0, abs=1e-4)
 
 
-def test_scores_are_the_geometric_mean_of_both_stages() -> None:
+def test_detections_are_the_refined_ones_in_pixels_of_the_original() -> None:
     head = RFCNHead(FEATURES, INFO, width=8, depth=0)
     outputs = {
-        "proposal_logits": torch.tensor([[[0.9, 0.01, 0.01], [0.01, 0.5, 0.01]]]).logit(),
-        "refined_logits": torch.tensor([[[0.4, 0.01, 0.01], [0.01, 0.5, 0.01]]]).logit(),
+        "refined_logits": torch.tensor([[[0.9, 0.01, 0.01], [0.01, 0.5, 0.01]]]).logit(),
         "refined_boxes": torch.tensor([[[10.0, 10, 50, 50], [100, 100, 180, 180]]]),
     }
     geometry = Geometry(torch.full((1, 2), 2.0), torch.zeros(1, 2), torch.tensor([[300, 300]]))
     (found,) = head.predict(outputs, geometry)
-    assert found["scores"].tolist() == pytest.approx([0.6, 0.5])
+    assert found["scores"].tolist() == pytest.approx([0.9, 0.5])
     assert found["labels"].tolist() == [0, 1]
     assert found["boxes"].tolist() == [[5, 5, 25, 25], [50, 50, 90, 90]]
 
