@@ -197,7 +197,7 @@ def main() -> None:
                     f"{detector:20} seed {seed}: AP {values['AP']:.3f}, AP50 {values['AP50']:.3f} "
                     f"({time.perf_counter() - begin:.0f} s)", flush=True,
                 )  # fmt: skip
-        for detector, pairs in scores.items():
+        for detector, pairs in scores.items() if arguments.seeds else ():
             print(f"{detector:20} " + ", ".join(map(_spread, ("AP", "AP50"), zip(*pairs, strict=True))))
 
 
