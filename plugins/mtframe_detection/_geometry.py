@@ -70,19 +70,10 @@ def reach_out(sides: Tensor) -> Tensor:
 
 
 def refine(boxes: Tensor, changes: Tensor) -> Tensor:
-    """Moves boxes by a part of their size, and scales them.
-
-    Args:
-        boxes: (..., 4) XYXY.
-        changes: (..., 4) x and y in tenths of width and height, and logarithms of the factors of these, in fifths:
-            about what proposals are off by, as in Fast R-CNN (arXiv:1504.08083, sec. 2.3: targets of unit variance).
-
-    Returns:
-        (..., 4) boxes.
-    """
+    """Moves boxes (..., 4) by a part of their size and scales them: `changes` (..., 4) are x, y and logarithms."""
     size = boxes[..., 2:] - boxes[..., :2]
-    centre = boxes[..., :2] + size * (0.5 + 0.1 * changes[..., :2])
-    half = size * ((0.2 * changes[..., 2:]).clamp(-_MOST, _MOST).exp() / 2)
+    centre = boxes[..., :2] + size * (0.5 + changes[..., :2])
+    half = size * (changes[..., 2:].clamp(-_MOST, _MOST).exp() / 2)
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
