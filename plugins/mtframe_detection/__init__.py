@@ -1,4 +1,4 @@
-"""Object detection: readers of COCO, YOLO and VOC, a dense head, its loss, letterbox augmentation and COCO AP."""
+"""Object detection: readers of COCO, YOLO and VOC, dense and R-FCN heads, losses, letterbox augmentation, COCO AP."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._coco import Coco as Coco
     from ._head import DenseHead as DenseHead
+    from ._loss import CrossEntropyIoULoss as CrossEntropyIoULoss
     from ._loss import DetectionLoss as DetectionLoss
     from ._metric import CocoAP as CocoAP
+    from ._rfcn import RFCNHead as RFCNHead
     from ._transform import Letterbox as Letterbox
     from ._voc import Voc as Voc
     from ._yolo import Yolo as Yolo
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
 _HOME = {
     "Coco": "_coco",
     "CocoAP": "_metric",
+    "CrossEntropyIoULoss": "_loss",
     "DenseHead": "_head",
     "DetectionLoss": "_loss",
     "Letterbox": "_transform",
+    "RFCNHead": "_rfcn",
     "Voc": "_voc",
     "Yolo": "_yolo",
 }

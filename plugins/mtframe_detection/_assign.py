@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -22,8 +22,9 @@ def assign(points: Tensor, boxes: Tensor, valid: Tensor, strides: Sequence[int],
     """Gives each point the box it should predict, or none.
 
     For each box: the `candidates` points of each level nearest to its centre; of these, those whose anchor's IoU
-    with the box reaches mean plus standard deviation over all candidates, and that lie inside the box. A point that
-    several boxes want takes the one of highest IoU (the first of equals).
+    with the box reaches mean plus standard deviation over all candidates, and that lie inside the box. The cell of
+    the finest level that holds the box's centre counts as inside, so that boxes between the points have one too. A
+    point that several boxes want takes the one of highest IoU (the first of equals).
 
     Args:
         points: (P, 3) x, y, stride.
@@ -38,10 +39,8 @@ def assign(points: Tensor, boxes: Tensor, valid: Tensor, strides: Sequence[int],
     images, count = valid.shape
     if count == 0:
         return torch.full((images, len(points)), -1, dtype=torch.long, device=points.device)
-    chunk = max(1, _CHUNK // (images * len(points)))
     wanted = [
-        _candidates(points, part, mask, strides, candidates)
-        for part, mask in zip(boxes.split(chunk, dim=1), valid.split(chunk, dim=1), strict=True)
+        _candidates(points, part, mask, strides, candidates) for part, mask in in_chunks(len(points), boxes, valid)
     ]
     index_BMK = torch.cat([index for index, _ in wanted], dim=1)
     iou_BMK = torch.cat([iou for _, iou in wanted], dim=1)
@@ -68,11 +67,18 @@ def _candidates(
     count = known.sum(dim=-1, keepdim=True)
     mean = iou.where(known, 0.0).sum(dim=-1, keepdim=True) / count
     variance = (iou - mean).square().where(known, 0.0).sum(dim=-1, keepdim=True) / (count - 1).clamp(min=1)
-    inside = iou.where(known & centres_inside(centre, boxes[:, :, None]) & valid[..., None], -1.0)
+    within = centres_inside(centre, boxes[:, :, None]) | _holds(points[index_BMK], centres[:, :, None], min(strides))
+    inside = iou.where(known & within & valid[..., None], -1.0)
     # Where anchors hold the whole box, a level's IoUs are equal and can all miss the threshold; with two
     # levels they always do. The best are taken all the same.
     threshold = (mean + variance.sqrt()).minimum(inside.amax(dim=-1, keepdim=True))
     return index_BMK, inside.where(inside >= threshold, -1.0)
+
+
+def _holds(points: Tensor, centres: Tensor, finest: int) -> Tensor:
+    """Whether the cells of points (..., 3) are of the finest level and hold centres (..., 2)."""
+    near = ((points[..., :2] - centres).abs() <= finest / 2).all(dim=-1)
+    return near & (points[..., 2] == finest)
 
 
 def _resolve(index_BMK: Tensor, iou_BMK: Tensor, points: int) -> Tensor:
@@ -89,7 +95,15 @@ def _resolve(index_BMK: Tensor, iou_BMK: Tensor, points: int) -> Tensor:
 
 def inside_any(points: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
     """Whether each of points (P, 3) lies in at least one valid box of (B, M, 4): (B, P) bool."""
-    if boxes.shape[1] == 0:
-        return torch.zeros(len(boxes), len(points), dtype=torch.bool, device=points.device)
-    inside_BPM = centres_inside(points[None, :, None, :2], boxes[:, None])
-    return (inside_BPM & valid[:, None]).any(dim=-1)
+    inside_BP = torch.zeros(len(boxes), len(points), dtype=torch.bool, device=points.device)
+    for part, mask in in_chunks(len(points), boxes, valid):
+        inside_BPM = centres_inside(points[None, :, None, :2], part[:, None])
+        inside_BP |= (inside_BPM & mask[:, None]).any(dim=-1)
+    return inside_BP
+
+
+def in_chunks(places: int, boxes: Tensor, valid: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Boxes (B, M, 4) and their mask (B, M), so many at a time that (B, places, M) stays small; nothing of none."""
+    if boxes.shape[1]:
+        size = max(1, _CHUNK // (len(boxes) * places))
+        yield from zip(boxes.split(size, dim=1), valid.split(size, dim=1), strict=True)

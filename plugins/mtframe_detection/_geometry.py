@@ -15,6 +15,9 @@ BoxOverlap = Literal["iou", "giou", "diou", "ciou"]
 
 _EPSILON = 1e-7
 
+# exp(2) times a box's size, either way: keeps a stray step from overflowing.
+_MOST = 2.0
+
 
 def grid_points(shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device) -> Tensor:
     """Centres of the cells of each level's map.
@@ -47,6 +50,31 @@ def distances_to_boxes(points: Tensor, distances: Tensor) -> Tensor:
         (..., P, 4) boxes.
     """
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+def reach_out(sides: Tensor) -> Tensor:
+    """Lets a point's box lie beside it by up to half a stride, so that boxes that hold no point can be predicted.
+
+    Width and height stay; the centre moves on by half a stride at most, and by less the more central the point is.
+    Any box that holds the point when it is grown by half a stride on all sides has such distances.
+
+    Args:
+        sides: (..., 4, P) above 0: left, top, right, bottom, in strides.
+
+    Returns:
+        (..., 4, P) distances in strides, above -0.5.
+    """
+    near, far = sides.chunk(2, dim=-2)
+    further = (far - near) / (2 * (far + near))
+    return torch.cat([near - further, far + further], dim=-2)
+
+
+def refine(boxes: Tensor, changes: Tensor) -> Tensor:
+    """Moves boxes (..., 4) by a part of their size and scales them: `changes` (..., 4) are x, y and logarithms."""
+    size = boxes[..., 2:] - boxes[..., :2]
+    centre = boxes[..., :2] + size * (0.5 + changes[..., :2])
+    half = size * (changes[..., 2:].clamp(-_MOST, _MOST).exp() / 2)
+    return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def centres_inside(points: Tensor, boxes: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""The dense head's loss: quality focal loss and an IoU loss on the points that ATSS picks."""
+"""Losses of detection heads: of a class score and of a box, for points and for the proposals of a second stage."""
 
-# Shapes: B images, P points of all levels, C classes, M target boxes (padded).
+# Shapes: B images, P places that predict (points or proposals), C classes, M target boxes (padded).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from mtframe.errors import RecipeError
 
-from ._assign import assign, inside_any
 from ._geometry import BoxOverlap, box_overlap
+from ._match import Matches, match_points, match_proposals
 
 if TYPE_CHECKING:
     from ._head import DenseHead
+    from ._rfcn import RFCNHead
 
 
 class DetectionLoss(nn.Module):
@@ -25,7 +26,7 @@ class DetectionLoss(nn.Module):
 
     A point's wanted score is the IoU its box has with the target now (quality focal loss, arXiv:2006.04388,
     eq. 2), so that a high score means a class that is right and a box that fits. Points in regions to be
-    ignored (crowds) are not punished for scores.
+    ignored (crowds) are not punished for scores. The same for the proposals of a head of two stages.
 
     Args:
         head: The head that predicts; its `strides` are the levels that targets are spread over.
@@ -41,7 +42,7 @@ class DetectionLoss(nn.Module):
     target: ClassVar[str] = "boxes"
 
     def __init__(
-        self, head: DenseHead, *, box: BoxOverlap = "giou", beta: float = 2.0, box_weight: float = 2.0
+        self, head: DenseHead | RFCNHead, *, box: BoxOverlap = "giou", beta: float = 2.0, box_weight: float = 2.0
     ) -> None:
         super().__init__()
         if beta < 1 and beta != 0:
@@ -55,31 +56,88 @@ class DetectionLoss(nn.Module):
         """The batch's losses, normalised by its number of positive points.
 
         Args:
-            outputs: Of the dense head: `logits` (B, P, C), `boxes` (B, P, 4) and `points` (P, 3).
+            outputs: Of the dense head: `logits` (B, P, C), `boxes` (B, P, 4) and `points` (P, 3). Of the R-FCN head
+                also `proposals` (B, K, 4), `refined_logits` (B, K, C) and `refined_boxes` (B, K, 4).
             targets: `boxes` (B, M, 4) in pixels of the input, `labels` (B, M), `valid` (B, M) bool, and
                 regions to ignore: `ignore` (B, K, 4), `ignore_valid` (B, K) bool.
 
         Returns:
-            Scalars `score` and `box`; finite without any target.
+            Scalars `score` and `box`, and `second_score` and `second_box` of two stages; finite without any target.
         """
-        logits_BPC, boxes_BP4, points_P3 = (outputs[name].float() for name in ("logits", "boxes", "points"))
-        owner_BP = assign(points_P3, targets["boxes"].float(), targets["valid"], self.strides)
-        positive_BP = owner_BP >= 0
-        number = positive_BP.sum().clamp(min=1)
+        return _by_stage(self._terms, outputs, targets, self.strides)
 
-        # Every point is compared with some box, and those without one are masked: shapes do not depend on the
-        # data, and nothing waits for the device. One more row makes it work for a batch without any box.
-        index_BP = owner_BP.clamp(min=0)
-        wanted_BP4 = F.pad(targets["boxes"].float(), (0, 0, 0, 1)).gather(1, index_BP[..., None].expand(-1, -1, 4))
-        labels_BP = F.pad(targets["labels"], (0, 1)).gather(1, index_BP)
-        quality_BP = box_overlap(boxes_BP4.detach(), wanted_BP4).masked_fill(~positive_BP, 0.0)
-        wanted_BPC = torch.zeros_like(logits_BPC).scatter(2, labels_BP[..., None], quality_BP[..., None])
-        crowded_BP = inside_any(points_P3, targets["ignore"].float(), targets["ignore_valid"]) & ~positive_BP
-        score_BPC = quality_focal_loss(logits_BPC, wanted_BPC, self.beta)
-        score = score_BPC.masked_fill(crowded_BP[..., None], 0.0).sum() / number
-        box_BP = 1 - box_overlap(boxes_BP4, wanted_BP4, self.box)
-        box = box_BP.masked_fill(~positive_BP, 0.0).sum() / number
-        return {"score": score, "box": self.box_weight * box}
+    def _terms(self, logits: Tensor, boxes: Tensor, matches: Matches) -> dict[str, Tensor]:
+        quality_BP = box_overlap(boxes.detach(), matches.boxes).masked_fill(~matches.positive, 0.0)
+        wanted_BPC = torch.zeros_like(logits).scatter(2, matches.labels[..., None], quality_BP[..., None])
+        score_BPC = quality_focal_loss(logits, wanted_BPC, self.beta)
+        score = score_BPC.masked_fill(matches.ignored[..., None], 0.0).sum() / matches.number
+        return {"score": score, "box": self.box_weight * _box_loss(boxes, matches, self.box)}
+
+
+class CrossEntropyIoULoss(nn.Module):
+    """Cross-entropy over the classes and background, and one minus the IoU (after UnitBox, arXiv:1608.01471).
+
+    A softmax knows scores up to a common shift only, so the logit of background is fixed at 0 and heads need no
+    channel for it: a class's logit is the logarithm of its odds against background, of which the head's score is the
+    sigmoid. Targets are spread over points and proposals as by `detection`.
+
+    Args:
+        head: The head that predicts; its `strides` are the levels that targets are spread over.
+        box: Which overlap the box loss is one minus of.
+        box_weight: Weight of the box loss against the cross-entropy.
+
+    Raises:
+        RecipeError: An option is out of its range.
+    """
+
+    target: ClassVar[str] = "boxes"
+
+    def __init__(self, head: DenseHead | RFCNHead, *, box: BoxOverlap = "iou", box_weight: float = 2.0) -> None:
+        super().__init__()
+        if box_weight < 0:
+            raise RecipeError(f"cross-entropy-iou loss: box_weight must not be negative, got {box_weight}")
+        self.strides = head.strides
+        self.box, self.box_weight = box, box_weight
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The batch's losses, normalised by its number of positive points.
+
+        Args:
+            outputs: As of `DetectionLoss`.
+            targets: As of `DetectionLoss`.
+
+        Returns:
+            Scalars `cross_entropy` and `box`, and `second_cross_entropy` and `second_box` of two stages; finite
+            without any target.
+        """
+        return _by_stage(self._terms, outputs, targets, self.strides)
+
+    def _terms(self, logits: Tensor, boxes: Tensor, matches: Matches) -> dict[str, Tensor]:
+        wanted_BP = (matches.labels + 1).masked_fill(~matches.positive, 0)
+        entropy_BP = F.cross_entropy(F.pad(logits, (1, 0)).transpose(1, 2), wanted_BP, reduction="none")
+        entropy = entropy_BP.masked_fill(matches.ignored, 0.0).sum() / matches.number
+        return {"cross_entropy": entropy, "box": self.box_weight * _box_loss(boxes, matches, self.box)}
+
+
+def _by_stage(
+    terms: Callable[[Tensor, Tensor, Matches], dict[str, Tensor]],
+    outputs: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    strides: Sequence[int],
+) -> dict[str, Tensor]:
+    """The terms of the dense predictions and, where the head has a second stage, those of its proposals."""
+    outputs = {name: value.float() for name, value in outputs.items()}
+    losses = terms(outputs["logits"], outputs["boxes"], match_points(outputs["points"], targets, strides))
+    if "proposals" in outputs:
+        matches = match_proposals(outputs["proposals"], targets)
+        second = terms(outputs["refined_logits"], outputs["refined_boxes"], matches)
+        losses |= {f"second_{name}": value for name, value in second.items()}
+    return losses
+
+
+def _box_loss(boxes: Tensor, matches: Matches, kind: BoxOverlap) -> Tensor:
+    loss_BP = 1 - box_overlap(boxes, matches.boxes, kind)
+    return loss_BP.masked_fill(~matches.positive, 0.0).sum() / matches.number
 
 
 def quality_focal_loss(logits: Tensor, quality: Tensor, beta: float = 2.0) -> Tensor:

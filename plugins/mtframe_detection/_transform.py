@@ -88,6 +88,7 @@ class Letterbox:
         self.flip, self.scale, self.mosaic, self.min_visible = flip, scale, mosaic, min_visible
         self.sizes = tuple(sizes) if sizes and train else (size,)
         self.fixed_size = len(set(self.sizes)) == 1
+        self.mixes = train and mosaic > 0
         # Images magnified at random may be blurred by up to the root of the largest factor: what is decoded
         # at half its size is resized faster too.
         zoom = math.sqrt(max(scale[1], 1.0)) if train else 1.0
@@ -110,7 +111,7 @@ class Letterbox:
             for part, place in parts:
                 _draw(images[number], part.image, place, factors)
             # A picture to predict has no targets.
-            target = self._targets(parts) if sample.target else {}
+            target = self._targets(parts) if "boxes" in sample.target else {}
             transform = _transform(sample, parts[0][1])
             if self.train and rng.random() < self.flip:
                 images[number] = functional.horizontal_flip(images[number])

@@ -30,8 +30,15 @@ def iou(a: list[float], b: list[float]) -> float:
 
 
 def assign_one_image(points: list[list[float]], boxes: list[list[float]], number: int = 9) -> list[int]:
-    """ATSS, algorithm 1 of arXiv:1912.02424, line by line; no box goes empty that has a candidate inside."""
+    """ATSS, algorithm 1 of arXiv:1912.02424, line by line; the cell that holds a box's centre always counts as inside,
+    and no box goes empty that has a candidate inside."""
     best: list[tuple[float, int]] = [(-1.0, -1)] * len(points)
+    finest = min(point[2] for point in points)
+
+    def within(px: float, py: float, stride: float, box: list[float]) -> bool:
+        in_cell = 2 * abs(px - (box[0] + box[2]) / 2) <= stride and 2 * abs(py - (box[1] + box[3]) / 2) <= stride
+        return (box[0] < px < box[2] and box[1] < py < box[3]) or (stride == finest and in_cell)
+
     for owner, box in enumerate(boxes):
         x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         candidates: list[int] = []
@@ -45,11 +52,7 @@ def assign_one_image(points: list[list[float]], boxes: list[list[float]], number
             ious.append(iou([px - 4 * stride, py - 4 * stride, px + 4 * stride, py + 4 * stride], box))
         mean = sum(ious) / len(ious)
         deviation = (sum((value - mean) ** 2 for value in ious) / (len(ious) - 1)) ** 0.5
-        inside = {
-            index: value
-            for index, value in zip(candidates, ious, strict=True)
-            if box[0] < points[index][0] < box[2] and box[1] < points[index][1] < box[3]
-        }
+        inside = {index: value for index, value in zip(candidates, ious, strict=True) if within(*points[index], box)}
         threshold = min(mean + deviation, max(inside.values(), default=0))
         for index, value in inside.items():
             if value >= threshold and value > best[index][0]:
@@ -129,5 +132,15 @@ def test_inside_any_sees_valid_regions_only() -> None:
 
 def test_the_only_point_of_a_map_is_taken() -> None:
     point = torch.tensor([[32.0, 32.0, 64.0]])
-    boxes = torch.tensor([[[10.0, 10.0, 50.0, 60.0]], [[40.0, 40.0, 60.0, 60.0]]])
+    boxes = torch.tensor([[[10.0, 10.0, 50.0, 60.0]], [[70.0, 40.0, 90.0, 60.0]]])
     assert assign(point, boxes, torch.ones(2, 1, dtype=torch.bool)).tolist() == [[0], [-1]]
+
+
+@pytest.mark.parametrize("side", [2, 3, 4])
+def test_boxes_between_the_points_belong_to_the_cell_that_holds_their_centre(side: int) -> None:
+    points = points_of(64)
+    corner = torch.tensor([[0.5, 1.0], [8.2, 9.1], [60.0, 0.0], [33.0, 40.5]])
+    boxes = torch.cat([corner, corner + side], dim=1)[None]
+    assigned = assign(points, boxes, torch.ones(1, 4, dtype=torch.bool))[0]
+    for owner, (column, row) in enumerate([(0, 0), (1, 1), (7, 0), (4, 5)]):
+        assert (assigned == owner).nonzero().flatten().tolist() == [row * 8 + column]

@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_detection import DenseHead, DetectionLoss
+from mtframe_detection import CrossEntropyIoULoss, DenseHead, DetectionLoss
 from mtframe_detection._assign import assign
 from mtframe_detection._geometry import distances_to_boxes, grid_points
 from mtframe_detection._loss import quality_focal_loss
@@ -142,3 +142,33 @@ def test_shapes_do_not_depend_on_what_is_in_the_tensors() -> None:
 def test_wrong_options(option: str, value: float, wanted: str) -> None:
     with pytest.raises(RecipeError, match=f"{option} {wanted}"):
         DetectionLoss(HEAD, **{option: value})
+
+
+def test_cross_entropy_and_iou_by_hand() -> None:
+    # Level 8 of 16 x 16 pixels has four points; the box is the cell of the first and belongs to it alone.
+    target = targets_of([[0, 0, 8, 8, 1]])
+    points = grid_points([(2, 2)], (8,), torch.device("cpu"))
+    assert (assign(points, target["boxes"], target["valid"], (8,)) >= 0).tolist() == [[True, False, False, False]]
+    logits = torch.zeros(1, 4, 2)
+    logits[0, 0, 1] = math.log(2)
+    boxes = torch.tensor([[[0.0, 0, 8, 6]] * 4])
+    loss = CrossEntropyIoULoss(DenseHead((FeatureSpec("c3", 8, 8),), DataInfo("boxes", ("a", "b")), strides=(8,)))
+    losses = loss({"logits": logits, "boxes": boxes, "points": points}, target)
+    # Odds of background : a : b are 1 : 1 : 2 where the box is, b being wanted, and 1 : 1 : 1 elsewhere.
+    assert losses["cross_entropy"].item() == pytest.approx(math.log(2) + 3 * math.log(3))
+    assert losses["box"].item() == pytest.approx(2 * (1 - 0.75))
+
+
+def test_cross_entropy_leaves_crowds_alone_unless_their_points_own_a_box() -> None:
+    outputs, rows = outputs_for(1, 3), [[6.0, 6.0, 30.0, 30.0, 1]]
+    target = targets_of(rows, ignore=[[[0.0, 0.0, 64.0, 64.0]]])
+    losses = CrossEntropyIoULoss(HEAD)(outputs, target)
+    gradient = torch.autograd.grad(losses["cross_entropy"], outputs["logits"])[0]
+    positive = assign(outputs["points"], target["boxes"], target["valid"], STRIDES) >= 0
+    assert (gradient[positive] != 0).all()
+    assert (gradient[~positive] == 0).all()
+
+
+def test_a_negative_weight_of_the_iou() -> None:
+    with pytest.raises(RecipeError, match="cross-entropy-iou loss: box_weight must not be negative, got -1"):
+        CrossEntropyIoULoss(HEAD, box_weight=-1)

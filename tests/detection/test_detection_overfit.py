@@ -35,14 +35,15 @@ def first_images(source: Path, root: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_detector_alone_learns_16_real_images_by_heart(shared_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", ["dense", "rfcn"])
+def test_the_detector_alone_learns_16_real_images_by_heart(shared_data: Path, tmp_path: Path, head: str) -> None:
     first_images(shared_data / "coco", tmp_path / "coco")
     recipe = assemble_recipe(
         "timm/resnet18",
         [f"objects=object-detection:{tmp_path / 'coco'}"],
         [
             "backbone.pretrained=false",
-            "tasks.objects.head={width: 64, strides: [4, 8, 16, 32]}",
+            f"tasks.objects.head={{name: {head}, width: 64, strides: [4, 8, 16, 32]}}",
             "tasks.objects.transform={flip: 0, scale: [1, 1], brightness: 0, contrast: 0, saturation: 0}",
             "tasks.objects.size=256",
             "tasks.objects.batch_size=8",
