@@ -57,7 +57,8 @@ def test_the_floor_imports_no_torch() -> None:
 
 
 def test_importing_prints_and_warns_nothing() -> None:
-    modules = "mtframe.cli, mtframe.training, mtframe.inference, mtframe_timm, mtframe_face, mtframe_detection"
+    modules = "mtframe.cli, mtframe.training, mtframe.inference, mtframe_timm, mtframe_torchvision, mtframe_face, "
+    modules += "mtframe_detection, mtframe_classification, mtframe_tutorial"
     done = subprocess.run([sys.executable, "-c", f"import {modules}"], capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert done.stderr == ""
