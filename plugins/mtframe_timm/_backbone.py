@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import timm
 import torch
@@ -37,6 +37,9 @@ class TimmBackbone(nn.Module):
         restoring: Weights of a run are loaded next, so none are fetched or read here.
         pretrained: Start from the published weights, fetched from the hub once.
         weights: Start from this file instead: `.safetensors`, or `.pth` with nothing but tensors in it.
+        mean: What these weights' images were normalised with, a value a channel, if not with what timm says.
+        std: Likewise.
+        colour_order: The order of channels that the weights were trained with: `BGR` for many of OpenCV's users.
         frozen: Keep the model as it is: its parameters, its BatchNorm statistics, without dropout. The
             pyramid that a plain ViT gets is still trained, as it starts from random weights.
         frozen_stages: Keep this many stages as they are, counted from the input. A stage ends with each entry
@@ -48,9 +51,9 @@ class TimmBackbone(nn.Module):
         features: The maps that `forward` returns, finest first.
         stages: Name prefixes of parameters, buffers and modules per stage; a plain ViT's pyramid is the last
             stage.
-        mean: What an RGB image in 0..1 is normalised with.
+        mean: What an image in 0..1 is normalised with.
         std: Likewise.
-        size: As given.
+        colour_order: As given; so is `size`.
 
     Raises:
         RecipeError: an unknown model or file, a size or an option that the model does not take.
@@ -66,6 +69,9 @@ class TimmBackbone(nn.Module):
         *,
         pretrained: bool = True,
         weights: Path | None = None,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        colour_order: Literal["RGB", "BGR"] = "RGB",
         frozen: bool = False,
         frozen_stages: int = 0,
         drop_path: float = 0.0,
@@ -81,8 +87,11 @@ class TimmBackbone(nn.Module):
         self.pyramid = SimplePyramid(found.features[-1]) if found.flat else None
         self.features: tuple[FeatureSpec, ...] = self.pyramid.features if self.pyramid else found.features
         config = pretrained_config(member)
-        self.mean: tuple[float, float, float] = tuple(config.mean)
-        self.std: tuple[float, float, float] = tuple(config.std)
+        self.mean: tuple[float, float, float] = mean or tuple(config.mean)
+        self.std: tuple[float, float, float] = std or tuple(config.std)
+        self.colour_order = colour_order
+        if min(self.std) <= 0:
+            raise RecipeError(f"std: must be above 0, got {list(self.std)}")
 
         stages = _stages(found)
         self.stages = (*stages, ("pyramid",)) if self.pyramid else stages

@@ -138,6 +138,15 @@ def test_mean_and_std_are_the_models_own() -> None:
     assert on_meta("vit_tiny_patch16_224").std == (0.5, 0.5, 0.5)
 
 
+def test_other_weights_may_want_images_otherwise() -> None:
+    backbone = TimmBackbone(
+        "test_resnet", 64, pretrained=False, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), colour_order="BGR"
+    )
+    assert (backbone.mean, backbone.std, backbone.colour_order) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "BGR")
+    with pytest.raises(RecipeError, match=r"std: must be above 0, got \[0.5, 0.0, 0.5\]"):
+        TimmBackbone("test_resnet", 64, pretrained=False, std=(0.5, 0.0, 0.5))
+
+
 @given(height=st.integers(2, 6), width=st.integers(2, 6), member=st.sampled_from(["test_resnet", "test_vit"]))
 @settings(max_examples=20, deadline=None)
 def test_other_sizes_and_shapes_in_forward(height: int, width: int, member: str) -> None:
