@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ._frozen import keep_evaluating
+
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -77,9 +79,7 @@ def freeze_statistics(module: nn.Module) -> None:
     For pretrained weights: statistics that never saw an image (means 0, variances 1) normalise nothing.
     """
     for norm in batchnorms(module):
-        kind: Any = type(norm)
-        norm.__class__ = _frozen(kind)
-        norm.eval()
+        keep_evaluating(norm)
 
 
 def batchnorms(module: nn.Module) -> Iterator[_BatchNorm]:
@@ -109,13 +109,3 @@ def _row(name: str) -> property:
 def _per_group(base: type[nn.Module]) -> Any:
     """A subclass of `base` that sees one row of its (G, C) statistics, and updates it in place."""
     return type(base.__name__, (base,), {"__module__": base.__module__, **{name: _row(name) for name in STATISTICS}})
-
-
-@cache
-def _frozen(base: type[nn.Module]) -> Any:
-    """A subclass of `base` that stays in evaluation mode."""
-
-    def train(norm: Any, mode: bool = True) -> Any:
-        return base.train(norm, False)
-
-    return type(base.__name__, (base,), {"__module__": base.__module__, "train": train})

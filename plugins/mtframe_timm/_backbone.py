@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import timm
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mtframe.errors import MtframeError, RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe.model import SimplePyramid
+from mtframe.model import SimplePyramid, freeze
 
 from ._probe import Plan, plan, pretrained_config
 from ._stages import stage_prefixes
@@ -99,10 +99,8 @@ class TimmBackbone(nn.Module):
             raise RecipeError(
                 f"backbone.frozen_stages: expected 0 to {len(stages)}, the stages of timm/{member}, not {frozen_stages}"
             )
-        self._frozen = ("network",) if frozen else sum(stages[:frozen_stages], ())
-        for part in self._frozen_parts():
-            part.requires_grad_(False)
         self.train()
+        freeze(self, ("network",) if frozen else sum(stages[:frozen_stages], ()))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images to feature maps.
@@ -122,14 +120,6 @@ class TimmBackbone(nn.Module):
         if self._nhwc:
             maps = [feature_map.permute(0, 3, 1, 2) for feature_map in maps]
         return self.pyramid(maps[-1]) if self.pyramid else list(maps)
-
-    def train(self, mode: bool = True) -> Self:
-        """As `torch.nn.Module.train`, but what is frozen stays in evaluation mode."""
-        super().train(mode)
-        for part in self._frozen_parts():
-            if isinstance(part, nn.Module):
-                part.eval()
-        return self
 
     @classmethod
     def members(cls, pattern: str, *, pretrained: bool = False) -> list[str]:
@@ -176,9 +166,6 @@ class TimmBackbone(nn.Module):
             "pretrained": bool(config.has_weights),
         }
 
-    def _frozen_parts(self) -> list[nn.Module | Tensor]:
-        return [_part(self, name) for name in self._frozen]
-
     def _run_other_size(self, images: Tensor) -> list[Tensor]:
         try:
             return self.network(images)
@@ -214,9 +201,3 @@ def _stages(found: Plan) -> tuple[tuple[str, ...], ...]:
     info: Any = found.network.feature_info
     ends = [str(entry["module"]) for entry in info.info]
     return tuple(tuple(f"network.{name}" for name in names) for names in stage_prefixes(found.network, ends))
-
-
-def _part(module: nn.Module, name: str) -> nn.Module | Tensor:
-    """The module, parameter or buffer of this name."""
-    owner, _, last = name.rpartition(".")
-    return getattr(module.get_submodule(owner), last)

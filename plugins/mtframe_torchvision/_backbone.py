@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torchvision.models import get_model_weights
 
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe.model import SimplePyramid
+from mtframe.model import SimplePyramid, freeze
 
 from ._maps import stage_of_targets
 from ._plan import Plan, build, members, plan, weights_of
@@ -93,10 +93,8 @@ class TorchvisionBackbone(nn.Module):
         if not 0 <= frozen_stages <= len(stages):
             raise RecipeError(f"frozen_stages: must be 0 to {len(stages)}, the stages of torchvision/{member}, "
                               f"got {frozen_stages}")  # fmt: skip
-        self._frozen = ("network",) if frozen else sum(stages[:frozen_stages], ())
-        for part in self._frozen_parts():
-            part.requires_grad_(False)
         self.train()
+        freeze(self, ("network",) if frozen else sum(stages[:frozen_stages], ()))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images to feature maps.
@@ -115,14 +113,6 @@ class TorchvisionBackbone(nn.Module):
         values = self.network(images) if (height, width) == (self.size, self.size) else self._run_other_size(images)
         maps = [found.to_nchw(value, height, width) for found, value in zip(self._maps, values, strict=True)]
         return self.pyramid(maps[-1]) if self.pyramid else maps
-
-    def train(self, mode: bool = True) -> Self:
-        """As `torch.nn.Module.train`, but what is frozen stays in evaluation mode."""
-        super().train(mode)
-        for part in self._frozen_parts():
-            if isinstance(part, nn.Module):
-                part.eval()
-        return self
 
     @classmethod
     def members(cls, pattern: str, *, pretrained: bool = False) -> list[str]:
@@ -170,9 +160,6 @@ class TorchvisionBackbone(nn.Module):
         published = weights_of(member) if pretrained else None
         return f"pretrained weights of torchvision/{member} ({published.name})" if published else None
 
-    def _frozen_parts(self) -> list[nn.Module | Tensor]:
-        return [_part(self, name) for name in self._frozen]
-
     def _run_other_size(self, images: Tensor) -> tuple[Tensor, ...]:
         try:
             return self.network(images)
@@ -214,9 +201,3 @@ def _stages(found: Plan) -> tuple[tuple[str, ...], ...]:
 
     collect(found.network, "")
     return tuple(map(tuple, prefixes))
-
-
-def _part(module: nn.Module, name: str) -> nn.Module | Tensor:
-    """The module, parameter or buffer of this name."""
-    owner, _, last = name.rpartition(".")
-    return getattr(module.get_submodule(owner), last)
