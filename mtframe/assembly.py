@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from mtframe._fit import mismatch, targets_of
-from mtframe.data import DataInfo, Source
-from mtframe.errors import DataError, PluginError, RecipeError
+from mtframe.data import DataInfo, Source, WithTargetsOf
+from mtframe.errors import DataError, MtframeError, PluginError, RecipeError
 from mtframe.kinds import KINDS, Backbone, Balancer, Dataset, Metric, Transform
 from mtframe.model import MultiTaskModel
 from mtframe.options import build
@@ -26,13 +26,18 @@ class Assembly:
     Args:
         recipe: The resolved recipe.
         infos: DataInfo by task, if known; otherwise the training data sets tell.
+        trained: The recipe that the weights come from, if it is another: a run is evaluated with changes, but what it
+            has learned from does not change.
 
     Raises:
         MtframeError: A part refuses its options or files, or there is no DataInfo of a task.
     """
 
-    def __init__(self, recipe: Recipe, infos: Mapping[str, DataInfo] | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, infos: Mapping[str, DataInfo] | None = None, trained: Recipe | None = None
+    ) -> None:
         self.recipe = recipe
+        self._trained = trained or recipe
         self._train_sets: dict[str, Dataset] = {}
         self.infos = dict(infos) if infos is not None else {
             task: self._train_set(task).info for task in recipe.tasks
@@ -118,8 +123,8 @@ class Assembly:
     def transform(self, task: str, *, train: bool) -> Transform:
         """One task's transform."""
         part = self.recipe.tasks[task]
-        wired = {"size": part.size, "train": train, "info": self.infos[part.images or task]}
-        return self._build("transform", part.transform, f"tasks.{task}.transform", wired)
+        wired = {"size": part.size, "train": train}
+        return self._build_for(part.images or task, "transform", part.transform, "transform", wired)
 
     def dataset(self, task: str, split: str) -> Dataset:
         """One split of one task's data set, read for evaluation.
@@ -137,7 +142,21 @@ class Assembly:
             raise RecipeError(f"tasks.{task}.dataset: {choice.name} has no split {split!r}, only {', '.join(splits)}")
         dataset: Dataset = self._build("dataset", choice, f"tasks.{task}.dataset", {"split": split})
         dataset.decode_size = self.transform(task, train=False).decode_size
-        return dataset
+        lender = self.recipe.tasks[task].images
+        return dataset if lender is None else self._completed(dataset, lender, split)
+
+    def _completed(self, dataset: Dataset, lender: str, split: str) -> Any:
+        """A borrowing task's data, with what the lender's data knows of its images (landmarks, for its transform)."""
+        choice = self.recipe.tasks[lender].dataset
+        component = resolve("dataset", choice.name, self.recipe.base).component
+        if not hasattr(component, "target_of") or split not in component.splits:
+            return dataset
+        try:
+            known: Any = self._build("dataset", choice, f"tasks.{lender}.dataset", {"split": split})
+        except MtframeError:
+            # It has no such split; its transform says so if it cannot do without.
+            return dataset
+        return WithTargetsOf(dataset, known)
 
     def metrics(self, task: str, dataset: Dataset) -> list[Metric]:
         """One task's metrics for one evaluated split; the first one's primary value ranks checkpoints."""
@@ -148,13 +167,18 @@ class Assembly:
         ]
 
     def outside(self, task: str) -> tuple[str, ...]:
-        """What else than the training data of a task the model learns from, in words."""
-        choice = self.recipe.backbone
-        backbone = resolve("backbone", choice.name, self.recipe.base)
+        """What else than the training data of a task the model has learned from, in words."""
+        recipe = self._trained
+        backbone = resolve("backbone", recipe.backbone.name, recipe.base)
+        transform = recipe.tasks[task].transform
+        aligned = getattr(resolve("transform", transform.name, recipe.base).component, "outside", None)
         pretraining = getattr(backbone.component, "pretraining", None)
-        told = pretraining(backbone.member, **choice.options) if pretraining else None
-        others = [f"task {name} ({part.dataset.name})" for name, part in self.recipe.tasks.items() if name != task]
-        return (*([told] if told else []), *others)
+        told = [
+            pretraining(backbone.member, **recipe.backbone.options) if pretraining else None,
+            aligned(**transform.options) if aligned else None,
+        ]
+        others = [f"task {name} ({part.dataset.name})" for name, part in recipe.tasks.items() if name != task]
+        return (*filter(None, told), *others)
 
     def _train_set(self, task: str) -> Dataset:
         if task not in self._train_sets:

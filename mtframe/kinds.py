@@ -242,7 +242,9 @@ class Transform(Protocol):
     Wired: `size` (pixels of the square input), `train` (augment or not), `info`. Works on the whole batch, so that
     what can run on the batch does, and images can be mixed.
 
-    May also have `mixes`: True if an image of a batch may be made of several samples, as by mosaic or mixup.
+    May also have the class method `outside(**options) -> str | None`: what it knows from data besides the recipe's, in
+    words (landmarks of faces); and `mixes`: True if an image of a batch may be made of several samples, as by mosaic
+    or mixup.
 
     Attributes:
         fixed_size: False if the size changes from batch to batch (multi-scale training).

@@ -23,6 +23,7 @@ from mtframe.evaluation import (
     predict_batch,
     write_details,
 )
+from mtframe.evaluation._plots import draw_detail
 from mtframe.kinds import FeatureSpec
 from mtframe.recipe import Recipe
 from toy import ToyData, ToyMetric, ToyTransform, toy_recipe
@@ -166,3 +167,23 @@ def test_the_metric_is_told_what_else_the_model_has_learned_from() -> None:
     recipe["backbone"]["pretrained"] = False
     del recipe["tasks"]["two"]
     assert Assembly(Recipe.from_plain(recipe), infos).outside("one") == ()
+
+
+def test_what_a_model_has_learned_from_is_the_trained_recipes_and_no_overrides() -> None:
+    recipe = toy_recipe()
+    recipe["backbone"] = {"name": "timm/test_resnet", "pretrained": True}
+    trained = Recipe.from_plain(recipe)
+    recipe["backbone"] = {"name": "timm/test_resnet", "pretrained": False}
+    infos = {task: ToyData("train").info for task in recipe["tasks"]}
+    told = Assembly(Recipe.from_plain(recipe), infos, trained=trained).outside("one")
+    assert told[0] == "pretrained weights of timm/test_resnet"
+
+
+def test_a_thousand_classes_and_formulas_in_names_are_drawn(tmp_path: Path) -> None:
+    names = tuple(f"a$x_${number}" for number in range(1000))
+    matrix = Matrix("confusion", "true", "predicted", names, names, torch.eye(1000).tolist())
+    draw_detail(matrix, tmp_path / "matrix.png")
+    draw_detail(Bars("b", "u", {"a$x_$": 1.0, "汉": 2.0}), tmp_path / "bars.png")
+    draw_detail(Curves("c", "x", "y", {"$\\": ([0, 1], [0, 1]), "b": ([0, 1], [1, 0])}), tmp_path / "curves.png")
+    with Image.open(tmp_path / "matrix.png") as picture:
+        assert max(picture.size) < 4000

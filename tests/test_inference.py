@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageColor
 
+from mtframe.data import DataInfo
 from mtframe.errors import BadImageError, MtframeError, RecipeError
 from mtframe.inference import (
     FilePredictions,
@@ -34,7 +36,6 @@ from mtframe.inference import (
 )
 from mtframe.palette import COLOURS
 from small import Small
-from toy import toy_recipe
 
 COLOUR_0 = ImageColor.getrgb(COLOURS[0])
 
@@ -333,6 +334,23 @@ def test_a_panel_is_legible_below_small_and_large_pictures(side: int) -> None:
     assert (panel < 80).all(axis=2).any(axis=1).sum() > 4 * 8
 
 
+def test_names_with_letters_beyond_ascii_are_drawn_as_such() -> None:
+    # What a font lacks is drawn as one and the same box.
+    from mtframe.inference._draw import _font
+
+    drawn = {bytes(_font(20).getmask(letter)) for letter in "ëÅřЖΩ\uffff"}
+    assert len(drawn) == 6
+
+
+def test_a_label_without_room_is_left_out_and_its_box_drawn() -> None:
+    boxes = torch.tensor([[200.0, 200, 210, 210]] * 30)
+    one = draw_boxes(black(480, 480), boxes[:1], ["thing"], [0])
+    many = draw_boxes(black(480, 480), boxes, ["thing"] * 30, [0] * 30)
+    label = painted(one).sum()
+    # Eight places, of which some lie over one another.
+    assert label < painted(many).sum() < 9 * label
+
+
 def test_a_caption_may_have_several_lines() -> None:
     one, two = (contact_sheet([black(9, 9)], [text], columns=1, tile=40) for text in ("a", "a\nb"))
     assert two.height == one.height + 17
@@ -346,9 +364,11 @@ def test_the_nearest_identities_are_those_whose_mean_embedding_is_most_similar(
         shutil.copytree(person, tmp_path / "gallery" / person.name)
     (tmp_path / "gallery" / people[0].name / "broken.jpg").write_bytes(b"no picture")
     (tmp_path / "gallery" / "notes.txt").touch()
+    (tmp_path / "gallery" / ".cache").mkdir()
+    (tmp_path / "gallery" / "nobody yet").mkdir()
     gallery = Gallery.read(predictor, "faces", tmp_path / "gallery")
     assert gallery.names == tuple(person.name for person in people)
-    assert len(gallery.unreadable) == 1
+    assert len(gallery.unreadable) == 2
     files = sorted(people[1].iterdir())
     embeddings = torch.stack([predictor.predict(file, ["faces"])["faces"]["embedding"] for file in files])
     mean = embeddings.mean(0) / embeddings.mean(0).norm()
@@ -402,14 +422,11 @@ def test_embeddings_go_to_files_of_two_kinds(tmp_path: Path, monkeypatch: pytest
 
 
 def test_classes_are_told_most_likely_first_and_numbers_by_name() -> None:
-    from mtframe.assembly import Assembly
-    from mtframe.data import DataInfo
-    from mtframe.recipe import Recipe
-
     infos = {"one": DataInfo("label", tuple("abcdefg")), "two": DataInfo("value", ("x", "y"))}
-    model: Any = torch.nn.Identity()
-    predictor = Predictor(Assembly(Recipe.from_plain(toy_recipe()), infos), model, torch.device("cpu"))
-    described = predictor.describe("one", {"probabilities": torch.tensor([0.05, 0.5, 0.0, 0.2, 0.12, 0.1, 0.03])})
+    predictor: Any = SimpleNamespace(infos=infos)
+    described = Predictor.describe(
+        predictor, "one", {"probabilities": torch.tensor([0.05, 0.5, 0.0, 0.2, 0.12, 0.1, 0.03])}
+    )
     assert [row["label"] for row in described] == ["b", "d", "e", "f", "a"]
     assert described[0]["probability"] == 0.5
-    assert predictor.describe("two", {"values": torch.tensor([1.5, -2.0])}) == {"x": 1.5, "y": -2.0}
+    assert Predictor.describe(predictor, "two", {"values": torch.tensor([1.5, -2.0])}) == {"x": 1.5, "y": -2.0}

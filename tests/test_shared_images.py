@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 
 from mtframe.assembly import Assembly
 from mtframe.balance import Sum
-from mtframe.data import MixedBatches
-from mtframe.errors import RecipeError
+from mtframe.data import DataInfo, MixedBatches
+from mtframe.errors import RecipeError, TrainingError
 from mtframe.hooks import Hooks, hookimpl
 from mtframe.recipe import Recipe, load_recipe
 from mtframe.run import RunFolder
@@ -87,15 +88,6 @@ def test_both_heads_see_the_maps_of_one_pass_and_each_loss_counts() -> None:
     with torch.no_grad():
         outputs = model({"one": batch["one"].images}, {"two": "one"})
     assert outputs.keys() == {"one", "two"}
-
-
-def test_a_batch_without_a_known_label_teaches_nothing() -> None:
-    loss = Known()
-    logits = torch.zeros(2, 2, requires_grad=True)
-    (value,) = loss({"logits": logits}, {"label": torch.tensor([-1, -1])}).values()
-    value.backward()
-    assert value == 0
-    assert not logits.grad.any()
 
 
 def test_it_trains_evaluates_and_is_loaded_again(tmp_path: Path) -> None:
@@ -202,6 +194,38 @@ def test_a_data_set_may_say_the_order_of_an_epoch() -> None:
     for epoch in (drawn[:6], drawn[6:]):
         assert [(index - epoch[0]) % 6 for index in epoch] == list(range(6))
     assert drawn[:6] != drawn[6:]
+
+
+def test_a_whole_epoch_without_a_label_is_an_error(tmp_path: Path) -> None:
+    assembly = Assembly(Recipe.from_plain(recipe(dataset=f"{HERE}:Elsewhere")))
+    run = RunFolder.create(tmp_path / "run", assembly.recipe, assembly.infos)
+    with pytest.raises(TrainingError, match=r"tasks\.two\.dataset has no label for any image of task 'one'"):
+        Trainer(assembly, run).fit()
+
+
+class Elsewhere(Parity):
+    """Knows none of the images."""
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        return {"label": torch.tensor(-1)}
+
+
+def test_in_evaluation_the_lenders_data_completes_the_samples() -> None:
+    plain = recipe()
+    plain["tasks"]["one"]["dataset"] = f"{HERE}:Marked"
+    dataset = deepcopy(Assembly(Recipe.from_plain(plain)).dataset("two", "val"))
+    sample = dataset[3]
+    assert sample.target["landmarks"].tolist() == [3.0]
+    assert sample.target["label"] == ToyData("val")[3].target["label"]
+    assert (len(dataset), dataset.info) == (20, DataInfo("label", ("dark", "light")))
+
+
+class Marked(ToyData):
+    """Knows where something is in its images."""
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        number = int(id.removeprefix("toy/").removesuffix(".jpg"))
+        return {"label": torch.tensor(-1), "landmarks": torch.tensor([float(number)])}
 
 
 def test_a_recipe_in_a_file_keeps_what_it_lends(tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ def evaluate(
     written = [file for name, result in results.items() if out for file in write_details(result, name, out)]
     if json_output:
         typer.echo(json.dumps({name: finite(result.values) for name, result in results.items()}, indent=2))
+        for name, result in results.items():
+            for note in result.notes:
+                typer.echo(f"{name}: {note}", err=True)
     else:
         _work.print_scores(results)
         _work.say([f"wrote {file}" for file in written])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from mtframe.run import write_text
 from ._details import Bars, Curves, Detail, Matrix
 from ._evaluate import Evaluation
 
-# More cells a side than these have no room for a number each.
+# More cells a side than these have no room for a number each, or for a name each.
 _NUMBERED = 20
+_NAMED = 80
+# Inches: a picture of a thousand classes would take gigabytes.
+_LONGEST = 25
 
 # Thin lines of yellow cannot be seen on white.
 _LINES = COLOURS[:-1]
@@ -62,14 +66,17 @@ def draw_detail(detail: Detail, path: Path) -> None:
 
     figure = Figure(layout="constrained")
     axes = figure.add_subplot()
-    if isinstance(detail, Curves):
-        _draw_curves(detail, figure, axes)
-    elif isinstance(detail, Matrix):
-        _draw_matrix(detail, figure, axes)
-    else:
-        _draw_bars(detail, figure, axes)
-    axes.set_title(detail.name.replace("-", " "))
-    figure.savefig(path, dpi=120)
+    with warnings.catch_warnings():
+        # Of scripts that the font lacks, and of names too long for the layout: the json has them all.
+        warnings.simplefilter("ignore")
+        if isinstance(detail, Curves):
+            _draw_curves(detail, figure, axes)
+        elif isinstance(detail, Matrix):
+            _draw_matrix(detail, figure, axes)
+        else:
+            _draw_bars(detail, figure, axes)
+        axes.set_title(_plain(detail.name.replace("-", " ")))
+        figure.savefig(path, dpi=120)
 
 
 def finite(value: Any) -> Any:
@@ -81,12 +88,17 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _plain(text: str) -> str:
+    """As it stands: matplotlib takes what is between dollars for a formula."""
+    return text.replace("$", r"\$")
+
+
 def _draw_curves(detail: Curves, figure: Any, axes: Any) -> None:
     figure.set_size_inches(6.4, 4.8)
     for number, (name, (xs, ys)) in enumerate(detail.lines.items()):
         style = _STYLES[number // len(_LINES) % len(_STYLES)]
         marker = "o" if len(xs) <= 20 else None
-        axes.plot(xs, ys, style, color=_LINES[number % len(_LINES)], marker=marker, label=name)
+        axes.plot(xs, ys, style, color=_LINES[number % len(_LINES)], marker=marker, label=_plain(name))
     axes.set(xlabel=detail.x, ylabel=detail.y)
     axes.grid(alpha=0.3)
     if len(detail.lines) > 10:
@@ -99,24 +111,28 @@ def _draw_curves(detail: Curves, figure: Any, axes: Any) -> None:
 def _draw_matrix(detail: Matrix, figure: Any, axes: Any) -> None:
     """Cells are coloured by their part of the row, so that rare rows are seen as well."""
     rows, columns = len(detail.row_labels), len(detail.column_labels)
-    side = max(4.8, 0.28 * max(rows, columns) + 2)
+    side = min(max(4.8, 0.28 * max(rows, columns) + 2), _LONGEST)
     figure.set_size_inches(side * 1.15, side)
     parts = [[value / (sum(row) or 1) for value in row] for row in detail.values]
-    shown = axes.imshow(parts, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(columns), detail.column_labels, rotation=90)
-    axes.set_yticks(range(rows), detail.row_labels)
+    cells = axes.imshow(parts, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for count, labels, mark, turn in (
+        (columns, detail.column_labels, axes.set_xticks, 90),
+        (rows, detail.row_labels, axes.set_yticks, 0),
+    ):
+        shown = range(0, count, -(-count // _NAMED))
+        mark(shown, [_plain(labels[place]) for place in shown], rotation=turn)
     axes.set(xlabel=detail.columns, ylabel=detail.rows)
     if max(rows, columns) <= _NUMBERED:
         for y, row in enumerate(detail.values):
             for x, value in enumerate(row):
                 ink = "black" if parts[y][x] > 0.5 else "white"
                 axes.text(x, y, f"{value:g}", ha="center", va="center", color=ink, fontsize="small")
-    figure.colorbar(shown, ax=axes, label="part of the row")
+    figure.colorbar(cells, ax=axes, label="part of the row")
 
 
 def _draw_bars(detail: Bars, figure: Any, axes: Any) -> None:
-    names, values = list(detail.values), list(detail.values.values())
-    figure.set_size_inches(6.4, max(2.4, 0.22 * len(names) + 1.2))
+    names, values = [_plain(name) for name in detail.values], list(detail.values.values())
+    figure.set_size_inches(6.4, min(max(2.4, 0.22 * len(names) + 1.2), 4 * _LONGEST))
     axes.barh(names, [0 if math.isnan(value) else value for value in values], color=COLOURS[5])
     for place, value in enumerate(values):
         text = "n/a" if math.isnan(value) else f"{value:.3g}"

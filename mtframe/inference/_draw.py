@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,8 @@ from mtframe.palette import COLOURS
 _LEAST_SIDE = 480
 # Not enlarged beyond this: a strip of a few pixels' height would become gigabytes.
 _MOST_SIDE = 4 * _LEAST_SIDE
+# Part of a label that may lie over others; beyond, it is left out.
+_HIDDEN = 0.25
 _INK = "#1A1A1A"
 _GREY_INK = "#5A5A5A"
 _BICUBIC = Image.Resampling.BICUBIC
@@ -37,6 +41,17 @@ class Ranking:
 
     title: str
     rows: Sequence[tuple[str, str, float | None]]
+
+
+@cache
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    # Pillow's own has little beyond ASCII; matplotlib brings one with Latin, Greek and Cyrillic letters.
+    found = find_spec("matplotlib")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        file = Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if file.is_file():
+            return ImageFont.truetype(str(file), size)
+    return ImageFont.load_default(size)
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -71,7 +86,7 @@ def draw_boxes(
     canvas = image.convert("RGB").resize(size, _BICUBIC)
     draw = ImageDraw.Draw(canvas)
     line = max(2, round(min(canvas.size) / 220))
-    font = ImageFont.load_default(_text_size(canvas))
+    font = _font(_text_size(canvas))
     # Large boxes first, so that small ones are not covered.
     order = sorted(range(len(boxes)), key=lambda n: -float((boxes[n, 2:] - boxes[n, :2]).clamp(min=0).prod()))
     halo = max(1, line // 2)
@@ -86,8 +101,11 @@ def draw_boxes(
         draw.rectangle((x0, y0, x1, y1), outline=colour, width=line)
         tags.append(((x0, y0, x1, y1), labels[n], colour))
     taken: list[tuple[float, float, float, float]] = []
-    for box, text, colour in tags:
-        taken.append(_tag(draw, canvas.size, box, text, colour, font, taken))
+    # Small boxes first: large ones have more places left for theirs.
+    for box, text, colour in reversed(tags):
+        others = [other for other, _, _ in tags if other is not box]
+        if (place := _tag(draw, canvas.size, box, text, colour, font, taken, others)) is not None:
+            taken.append(place)
     return canvas
 
 
@@ -101,7 +119,7 @@ def draw_ranking(image: Image.Image, lists: Sequence[Ranking]) -> Image.Image:
     enlarged = max(1.0, min(_LEAST_SIDE / min(image.size), _MOST_SIDE / max(image.size)))
     picture = image.convert("RGB").resize([max(1, round(side * enlarged)) for side in image.size], _BICUBIC)
     size = _text_size(picture)
-    font, pad = ImageFont.load_default(size), size // 2
+    font, pad = _font(size), size // 2
     line = round(1.6 * size)
     height = sum(len(ranking.rows) + 1 for ranking in lists) * line + (len(lists) + 1) * pad
     width = max(picture.width, 16 * size)
@@ -239,7 +257,7 @@ def contact_sheet(
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (tile + gap) + gap, rows * (tile + line + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(13)
+    font = _font(13)
     for number, image in enumerate(images):
         x = gap + number % columns * (tile + gap)
         y = gap + number // columns * (tile + line + gap)
@@ -264,8 +282,13 @@ def _tag(
     colour: str,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
     taken: Sequence[tuple[float, float, float, float]],
-) -> tuple[float, float, float, float]:
-    """Draws a label at a corner of its box, where it hides least of those before it; returns its rectangle."""
+    others: Sequence[tuple[float, float, float, float]],
+) -> tuple[float, float, float, float] | None:
+    """Draws a label at a corner of its box, where it hides least of those before it and of other boxes.
+
+    Returns:
+        Its rectangle; None where it would hide another label: the box's colour has to do.
+    """
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right - left + 6, bottom - top + 6
     x0, y0, x1, y1 = box
@@ -281,7 +304,19 @@ def _tag(
     if y0 < height:
         # No room above.
         rectangles = rectangles[1:]
-    rectangle = min(rectangles, key=lambda rectangle: sum(_shared(rectangle, other) for other in taken))
+    area = width * height
+
+    def hidden(rectangle: tuple[float, float, float, float]) -> float:
+        labels = sum(_shared(rectangle, other) for other in taken) / area
+        # Of a small box a label hides more than of a large one.
+        boxes = sum(
+            _shared(rectangle, other) / max(1.0, (other[2] - other[0]) * (other[3] - other[1])) for other in others
+        )
+        return 4 * labels + boxes
+
+    rectangle = min(rectangles, key=hidden)
+    if sum(_shared(rectangle, other) for other in taken) > _HIDDEN * area:
+        return None
     x, y = rectangle[:2]
     draw.rectangle(rectangle, fill=colour)
     bright = np.dot([int(colour[n : n + 2], 16) for n in (1, 3, 5)], [0.299, 0.587, 0.114]) > 110

@@ -40,13 +40,19 @@ class Gallery:
             RecipeError: There is no identity in it.
         """
         root = Path(folder)
-        people = sorted(entry for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+        entries = sorted(root.iterdir()) if root.is_dir() else []
+        people = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
         if not people:
             raise RecipeError(f"--gallery: expected a folder for each identity in {root}, as in {root}/NAME/photo.jpg")
         names, templates, unreadable = [], [], []
         for person in people:
             embeddings = []
-            for file in find_images([person]):
+            try:
+                files = list(find_images([person]))
+            except RecipeError as error:
+                unreadable.append(str(error))
+                continue
+            for file in files:
                 try:
                     embeddings.append(predictor.predict(file, [task])[task]["embedding"])
                 except BadImageError as error:

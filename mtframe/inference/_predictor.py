@@ -134,7 +134,7 @@ def load_run(
     run = RunFolder.open(path)
     recipe = run.recipe(overrides)
     recipe.check()
-    assembly = Assembly(recipe, run.infos())
+    assembly = Assembly(recipe, run.infos(), trained=run.recipe())
     model = assembly.model(restoring=True)
     run.load_weights(model, checkpoint)
     where = pick_device(device)

@@ -82,6 +82,7 @@ class Trainer:
         self._best: dict[str, dict[str, float]] = {"scores": {}, "tasks": {}}
         self._meter = LossMeter()
         self._unreadable: dict[str, None] = {}
+        self._unlabelled = {task: part.images for task, part in self.recipe.tasks.items() if part.images}
         self._stop = False
         self._since = (time.monotonic(), 0)
         if resume:
@@ -183,6 +184,7 @@ class Trainer:
                 set_progress(self.step / self.steps)
         for batches in group:
             self._count_unreadable(batches)
+            self._look_for_labels(batches)
             on_device = {task: self._to_device(batch) for task, batch in batches.items()}
             terms = training_step(self.model, on_device, self.balancer, precision=options.precision, divide=len(group))
             for task, named in terms.items():
@@ -232,6 +234,19 @@ class Trainer:
             raise TrainingError(
                 f"{len(self._unreadable)} images cannot be read, more than train.max_unreadable="
                 f"{self.options.max_unreadable}:\n  " + "\n  ".join(list(self._unreadable)[:10])
+            )
+
+    def _look_for_labels(self, batches: dict[str, Batch]) -> None:
+        """Stops if a whole epoch passes without one label of a task that borrows its images."""
+        for batch in batches.values():
+            for task, targets in batch.also.items():
+                if any(((value >= 0) & value.isfinite()).any() for value in targets.values()):
+                    self._unlabelled.pop(task, None)
+        if self._unlabelled and self.step + 1 >= self.steps_per_epoch:
+            task, lender = next(iter(self._unlabelled.items()))
+            raise TrainingError(
+                f"tasks.{task}.dataset has no label for any image of task {lender!r}, whose images it uses. It finds "
+                f"them by their paths below root: are both roots the same folder, and the paths complete?"
             )
 
     def _log_row(self) -> None:

@@ -7,9 +7,9 @@ pyramid (width and strides), optimiser, schedule, averaged weights, precision, n
 torchvision's heads, losses, matchers, box coders and post-processing are its own, as its `fcos_resnet50_fpn` and
 `retinanet_resnet50_fpn_v2` build them (four convolutions with GroupNorm a tower), with two changes: anchors are for
 the strides of this pyramid by the same rule, and FCOS reports scores from 0.05 on, as its authors do and the others
-here, not from 0.2, which costs AP. torchvision's losses know no regions to ignore, so the augmentation makes none: what is left of an
-object that it cuts is a target for all. Ours is the head `dense` with its defaults. Step times are of one batch, in turn,
-so that the machine's drift meets all; a ratio is that of two times of one round.
+here, not from 0.2, which costs AP. torchvision's losses know no regions to ignore, so the augmentation makes none:
+what is left of an object that it cuts is a target for all. Ours is the head `dense` with its defaults. Step times are
+of one batch, in turn, so that the machine's drift meets all; a ratio is that of two times of one round.
 """
 
 from __future__ import annotations
