@@ -41,7 +41,7 @@ class IdentityFolders:
         seed: Other seeds set other people aside, and draw other pairs and other unknown people.
         min_images: A person with fewer images is not trained on: one picture shows no variation.
         per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
-        pairs: Pairs of one person to verify, and as many of two.
+        pairs: Pairs of one person to verify, and as many of two; as many of both as there are of the rarer sort.
         gallery: Enrolled images of a person.
         unknown: Part of the evaluated people whom the gallery leaves out, to be rejected; 0 to below 1.
         landmarks: File of five points for each image, below `root` (see `face-align`); null for none. Its default
