@@ -198,3 +198,8 @@ def test_made_up_people_have_this_layout_and_landmarks(tmp_path: Path) -> None:
     before = (tmp_path / "a" / "landmarks.csv").read_bytes(), (tmp_path / "a" / train[0].id).read_bytes()
     IdentityFolders.synthesize(tmp_path / "a", people=3, images=3, test_people=2, size=64, workers=1)
     assert ((tmp_path / "a" / "landmarks.csv").read_bytes(), (tmp_path / "a" / train[0].id).read_bytes()) == before
+
+
+def test_a_gallery_that_takes_everybodys_pictures_is_refused_by_identification(parted: Path) -> None:
+    with pytest.raises(DataError, match=r"of the 3 people in this split 0 are enrolled.*'gallery'.* has 3 at most"):
+        FaceIdentification(IdentityFolders("val", root=parted, gallery=3))
