@@ -14,7 +14,7 @@ from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
 from ._identities import at_least, grouped_order
-from ._pairs import FOLDS, Pairs
+from ._pairs import FOLDS, VIEW_2, VIEW_2_PAIRS, Pairs
 from ._pickled import PickledPairs
 from ._records import Records
 
@@ -44,6 +44,8 @@ class InsightFace:
 
     Attributes:
         pairs: Pairs of positions in this split; None in training.
+        protocol: `LFW View 2` in a split of the 6,000 pairs of `lfw.bin`.
+        photographed: Names of everybody whom the files show; empty, as they name nobody.
 
     Raises:
         RecipeError: `split`, `root` or a file names nothing there.
@@ -52,6 +54,7 @@ class InsightFace:
 
     target: ClassVar[str] = "identity"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    photographed: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class InsightFace:
             raise RecipeError(f"root: no folder '{root}'. It holds train.rec, train.idx and files such as lfw.bin")
         self.decode_size: DecodeSize | None = None
         self.pairs: Pairs | None = None
+        self.protocol: str | None = None
         if split == "train":
             self._records = Records(self.root / "train.rec")
             self._keys, self._labels = _people(self._records)
@@ -78,6 +82,8 @@ class InsightFace:
         # Whoever is in a verification file, it is nobody with a class.
         self.info = DataInfo(self.target, ())
         self._pickled = PickledPairs(self.root / (val if split == "val" else test))
+        if self._pickled.file.path.name == "lfw.bin" and len(self._pickled.same) == VIEW_2_PAIRS:
+            self.protocol = VIEW_2
         number = np.arange(len(self._pickled.same))
         fold = number * FOLDS // len(number)
         self.pairs = Pairs(2 * number, 2 * number + 1, self._pickled.same, fold)
@@ -109,7 +115,8 @@ class InsightFace:
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing about the files, in sentences."""
         unknown = f"{self.split}: the file does not say who is in it, so training people in it go unnoticed"
-        return () if self.split == "train" else (unknown,)
+        view_2 = f"{self.split}: these are the {VIEW_2_PAIRS:,} pairs of {VIEW_2}"
+        return () if self.split == "train" else (unknown, *([view_2] if self.protocol else []))
 
 
 def _people(records: Records) -> tuple[np.ndarray, np.ndarray]:

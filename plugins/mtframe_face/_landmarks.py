@@ -21,6 +21,8 @@ from mtframe.registry import did_you_mean
 # Left and right are the picture's.
 POINTS = ("left eye", "right eye", "nose", "left corner of the mouth", "right corner of the mouth")
 GROUP = "mtframe_face.landmarks"
+# What a model learns from besides its training data where faces are aligned by points, in words.
+OUTSIDE = "landmarks of the faces"
 
 Detector = Callable[[Tensor], Any]
 

@@ -17,12 +17,11 @@ from mtframe.errors import DataError, RecipeError
 from ._download import LFW_FILES
 from ._identities import Roles, at_least, class_by_path, enrol, grouped_order
 from ._landmarks import landmarks_target, read_landmarks
-from ._pairs import NamedPair, Pairs, read_pairs, read_people
+from ._pairs import VIEW_2, NamedPair, Pairs, read_pairs, read_people
 from ._synthesis import synthesize_people
 
 PEOPLE = "peopleDevTrain.txt"
 PAIRS = {"val": "pairsDevTest.txt", "test": "pairs.txt"}
-VIEW_2 = "LFW View 2"
 FOLDERS = ("lfw-deepfunneled", "lfw_funneled", "lfw-funneled", "lfw")
 
 
