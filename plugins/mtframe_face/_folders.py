@@ -34,6 +34,9 @@ class IdentityFolders:
     What is evaluated is drawn from a seed: pairs for verification, and for identification each person's first images
     (by name) as the gallery and all others as probes.
 
+    Pictures are turned upright as their EXIF orientation says, unless there is a landmarks file, whose points are in
+    the stored pixels.
+
     Args:
         split: `train`, `val` or `test`.
         root: The folder.
@@ -114,7 +117,8 @@ class IdentityFolders:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.split} has {len(self)} images, no number {index}")
         name = self._id(index)
-        image, size = read_image(self.root / name, self.decode_size)
+        # Landmarks are in the stored pixels.
+        image, size = read_image(self.root / name, self.decode_size, upright=self._landmarks is None)
         label = int(self._persons[index]) if self.split == "train" else NOBODY
         target = {"label": torch.tensor(label)} | landmarks_target(self._landmarks, index)
         return Sample(image, target, size, index, name)

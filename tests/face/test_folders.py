@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mtframe.errors import BadImageError, DataError, RecipeError
 from mtframe_face import FaceIdentification, FaceVerification, IdentityFolders
@@ -136,6 +136,17 @@ def test_landmarks_come_with_the_images_that_have_them(parted: Path) -> None:
     (parted / "landmarks.csv").write_text(f"train/Ann/Ann_0002.jpg,{numbers}\ntrain/Bob/Bob_0001.jpg,1,2,3\n")
     with pytest.raises(DataError, match=r"landmarks.csv:2: expected path,x1,y1,...,x5,y5, found 'train/Bob"):
         IdentityFolders("train", root=parted)
+
+
+def test_pictures_are_turned_upright_unless_landmarks_are_in_their_pixels(parted: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (20, 10)).save(parted / "train" / "Ann" / "Ann_0001.jpg", exif=exif)
+    sample = IdentityFolders("train", root=parted)[0]
+    assert (sample.image.shape, sample.size) == ((3, 20, 10), (20, 10))
+    (parted / "landmarks.csv").write_text("train/Ann/Ann_0001.jpg" + ",5" * 10 + "\n")
+    sample = IdentityFolders("train", root=parted)[0]
+    assert (sample.image.shape, sample.size) == ((3, 10, 20), (10, 20))
 
 
 def test_the_target_of_an_image_is_known_by_its_path(parted: Path, flat: Path, write_person: WritePerson) -> None:
