@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -16,13 +17,15 @@ import torch
 from torch import Tensor
 
 from mtframe.errors import DataError, PluginError, RecipeError
-from mtframe.registry import did_you_mean
+from mtframe.registry import did_you_mean, resolve
 
 # Left and right are the picture's.
 POINTS = ("left eye", "right eye", "nose", "left corner of the mouth", "right corner of the mouth")
 GROUP = "mtframe_face.landmarks"
 # What a model learns from besides its training data where faces are aligned by points, in words.
 OUTSIDE = "landmarks of the faces"
+
+_FILE = re.compile(r".+\.py:[A-Za-z_]\w*")
 
 Detector = Callable[[Tensor], Any]
 
@@ -77,14 +80,16 @@ def find_detector(name: str) -> Detector:
 
     Args:
         name: One that an installed package offers in the entry-point group `mtframe_face.landmarks`, or
-            `./file.py:Class`, relative to the current folder. What it names is called without arguments and gives
-            a function of an image, (3, H, W) uint8 RGB, that returns (5, 2) points, or None where no face is.
+            `./file.py:Class`, relative to the current folder, not to a recipe's. What it names is called without
+            arguments and gives a function of an image, (3, H, W) uint8 RGB, that returns (5, 2) points, or None where
+            no face is.
 
     Raises:
         PluginError: There is no such detector, or it cannot be imported or made.
     """
     try:
-        return _class_of(name)()
+        # The class in a file is not kept by its name, which another current folder makes another file's.
+        return resolve("detector", name).component() if _FILE.fullmatch(name) else _class_of(name)()
     except PluginError:
         raise
     except (Exception, SystemExit) as error:
@@ -93,13 +98,6 @@ def find_detector(name: str) -> Detector:
 
 @lru_cache
 def _class_of(name: str) -> Callable[[], Detector]:
-    file, colon, attribute = name.rpartition(":")
-    if colon and file.endswith(".py"):
-        names: dict[str, Any] = {"__name__": f"mtframe_local_{Path(file).stem}", "__file__": file}
-        exec(compile(Path(file).read_bytes(), file, "exec"), names)
-        if attribute not in names:
-            raise PluginError(f"detector {name!r}: no {attribute!r} in {file}{did_you_mean(attribute, names)}")
-        return names[attribute]
     offered = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in offered:
         there = f"; there are {', '.join(sorted(offered))}" if offered else ""
