@@ -135,10 +135,10 @@ class FaceAlign:
         """a and b of input = a x + b, for pixels x of the image as it was decoded."""
         height, width = sample.image.shape[-2:]
         points = sample.target.get("landmarks")
-        if points is not None:
+        if points is not None and not points.isnan().any():
             points = points * torch.tensor([width / sample.size[1], height / sample.size[0]])
-        elif self.detector is not None:
-            points = detect(self.detector, sample.image, sample.id)
+        else:
+            points = detect(self.detector, sample.image, sample.id) if self.detector is not None else None
         if points is None:
             return self._whole(sample)
         try:

@@ -19,6 +19,8 @@ from torch import Tensor
 from mtframe.errors import DataError, PluginError, RecipeError
 from mtframe.registry import did_you_mean, resolve
 
+from ._identities import Texts
+
 # Left and right are the picture's.
 POINTS = ("left eye", "right eye", "nose", "left corner of the mouth", "right corner of the mouth")
 GROUP = "mtframe_face.landmarks"
@@ -68,11 +70,33 @@ def read_landmarks(path: Path, ids: Sequence[str]) -> np.ndarray:
     return found
 
 
-def landmarks_target(points: np.ndarray | None, index: int) -> dict[str, Tensor]:
-    """`landmarks` (5, 2) of one image for a sample's target; nothing where the file does not have it."""
-    if points is None or np.isnan(points[index]).any():
-        return {}
-    return {"landmarks": torch.from_numpy(points[index])}
+class Landmarks:
+    """The five points of a split's images, by position and by path.
+
+    Args:
+        path: A landmarks file, see `read_landmarks`.
+        ids: Paths of the images.
+    """
+
+    def __init__(self, path: Path, ids: Sequence[str]) -> None:
+        self._points = read_landmarks(path, ids)
+        self._ids = Texts(ids)
+        self._places: dict[str, int] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_places": None}
+
+    def target(self, index: int) -> dict[str, Tensor]:
+        """`landmarks` (5, 2) of one image for a sample's target; nothing where the file does not have it."""
+        return {} if np.isnan(self._points[index]).any() else {"landmarks": torch.from_numpy(self._points[index])}
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        """`landmarks` (5, 2) of the image with this path; NaN where the split or the file does not have it."""
+        if self._places is None:
+            # Made where it is asked for: few runs share images, and an object an image is much.
+            self._places = {self._ids[index]: index for index in range(len(self._ids))}
+        index = self._places.get(id)
+        return {"landmarks": torch.full((5, 2), math.nan) if index is None else torch.from_numpy(self._points[index])}
 
 
 def find_detector(name: str) -> Detector:

@@ -179,6 +179,10 @@ def test_without_landmarks_the_message_says_what_to_do() -> None:
     plain = Sample(torch.zeros(3, 112, 112, dtype=torch.uint8), {}, (112, 112), 0, "val/Ann/1.jpg")
     with pytest.raises(RecipeError, match=r"val/Ann/1.jpg: no landmarks .*landmarks=FILE.*detector=NAME.*aligned=true"):
         FaceAlign(112, False, INFO)([plain], _rng())
+    unknown = Sample(plain.image, {"landmarks": torch.full((5, 2), math.nan)}, (112, 112), 0, "y.jpg")
+    with pytest.raises(RecipeError, match=r"y.jpg: no landmarks to align the face by"):
+        FaceAlign(112, False, INFO)([unknown], _rng())
+    assert FaceAlign(112, False, INFO, aligned=True)([unknown], _rng()).images.max() == 0
     same = Sample(plain.image, {"landmarks": torch.ones(5, 2)}, (112, 112), 0, "x.jpg")
     with pytest.raises(DataError, match=r"x.jpg: a face cannot be aligned by these landmarks: all points are in one"):
         FaceAlign(112, False, INFO)([same], _rng())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image
 
 from mtframe.errors import BadImageError, DataError, RecipeError
@@ -136,6 +137,21 @@ def test_landmarks_come_with_the_images_that_have_them(parted: Path) -> None:
     (parted / "landmarks.csv").write_text(f"train/Ann/Ann_0002.jpg,{numbers}\ntrain/Bob/Bob_0001.jpg,1,2,3\n")
     with pytest.raises(DataError, match=r"landmarks.csv:2: expected path,x1,y1,...,x5,y5, found 'train/Bob"):
         IdentityFolders("train", root=parted)
+
+
+def test_landmarks_are_known_by_path_too_for_another_task_on_the_same_images(parted: Path) -> None:
+    numbers = ",".join(str(number / 2) for number in range(10))
+    (parted / "landmarks.csv").write_text(f"train/Ann/Ann_0002.jpg,{numbers}\nval/Kim/Kim_0001.jpg,{numbers}\n")
+    train = IdentityFolders("train", root=parted)
+    expected = train[1].target["landmarks"]
+    assert train.target_of("train/Ann/Ann_0002.jpg")["landmarks"].equal(expected)
+    for unknown in ("train/Ann/Ann_0001.jpg", "val/Kim/Kim_0001.jpg", "x.jpg"):
+        target = train.target_of(unknown)["landmarks"]
+        assert (target.shape, target.dtype) == ((5, 2), torch.float32)
+        assert target.isnan().all()
+    copy = pickle.loads(pickle.dumps(train))  # noqa: S301
+    assert copy.target_of("train/Ann/Ann_0002.jpg")["landmarks"].equal(expected)
+    assert set(IdentityFolders("train", root=parted, landmarks=None).target_of("x.jpg")) == {"label"}
 
 
 def test_pictures_are_turned_upright_unless_landmarks_are_in_their_pixels(parted: Path) -> None:

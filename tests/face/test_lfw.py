@@ -197,6 +197,8 @@ def test_landmarks_and_the_order_of_training(lfw_root: Path) -> None:
     train = LFW("train", root=lfw_root, landmarks="points.txt", per_identity=2)
     assert train[1].target["landmarks"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert set(train[0].target) == {"label"}
+    assert train.target_of(train[1].id)["landmarks"].equal(train[1].target["landmarks"])
+    assert train.target_of(train[0].id)["landmarks"].isnan().tolist() == [[True, True]] * 5
     order = train.order(np.random.default_rng(0))
     labels = [int(train[int(index)].target["label"]) for index in order]
     assert labels[0] == labels[1] != labels[2] == labels[3]
