@@ -40,11 +40,11 @@ class LabelledImages:
         return len(self._names)
 
     def sample(self, index: int, decode_size: DecodeSize | None) -> Sample:
-        """Reads an image. Raises IndexError past the end and BadImageError for a file that cannot be read."""
+        """Reads an image, upright. Raises IndexError past the end, BadImageError for a file that cannot be read."""
         if not 0 <= index < len(self):
             raise IndexError(f"there are {len(self)} images, no number {index}")
         file = os.fsdecode(self._names[index])
-        image, size = read_image(self.root / file, decode_size)
+        image, size = read_image(self.root / file, decode_size, upright=True)
         return Sample(image, self._target(self._targets[index]), size, index, file)
 
     def target_of(self, id: str) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from mtframe.data import Batch, DataInfo, DecodeSize, Geometry, Sample, to_uint8
 from mtframe.errors import BadImageError, DataError, RecipeError
 
 from ._augment import Light, Moves, faces_batch
-from ._landmarks import Detector, detect, find_detector
+from ._landmarks import OUTSIDE, Detector, detect, find_detector
 
 # Where the five points come to lie in an image of 112×112, as everybody has it who compares with ArcFace
 # (arXiv:1801.07698, section 3.1; x and y of left eye, right eye, nose, left and right corner of the mouth).
@@ -111,6 +111,11 @@ class FaceAlign:
         self.light = Light(brightness, contrast, saturation, erase)
         self.detector: Detector | None = find_detector(detector) if detector is not None else None
 
+    @classmethod
+    def outside(cls, **options: Any) -> str | None:
+        """What the model learns from besides images and labels, in words: whoever aligned the faces knew the points."""
+        return OUTSIDE
+
     def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
         """Images of any sizes to (B, 3, S, S) uint8; labels, where the samples have them, to `label` (B,) long.
 
@@ -130,10 +135,10 @@ class FaceAlign:
         """a and b of input = a x + b, for pixels x of the image as it was decoded."""
         height, width = sample.image.shape[-2:]
         points = sample.target.get("landmarks")
-        if points is not None:
+        if points is not None and not points.isnan().any():
             points = points * torch.tensor([width / sample.size[1], height / sample.size[0]])
-        elif self.detector is not None:
-            points = detect(self.detector, sample.image, sample.id)
+        else:
+            points = detect(self.detector, sample.image, sample.id) if self.detector is not None else None
         if points is None:
             return self._whole(sample)
         try:

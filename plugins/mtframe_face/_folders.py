@@ -16,7 +16,7 @@ from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
 from ._identities import Roles, Texts, at_least, class_by_path, draw_pairs, enrol, grouped_order
-from ._landmarks import landmarks_target, read_landmarks
+from ._landmarks import Landmarks
 from ._pairs import Pairs
 from ._synthesis import LANDMARKS, synthesize_folders
 
@@ -34,6 +34,9 @@ class IdentityFolders:
     What is evaluated is drawn from a seed: pairs for verification, and for identification each person's first images
     (by name) as the gallery and all others as probes.
 
+    Pictures are turned upright as their EXIF orientation says, unless there is a landmarks file, whose points are in
+    the stored pixels.
+
     Args:
         split: `train`, `val` or `test`.
         root: The folder.
@@ -41,7 +44,7 @@ class IdentityFolders:
         seed: Other seeds set other people aside, and draw other pairs and other unknown people.
         min_images: A person with fewer images is not trained on: one picture shows no variation.
         per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
-        pairs: Pairs of one person to verify, and as many of two.
+        pairs: Pairs of one person to verify, and as many of two; as many of both as there are of the rarer sort.
         gallery: Enrolled images of a person.
         unknown: Part of the evaluated people whom the gallery leaves out, to be rejected; 0 to below 1.
         landmarks: File of five points for each image, below `root` (see `face-align`); null for none. Its default
@@ -114,9 +117,12 @@ class IdentityFolders:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.split} has {len(self)} images, no number {index}")
         name = self._id(index)
-        image, size = read_image(self.root / name, self.decode_size)
+        # Landmarks are in the stored pixels.
+        image, size = read_image(self.root / name, self.decode_size, upright=self._landmarks is None)
         label = int(self._persons[index]) if self.split == "train" else NOBODY
-        target = {"label": torch.tensor(label)} | landmarks_target(self._landmarks, index)
+        target = {"label": torch.tensor(label)}
+        if self._landmarks is not None:
+            target |= self._landmarks.target(index)
         return Sample(image, target, size, index, name)
 
     @property
@@ -130,8 +136,12 @@ class IdentityFolders:
         return grouped_order(self._persons, self.per_identity, rng)
 
     def target_of(self, id: str) -> dict[str, Tensor]:
-        """The target of an image by its path below `root`; label -1 for somebody who is not trained on."""
-        return {"label": torch.tensor(class_by_path(id, self.root, self._trained, self._classes))}
+        """The target of an image by its path below `root`; label -1 for somebody who is not trained on.
+
+        With a landmarks file, `landmarks` (5, 2) float too; NaN where it is unknown.
+        """
+        label = {"label": torch.tensor(class_by_path(id, self.root, self._trained, self._classes))}
+        return label if self._landmarks is None else label | self._landmarks.target_of(id)
 
     def _index(self, images: dict[str, list[str]], min_images: int) -> None:
         self.people = tuple(images)
@@ -153,10 +163,10 @@ class IdentityFolders:
         strangers = np.random.default_rng([seed, _UNKNOWN]).permutation(len(self.people))
         self.roles = enrol(self._persons, gallery, strangers[: round(unknown * len(self.people))])
 
-    def _read_landmarks(self, name: str | None) -> np.ndarray | None:
+    def _read_landmarks(self, name: str | None) -> Landmarks | None:
         if name is None or (name == LANDMARKS and not (self.root / name).is_file()):
             return None
-        return read_landmarks(self.root / name, [self._id(index) for index in range(len(self))])
+        return Landmarks(self.root / name, [self._id(index) for index in range(len(self))])
 
 
 def _people_by_split(root: Path, split: str, validate: float, seed: int) -> dict[str, tuple[Path, list[str]]]:

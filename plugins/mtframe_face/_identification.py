@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from mtframe.data import DataInfo, Sample
@@ -35,7 +36,8 @@ class FaceIdentification:
         info: Of the training data; its `classes` are the people that the model learned from.
 
     Raises:
-        DataError: The split has no roles, or one of its people was trained on.
+        DataError: The split has no roles, no enrolled image or no probe of an enrolled person; or one of its people
+            was trained on.
     """
 
     target: ClassVar[str] = "identity"
@@ -49,6 +51,7 @@ class FaceIdentification:
                 "face-identification needs a gallery and probes; this split has none. Use split val or test of "
                 "identity-folders or lfw"
             )
+        _refuse_empty(roles)
         refuse_learned(dataset, info, "identified")
         self.roles = roles
         self.reset()
@@ -100,3 +103,17 @@ class FaceIdentification:
             lines = {"rank 1": (false.tolist(), true.tolist())}
             curves.append(Curves("tpir-fpir", "FPIR", "TPIR", lines))
         return curves
+
+
+def _refuse_empty(roles: Roles) -> None:
+    """Raises DataError if nobody could be found, whatever the embeddings."""
+    enrolled = np.unique(roles.identity[roles.gallery])
+    if np.isin(roles.identity[~roles.gallery], enrolled).any():
+        return
+    _, images = np.unique(roles.identity, return_counts=True)
+    raise DataError(
+        f"face-identification needs enrolled people and other images of them; of the {len(images)} people in this "
+        f"split {len(enrolled)} are enrolled, and no other image shows one of them. A person is enrolled with more "
+        f"images than the data set's option 'gallery' says (one at least); here a person has {images.max(initial=0)} "
+        "at most. Give people more images, or lower 'gallery', or 'unknown', the part of them that is left out"
+    )

@@ -93,9 +93,10 @@ def grouped_order(labels: np.ndarray, per_identity: int, rng: np.random.Generato
 
 
 def draw_pairs(identity: np.ndarray, count: int, rng: np.random.Generator) -> Pairs:
-    """Different pairs of images: `count` of one person and as many of two people, or as many as there are.
+    """Different pairs of images: `count` of one person and as many of two people.
 
-    They are cut into ten folds, each the next tenth of both sorts, as View 1 of LFW is here.
+    Where there are fewer pairs of one sort, so many are drawn of both: accuracy is then no majority's share. They are
+    cut into ten folds, each the next tenth of both sorts, as View 1 of LFW is here.
 
     Args:
         identity: (N,) int, ascending: the person in each image.
@@ -104,19 +105,18 @@ def draw_pairs(identity: np.ndarray, count: int, rng: np.random.Generator) -> Pa
     """
     images = np.arange(len(identity))
     ends = np.searchsorted(identity, identity, side="right")
-    same = _draw(images + 1, ends - images - 1, count, rng)
-    other = _draw(ends, len(identity) - ends, count, rng)
-    first, second = np.concatenate((same, other), axis=1)
-    folds = [np.arange(part.shape[1]) * FOLDS // max(1, part.shape[1]) for part in (same, other)]
-    return Pairs(first, second, identity[first] == identity[second], np.concatenate(folds))
+    sorts = ((images + 1, ends - images - 1), (ends, len(identity) - ends))
+    each = min(count, *(int(partners.sum()) for _, partners in sorts))
+    first, second = np.concatenate([_draw(start, partners, each, rng) for start, partners in sorts], axis=1)
+    fold = np.arange(each) * FOLDS // max(1, each)
+    return Pairs(first, second, identity[first] == identity[second], np.concatenate((fold, fold)))
 
 
 def _draw(start: np.ndarray, partners: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(2, P): pairs of an image with one of its `partners` from `start` on, all equally likely, none twice."""
+    """(2, count): pairs of an image with one of its `partners` from `start` on, all equally likely, none twice."""
     ends = np.cumsum(partners)
-    total = int(ends[-1]) if len(ends) else 0
     # In a random order, so that a fold does not hold a few people's pairs only.
-    numbers = rng.choice(total, min(count, total), replace=False)
+    numbers = rng.choice(int(partners.sum()), count, replace=False)
     first = np.searchsorted(ends, numbers, side="right")
     return np.stack((first, start[first] + numbers - (ends - partners)[first]))
 

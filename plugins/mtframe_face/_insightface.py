@@ -14,9 +14,12 @@ from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
 from ._identities import at_least, grouped_order
-from ._pairs import FOLDS, Pairs
+from ._pairs import FOLDS, VIEW_2, VIEW_2_PAIRS, Pairs
 from ._pickled import PickledPairs
 from ._records import Records
+
+# Labels have 32 bits: from here on not every whole number is one of them.
+_EXACT = 2**24
 
 
 class InsightFace:
@@ -41,6 +44,8 @@ class InsightFace:
 
     Attributes:
         pairs: Pairs of positions in this split; None in training.
+        protocol: `LFW View 2` in a split of the 6,000 pairs of `lfw.bin`.
+        photographed: Names of everybody whom the files show; empty, as they name nobody.
 
     Raises:
         RecipeError: `split`, `root` or a file names nothing there.
@@ -49,6 +54,7 @@ class InsightFace:
 
     target: ClassVar[str] = "identity"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    photographed: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -67,6 +73,7 @@ class InsightFace:
             raise RecipeError(f"root: no folder '{root}'. It holds train.rec, train.idx and files such as lfw.bin")
         self.decode_size: DecodeSize | None = None
         self.pairs: Pairs | None = None
+        self.protocol: str | None = None
         if split == "train":
             self._records = Records(self.root / "train.rec")
             self._keys, self._labels = _people(self._records)
@@ -75,6 +82,8 @@ class InsightFace:
         # Whoever is in a verification file, it is nobody with a class.
         self.info = DataInfo(self.target, ())
         self._pickled = PickledPairs(self.root / (val if split == "val" else test))
+        if self._pickled.file.path.name == "lfw.bin" and len(self._pickled.same) == VIEW_2_PAIRS:
+            self.protocol = VIEW_2
         number = np.arange(len(self._pickled.same))
         fold = number * FOLDS // len(number)
         self.pairs = Pairs(2 * number, 2 * number + 1, self._pickled.same, fold)
@@ -90,7 +99,7 @@ class InsightFace:
         if self.split == "train":
             key = int(self._keys[index])
             labels, data = self._records.image(key)
-            label = _whole(self._records, key, labels[0], len(self.info.classes))
+            label = _person(self._records, key, labels[0], len(self.info.classes))
             name = f"train.rec/{key}"
         else:
             data = self._pickled.image(index)
@@ -106,38 +115,65 @@ class InsightFace:
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing about the files, in sentences."""
         unknown = f"{self.split}: the file does not say who is in it, so training people in it go unnoticed"
-        return () if self.split == "train" else (unknown,)
+        view_2 = f"{self.split}: these are the {VIEW_2_PAIRS:,} pairs of {VIEW_2}"
+        return () if self.split == "train" else (unknown, *([view_2] if self.protocol else []))
 
 
 def _people(records: Records) -> tuple[np.ndarray, np.ndarray]:
     """Keys of the images, and each one's label; both (N,) int64."""
     keys = records.keys
+    people = None
     if keys[0] == 0 and len(labels := records.labels(0)) > 1:
         # The first key after the images, where the records of people begin, and the first after those.
-        first, last = (_whole(records, 0, label, None) for label in labels[:2])
+        first, last = (_whole(records, 0, label, "a record's key", math.inf) for label in labels[:2])
+        first = _first_person(records, first)
         ranges = [records.labels(int(key))[:2] for key in keys[(keys >= first) & (keys < last)]]
         keys = keys[(keys > 0) & (keys < first)]
-        if (people := _ranges(ranges, keys)) is not None:
-            return keys, people
+        people = _ranges(ranges, keys[keys < _EXACT])
     if not len(keys):
         raise DataError(f"{records.file.path}: has no image in it")
-    return keys, np.array([_whole(records, int(key), records.labels(int(key))[0], None) for key in keys], np.int64)
+    known = np.empty(0, np.int64) if people is None else people
+    rest = [_person(records, int(key), records.labels(int(key))[0]) for key in keys[len(known) :]]
+    return keys, np.concatenate((known, np.array(rest, np.int64)))
+
+
+def _first_person(records: Records, first: int) -> int:
+    """The key where the records of people begin, which record 0 tells to the precision of 32 bits."""
+    if first < _EXACT:
+        return first
+    off = int(np.spacing(np.float32(first)))
+    near = records.keys[(records.keys >= first - off) & (records.keys <= first + off)]
+    # They have no image.
+    return next((int(key) for key in near if not records.image(int(key))[1]), first)
 
 
 def _ranges(ranges: list[tuple[float, ...]], keys: np.ndarray) -> np.ndarray | None:
-    """The label of each image (N,) by the people's ranges of keys; None where these are not one after the other."""
+    """The label of each image (N,) by the people's ranges of keys; None where these are not one after the other.
+
+    Args:
+        ranges: The first key of each person's images, and the first after them.
+        keys: (N,) int64, below 2**24; ranges that begin above are passed over, as their limits are rounded.
+    """
     if not ranges or not len(keys) or any(len(found) < 2 for found in ranges):
         return None
     starts, ends = np.array(ranges).T
-    # Through labels of 32 bits, numbers above 2**24 are even: the record's own label is what is trained on.
-    if starts[0] > keys[0] or ends[-1] < keys[-1] or (starts >= ends).any() or (starts[1:] != ends[:-1]).any():
+    count = int((starts < _EXACT).sum())
+    starts, ends = starts[:count], ends[:count]
+    if not count or starts[0] > keys[0] or ends[-1] <= keys[-1] or (starts >= ends).any():
         return None
-    return np.searchsorted(ends, keys, side="right").clip(max=len(ranges) - 1)
+    if (starts[1:] != ends[:-1]).any():
+        return None
+    return np.searchsorted(ends, keys, side="right")
 
 
-def _whole(records: Records, key: int, label: float, classes: int | None) -> int:
+def _person(records: Records, key: int, label: float, classes: int | None = None) -> int:
     """A label as a class; raises DataError if it is none."""
-    if not math.isfinite(label) or label != int(label) or not 0 <= label < (classes or 2**24):
-        limit = f", below {classes}" if classes else ""
-        raise DataError(f"{records.file.path}: record {key}: expected a person's number{limit}, found label {label:g}")
+    limit = f", below {classes}" if classes else ""
+    return _whole(records, key, label, f"a person's number{limit}", classes or _EXACT)
+
+
+def _whole(records: Records, key: int, label: float, what: str, below: float) -> int:
+    """A label as a whole number; raises DataError if it is none."""
+    if not math.isfinite(label) or label != int(label) or not 0 <= label < below:
+        raise DataError(f"{records.file.path}: record {key}: expected {what}, found label {label:g}")
     return int(label)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -16,11 +17,17 @@ import torch
 from torch import Tensor
 
 from mtframe.errors import DataError, PluginError, RecipeError
-from mtframe.registry import did_you_mean
+from mtframe.registry import did_you_mean, resolve
+
+from ._identities import Texts
 
 # Left and right are the picture's.
 POINTS = ("left eye", "right eye", "nose", "left corner of the mouth", "right corner of the mouth")
 GROUP = "mtframe_face.landmarks"
+# What a model learns from besides its training data where faces are aligned by points, in words.
+OUTSIDE = "landmarks of the faces"
+
+_FILE = re.compile(r".+\.py:[A-Za-z_]\w*")
 
 Detector = Callable[[Tensor], Any]
 
@@ -63,11 +70,33 @@ def read_landmarks(path: Path, ids: Sequence[str]) -> np.ndarray:
     return found
 
 
-def landmarks_target(points: np.ndarray | None, index: int) -> dict[str, Tensor]:
-    """`landmarks` (5, 2) of one image for a sample's target; nothing where the file does not have it."""
-    if points is None or np.isnan(points[index]).any():
-        return {}
-    return {"landmarks": torch.from_numpy(points[index])}
+class Landmarks:
+    """The five points of a split's images, by position and by path.
+
+    Args:
+        path: A landmarks file, see `read_landmarks`.
+        ids: Paths of the images.
+    """
+
+    def __init__(self, path: Path, ids: Sequence[str]) -> None:
+        self._points = read_landmarks(path, ids)
+        self._ids = Texts(ids)
+        self._places: dict[str, int] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_places": None}
+
+    def target(self, index: int) -> dict[str, Tensor]:
+        """`landmarks` (5, 2) of one image for a sample's target; nothing where the file does not have it."""
+        return {} if np.isnan(self._points[index]).any() else {"landmarks": torch.from_numpy(self._points[index])}
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        """`landmarks` (5, 2) of the image with this path; NaN where the split or the file does not have it."""
+        if self._places is None:
+            # Made where it is asked for: few runs share images, and an object an image is much.
+            self._places = {self._ids[index]: index for index in range(len(self._ids))}
+        index = self._places.get(id)
+        return {"landmarks": torch.full((5, 2), math.nan) if index is None else torch.from_numpy(self._points[index])}
 
 
 def find_detector(name: str) -> Detector:
@@ -75,14 +104,16 @@ def find_detector(name: str) -> Detector:
 
     Args:
         name: One that an installed package offers in the entry-point group `mtframe_face.landmarks`, or
-            `./file.py:Class`, relative to the current folder. What it names is called without arguments and gives
-            a function of an image, (3, H, W) uint8 RGB, that returns (5, 2) points, or None where no face is.
+            `./file.py:Class`, relative to the current folder, not to a recipe's. What it names is called without
+            arguments and gives a function of an image, (3, H, W) uint8 RGB, that returns (5, 2) points, or None where
+            no face is.
 
     Raises:
         PluginError: There is no such detector, or it cannot be imported or made.
     """
     try:
-        return _class_of(name)()
+        # The class in a file is not kept by its name, which another current folder makes another file's.
+        return resolve("detector", name).component() if _FILE.fullmatch(name) else _class_of(name)()
     except PluginError:
         raise
     except (Exception, SystemExit) as error:
@@ -91,13 +122,6 @@ def find_detector(name: str) -> Detector:
 
 @lru_cache
 def _class_of(name: str) -> Callable[[], Detector]:
-    file, colon, attribute = name.rpartition(":")
-    if colon and file.endswith(".py"):
-        names: dict[str, Any] = {"__name__": f"mtframe_local_{Path(file).stem}", "__file__": file}
-        exec(compile(Path(file).read_bytes(), file, "exec"), names)
-        if attribute not in names:
-            raise PluginError(f"detector {name!r}: no {attribute!r} in {file}{did_you_mean(attribute, names)}")
-        return names[attribute]
     offered = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in offered:
         there = f"; there are {', '.join(sorted(offered))}" if offered else ""

@@ -16,13 +16,12 @@ from mtframe.errors import DataError, RecipeError
 
 from ._download import LFW_FILES
 from ._identities import Roles, at_least, class_by_path, enrol, grouped_order
-from ._landmarks import landmarks_target, read_landmarks
-from ._pairs import NamedPair, Pairs, read_pairs, read_people
+from ._landmarks import Landmarks
+from ._pairs import VIEW_2, NamedPair, Pairs, read_pairs, read_people
 from ._synthesis import synthesize_people
 
 PEOPLE = "peopleDevTrain.txt"
 PAIRS = {"val": "pairsDevTest.txt", "test": "pairs.txt"}
-VIEW_2 = "LFW View 2"
 FOLDERS = ("lfw-deepfunneled", "lfw_funneled", "lfw-funneled", "lfw")
 
 
@@ -107,7 +106,7 @@ class LFW:
             self._refuse_shared(set(listed), split, people)
             self._index_pairs(self._evaluated(split))
         ids = [self._path(index).relative_to(self.root).as_posix() for index in range(len(self))] if landmarks else []
-        self._landmarks = read_landmarks(self.root / landmarks, ids) if landmarks else None
+        self._landmarks = Landmarks(self.root / landmarks, ids) if landmarks else None
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -121,7 +120,9 @@ class LFW:
             raise IndexError(f"{self.split} has {len(self)} images, no number {index}")
         path = self._path(index)
         image, size = read_image(path, self.decode_size)
-        target = {"label": torch.tensor(int(self._labels[index]))} | landmarks_target(self._landmarks, index)
+        target = {"label": torch.tensor(int(self._labels[index]))}
+        if self._landmarks is not None:
+            target |= self._landmarks.target(index)
         return Sample(image, target, size, index, path.relative_to(self.root).as_posix())
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
@@ -129,8 +130,12 @@ class LFW:
         return grouped_order(self._labels, self.per_identity, rng)
 
     def target_of(self, id: str) -> dict[str, Tensor]:
-        """The target of an image by its path below `root`; label -1 for somebody who is not trained on."""
-        return {"label": torch.tensor(class_by_path(id, self.root, self.folder, self._classes))}
+        """The target of an image by its path below `root`; label -1 for somebody who is not trained on.
+
+        With a landmarks file, `landmarks` (5, 2) float too; NaN where it is unknown.
+        """
+        label = {"label": torch.tensor(class_by_path(id, self.root, self.folder, self._classes))}
+        return label if self._landmarks is None else label | self._landmarks.target_of(id)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from mtframe.errors import DataError
 from mtframe.evaluation import Curves
 
 from ._embeddings import Embeddings, refuse_learned
-from ._lfw import VIEW_2
-from ._pairs import Pairs
+from ._landmarks import OUTSIDE
+from ._pairs import VIEW_2, Pairs
 from ._protocol import roc, verification_scores
 
 
@@ -35,8 +35,9 @@ class FaceVerification:
         outside: What else the model has learned from, in words.
 
     Attributes:
-        notes: For View 2 of LFW, the category of outside data. Anything that was learned from other data counts as
-            labelled: pretrained weights come from labels too, and this is the category with least claims.
+        notes: For View 2 of LFW, the category of outside data. Landmarks by which faces are aligned are label-free.
+            Anything else that was learned from other data counts as labelled: pretrained weights come from labels
+            too, and this is the category with least claims.
 
     Raises:
         DataError: The split has no pairs, or one of its people was trained on.
@@ -104,8 +105,9 @@ def _outside_data(dataset: Any, info: DataInfo | None, outside: Sequence[str]) -
     if getattr(dataset, "protocol", None) != VIEW_2:
         return ()
     strangers = len(set(info.classes) - set(dataset.photographed)) if info else 0
-    sources = [f"{strangers} people who are not in this data set"] if strangers else []
+    sources = [f"{strangers} people of other data"] if strangers else []
     sources += outside
     if not sources:
         return (f"{VIEW_2}: Unrestricted, No Outside Data (UM-CS-2014-003)",)
-    return (f"{VIEW_2}: Unrestricted, Labeled Outside Data (UM-CS-2014-003): learned from {', '.join(sources)}",)
+    kind = "Label-Free" if set(sources) == {OUTSIDE} else "Labeled"
+    return (f"{VIEW_2}: Unrestricted, {kind} Outside Data (UM-CS-2014-003): learned from {', '.join(sources)}",)

@@ -17,6 +17,9 @@ import numpy as np
 from mtframe.errors import DataError
 
 FOLDS = 10
+# The protocol of `pairs.txt`: ten sets of 300 matched and 300 mismatched pairs.
+VIEW_2 = "LFW View 2"
+VIEW_2_PAIRS = 6000
 
 
 @dataclass(frozen=True, slots=True)

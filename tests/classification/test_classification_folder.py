@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import ExifTags, Image
 
 from mtframe.errors import DataError, RecipeError
 from mtframe_classification import ImageFolder
@@ -130,3 +131,11 @@ def test_mistakes_are_named(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "flat" / "one").mkdir(parents=True)
     with pytest.raises(DataError, match="flat: expected a folder for each of two or more classes, found 1"):
         ImageFolder("train", root=tmp_path / "flat")
+
+
+def test_pictures_are_turned_upright_as_they_are_in_predictions(folders: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (20, 10)).save(folders / "train" / "cat" / "a.jpg", exif=exif)
+    sample = ImageFolder("train", root=folders)[0]
+    assert (sample.image.shape, sample.size) == ((3, 20, 10), (20, 10))

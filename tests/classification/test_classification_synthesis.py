@@ -11,6 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from mtframe.errors import RecipeError
 from mtframe_classification import CsvImages, ImageFolder
@@ -99,7 +100,7 @@ def test_what_does_not_solve_it(table: Path, what: str) -> None:
         labels.append([int(data.target_of(data[index].id)["label"]) for index in range(len(data))])
     scaler = StandardScaler().fit(features[0])
     train, val = (scaler.transform(part) for part in features)
-    for model in (KNeighborsClassifier(5), LogisticRegression(max_iter=300, C=0.01)):
+    for model in (KNeighborsClassifier(5), LogisticRegression(max_iter=300, C=0.01), SVC()):
         accuracy = model.fit(train, labels[0]).score(val, labels[1])
         print(f"{what}, {type(model).__name__}: {accuracy:.2f}")
         assert accuracy < 0.45, f"{what}: {accuracy}"

@@ -179,6 +179,10 @@ def test_without_landmarks_the_message_says_what_to_do() -> None:
     plain = Sample(torch.zeros(3, 112, 112, dtype=torch.uint8), {}, (112, 112), 0, "val/Ann/1.jpg")
     with pytest.raises(RecipeError, match=r"val/Ann/1.jpg: no landmarks .*landmarks=FILE.*detector=NAME.*aligned=true"):
         FaceAlign(112, False, INFO)([plain], _rng())
+    unknown = Sample(plain.image, {"landmarks": torch.full((5, 2), math.nan)}, (112, 112), 0, "y.jpg")
+    with pytest.raises(RecipeError, match=r"y.jpg: no landmarks to align the face by"):
+        FaceAlign(112, False, INFO)([unknown], _rng())
+    assert FaceAlign(112, False, INFO, aligned=True)([unknown], _rng()).images.max() == 0
     same = Sample(plain.image, {"landmarks": torch.ones(5, 2)}, (112, 112), 0, "x.jpg")
     with pytest.raises(DataError, match=r"x.jpg: a face cannot be aligned by these landmarks: all points are in one"):
         FaceAlign(112, False, INFO)([same], _rng())
@@ -242,12 +246,27 @@ def test_a_detector_that_is_not_there_or_broken_says_so(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     for name, said in (
         ("retina", r"no detector 'retina'.*entry-point group 'mtframe_face.landmarks'; .*./file.py:Class"),
-        ("./finder.py:Findr", r"no 'Findr' in ./finder.py; did you mean 'Finder'\?"),
+        ("./finder.py:Findr", r"detector '.*finder.py:Findr': no 'Findr' in .*finder.py; did you mean 'Finder'\?"),
         ("./finder.py:Broken", "detector './finder.py:Broken' cannot be used: OSError: no weights"),
-        ("./none.py:Finder", "detector './none.py:Finder' cannot be used: FileNotFoundError"),
+        ("./none.py:Finder", r"detector '.*none.py:Finder': cannot read .*none.py: No such file"),
     ):
         with pytest.raises(PluginError, match=said):
             FaceAlign(112, False, INFO, detector=name)
+
+
+def test_a_detector_in_a_file_is_that_of_the_current_folder_and_goes_to_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "finder.py").write_text(f"class Finder:\n    folder = {folder!r}\n")
+    monkeypatch.chdir(tmp_path / "a")
+    here: Any = find_detector("./finder.py:Finder")
+    assert here.folder == pickle.loads(pickle.dumps(here)).folder == "a"  # noqa: S301
+    monkeypatch.chdir(tmp_path / "b")
+    there: Any = find_detector("./finder.py:Finder")
+    full: Any = find_detector(f"{tmp_path / 'a' / 'finder.py'}:Finder")
+    assert (there.folder, full.folder) == ("b", "a")
 
 
 def test_an_installed_detector_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

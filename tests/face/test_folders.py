@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import ExifTags, Image
 
 from mtframe.errors import BadImageError, DataError, RecipeError
 from mtframe_face import FaceIdentification, FaceVerification, IdentityFolders
@@ -138,6 +139,32 @@ def test_landmarks_come_with_the_images_that_have_them(parted: Path) -> None:
         IdentityFolders("train", root=parted)
 
 
+def test_landmarks_are_known_by_path_too_for_another_task_on_the_same_images(parted: Path) -> None:
+    numbers = ",".join(str(number / 2) for number in range(10))
+    (parted / "landmarks.csv").write_text(f"train/Ann/Ann_0002.jpg,{numbers}\nval/Kim/Kim_0001.jpg,{numbers}\n")
+    train = IdentityFolders("train", root=parted)
+    expected = train[1].target["landmarks"]
+    assert train.target_of("train/Ann/Ann_0002.jpg")["landmarks"].equal(expected)
+    for unknown in ("train/Ann/Ann_0001.jpg", "val/Kim/Kim_0001.jpg", "x.jpg"):
+        target = train.target_of(unknown)["landmarks"]
+        assert (target.shape, target.dtype) == ((5, 2), torch.float32)
+        assert target.isnan().all()
+    copy = pickle.loads(pickle.dumps(train))  # noqa: S301
+    assert copy.target_of("train/Ann/Ann_0002.jpg")["landmarks"].equal(expected)
+    assert set(IdentityFolders("train", root=parted, landmarks=None).target_of("x.jpg")) == {"label"}
+
+
+def test_pictures_are_turned_upright_unless_landmarks_are_in_their_pixels(parted: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (20, 10)).save(parted / "train" / "Ann" / "Ann_0001.jpg", exif=exif)
+    sample = IdentityFolders("train", root=parted)[0]
+    assert (sample.image.shape, sample.size) == ((3, 20, 10), (20, 10))
+    (parted / "landmarks.csv").write_text("train/Ann/Ann_0001.jpg" + ",5" * 10 + "\n")
+    sample = IdentityFolders("train", root=parted)[0]
+    assert (sample.image.shape, sample.size) == ((3, 10, 20), (10, 20))
+
+
 def test_the_target_of_an_image_is_known_by_its_path(parted: Path, flat: Path, write_person: WritePerson) -> None:
     train = IdentityFolders("train", root=parted)
     for index in range(len(train)):
@@ -198,3 +225,8 @@ def test_made_up_people_have_this_layout_and_landmarks(tmp_path: Path) -> None:
     before = (tmp_path / "a" / "landmarks.csv").read_bytes(), (tmp_path / "a" / train[0].id).read_bytes()
     IdentityFolders.synthesize(tmp_path / "a", people=3, images=3, test_people=2, size=64, workers=1)
     assert ((tmp_path / "a" / "landmarks.csv").read_bytes(), (tmp_path / "a" / train[0].id).read_bytes()) == before
+
+
+def test_a_gallery_that_takes_everybodys_pictures_is_refused_by_identification(parted: Path) -> None:
+    with pytest.raises(DataError, match=r"of the 3 people in this split 0 are enrolled.*'gallery'.* has 3 at most"):
+        FaceIdentification(IdentityFolders("val", root=parted, gallery=3))

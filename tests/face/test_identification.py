@@ -163,3 +163,9 @@ def test_curves_are_in_the_details() -> None:
 def test_a_split_without_roles_is_refused() -> None:
     with pytest.raises(DataError, match="face-identification needs a gallery and probes; this split has none"):
         FaceIdentification(SimpleNamespace(roles=None))
+
+
+def test_roles_that_find_nobody_are_refused_before_anything_is_trained() -> None:
+    for gallery, enrolled in ([], 0), ([0, 1], 1):
+        with pytest.raises(DataError, match=rf"of the 2 people .* {enrolled} are enrolled.*'gallery'.* has 2 at most"):
+            _metric([0, 0, 1, 1], gallery)

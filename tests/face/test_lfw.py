@@ -10,7 +10,7 @@ import pytest
 
 from mtframe.data import DataInfo
 from mtframe.errors import BadImageError, DataError, RecipeError
-from mtframe_face import LFW, FaceVerification
+from mtframe_face import LFW, FaceAlign, FaceVerification
 
 WritePerson = Callable[..., None]
 
@@ -168,9 +168,17 @@ def test_view_2_is_reported_in_its_category_of_outside_data(view2: Path, write_p
         "timm/resnet18",
     )
     assert FaceVerification(test, elsewhere, ("task objects (coco)",)).notes == (
-        "LFW View 2: Unrestricted, Labeled Outside Data (UM-CS-2014-003): learned from 2 people who are not in this "
-        "data set, task objects (coco)",
+        "LFW View 2: Unrestricted, Labeled Outside Data (UM-CS-2014-003): learned from 2 people of other data, "
+        "task objects (coco)",
     )
+    landmarks = FaceAlign.outside(detector="./finder.py:Finder")
+    assert landmarks == "landmarks of the faces"
+    assert FaceVerification(test, inside, (landmarks,)).notes == (
+        "LFW View 2: Unrestricted, Label-Free Outside Data (UM-CS-2014-003): learned from landmarks of the faces",
+    )
+    for info, outside in ((inside, (landmarks, "task objects (coco)")), (elsewhere, (landmarks,))):
+        (note,) = FaceVerification(test, info, outside).notes
+        assert note.startswith("LFW View 2: Unrestricted, Labeled Outside Data (UM-CS-2014-003): learned from ")
     assert FaceVerification(LFW("val", root=view2), elsewhere, ("anything",)).notes == ()
 
 
@@ -189,6 +197,8 @@ def test_landmarks_and_the_order_of_training(lfw_root: Path) -> None:
     train = LFW("train", root=lfw_root, landmarks="points.txt", per_identity=2)
     assert train[1].target["landmarks"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert set(train[0].target) == {"label"}
+    assert train.target_of(train[1].id)["landmarks"].equal(train[1].target["landmarks"])
+    assert train.target_of(train[0].id)["landmarks"].isnan().tolist() == [[True, True]] * 5
     order = train.order(np.random.default_rng(0))
     labels = [int(train[int(index)].target["label"]) for index in order]
     assert labels[0] == labels[1] != labels[2] == labels[3]

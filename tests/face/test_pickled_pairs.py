@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
 from mtframe_face import FaceVerification, InsightFace
 from mtframe_face._pickled import PickledPairs
@@ -73,6 +74,22 @@ def test_a_verification_file_is_a_split_with_ten_folds(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no file '.*agedb_30.bin', a verification file of InsightFace"):
         InsightFace("test", root=tmp_path)
     assert len(InsightFace("test", root=tmp_path, test="lfw.bin")) == 40
+
+
+def test_the_six_thousand_pairs_of_lfw_are_view_2s(tmp_path: Path) -> None:
+    content = [b"image"] * 12_000, [n // 300 % 2 == 0 for n in range(6000)]
+    for name in ("lfw.bin", "other.bin"):
+        _write(tmp_path / name, content, 4)
+    val, test = InsightFace("val", root=tmp_path), InsightFace("test", root=tmp_path, test="other.bin")
+    assert val.pairs is not None
+    assert np.bincount(val.pairs.fold, val.pairs.same).tolist() == [300] * 10
+    assert val.notes[1:] == ("val: these are the 6,000 pairs of LFW View 2",)
+    learned = DataInfo("identity", ("0", "1", "2"))
+    assert FaceVerification(val, learned).notes == (
+        "LFW View 2: Unrestricted, Labeled Outside Data (UM-CS-2014-003): learned from 3 people of other data",
+    )
+    assert FaceVerification(test, learned).notes == ()
+    assert len(test.notes) == 1
 
 
 class _Evil:

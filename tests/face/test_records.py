@@ -75,6 +75,21 @@ def test_an_image_may_have_several_labels_of_which_the_first_is_the_person(tmp_p
     assert [int(train[i].target["label"]) for i in range(4)] == [1, 0, 1, 0]
 
 
+@pytest.mark.parametrize("first", [2**24 + 6, 2**24 + 7, 2**24 + 9, 17_091_658, 2**26 + 5])
+def test_keys_may_be_larger_than_labels_of_32_bits_tell_exactly(tmp_path: Path, first: int) -> None:
+    """Glint360K has 17,091,657 images. Here: few of them, six people, an odd number of images from 2**24 on."""
+    limits = [1, 3, 2**24 - 1, 2**24 + 1, 2**24 + 2, 2**24 + 3, first]
+    keys = [1, 2, 3, 2**24 - 2, 2**24 - 1, 2**24, *range(2**24 + 1, 2**24 + 6), first - 1]
+    owners = {key: int(np.searchsorted(limits, key, side="right")) - 1 for key in keys}
+    images = {key: labelled([owner, 7.0], b"image") for key, owner in owners.items()}
+    people = {first + n: labelled(limits[n : n + 2]) for n in range(6)}
+    write_records(tmp_path / "train.rec", {0: labelled([first, first + 6]), **images, **people})
+    train = InsightFace("train", root=tmp_path)
+    assert train._keys.tolist() == list(owners)
+    assert train._labels.tolist() == list(owners.values())
+    assert len(train.info.classes) == 6
+
+
 def test_images_of_a_person_stand_in_a_row(tmp_path: Path) -> None:
     write_training(tmp_path, [4, 4, 4])
     train = InsightFace("train", root=tmp_path, per_identity=2)
@@ -126,8 +141,11 @@ def test_damaged_files_are_data_errors_that_say_where(tmp_path: Path) -> None:
     for wrong in (0.5, -1.0, float("nan"), float("inf")):
         write_records(path, {1: labelled([0]), 2: labelled([wrong])})
         refused(f"record 2: expected a person's number, found label {wrong:g}")
-    write_records(path, {0: labelled([float("nan"), 2])})
-    refused("record 0: expected a person's number")
+    for wrong in (0.5, -1.0, float("nan"), float("inf")):
+        write_records(path, {0: labelled([wrong, 2])})
+        refused(f"record 0: expected a record's key, found label {wrong:g}")
+    write_records(path, {1: labelled([0]), 2: labelled([2**24])})
+    refused(r"record 2: expected a person's number, found label 1\.67772e\+07")
     write_records(path, {0: labelled([1, 2])})
     refused("train.rec: has no image in it")
     path.write_bytes(b"")
