@@ -39,8 +39,8 @@ def read_image(
             become RGB.
         decode_size: If given, a JPEG may be decoded at half its size or less, as long as its sides keep so many
             pixels: faster for large photographs.
-        upright: Whether to turn the image as its EXIF orientation says and every viewer does. Data sets do not:
-            boxes and pairs are labelled on the stored pixels.
+        upright: Whether to turn the image as its EXIF orientation says and every viewer does. Not where coordinates
+            are labelled on the stored pixels, as those of COCO, VOC and landmarks are.
 
     Returns:
         The image, (3, H, W) uint8, and its (height, width) on disk; turned, if it was.
