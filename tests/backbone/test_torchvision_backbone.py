@@ -275,6 +275,17 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
         TorchvisionBackbone("squeezenet1_1", 64)
 
 
+@pytest.mark.parametrize(
+    ("member", "package"),
+    [("fasterrcnn_resnet50_fpn", "detection"), ("fcn_resnet50.DEFAULT", "segmentation"), ("r3d_18", "video"),
+     ("raft_small", "optical_flow"), ("quantized_resnet18", "quantization")],
+)  # fmt: skip
+def test_models_of_other_tasks_are_no_backbones(member: str, package: str) -> None:
+    message = rf"'{member.partition('.')[0]}' is a model of torchvision.models.{package}; only the classification"
+    with pytest.raises(RecipeError, match=message):
+        random(member)
+
+
 def test_unknown_models_and_tags() -> None:
     with pytest.raises(RecipeError, match=r"no classification model 'resnet81'; did you mean .*resnet18"):
         random("resnet81")
