@@ -165,7 +165,7 @@ def test_frozen_stages_keep_their_weights_and_statistics_and_do_not_skip() -> No
     assert not [name for name in changed if name.startswith(frozen)]
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(backbone(images)[1], backbone(images)[1])
-    with pytest.raises(RecipeError, match=r"frozen_stages: must be 0 to 4, the stages of torchvision/resnet18, got 9"):
+    with pytest.raises(RecipeError, match=r"^frozen_stages: must be 0 to 4, the stages of torchvision/resnet18, got 9"):
         random("resnet18", frozen_stages=9)
 
 
