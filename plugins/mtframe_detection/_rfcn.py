@@ -27,6 +27,9 @@ _PROPOSAL_IOU = 0.7
 # Points that are compared for each proposal that is wanted.
 _COMPARED = 4
 
+# Pairs of an image that are compared at once, unless a single row has more: bounds memory for many proposals.
+_CHUNK = 1 << 18
+
 
 class RFCNHead(nn.Module):
     """The dense head, whose best boxes are scored and placed once more by the parts that they consist of.
@@ -152,11 +155,23 @@ def propose(scores: Tensor, boxes: Tensor, number: int) -> Tensor:
         (B, K) indices.
     """
     top, index = scores.topk(min(_COMPARED * number, scores.shape[1]), dim=1)
-    candidates = _pick(boxes, index)
-    overlap = box_overlap(candidates[:, :, None], candidates[:, None])
-    covered = overlap.triu(diagonal=1).amax(dim=1) > _PROPOSAL_IOU
+    covered = _covered(_pick(boxes, index))
     chosen = (top - covered.float()).topk(min(number, scores.shape[1]), dim=1).indices
     return index.gather(1, chosen)
+
+
+def _covered(boxes: Tensor) -> Tensor:
+    """Whether each of boxes (B, K, 4) overlaps one before it by more than `_PROPOSAL_IOU`: (B, K) bool."""
+    number = boxes.shape[1]
+    # Not by the size of the batch: an exported model would take one size only.
+    rows = max(1, _CHUNK // number)
+    parts = []
+    for start in range(0, number, rows):
+        part = boxes[:, start : start + rows]
+        before = boxes[:, : start + rows]
+        overlap = box_overlap(part[:, :, None], before[:, None])
+        parts.append(overlap.tril(diagonal=start - 1).amax(dim=2) > _PROPOSAL_IOU)
+    return torch.cat(parts, dim=1)
 
 
 def _pick(values: Tensor, index: Tensor) -> Tensor:

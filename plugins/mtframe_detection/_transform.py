@@ -21,6 +21,9 @@ from mtframe.errors import RecipeError
 # Grey of the padding, near the mean of photographs.
 _GREY = 114
 
+# Of the random scale: an image takes its square of memory. As of `test_scales`.
+_MOST_SCALE = 8
+
 # Of red, green and blue (ITU-R BT.601), as transforms.v2 has them.
 _GREY_WEIGHTS = (0.2989, 0.587, 0.114)
 
@@ -46,7 +49,7 @@ class Letterbox:
         size: Pixels of the square.
         train: Whether to augment.
         flip: Probability of mirroring.
-        scale: Range of the random scale against a plain fit, drawn evenly in logarithm.
+        scale: Range of the random scale against a plain fit, at most 8, drawn evenly in logarithm.
         mosaic: Probability of a mosaic.
         brightness: Largest relative change: the factor is drawn from 1 ± so much.
         contrast: The same for contrast.
@@ -80,8 +83,11 @@ class Letterbox:
         ):  # fmt: skip
             if not 0 <= value <= 1:
                 raise RecipeError(f"letterbox: {name} must be within 0..1, got {value}")
-        if not 0 < scale[0] <= scale[1]:
-            raise RecipeError(f"letterbox: scale must be a rising range above 0, as in [0.7, 1.5], got {list(scale)}")
+        if not 0 < scale[0] <= scale[1] <= _MOST_SCALE:
+            raise RecipeError(
+                f"letterbox: scale must be a rising range above 0 and up to {_MOST_SCALE}, as in [0.7, 1.5], "
+                f"got {list(scale)}"
+            )
         if sizes is not None and (not sizes or any(side < 32 or side % 32 for side in sizes)):
             raise RecipeError(f"letterbox: sizes must be multiples of 32, got {list(sizes)}")
         self.size, self.train = size, train

@@ -33,7 +33,7 @@ class Yolo:
     `notes`; anything else that is wrong is an error. Images are turned upright as their EXIF orientation says,
     since that is how they are seen when labelled and what labels are measured on.
 
-    Nothing leads out of the root: its own `path` is followed inside of it only.
+    No name leads out of the root: the yaml's own `path` is followed inside of it only. Symbolic links are followed.
 
     Args:
         split: `train`, `val` or `test`.

@@ -60,9 +60,12 @@ def describe(root: Path, split: str, data: str | None, classes: Sequence[str]) -
 def _yaml_file(root: Path, data: str | None) -> Path | None:
     if data is None:
         return next((root / name for name in _YAML if (root / name).is_file()), None)
-    if not (root / data).is_file():
-        raise RecipeError(f"data: no file '{root / data}'")
-    return root / data
+    place = _inside(root, PurePosixPath(), data)
+    if place is None:
+        raise RecipeError(f"data: {data!r} leads out of '{root}'; give the folder that holds everything as root")
+    if not (root / place).is_file():
+        raise RecipeError(f"data: no file '{root / place}'")
+    return root / place
 
 
 class _Loader(yaml.SafeLoader):

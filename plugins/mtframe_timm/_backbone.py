@@ -97,7 +97,7 @@ class TimmBackbone(nn.Module):
         self.stages = (*stages, ("pyramid",)) if self.pyramid else stages
         if not 0 <= frozen_stages <= len(stages):
             raise RecipeError(
-                f"backbone.frozen_stages: expected 0 to {len(stages)}, the stages of timm/{member}, not {frozen_stages}"
+                f"frozen_stages: must be 0 to {len(stages)}, the stages of timm/{member}, got {frozen_stages}"
             )
         self.train()
         freeze(self, ("network",) if frozen else sum(stages[:frozen_stages], ()))
@@ -132,11 +132,11 @@ class TimmBackbone(nn.Module):
         return timm.list_models(pattern, pretrained=pretrained)
 
     @classmethod
-    def pretraining(cls, member: str, **options: Any) -> str | None:
-        """Which weights a model starts from with these options, in words; None for random ones."""
-        if options.get("weights") is not None:
-            return f"the weights in {options['weights']}"
-        return f"pretrained weights of timm/{member}" if options.get("pretrained", True) else None
+    def pretraining(cls, member: str, *, pretrained: bool = True, weights: Path | None = None, **_: Any) -> str | None:
+        """What it has learned from before a training with these options, in words; None for nothing."""
+        if weights is not None:
+            return f"the weights in {Path(weights).name}"
+        return f"pretrained weights of timm/{member}" if pretrained else None
 
     @classmethod
     def describe_member(cls, member: str) -> dict[str, Any]:

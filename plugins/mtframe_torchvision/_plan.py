@@ -84,9 +84,14 @@ def weights_of(member: str) -> WeightsEnum | None:
     """The published weights that a name stands for: those of its tag, else torchvision's default; None if none.
 
     Raises:
-        RecipeError: torchvision has no such model, or no such weights of it.
+        RecipeError: torchvision has no such classification model, or no such weights of it.
     """
     architecture, _, tag = member.partition(".")
+    if architecture in set(list_models()) - set(members()):
+        raise RecipeError(
+            f"torchvision's {architecture!r} is a model of {_package(architecture)}; only the classification models of "
+            f"torchvision.models are backbones; {LISTING}"
+        )
     if architecture not in members():
         near = difflib.get_close_matches(architecture, members(), n=3)
         hint = f"did you mean {_either(near)}?" if near else f"is torchvision {torchvision.__version__} too old for it?"
@@ -212,6 +217,11 @@ def _sizes_near(member: str, size: int) -> Iterator[int]:
         found += 1
         if found == 3:
             return
+
+
+def _package(architecture: str) -> str:
+    """Where a model comes from, such as `torchvision.models.detection`."""
+    return get_model_builder(architecture).__module__.rpartition(".")[0]
 
 
 def _reason(error: Exception) -> str:

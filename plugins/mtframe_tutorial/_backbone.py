@@ -17,6 +17,7 @@ class SharedNetwork(nn.Module):
     """A small convolutional network; each stage halves the map and sees more of the image.
 
     Args:
+        size: Images will be `size` × `size` pixels; others are taken too.
         widths: Channels after each stage; as many stages as numbers, two or more.
 
     Attributes:
@@ -26,17 +27,18 @@ class SharedNetwork(nn.Module):
         std: Likewise.
 
     Raises:
-        RecipeError: Fewer than two stages, or a stage without channels.
+        RecipeError: Fewer than two stages, or more than the size can be halved; or a stage without channels.
     """
 
     # Nothing is pretrained, so any will do that makes pixels of about -1..1.
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
 
-    def __init__(self, *, widths: tuple[int, ...] = (16, 32, 64, 128)) -> None:
+    def __init__(self, size: int, *, widths: tuple[int, ...] = (16, 32, 64, 128)) -> None:
         super().__init__()
         if len(widths) < 2 or min(widths) < 1:
             raise RecipeError(f"widths: must be two or more numbers of channels, got {list(widths)}")
+        _check_fit(len(widths), size)
         self.blocks = nn.Sequential(*(_block(before, after) for before, after in pairwise((3, *widths))))
         self.stages = tuple((f"blocks.{number}",) for number in range(len(widths)))
         # The article names sizes that it never computes. What comes after is told these instead, and makes its layers
@@ -48,12 +50,25 @@ class SharedNetwork(nn.Module):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, 3, H, W) to one (B, C, H / stride, W / stride) map per entry of `features`."""
+        """Normalised images (B, 3, H, W) to one (B, C, H / stride, W / stride) map per entry of `features`.
+
+        Raises:
+            RecipeError: The images are too small for so many stages.
+        """
+        _check_fit(len(self.blocks), min(images.shape[-2:]))
         maps = []
         for block in self.blocks:
             images = block(images)
             maps.append(images)
         return maps[1:]
+
+
+def _check_fit(stages: int, side: int) -> None:
+    if side < 2**stages:
+        raise RecipeError(
+            f"widths: {stages} stages halve images of {side} px to nothing; give up to {side.bit_length() - 1} widths, "
+            f"or images of {2**stages} px or more"
+        )
 
 
 def _block(before: int, after: int) -> nn.Sequential:

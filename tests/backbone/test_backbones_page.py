@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import timm
 
+from mtframe.registry import resolve
 from mtframe_torchvision import TorchvisionBackbone
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "backbones.md"
+ROOT = Path(__file__).resolve().parents[2]
+SWEEP = "tests/benchmarks/backbone_sweep.py"
+PAGE = ROOT / "docs" / "backbones.md"
 ROW = re.compile(r"^\| `(timm|torchvision)/(\w+)` \| (\w+) \| [\d.]+ M \| (\d+) \| ([\d, ]+) \| \d+ \|$", re.MULTILINE)
 
 
@@ -31,3 +35,27 @@ def test_every_model_without_a_row_has_a_reason() -> None:
     reasons = re.findall(r"^- `(?:timm|torchvision)/\w+`: (.+)$", text, re.MULTILINE)
     assert len(reasons) == tried - worked
     assert all(len(reason) > 10 for reason in reasons)
+
+
+def test_the_page_names_the_command_that_writes_it() -> None:
+    command = f"python {SWEEP} --out docs/backbones.md"
+    assert f"Written by `{command}`; do not edit." in " ".join(PAGE.read_text().split())
+    assert command in (ROOT / SWEEP).read_text().split('"""')[1]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("no such thing (a|b)", "no such thing (a/b)"),
+        ("/tmp/abc/run/last cannot\n  be written", "last cannot be written"),
+        (
+            "it failed (Some tensors share memory: [{'a', 'b'}]. Save it otherwise)",
+            "it failed (Some tensors share memory ...)",
+        ),
+        ("One sentence (in it) ends. " + "Another (goes on " * 20, "One sentence (in it) ends. ..."),
+        ("It failed (one; " + "two " * 100 + ")", "It failed (one; ...)"),
+        ("word (" + "x" * 232 + " yyyyyyyy", "word (" + "x" * 232 + " ...)"),
+    ],
+)
+def test_a_reason_is_cut_between_sentences_and_closes_its_brackets(message: str, reason: str) -> None:
+    assert resolve("metric", f"{ROOT / SWEEP}:one_line").component(RuntimeError(message)) == reason

@@ -75,5 +75,5 @@ def test_freezing_survives_deepcopy_and_evaluation() -> None:
 
 @pytest.mark.parametrize("count", [-1, 6])
 def test_frozen_stages_out_of_range(count: int) -> None:
-    with pytest.raises(RecipeError, match=rf"frozen_stages: expected 0 to 5, the stages of timm/resnet18, not {count}"):
+    with pytest.raises(RecipeError, match=rf"^frozen_stages: must be 0 to 5, the stages of timm/resnet18, got {count}"):
         TimmBackbone("resnet18", 64, pretrained=False, frozen_stages=count)

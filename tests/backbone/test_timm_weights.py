@@ -150,3 +150,10 @@ def test_a_model_without_published_weights() -> None:
     )
     with pytest.raises(RecipeError, match=f"no weights for '{without[0]}'; .*backbone.pretrained=false"):
         TimmBackbone(without[0], 64)
+
+
+def test_where_it_starts_from_in_words() -> None:
+    assert TimmBackbone.pretraining("resnet18") == "pretrained weights of timm/resnet18"
+    assert TimmBackbone.pretraining("resnet18", pretrained=False) is None
+    assert TimmBackbone.pretraining("resnet18", pretrained=False, weights=Path("a/w.pth")) == "the weights in w.pth"
+    assert TimmBackbone.pretraining("resnet18", weights="a/w.pth", frozen=True) == "the weights in w.pth"

@@ -165,7 +165,7 @@ def test_frozen_stages_keep_their_weights_and_statistics_and_do_not_skip() -> No
     assert not [name for name in changed if name.startswith(frozen)]
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(backbone(images)[1], backbone(images)[1])
-    with pytest.raises(RecipeError, match=r"frozen_stages: must be 0 to 4, the stages of torchvision/resnet18, got 9"):
+    with pytest.raises(RecipeError, match=r"^frozen_stages: must be 0 to 4, the stages of torchvision/resnet18, got 9"):
         random("resnet18", frozen_stages=9)
 
 
@@ -273,6 +273,17 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(SqueezeNet1_1_Weights, "get_state_dict", offline)
     with pytest.raises(MtframeError, match=r"torchvision/squeezenet1_1 from https://.*pretrained=false \(no route"):
         TorchvisionBackbone("squeezenet1_1", 64)
+
+
+@pytest.mark.parametrize(
+    ("member", "package"),
+    [("fasterrcnn_resnet50_fpn", "detection"), ("fcn_resnet50.DEFAULT", "segmentation"), ("r3d_18", "video"),
+     ("raft_small", "optical_flow"), ("quantized_resnet18", "quantization")],
+)  # fmt: skip
+def test_models_of_other_tasks_are_no_backbones(member: str, package: str) -> None:
+    message = rf"'{member.partition('.')[0]}' is a model of torchvision.models.{package}; only the classification"
+    with pytest.raises(RecipeError, match=message):
+        random(member)
 
 
 def test_unknown_models_and_tags() -> None:

@@ -1,6 +1,9 @@
 """Which backbones work: every family of timm and of torchvision, trained, evaluated, saved and loaded with both heads.
 
-    python tests/benchmarks/backbone_sweep.py [--only 'timm/conv*'] [--out docs/backbones.md] [--workers 2]
+    python tests/benchmarks/backbone_sweep.py --out docs/backbones.md [--workers 2]
+    python tests/benchmarks/backbone_sweep.py --only 'timm/conv*'
+
+The first writes the page, the second tries some models and writes nothing.
 
 Of each module of `timm.models` it takes the smallest model (counted on the meta device), and of modules with several
 architectures the smallest of each first word of their names, if it is small; of each module of torchvision the
@@ -49,11 +52,11 @@ TIMEOUT = 600
 
 HEAD = """# Which backbones work
 
-Written by `python tests/benchmarks/backbone_sweep.py`; do not edit. {worked} of {all} models, of {families} families of
-timm and torchvision, trained one step with both heads (`embedding` on faces, `dense` on objects), were evaluated,
-saved, and gave the same outputs after loading. A family is a module of `timm.models` or `torchvision.models`. Of each
-the smallest model was taken, of modules with several architectures the smallest of each; their relatives do alike, for
-there is no list of models in the code.
+Written by `python tests/benchmarks/backbone_sweep.py --out docs/backbones.md`; do not edit. {worked} of {all} models,
+of {families} families of timm and torchvision, trained one step with both heads (`embedding` on faces, `dense` on
+objects), were evaluated, saved, and gave the same outputs after loading. A family is a module of `timm.models` or
+`torchvision.models`. Of each the smallest model was taken, of modules with several architectures the smallest of each;
+their relatives do alike, for there is no list of models in the code.
 
 *Parameters* are those of the backbone with its pyramid. *Size* is the smallest of {sizes} pixels that the model took,
 or one that it named. *Strides* are those that heads get. *Seconds* are processor time for everything from building to
@@ -188,12 +191,6 @@ def try_model(name: str, family: str, data: Path) -> Result:
         except MtframeError as error:
             result.reason = result.reason or one_line(error)
             size = larger_size(size, str(error))
-        except RuntimeError as error:
-            if "channels_last" not in str(error):
-                raise
-            run_model(result, size, data, "train.channels_last=false")
-            result.reason = f"works only with train.channels_last=false ({one_line(error)})"
-            break
     result.seconds = time.process_time()
     return result
 
@@ -207,7 +204,7 @@ def larger_size(size: int, message: str) -> int | None:
     return min((side for side in named or SIZES if size < side <= SIZES[-1]), default=None)
 
 
-def run_model(result: Result, size: int, data: Path, *overrides: str) -> None:
+def run_model(result: Result, size: int, data: Path) -> None:
     """Trains a step, evaluates, saves, loads, compares."""
     settings = ["backbone.pretrained=false", f"tasks.faces.size={size}", f"tasks.objects.size={size}",
                 "tasks.faces.batch_size=4", "tasks.faces.head.dim=16", "tasks.objects.batch_size=2",
@@ -215,7 +212,7 @@ def run_model(result: Result, size: int, data: Path, *overrides: str) -> None:
                 "train.ema=null", "train.log_every=1", "train.optimizer=sgd", "train.warmup=0",
                 "train.evaluate_every=null", "train.device=cpu"]  # fmt: skip
     tasks = [f"faces=face-recognition:{data}/faces", f"objects=object-detection:{data}/objects"]
-    recipe = assemble_recipe(result.name, tasks, [*settings, *overrides])
+    recipe = assemble_recipe(result.name, tasks, settings)
     with tempfile.TemporaryDirectory(dir=data) as folder:
         assembly = Assembly(recipe)
         trainer = Trainer(assembly, RunFolder.create(Path(folder) / "run", recipe, assembly.infos))
@@ -298,11 +295,16 @@ def report(connection: Connection, job: Callable[[], Any]) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """An error's message for a table, without the folders of this run."""
+    """An error's message for a table, without the folders of this run; whole sentences of it if it is long."""
+    text = re.sub(r"\S*/tmp\S*/(\S+)", r"\1", re.sub(r"\s+", " ", str(error))).replace("|", "/").strip()
     # What follows such a bracket are names of tensors, by the hundred.
-    text = str(error).partition(": [{")[0]
-    text = re.sub(r"\S*/tmp\S*/(\S+)", r"\1", re.sub(r"\s+", " ", text)).replace("|", "/")
-    return text if len(text) < 240 else f"{text[:240].rpartition(' ')[0]} ..."
+    kept, names, _ = text.partition(": [{")
+    if len(kept) > 240:
+        sentences = re.match(r".*[.;](?= )", kept[:240])
+        kept = sentences[0] if sentences else kept[:240].rpartition(" ")[0]
+    elif not names:
+        return kept
+    return f"{kept} ...{')' * (kept.count('(') - kept.count(')'))}"
 
 
 def describe(results: Sequence[Result]) -> str:

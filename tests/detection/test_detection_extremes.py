@@ -84,8 +84,8 @@ def test_1500_objects_and_as_many_regions_to_ignore(monkeypatch: pytest.MonkeyPa
     options = {"max_detections": 1500, "pre_nms": 4000, "score_threshold": 0, "nms_iou": 1}
     options |= {"proposals": 400} if head is RFCNHead else {}
     built = head(FEATURES, INFO, width=8, depth=0, **options)
-    outputs = built(maps_for(256, 2))
     with LargestTensor() as largest:
+        outputs = built(maps_for(256, 2))
         losses = loss(built)(outputs, targets_for(boxes[:1500], boxes[1500:]))
         torch.stack(list(losses.values())).sum().backward()
         found = built.predict(outputs, geometry_for(256, 2))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torchvision.ops import box_iou
 
 from mtframe.data import DataInfo, Geometry
 from mtframe.errors import RecipeError
@@ -74,6 +75,23 @@ def test_proposals_that_a_stronger_one_covers_come_last() -> None:
     scores = torch.tensor([[0.9, 0.8, 0.2, 0.1]])
     assert propose(scores, boxes, 3).tolist() == [[0, 2, 3]]
     assert propose(scores, boxes, 9).tolist() == [[0, 2, 3, 1]]
+
+
+def test_chunks_of_candidates_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(2, 90, 2, generator=generator) * 20
+    boxes = torch.cat([corner, corner + 15 + torch.rand(2, 90, 2, generator=generator) * 5], dim=2)
+    scores = torch.rand(2, 90, generator=generator)
+    whole = propose(scores, boxes, 20)
+    monkeypatch.setattr("mtframe_detection._rfcn._CHUNK", 7 * 80)
+    assert torch.equal(propose(scores, boxes, 20), whole)
+    # By pairs: 80 candidates, of which those come first that no stronger one covers.
+    for image in range(2):
+        order = scores[image].argsort(descending=True)[:80]
+        overlaps = box_iou(boxes[image, order], boxes[image, order])
+        free = [number for number in range(80) if not (overlaps[number, :number] > 0.7).any()]
+        assert 5 < len(free) < 80
+        assert whole[image, : len(free)].tolist() == order[free][:20].tolist()
 
 
 def test_refined_boxes_by_hand() -> None:

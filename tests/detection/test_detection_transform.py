@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -227,8 +228,11 @@ def test_how_small_an_image_may_be_decoded() -> None:
     [
         ({"flip": 2}, r"flip must be within 0\.\.1, got 2"),
         ({"mosaic": -1}, r"mosaic must be within 0\.\.1, got -1"),
-        ({"scale": (1.5, 0.5)}, r"scale must be a rising range above 0, .* got \[1.5, 0.5\]"),
+        ({"scale": (1.5, 0.5)}, r"scale must be a rising range above 0 .* got \[1.5, 0.5\]"),
         ({"scale": (0, 1)}, "scale must be a rising range above 0"),
+        ({"scale": (0.7, 8.1)}, r"scale must be a rising range above 0 and up to 8, .* got \[0.7, 8.1\]"),
+        ({"scale": (0.7, math.inf)}, r"scale must be .* up to 8, .* got \[0.7, inf\]"),
+        ({"scale": (math.nan, 1)}, r"scale must be .* got \[nan, 1\]"),
         ({"sizes": (100,)}, r"sizes must be multiples of 32, got \[100\]"),
     ],
 )

@@ -265,6 +265,18 @@ def test_what_is_missing_is_named(root: Path) -> None:
         Yolo("train", root=root, data="other.yaml")
 
 
+def test_the_yaml_lies_inside_the_root(root: Path) -> None:
+    write(root.parent / "outside.yaml", "names: [cat, dog]\nval: images/val")
+    write(root / "more/inside.yaml", "names: [cat, dog]\nval: images/val")
+    for data in ("../outside.yaml", "more/../../outside.yaml", str(root.parent / "outside.yaml")):
+        with pytest.raises(RecipeError, match=r"^data: '.*outside\.yaml' leads out of '.*'; give the folder"):
+            Yolo("val", root=root, data=data)
+    for data in ("more/inside.yaml", str(root.absolute() / "more/inside.yaml")):
+        assert len(Yolo("val", root=root, data=data)) == 1
+    (root / "link.yaml").symlink_to(root.parent / "outside.yaml")
+    assert len(Yolo("val", root=root, data="link.yaml")) == 1
+
+
 def test_an_image_that_cannot_be_read_is_refused_alone(root: Path) -> None:
     (root / "images/train/a.jpg").write_bytes(b"")
     data = Yolo("train", root=root)

@@ -47,7 +47,7 @@ def same_place(size: int, count: int = 1) -> Geometry:
 
 @pytest.mark.parametrize("widths", [(32, 64, 128, 256), (4, 6), (8, 8, 8)])
 def test_the_shared_network_gives_what_it_declares_each_parameter_in_one_stage(widths: tuple[int, ...]) -> None:
-    network = SharedNetwork(widths=widths)
+    network = SharedNetwork(32, widths=widths)
     maps = network(torch.randn(2, 3, 32, 48))
     assert [feature.stride for feature in network.features] == [2**n for n in range(2, len(widths) + 1)]
     for feature_map, feature in zip(maps, network.features, strict=True):
@@ -58,7 +58,7 @@ def test_the_shared_network_gives_what_it_declares_each_parameter_in_one_stage(w
 
 
 def test_its_statistics_are_each_images_own() -> None:
-    network = SharedNetwork(widths=(8, 16))
+    network = SharedNetwork(16, widths=(8, 16))
     images = torch.randn(3, 3, 16, 16)
     torch.testing.assert_close(network(images)[0][:1], network(images[:1])[0])
     assert list(network.buffers()) == []
@@ -66,9 +66,26 @@ def test_its_statistics_are_each_images_own() -> None:
 
 def test_wrong_widths() -> None:
     with pytest.raises(RecipeError, match=r"widths: must be two or more numbers of channels, got \[8\]"):
-        SharedNetwork(widths=(8,))
+        SharedNetwork(32, widths=(8,))
     with pytest.raises(RecipeError, match="got"):
-        SharedNetwork(widths=(8, 0))
+        SharedNetwork(32, widths=(8, 0))
+
+
+def test_more_stages_than_the_size_can_be_halved_are_refused_and_what_fits_is_said() -> None:
+    network = SharedNetwork(64, widths=(4,) * 6)
+    assert network(torch.randn(1, 3, 64, 64))[-1].shape == (1, 4, 1, 1)
+    message = "widths: 6 stages halve images of 63 px to nothing; give up to 5 widths, or images of 64 px or more"
+    with pytest.raises(RecipeError, match=message):
+        SharedNetwork(63, widths=(4,) * 6)
+    # Of another task, or at another scale in evaluation.
+    with pytest.raises(RecipeError, match="6 stages halve images of 32 px to nothing; give up to 5 widths"):
+        network(torch.randn(1, 3, 64, 32))
+
+
+def test_the_size_that_the_tasks_ask_for_reaches_it(small: Small) -> None:
+    made = recipe(small, "backbone.widths=[4,4,4,4,4,4]", "tasks.faces.size=32", "tasks.objects.size=32")
+    with pytest.raises(RecipeError, match="images of 32 px to nothing; give up to 5 widths, or images of 64 px"):
+        Assembly(made).model()
 
 
 def test_the_face_head_fits_any_map_and_any_number_of_people() -> None:
