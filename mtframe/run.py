@@ -261,7 +261,7 @@ def _apart(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for name, tensor in weights.items():
         shared = tensor.numel() > 0 and tensor.untyped_storage().data_ptr() in seen
         seen.add(tensor.untyped_storage().data_ptr())
-        apart[name] = tensor.clone() if shared else tensor.contiguous()
+        apart[name] = tensor.clone(memory_format=torch.contiguous_format) if shared else tensor.contiguous()
     return apart
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from mtframe.assembly import Assembly
 from mtframe.errors import CheckpointError, RecipeError, TrainingError
@@ -19,7 +20,7 @@ from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Interrupted, Trainer
 from mtframe.training._log import append_row
-from toy import ToyLoss, toy_recipe
+from toy import ToyBackbone, ToyLoss, toy_recipe
 
 HERE = Path(__file__).resolve()
 
@@ -370,3 +371,30 @@ def test_another_error_of_torch_stays_what_it_is(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("mtframe.training._trainer.training_step", training_step)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         make(tmp_path / "run").fit()
+
+
+class Odd(ToyBackbone):
+    """One weight under two names, and one of five dimensions."""
+
+    stages = (("stem",), ("body", "again", "volume"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = nn.ParameterList([self.stem[0].weight])
+        self.volume = nn.Conv3d(1, 1, 1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        stem, body = super().forward(images)
+        return [stem, self.volume(body[:, None])[:, 0]]
+
+
+def test_models_with_tied_and_five_dimensional_weights_train_and_are_loaded_again(tmp_path: Path) -> None:
+    plain = toy_recipe(steps=1, channels_last=True)
+    plain["backbone"] = f"{HERE}:Odd"
+    trainer = make(tmp_path / "run", plain)
+    trainer.fit()
+    assert trainer.model.sharing.backbone.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
+    loaded = Assembly(trainer.recipe, trainer.run.infos()).model(restoring=True)
+    trainer.run.load_weights(loaded, "last")
+    for name, tensor in trainer.evaluated_model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor)
