@@ -179,8 +179,9 @@ class FaceAlign:
         cut = [self._cut(image, *of) for image, of in zip(images, maps.T, strict=True)]
         sizes = torch.tensor([part.shape[-2:] for part, _ in cut])
         height, width = sizes.amax(0).tolist()
-        # Parts of different sizes lie in the corner of one canvas; beyond a part, its edge repeats.
-        canvas = torch.empty(len(cut), 3, height, width)
+        # Parts of different sizes lie in the corner of one canvas; beyond a part, its edge repeats. What lies beyond is
+        # met with a weight of a rounding error, so it must be a number.
+        canvas = torch.zeros(len(cut), 3, height, width)
         for place, (part, _) in zip(canvas, cut, strict=True):
             place[:, : part.shape[1], : part.shape[2]] = part
         rows = np.array([[[p.real, q.real, r.real], [p.imag, q.imag, r.imag]] for _, (p, q, r) in cut])
