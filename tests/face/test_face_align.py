@@ -128,7 +128,9 @@ def test_pictures_of_different_sizes_do_not_change_one_another() -> None:
 
 def test_beyond_a_picture_its_edge_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     # Whatever lies in memory that nothing was written to.
-    monkeypatch.setattr(torch, "empty", lambda *shape: torch.full(shape, torch.nan))
+    empty = torch.empty
+    garbage: Any = lambda *shape, **how: empty(*shape, **how) if how else torch.full(shape, torch.nan)  # noqa: E731
+    monkeypatch.setattr(torch, "empty", garbage)
     image = torch.full((3, 90, 90), 200, dtype=torch.uint8)
     # Far out: half of what is to be seen lies beyond; beside it a picture that makes the canvas larger.
     cut = Sample(image, {"landmarks": torch.from_numpy(_face(0, 1, 85, 5)).float()}, (90, 90), 0, "cut")
