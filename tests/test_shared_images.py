@@ -22,6 +22,7 @@ from mtframe.hooks import Hooks, hookimpl
 from mtframe.recipe import Recipe, load_recipe
 from mtframe.run import RunFolder
 from mtframe.training import Trainer, training_step
+from mtframe.training._trainer import _known
 from toy import ToyData, ToyTransform, toy_recipe
 
 HERE = str(Path(__file__).resolve())
@@ -201,6 +202,27 @@ def test_a_whole_epoch_without_a_label_is_an_error(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", assembly.recipe, assembly.infos)
     with pytest.raises(TrainingError, match=r"tasks\.two\.dataset has no label for any image of task 'one'"):
         Trainer(assembly, run).fit()
+
+
+@pytest.mark.parametrize(
+    ("target", "known"),
+    [(torch.tensor([-1, 2]), [False, True]), (torch.tensor([-3.5, torch.nan, 0.0]), [True, False, True])],
+)
+def test_a_negative_number_is_known_and_a_class_of_minus_one_is_not(target: Tensor, known: list[bool]) -> None:
+    assert _known(target).tolist() == known
+
+
+def test_a_run_that_goes_on_waits_a_whole_epoch_for_labels(tmp_path: Path) -> None:
+    plain = recipe()
+    plain["train"] |= {"steps": 9, "save_every_steps": 7}
+    run = RunFolder.create(tmp_path / "run", Recipe.from_plain(plain), Assembly(Recipe.from_plain(plain)).infos)
+    hooks = Hooks(strict=True)
+    hooks.register(Stop(8), "stop")
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        Trainer(Assembly(run.recipe()), run, hooks).fit()
+    # From here on no image has a label, and two steps are no epoch.
+    run.recipe_file.write_text(run.recipe_file.read_text().replace("Parity", "Elsewhere"))
+    assert Trainer(Assembly(run.recipe(), run.infos()), run, resume=True).fit().keys() == {"one", "two"}
 
 
 class Elsewhere(Parity):

@@ -87,6 +87,8 @@ class Trainer:
         self._since = (time.monotonic(), 0)
         if resume:
             self._restore()
+        # A run that goes on has not seen what came before.
+        self._labels_due = self.step + self.steps_per_epoch
         self.hooks.call.model_assembled(model=self.model, recipe=self.recipe)
 
     @property
@@ -184,7 +186,8 @@ class Trainer:
                 set_progress(self.step / self.steps)
         for batches in group:
             self._count_unreadable(batches)
-            self._look_for_labels(batches)
+            if self._unlabelled:
+                self._look_for_labels(batches)
             on_device = {task: self._to_device(batch) for task, batch in batches.items()}
             terms = training_step(self.model, on_device, self.balancer, precision=options.precision, divide=len(group))
             for task, named in terms.items():
@@ -239,10 +242,10 @@ class Trainer:
     def _look_for_labels(self, batches: dict[str, Batch]) -> None:
         """Stops if a whole epoch passes without one label of a task that borrows its images."""
         for batch in batches.values():
-            for task, targets in batch.also.items():
-                if any(((value >= 0) & value.isfinite()).any() for value in targets.values()):
-                    self._unlabelled.pop(task, None)
-        if self._unlabelled and self.step + 1 >= self.steps_per_epoch:
+            for task in self._unlabelled.keys() & batch.also.keys():
+                if any(_known(value).any() for value in batch.also[task].values()):
+                    del self._unlabelled[task]
+        if self._unlabelled and self.step >= self._labels_due:
             task, lender = next(iter(self._unlabelled.items()))
             raise TrainingError(
                 f"tasks.{task}.dataset has no label for any image of task {lender!r}, whose images it uses. It finds "
@@ -369,6 +372,11 @@ def _lay_out_channels_last(model: nn.Module) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dim() == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+
+
+def _known(target: Tensor) -> Tensor:
+    """What of an image-level target is known: -1 stands for an unknown class, NaN for an unknown number."""
+    return target.isfinite() if target.is_floating_point() else target >= 0
 
 
 def _better(score: float, top: float, higher_is_better: bool) -> bool:
