@@ -39,6 +39,25 @@ def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str
     return changed
 
 
+def add_hooks(plain: dict[str, Any], named: Sequence[str], default: Sequence[str]) -> dict[str, Any]:
+    """A recipe as plain YAML values, with more observers.
+
+    Args:
+        plain: The recipe; not changed.
+        named: Each a name, or a mapping with `name` and options in YAML; what is named already is not added.
+        default: Those of a recipe that names none.
+    """
+    given = plain.get("hooks", list(default)) if named else None
+    if not isinstance(given, list):
+        return plain
+    hooks = list(given)
+    for text in named:
+        hook = parse_yaml(text, f"--with {text}")
+        if hook not in hooks:
+            hooks.append(hook)
+    return {**plain, "hooks": hooks}
+
+
 def parse_task(spec: str) -> tuple[str, dict[str, Any]]:
     """Name and recipe of a task written as `NAME=PRESET` or `NAME=PRESET:ROOT`.
 

@@ -10,6 +10,7 @@ from torch import nn
 from mtframe._fit import mismatch, targets_of
 from mtframe.data import DataInfo, Source, WithTargetsOf
 from mtframe.errors import DataError, MtframeError, PluginError, RecipeError
+from mtframe.hooks import Hooks
 from mtframe.kinds import KINDS, Backbone, Balancer, Dataset, Metric, Transform
 from mtframe.model import MultiTaskModel
 from mtframe.options import build
@@ -205,6 +206,29 @@ class Assembly:
                 f"What a {kind} gives is in mtframe.kinds"
             )
         return part
+
+
+def observe(recipe: Recipe, *, strict: bool = False) -> Hooks:
+    """The observers that a recipe names, which have been told of it.
+
+    Args:
+        recipe: The resolved recipe.
+        strict: Re-raise what an observer raises.
+
+    Raises:
+        RecipeError: An observer refuses its options or the recipe.
+    """
+    observers = {}
+    for number, choice in enumerate(recipe.hooks):
+        where = f"hooks.{number}"
+        component = resolve("hooks", choice.name, recipe.base).component
+        observers[f"{where} ({choice.name})"] = build(component, "hooks", choice.options, {}, where)
+    hooks = Hooks(strict=strict)
+    # The one that was registered last is called first, and a recipe's first should be.
+    for name, observer in reversed(observers.items()):
+        hooks.register(observer, name)
+    hooks.call.recipe_read(recipe=recipe)
+    return hooks
 
 
 def _difference(before: DataInfo, now: DataInfo) -> str:

@@ -1,7 +1,7 @@
 """Lifecycle hooks: observers of recipes, training, evaluation and checkpoints (TensorBoard and the like).
 
-A plugin implements those hooks it wants, with any of their arguments, and is installed with one line under
-the entry-point group `mtframe.hooks`:
+An observer is a component of kind `hooks`: a class, whose keyword-only parameters are options, with those hooks it
+wants, and of each hook those arguments it wants:
 
     from mtframe.hooks import hookimpl
 
@@ -10,31 +10,28 @@ the entry-point group `mtframe.hooks`:
         def evaluation_ended(self, step, metrics):
             print(step, metrics)
 
-The line may name a class, which is constructed without arguments, or a module or an object with such
-functions. Hooks observe: what they return is ignored, and one that raises is named, logged and disabled, so
-that it never costs a training. Wrappers around hooks are not supported.
+It observes the trainings that name it, `hooks: [printer]` in a recipe or `mtframe train --with printer`. What a hook
+returns is ignored, and an observer that raises is named, logged and disabled, so that it never costs a training.
+Wrappers around hooks are not supported.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from mtframe.errors import PluginError
+from mtframe.errors import PluginError, RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mtframe.recipe import Recipe
 
-GROUP = "mtframe.hooks"
-LOG = logging.getLogger(GROUP)
+LOG = logging.getLogger("mtframe.hooks")
 
 hookimpl = pluggy.HookimplMarker("mtframe")
 _hookspec = pluggy.HookspecMarker("mtframe")
@@ -46,6 +43,8 @@ class HookSpecs:
     @_hookspec
     def recipe_read(self, recipe: Recipe) -> None:
         """The recipe is read, filled from presets and checked; nothing is built yet.
+
+        An observer that cannot work with it raises RecipeError, which is told as any mistake in a recipe.
 
         Args:
             recipe: The resolved recipe; it cannot be changed.
@@ -65,7 +64,8 @@ class HookSpecs:
         """The first step comes next.
 
         Args:
-            trainer: The Trainer: `steps`, `step`, `model`, `optimizer`, `recipe`, `run` (its folder).
+            trainer: The Trainer: `steps`, `step`, `model`, `optimizer`, `recipe`, `run` (its folder), `history` and
+                `best_steps` (its evaluations so far), and `stop(reason)`, which ends the training early.
         """
 
     @_hookspec
@@ -75,6 +75,16 @@ class HookSpecs:
         Args:
             step: Optimiser steps done so far.
             losses: Scalars on the device by task and name, unweighted. Reading one waits for the device.
+        """
+
+    @_hookspec
+    def metrics_logged(self, step: int, values: Mapping[str, float]) -> None:
+        """Another `train.log_every` steps are done.
+
+        Args:
+            step: Optimiser steps done so far.
+            values: `epoch`, `lr`, `images_per_second`, and by `TASK/TERM` the mean of each loss term since the last
+                call.
         """
 
     @_hookspec
@@ -107,20 +117,19 @@ class HookSpecs:
         """
 
 
-def installed() -> list[EntryPoint]:
-    """Observers of installed distributions, from their metadata alone."""
-    return list(entry_points(group=GROUP))
-
-
 class Hooks:
     """The registered observers, and `call`, which calls them: `hooks.call.step_ended(step=3, losses=losses)`.
 
     Args:
         strict: Re-raise what an observer raises, instead of disabling the observer.
+
+    Attributes:
+        disabled: What each disabled observer raised, by its name.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
+        self.disabled: dict[str, str] = {}
         self.call = _Calls(self)
         self._manager = pluggy.PluginManager("mtframe")
         self._manager.add_hookspecs(HookSpecs)
@@ -152,31 +161,21 @@ class Hooks:
         except (ValueError, pluggy.PluginValidationError) as error:
             if self._manager.get_plugin(name) is plugin:
                 self._manager.unregister(plugin)
-            raise PluginError(f"hooks of {name!r} cannot be used: {' '.join(str(error).split())}") from error
-
-    def load_installed(self) -> None:
-        """Imports and registers every installed observer; one that cannot be is logged and left out."""
-        for entry in installed():
-            name = f"{entry.name}@{entry.dist.name}" if entry.dist else entry.name
-            try:
-                plugin = entry.load()
-                self.register(plugin() if inspect.isclass(plugin) else plugin, name)
-            except (Exception, SystemExit) as error:
-                if self.strict:
-                    raise PluginError(f"hooks of {name!r} cannot be used: {error}") from error
-                LOG.warning("hooks of %s are left out: %s: %s", name, type(error).__name__, error)
+            raise PluginError(f"{name}: cannot observe: {' '.join(str(error).split())}") from error
 
     def _call(self, hook: str, arguments: Mapping[str, Any]) -> None:
         # One by one, not by pluggy's own call, which ends at the first that raises.
         for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
-            except Exception as error:
-                if self.strict:
+            # SystemExit too: an observer does not end a training by itself.
+            except (Exception, SystemExit) as error:
+                if self.strict or (hook == "recipe_read" and isinstance(error, RecipeError)):
                     raise
                 name = implementation.plugin_name
                 said = f"{type(error).__name__}: {error}"
-                LOG.warning("hooks of %s are disabled: %s raised %s", name, hook, said, exc_info=error)
+                LOG.warning("%s is disabled: its %s raised %s", name, hook, said, exc_info=error)
+                self.disabled[name] = f"{hook} raised {said}"
                 self._manager.unregister(implementation.plugin)
 
 

@@ -4,7 +4,11 @@ A component is a class and one line under its kind's entry-point group in `pypro
 constructor before `*` are wired by the framework, by name; those after `*` are the recipe's options. A component
 asks only for what it needs: each kind lists what can be wired.
 
-The protocols are structural: a class fits without inheriting anything. No torch is imported here.
+The protocols are structural: a class fits without inheriting anything. What observes a training (kind `hooks`) has no
+protocol but its hooks, `mtframe.hooks.HookSpecs`. No torch is imported here.
+
+A component of any kind may also have the static method `migrate(options, version) -> options`: the options (a dict of
+plain YAML values) of a run that was trained with `version` of its distribution, made those of today.
 """
 
 # Shapes: B images, C channels, H height, W width, N things in an image.
@@ -101,6 +105,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind("balancer", ("tasks",), "makes one loss of the tasks' losses", ("__call__",)),
         Kind("task", (), "a preset: the parts that a task uses where the recipe names none", ()),
+        Kind("hooks", (), "observes a training: loggers, early stopping, notifiers", ()),
     )
 }
 

@@ -19,8 +19,8 @@ from pydantic import (
 
 from mtframe import options
 from mtframe._fit import check_member, mismatches, no_labels, with_hint
+from mtframe._overrides import add_hooks, parse_task
 from mtframe._overrides import apply_overrides as apply_overrides
-from mtframe._overrides import parse_task
 from mtframe._presets import LENT, fill, lend
 from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.errors import RecipeError
@@ -33,6 +33,7 @@ _SLOTS = {"dataset": "dataset", "transform": "transform", "head": "head", "loss"
 
 # What stands for parts that a recipe need not name.
 _DEFAULTS = {"sharing": "network", "balancer": "sum"}
+_OBSERVERS = ("csv-logger",)
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -190,6 +191,7 @@ class Recipe(BaseModel):
         sharing: How much of it each task runs through.
         balancer: How the tasks' losses become one.
         tasks: The tasks by name.
+        hooks: What observes the training.
         train: How training runs.
         base: Folder of the recipe's file: components in files are relative to it, but roots of data sets to
             the current folder.
@@ -201,6 +203,7 @@ class Recipe(BaseModel):
     sharing: Part = Choice(name=_DEFAULTS["sharing"])
     balancer: Part = Choice(name=_DEFAULTS["balancer"])
     tasks: Annotated[dict[Annotated[str, AfterValidator(_task_name)], TaskRecipe], Field(min_length=1)]
+    hooks: Annotated[list[Part], BeforeValidator(_several)] = [Choice(name=name) for name in _OBSERVERS]
     train: TrainOptions = TrainOptions()
     base: Path | None = Field(default=None, exclude=True, repr=False)
 
@@ -215,9 +218,14 @@ class Recipe(BaseModel):
                     yield f"tasks.{name}.{slot}", kind, getattr(task, slot)
             for number, metric in enumerate(task.metrics):
                 yield f"tasks.{name}.metrics.{number}", "metric", metric
+        for number, observer in enumerate(self.hooks):
+            yield f"hooks.{number}", "hooks", observer
 
-    def check(self) -> dict[str, Resolved]:
+    def check(self, *, training: bool = True) -> dict[str, Resolved]:
         """Imports every component, checks its options, and whether a task's parts speak one kind of target.
+
+        Args:
+            training: Whether it is to be trained; otherwise what only training needs is left alone: balancer and hooks.
 
         Returns:
             What each name stands for, by place in the recipe.
@@ -228,6 +236,8 @@ class Recipe(BaseModel):
         found: dict[str, Resolved] = {}
         wrong: list[str] = []
         for where, kind, choice in self.choices():
+            if kind in ("balancer", "hooks") and not training:
+                continue
             try:
                 resolved = resolve(kind, choice.name, self.base)
                 found[where] = resolved
@@ -246,8 +256,9 @@ class Recipe(BaseModel):
         """The recipe as a file's text; `load_recipe` reads the same recipe from it."""
         tasks = {name: _plain(task) for name, task in self.tasks.items()}
         whole = {slot: getattr(self, slot).plain() for slot in ("backbone", "sharing", "balancer")}
+        hooks = [observer.plain() for observer in self.hooks]
         train = {"train": self.train.model_dump()}
-        return dump_yaml({**whole, "tasks": tasks}) + dump_yaml(train, flow=False)
+        return dump_yaml({**whole, "tasks": tasks, "hooks": hooks}) + dump_yaml(train, flow=False)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], base: Path | None = None) -> Self:
@@ -280,12 +291,13 @@ class Recipe(BaseModel):
         return recipe.model_copy(update={"base": base})
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), hooks: Sequence[str] = ()) -> Recipe:
     """Reads a recipe and fills from presets what it leaves out.
 
     Args:
         path: A YAML file.
         overrides: `key=value` texts, see `apply_overrides`.
+        hooks: Further observers: names, or mappings in YAML as `{name: early-stopping, patience: 3}`.
 
     Raises:
         RecipeError: The file cannot be read, is not YAML, or is not a recipe.
@@ -301,13 +313,19 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         got = "nothing" if plain is None else repr(plain)[:80]
         raise RecipeError(f"{path}: expected keys such as 'backbone' and 'tasks', got {got}")
     try:
-        return Recipe.from_plain(apply_overrides(plain, overrides), Path(path).resolve().parent)
+        plain = apply_overrides(add_hooks(plain, hooks, _OBSERVERS), overrides)
+        return Recipe.from_plain(plain, Path(path).resolve().parent)
     except RecipeError as error:
         raise type(error)(f"{path}:\n" + str(error)) from error.__cause__
 
 
 def assemble_recipe(
-    backbone: str, tasks: Sequence[str], overrides: Sequence[str] = (), data: str | None = None
+    backbone: str,
+    tasks: Sequence[str],
+    overrides: Sequence[str] = (),
+    hooks: Sequence[str] = (),
+    *,
+    data: str | None = None,
 ) -> Recipe:
     """Makes a recipe from names, without a file.
 
@@ -315,6 +333,7 @@ def assemble_recipe(
         backbone: Name of the backbone, e.g. `timm/resnet18`.
         tasks: `NAME=PRESET:ROOT` each, e.g. `faces=face-recognition:data/lfw`.
         overrides: `key=value` texts, see `apply_overrides`.
+        hooks: Further observers, see `load_recipe`.
         data: Folder whose subfolder of the data set's name is the root where a task gives none.
 
     Raises:
@@ -325,7 +344,7 @@ def assemble_recipe(
         if name in named:
             raise RecipeError(f"task {name!r} is given twice; tasks need different names")
         named[name] = task
-    plain = apply_overrides({"backbone": backbone, "tasks": named}, overrides)
+    plain = apply_overrides(add_hooks({"backbone": backbone, "tasks": named}, hooks, _OBSERVERS), overrides)
     recipe = Recipe.from_plain(plain)
     if data is None:
         return recipe

@@ -1,7 +1,8 @@
 """Finding components by name.
 
 Discovery reads the metadata of installed distributions and imports nothing; a component is imported when it
-is resolved. A broken plugin stays listed and hurts only those who name it.
+is resolved. A broken plugin stays listed and hurts only those who name it. The environment variable
+`MTFRAME_PLUGINS=a,b` hides all distributions but these and mtframe's own.
 """
 
 from __future__ import annotations
@@ -9,97 +10,43 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
-import inspect
+import os
 import re
 import sys
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
+from mtframe._installed import Component as Component
+from mtframe._installed import checked_callable, installed, normalised, quiet
 from mtframe.errors import PluginError, RecipeError
 from mtframe.kinds import KINDS, Kind
 
 _LOCAL = re.compile(r"(?P<file>.+\.py):(?P<attribute>[A-Za-z_]\w*)(?:/(?P<member>.+))?")
+_PYTHON = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)(?:/(?P<member>.+))?")
 
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """One line of an entry-point group: a named thing that some distribution offers.
-
-    Attributes:
-        kind: Name of its kind.
-        name: As a recipe writes it.
-        dist: Name of the distribution that offers it.
-        version: That distribution's version.
-        value: Where it lives, `package.module:Class`.
-    """
-
-    kind: str
-    name: str
-    dist: str
-    version: str
-    value: str
-
-    @property
-    def qualified(self) -> str:
-        """The name that stays unambiguous when another distribution offers the same one."""
-        return f"{self.name}@{self.dist}"
-
-    @property
-    def broken(self) -> str | None:
-        """Why it cannot work, as far as that shows without importing it; None if nothing shows."""
-        match = re.fullmatch(r"([\w.]+)\s*:\s*[\w.]+", self.value)
-        if match is None:
-            return f"expected 'package.module:Class', got {self.value!r}"
-        package = match[1].partition(".")[0]
-        try:
-            found = package in sys.modules or importlib.util.find_spec(package) is not None
-        except (ImportError, ValueError) as error:
-            return str(error)
-        return None if found else f"no module named {package!r}"
-
-    def load(self) -> Any:
-        """Imports it.
-
-        Raises:
-            PluginError: It cannot be imported; chained to the plugin's own exception.
-        """
-        try:
-            component = EntryPoint(self.name, self.value, KINDS[self.kind].group).load()
-        # A plugin that exits at import is as broken as one that raises.
-        except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"{self.kind} {self.name!r} of {self.dist} {self.version} cannot be imported "
-                f"from {self.value!r}: {type(error).__name__}: {error}\n"
-                f"See its traceback with: mtframe plugins show {self.kind} {self.qualified}"
-            ) from error
-        return _callable(component, f"{self.kind} {self.name!r} of {self.dist} {self.version}")
-
-    def summary(self) -> str:
-        """First line of the docstring; empty while its module is not imported, as a listing imports none."""
-        module, _, attribute = self.value.partition(":")
-        component = getattr(sys.modules.get(module.strip()), attribute.strip(), None)
-        return (inspect.getdoc(component) or "").partition("\n")[0] if component is not None else ""
+# The framework's own distribution, which `MTFRAME_PLUGINS` never leaves out.
+OURS = "mtframe"
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a component came from: a distribution and its version, or a file.
+    """Where a component came from: a distribution and its version, a file, or a module of the running program.
 
     Attributes:
-        dist: The distribution's name; None for a file.
-        version: Its version; None for a file.
-        file: The file named in the recipe; None for an installed component.
+        dist: The distribution's name; None for others.
+        version: Its version; None for others.
+        file: The file named in the recipe; None for others.
+        module: The module that the program had imported; None for others.
     """
 
     dist: str | None = None
     version: str | None = None
     file: Path | None = None
+    module: str | None = None
 
     def __str__(self) -> str:
-        return str(self.file) if self.file else f"{self.dist} {self.version}"
+        return self.module or (str(self.file) if self.file else f"{self.dist} {self.version}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +85,13 @@ def discover(kind: str | None = None) -> list[Component]:
     """
     if kind is not None:
         kind_of(kind)
-    return [component for component in _installed(tuple(sys.path)) if kind in (None, component.kind)]
+    allowed = os.environ.get("MTFRAME_PLUGINS")
+    shown = None if allowed is None else {normalised(name.strip()) for name in (*allowed.split(","), OURS)}
+    return [
+        component
+        for component in installed(tuple(sys.path))
+        if kind in (None, component.kind) and (shown is None or normalised(component.dist) in shown)
+    ]
 
 
 def resolve(kind: str, name: str, base: Path | None = None) -> Resolved:
@@ -147,17 +100,22 @@ def resolve(kind: str, name: str, base: Path | None = None) -> Resolved:
     Args:
         kind: Name of the kind.
         name: `dense`; `timm/resnet18` for a member of a family; `arcface@their-dist` where two distributions
-            offer the name; `./heads.py:MyHead` for a file.
+            offer the name; `./heads.py:MyHead` for a file; `my_module:MyHead`, from Python only, for a class of a
+            module that is imported already.
         base: Folder that a file's path is relative to; the current one if None.
 
     Raises:
         PluginError: The name is unknown, ambiguous, has no such form, or its plugin cannot be imported.
     """
     local = _LOCAL.fullmatch(name)
+    python = None if local else _PYTHON.fullmatch(name)
     if local is not None:
         path = ((base or Path()) / local["file"]).resolve()
         component, origin = _from_file(kind, path, local["attribute"]), Origin(file=path)
         member = local["member"]
+    elif python is not None:
+        component, origin = _from_module(kind, python["module"], python["attribute"]), Origin(module=python["module"])
+        member = python["member"]
     else:
         found, member = _find(kind, name)
         component, origin = found.load(), Origin(found.dist, found.version)
@@ -176,34 +134,41 @@ def local_file(name: str, base: Path | None) -> str:
     return path.as_posix() + name[local.end("file") :]
 
 
+def name_of(component: Any) -> str:
+    """The name by which a recipe names a class or a function of the running program.
+
+    That is its name as an installed component, if it is one, else `module:Class`.
+
+    Raises:
+        ValueError: It is not at the top of a module, where it could be found by name.
+    """
+    module, name = getattr(component, "__module__", None), getattr(component, "__qualname__", None)
+    if not module or not name or _attribute(sys.modules.get(module), name) is not component:
+        raise ValueError(
+            f"expected a name, or a class or function that a module has at its top, got {component!r}; what is made "
+            "in a function cannot be found again by worker processes and when the run is loaded"
+        )
+    for offered in discover():
+        package, _, attribute = offered.value.partition(":")
+        ours = f"{module}.".startswith(f"{package}.") and _attribute(sys.modules.get(package), attribute) is component
+        if ours:
+            return qualified(offered.kind, offered.name, offered.dist)
+    return f"{module}:{name}"
+
+
+def qualified(kind: str, name: str, dist: str | None) -> str:
+    """A name as that distribution means it: with `@dist` where it offers the name and others do too."""
+    plain, slash, member = name.partition("/")
+    offers = {normalised(c.dist) for c in discover(kind) if c.name == plain} if dist else set()
+    if dist is None or len(offers) < 2 or normalised(dist) not in offers:
+        return name
+    return f"{plain}@{dist}{slash}{member}"
+
+
 def did_you_mean(word: str, known: Any) -> str:
     """`; did you mean 'num_levels'?` if something known is close to `word`, else nothing."""
     close = difflib.get_close_matches(word, [str(name) for name in known], n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-@lru_cache(maxsize=1)
-def _installed(path: tuple[str, ...]) -> tuple[Component, ...]:
-    """Keyed by `sys.path`, which decides what is installed: reading all metadata takes 50 ms each time."""
-    kinds = {kind.group: kind.name for kind in KINDS.values()}
-    found, seen = set(), set()
-    for dist in distributions():
-        # What an interrupted installation left behind may have no metadata at all.
-        name = dist.metadata["Name"] if dist.metadata and "Name" in dist.metadata else None
-        # The first of a name on the path hides the others, as it does for imports.
-        if name is None or _normalised(name) in seen:
-            continue
-        seen.add(_normalised(name))
-        for entry in dist.entry_points:
-            if entry.group in kinds:
-                found.add(Component(kinds[entry.group], entry.name, name, dist.version, entry.value))
-    order = list(KINDS)
-    return tuple(sorted(found, key=lambda c: (order.index(c.kind), c.name, c.dist, c.value)))
-
-
-def _normalised(dist: str) -> str:
-    """A distribution's name as packaging compares it."""
-    return re.sub(r"[-_.]+", "-", dist).lower()
 
 
 def _find(kind: str, name: str) -> tuple[Component, str | None]:
@@ -213,7 +178,7 @@ def _find(kind: str, name: str) -> tuple[Component, str | None]:
     member = rest if slash else None
     bare, _, dist = plain.partition("@")
     named = [component for component in offered if component.name == bare]
-    found = [component for component in named if not dist or _normalised(component.dist) == _normalised(dist)]
+    found = [component for component in named if not dist or normalised(component.dist) == normalised(dist)]
     if len(found) == 1 and member != "":
         return found[0], member
     if len(found) > 1:
@@ -221,6 +186,10 @@ def _find(kind: str, name: str) -> tuple[Component, str | None]:
         offers = " and ".join(f"{component.dist} {component.version}" for component in found)
         names = " or ".join(repr(component.qualified + tail) for component in found)
         raise PluginError(f"{kind} {name!r} is offered by {offers}; say which: {names}")
+    if not named and (hidden := [c for c in installed(tuple(sys.path)) if (c.kind, c.name) == (kind, bare)]):
+        raise PluginError(
+            f"{kind} {name!r} is offered by {hidden[0].dist}, which --no-plugins or MTFRAME_PLUGINS leaves out"
+        )
     if named and not found:
         offers = " and ".join(component.dist for component in named)
         raise PluginError(f"{kind} {bare!r} is not offered by {dist!r} but by {offers}")
@@ -249,17 +218,33 @@ def _from_file(kind: str, path: Path, attribute: str) -> Any:
         try:
             # Not by the spec's loader, which leaves bytecode beside the file and takes that of a file edited twice
             # within a second for the newer one's.
-            exec(compile(source, str(path), "exec"), vars(module))
+            with quiet():
+                exec(compile(source, str(path), "exec"), vars(module))
         except (Exception, SystemExit) as error:
             del sys.modules[module_name]
             said = f"{type(error).__name__}: {error}"
             raise PluginError(f"{label} cannot be imported: {said}") from error
     if not hasattr(module, attribute):
         raise PluginError(f"{label}: no {attribute!r} in {path}{did_you_mean(attribute, vars(module))}")
-    return _callable(getattr(module, attribute), label)
+    return checked_callable(getattr(module, attribute), label)
 
 
-def _callable(component: Any, label: str) -> Any:
-    if not callable(component):
-        raise PluginError(f"{label}: expected a class, got {type(component).__name__}")
-    return component
+def _from_module(kind: str, module: str, attribute: str) -> Any:
+    """A class of a module that the program has imported. Nothing is imported by name: a recipe is no program."""
+    label = f"{kind} '{module}:{attribute}'"
+    there = sys.modules.get(module)
+    component = _attribute(there, attribute)
+    if component is None:
+        why = f"no {attribute!r} in {module}" if there else f"no module {module!r} is imported"
+        raise PluginError(
+            f"{label}: {why}. Classes of a Python program can be named only in it, once they are imported or defined; "
+            "from elsewhere, put the class into a file and name it ./FILE.py:CLASS, or give it an entry point"
+        )
+    return checked_callable(component, label)
+
+
+def _attribute(thing: Any, path: str) -> Any:
+    """What a dotted path leads to, or None."""
+    for name in path.split("."):
+        thing = getattr(thing, name, None)
+    return thing

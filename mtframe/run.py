@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import platform
@@ -27,7 +26,7 @@ _NEARLY_FULL = 1 << 20
 
 
 class RunFolder:
-    """`runs/NAME/`: recipe, environment, labels, metrics, log, checkpoints and plots of one training.
+    """`runs/NAME/`: recipe, environment, labels, metrics, log and checkpoints of one training, and what observers add.
 
     Args:
         path: The folder.
@@ -36,11 +35,9 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.recipe_file = self.path / "recipe.yaml"
-        self.metrics_csv = self.path / "metrics.csv"
         self.metrics_json = self.path / "metrics.json"
         self.log_file = self.path / "log.txt"
         self.checkpoints = self.path / "checkpoints"
-        self.plots = self.path / "plots"
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], recipe: Recipe, infos: Mapping[str, DataInfo]) -> RunFolder:
@@ -173,18 +170,6 @@ class RunFolder:
             return torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
         except Exception as error:
             raise CheckpointError(f"{folder / 'training.pt'}: cannot be read ({error})") from None
-
-    def truncate_metrics(self, step: int) -> None:
-        """Drops the rows of `metrics.csv` after `step`: they will be computed again."""
-        if not self.metrics_csv.is_file():
-            return
-        with self.metrics_csv.open(newline="") as file:
-            rows = list(csv.reader(file))
-        # What was being written when the run was killed, or the disk was full, may be cut off anywhere.
-        header = rows[:1] if rows and rows[0][0] == "step" else []
-        whole = [row for row in rows[1:] if header and len(row) == len(header[0]) and row[0].isdigit()]
-        kept = header + [row for row in whole if int(row[0]) <= step]
-        write_text(self.metrics_csv, "".join(",".join(row) + "\n" for row in kept))
 
     def _checkpoint(self, name: str) -> Path | None:
         folder, old = self.checkpoints / name, self.checkpoints / f".{name}.old"

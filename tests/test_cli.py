@@ -42,15 +42,17 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Only the made-up distributions of this folder are installed; one is: `kite-kit`."""
+    """Only the made-up distributions of this folder are installed, `kite-kit`, and what every recipe names."""
     folder = make_kit(tmp_path / "site")
     monkeypatch.syspath_prepend(folder)
-    everything = registry._installed.__wrapped__
+    everything = registry.installed.__wrapped__
 
     def ours(path: tuple[str, ...]) -> tuple[registry.Component, ...]:
-        return tuple(component for component in everything(path) if component.dist != "mtframe")
+        return tuple(
+            component for component in everything(path) if component.dist != "mtframe" or component.name == "csv-logger"
+        )
 
-    monkeypatch.setattr(registry, "_installed", cache(ours))
+    monkeypatch.setattr(registry, "installed", cache(ours))
     yield folder
     sys.modules.pop("kitekit", None)
 
@@ -69,13 +71,13 @@ def test_plugins_list_keeps_names_whole(call: Call, site: Path) -> None:
         (group.removeprefix("mtframe."), name, "kite-kit", "1.2.3")
         for group, named in KIT_ENTRIES.items()
         for name in named
-    }
-    assert len({line.index("kite-kit") for line in out.splitlines()[1:]}) == 1
+    } | {("hooks", "csv-logger", "mtframe", __version__)}
+    assert len({line.index("kite-kit") for line in out.splitlines()[1:-1]}) == 1
 
 
-def test_plugins_list_marks_what_is_ambiguous_or_broken_and_lists_hooks(call: Call, site: Path) -> None:
+def test_plugins_list_marks_what_is_ambiguous_or_broken(call: Call, site: Path) -> None:
     make_dist(site, "twin-kit", {"mtframe.head": {"kite-head": "no_such_module:Head"}})
-    make_dist(site, "watch-kit", {"mtframe.hooks": {"watch": "watch_kit:Watch"}}, version="0.5")
+    make_dist(site, "watch-kit", {"mtframe.hooks": {"watch": "watch_kit:Watch"}}, {"watch_kit": ""}, "0.5")
     _, out, _ = call("plugins", "list")
     lines = [re.sub(" +", " ", line) for line in out.splitlines()]
     assert "head kite-head kite-kit 1.2.3 ambiguous: write kite-head@kite-kit" in lines

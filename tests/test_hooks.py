@@ -12,8 +12,12 @@ import pytest
 
 from fake_dist import make_dist
 from mtframe import hooks
-from mtframe.errors import PluginError
+from mtframe._yaml import dump_yaml
+from mtframe.assembly import observe
+from mtframe.errors import PluginError, RecipeError
 from mtframe.hooks import Hooks, HookSpecs, hookimpl
+from mtframe.recipe import Recipe, load_recipe
+from toy import toy_recipe
 
 
 class Recorder:
@@ -61,8 +65,9 @@ def test_a_raising_observer_is_named_logged_and_disabled(caplog: pytest.LogCaptu
     assert bad.calls == 1
     assert registered.names == ["first", "last"]
     (record,) = caplog.records
-    assert record.getMessage() == "hooks of bad are disabled: step_ended raised RuntimeError: no room for x"
+    assert record.getMessage() == "bad is disabled: its step_ended raised RuntimeError: no room for x"
     assert record.exc_info is not None
+    assert registered.disabled == {"bad": "step_ended raised RuntimeError: no room for x"}
 
 
 def test_strict_raises() -> None:
@@ -71,6 +76,36 @@ def test_strict_raises() -> None:
     with pytest.raises(RuntimeError, match="no room for x"):
         registered.call.step_ended(step=1, losses="x")
     assert registered.names == ["bad"]
+
+
+def test_an_observer_that_exits_does_not_end_the_training() -> None:
+    class Exiting:
+        @hookimpl
+        def step_ended(self) -> None:
+            raise SystemExit(3)
+
+    registered = Hooks()
+    registered.register(Exiting(), "exiting")
+    registered.call.step_ended(step=1, losses={})
+    assert registered.disabled == {"exiting": "step_ended raised SystemExit: 3"}
+
+
+def test_only_a_recipe_that_is_refused_ends_the_call() -> None:
+    class Refusing:
+        @hookimpl
+        def recipe_read(self, recipe: Any) -> None:
+            raise RecipeError(f"not {recipe}")
+
+        @hookimpl
+        def step_ended(self) -> None:
+            raise RecipeError("too late")
+
+    registered = Hooks()
+    registered.register(Refusing(), "refusing")
+    with pytest.raises(RecipeError, match="not this"):
+        registered.call.recipe_read(recipe="this")
+    registered.call.step_ended(step=1, losses={})
+    assert registered.names == []
 
 
 def test_stopping_the_program_is_not_swallowed() -> None:
@@ -101,7 +136,7 @@ def test_wrong_hooks_are_refused_and_leave_nothing_behind() -> None:
 
     registered = Hooks()
     for plugin, said in ((NoSuchHook(), "step_begun"), (NoSuchArgument(), "stepp"), (Wrapper(), "wrappers")):
-        with pytest.raises(PluginError, match=f"hooks of 'wrong' cannot be used: .*{said}"):
+        with pytest.raises(PluginError, match=f"wrong: cannot observe: .*{said}"):
             registered.register(plugin, "wrong")
     assert registered.names == []
     registered.call.step_ended(step=1, losses={})
@@ -115,40 +150,62 @@ def test_no_such_hook() -> None:
 OBSERVER = """
 from mtframe.hooks import hookimpl
 
+seen = []
+
 class Observer:
+    def __init__(self, *, times: int = 1):
+        self.times = times
+
     @hookimpl
     def step_ended(self, step):
-        seen.append(step)
+        seen.append(step * self.times)
 
-@hookimpl
-def step_ended(step):
-    seen.append(-step)
-
-seen = []
+class Raising:
+    @hookimpl
+    def model_assembled(self, model):
+        raise ValueError("no such model")
 """
 
 
-def test_installed_observers_and_a_broken_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_recipe_names_its_observers_and_the_installed_ones_it_does_not_name_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entries = {"class": "observer_kit:Observer", "module": "observer_kit", "broken": "no_such_module:X"}
+    entries = {"watch": "observer_kit:Observer", "broken": "no_such_module:X"}
     monkeypatch.syspath_prepend(make_dist(tmp_path, "obs-kit", {"mtframe.hooks": entries}, {"observer_kit": OBSERVER}))
-    registered = Hooks()
-    with caplog.at_level(logging.WARNING, "mtframe"):
-        registered.load_installed()
-    assert registered.names == ["class@obs-kit", "module@obs-kit"]
-    assert "hooks of broken@obs-kit are left out: ModuleNotFoundError" in caplog.text
+    plain = {**toy_recipe(), "hooks": ["watch", {"name": "watch", "times": -1}, f"{tmp_path}/observer_kit.py:Raising"]}
+    recipe = Recipe.from_plain(plain)
+    assert [place for place in recipe.check() if place.startswith("hooks")] == ["hooks.0", "hooks.1", "hooks.2"]
+    registered = observe(recipe)
+    registered.call.model_assembled(model=None, recipe=recipe)
     registered.call.step_ended(step=3, losses={})
     import observer_kit
 
-    assert sorted(observer_kit.seen) == [-3, 3]
-    with pytest.raises(PluginError, match="hooks of 'broken@obs-kit' cannot be used: No module named"):
-        Hooks(strict=True).load_installed()
+    assert observer_kit.seen == [3, -3]
+    assert registered.names == ["hooks.1 (watch)", "hooks.0 (watch)"]
+    with pytest.raises(RecipeError, match=r"hooks\.0\.tmes: unknown option; did you mean 'times'"):
+        Recipe.from_plain({**plain, "hooks": {"name": "watch", "tmes": 2}}).check()
+    with pytest.raises(RecipeError, match=r"hooks\.0: hooks 'broken' of obs-kit 1\.2\.3 cannot be imported"):
+        Recipe.from_plain({**plain, "hooks": "broken"}).check()
+
+
+def test_with_adds_to_what_the_recipe_has(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_yaml(toy_recipe()))
+    named = ["csv-logger", "tensorboard", "{name: early-stopping, patience: 3}"]
+    recipe = load_recipe(file, ["hooks.1.flush_secs=5"], named)
+    assert [hook.plain() for hook in recipe.hooks] == [
+        "csv-logger",
+        {"name": "tensorboard", "flush_secs": 5},
+        {"name": "early-stopping", "patience": 3},
+    ]
+    assert load_recipe(file).hooks[0].name == "csv-logger"
+    with pytest.raises(RecipeError, match=r"--with \{name: x"):
+        load_recipe(file, [], ["{name: x"])
 
 
 def test_every_hook_and_each_of_its_arguments_is_documented() -> None:
     specs = [spec for name, spec in vars(HookSpecs).items() if not name.startswith("_")]
-    assert len(specs) == 7
+    assert len(specs) == 8
     for spec in specs:
         names = list(inspect.signature(spec).parameters)[1:]
         documented = re.findall(r"^ {4}(\w+): ", inspect.getdoc(spec) or "", flags=re.MULTILINE)

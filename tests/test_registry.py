@@ -22,10 +22,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
     # A listing is read once a process for a sys.path; the tests fill the folder afterwards.
-    registry._installed.cache_clear()
+    registry.installed.cache_clear()
     before = set(sys.modules)
     yield folder
-    registry._installed.cache_clear()
+    registry.installed.cache_clear()
     for name in set(sys.modules) - before:
         if str(folder) in (getattr(sys.modules[name], "__file__", None) or ""):
             del sys.modules[name]

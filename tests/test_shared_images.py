@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtframe.assembly import Assembly
+from mtframe.assembly import Assembly, observe
 from mtframe.balance import Sum
 from mtframe.data import DataInfo, MixedBatches
 from mtframe.errors import RecipeError, TrainingError
@@ -96,7 +96,7 @@ def test_it_trains_evaluates_and_is_loaded_again(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", assembly.recipe, assembly.infos)
     evaluations = Trainer(assembly, run).fit()
     assert set(evaluations) == {"one", "two"}
-    with run.metrics_csv.open() as file:
+    with (run.path / "metrics.csv").open() as file:
         assert {"one/cross_entropy", "two/cross_entropy"} <= set(csv.DictReader(file).fieldnames)
     again = run.recipe()
     assert again == assembly.recipe.model_copy(update={"base": run.path.resolve()})
@@ -136,7 +136,7 @@ def test_images_that_are_mixed_cannot_be_lent() -> None:
 
 def rows_of(run: RunFolder) -> list[dict[str, str]]:
     """What a run logged, without the speed."""
-    with run.metrics_csv.open() as file:
+    with (run.path / "metrics.csv").open() as file:
         return [{key: row[key] for key in row if key != "images_per_second"} for row in csv.DictReader(file)]
 
 
@@ -148,14 +148,14 @@ def test_tasks_in_turn_train_with_columns_for_each_and_resume_exactly(tmp_path: 
     def train(name: str, stop_at: int | None = None) -> RunFolder:
         assembly = Assembly(recipe)
         run = RunFolder.create(tmp_path / name, recipe, assembly.infos)
-        hooks = Hooks(strict=True)
+        hooks = observe(recipe, strict=True)
         if stop_at:
             hooks.register(Stop(stop_at), "stop")
             with pytest.raises(RuntimeError, match="pulled the plug"):
                 Trainer(assembly, run, hooks).fit()
             Trainer(Assembly(recipe, run.infos()), run, resume=True).fit()
         else:
-            Trainer(assembly, run).fit()
+            Trainer(assembly, run, hooks).fit()
         return run
 
     whole, resumed = train("whole"), train("resumed", stop_at=8)

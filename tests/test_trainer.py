@@ -19,7 +19,6 @@ from mtframe.errors import CheckpointError, RecipeError, TrainingError
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Interrupted, Trainer
-from mtframe.training._log import append_row
 from toy import ToyBackbone, ToyLoss, toy_recipe
 
 HERE = Path(__file__).resolve()
@@ -324,31 +323,6 @@ def test_the_learning_rate_warms_up_and_follows_the_schedule(tmp_path: Path, sch
 def test_names_that_timm_or_torch_do_not_know_are_named(tmp_path: Path, key: str, value: str, said: str) -> None:
     with pytest.raises(RecipeError, match=rf"train\.{key}: .*{said}"):
         make(tmp_path / "run", **{key: value})
-
-
-def test_rows_are_written_whole_and_told_by_name_where_they_cannot_be(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    path.touch()
-    for step in (1, 2, 10, 20):
-        append_row(path, {"step": step, "one/loss": 0.5})
-    assert path.read_text().splitlines() == ["step,one/loss", "1,0.5", "2,0.5", "10,0.5", "20,0.5"]
-    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
-        append_row(Path("/dev/full"), {"step": 1})
-
-
-@pytest.mark.parametrize(("text", "kept"), [
-    ("", ""),
-    ("ste", ""),
-    ("step,lr\n", "step,lr\n"),
-    ("step,lr\n10,0.1\n20,0.1\n30,0.1\n", "step,lr\n10,0.1\n20,0.1\n"),
-    # Cut off in the middle of step 30's row.
-    ("step,lr\n10,0.1\n20,0.1\n3", "step,lr\n10,0.1\n20,0.1\n"),
-])  # fmt: skip
-def test_rows_after_a_step_and_what_was_cut_off_are_dropped(tmp_path: Path, text: str, kept: str) -> None:
-    run = RunFolder(tmp_path)
-    run.metrics_csv.write_text(text)
-    run.truncate_metrics(20)
-    assert run.metrics_csv.read_text() == kept
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])

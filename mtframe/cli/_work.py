@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mtframe.assembly import Assembly
+from mtframe.assembly import Assembly, observe
 from mtframe.errors import DataError, MtframeError, TrainingError
 from mtframe.evaluation import Evaluation, evaluate_split
 from mtframe.hooks import Hooks
@@ -26,8 +27,7 @@ def train_recipe(recipe: Recipe, out: Path | None, name: str, *, strict: bool = 
     """Trains a checked recipe into a new run and prints its scores."""
     run = RunFolder(out or free_folder(Path("runs") / name))
     run.check_new()
-    hooks = _hooks(strict)
-    hooks.call.recipe_read(recipe=recipe)
+    hooks = _observers(recipe, strict)
     assembly = Assembly(recipe)
     for task in assembly.tasks:
         # What evaluation will need is looked at now, not after hours of training.
@@ -47,8 +47,7 @@ def resume_run(path: Path, *, strict: bool = False) -> None:
     run = RunFolder.open(path)
     recipe = run.recipe()
     recipe.check()
-    hooks = _hooks(strict)
-    hooks.call.recipe_read(recipe=recipe)
+    hooks = _observers(recipe, strict)
     _fit(Trainer(Assembly(recipe, run.infos()), run, hooks, resume=True))
 
 
@@ -107,9 +106,8 @@ def say(lines: Sequence[str] | str) -> None:
         CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _hooks(strict: bool) -> Hooks:
-    hooks = Hooks(strict=strict)
-    hooks.load_installed()
+def _observers(recipe: Recipe, strict: bool) -> Hooks:
+    hooks = observe(recipe, strict=strict)
     hooks.register(Progress(CONSOLE), "progress")
     return hooks
 
@@ -124,4 +122,8 @@ def _fit(trainer: Trainer) -> None:
             f"{error.filename or trainer.run.path}: {error.strerror or error}. Training stopped at step "
             f"{trainer.step}; go on from the last checkpoint with: mtframe train --resume {trainer.run.path}"
         ) from error
+    for name, why in trainer.hooks.disabled.items():
+        print(f"warning: {name} was disabled: {why}; see {trainer.run.log_file}", file=sys.stderr)
+    if trainer.stopped is not None:
+        say(f"ended at step {trainer.step} of {trainer.steps}: {trainer.stopped}")
     say(f"run: {trainer.run.path}")

@@ -25,7 +25,7 @@ def list_components(
     kind: Annotated[str | None, typer.Argument(help="Only this kind: backbone, head, loss, ...")] = None,
 ) -> None:
     """List all components and hooks that installed distributions offer, without importing any."""
-    from mtframe.hooks import installed
+    from mtframe._notes import noted
     from mtframe.registry import discover
 
     components = discover(kind)
@@ -37,11 +37,10 @@ def list_components(
             notes.append(f"ambiguous: write {component.qualified}")
         if component.broken:
             notes.append(f"broken: {component.broken}")
+        elif seen := noted(component):
+            notes.append(f"{seen}: see mtframe plugins doctor {component.dist}")
         row = component.kind, component.name, component.dist, component.version, "; ".join(notes)
         rows.append(row)
-    for entry in installed() if kind is None else ():
-        dist = (entry.dist.name, entry.dist.version) if entry.dist else ("?", "?")
-        rows.append(("hooks", entry.name, *dist, ""))
     print(table(("KIND", "NAME", "DISTRIBUTION", "VERSION", "NOTE"), rows))
 
 

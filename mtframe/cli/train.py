@@ -25,6 +25,10 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default: runs/NAME).")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    observers: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="HOOKS", help="What observes it besides, e.g. tensorboard; may be repeated."),
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Let a failing hook stop the training.")] = False,
 ) -> None:
     """Train one model for all tasks of a recipe.
@@ -33,24 +37,28 @@ def train(
 
     mtframe train -b timm/resnet18 -t faces=face-recognition:data/lfw -t objects=object-detection:data/coco
 
+    mtframe train recipe.yaml --with tensorboard --with '{name: early-stopping, patience: 3}'
+
     mtframe train --resume runs/recipe
     """
     arguments = arguments or []
     if resume is not None:
-        if arguments or backbone or task or out:
+        if arguments or backbone or task or out or observers:
             raise RecipeError("--resume RUN goes on with that run's own recipe; it takes no recipe, parts or overrides")
         from mtframe.cli._work import resume_run
 
         resume_run(resume, strict=strict)
         return
-    recipe, name = recipe_of(arguments, backbone, task)
+    recipe, name = recipe_of(arguments, backbone, task, observers or [])
     recipe.check()
     from mtframe.cli._work import train_recipe
 
     train_recipe(recipe, out, name, strict=strict)
 
 
-def recipe_of(arguments: list[str], backbone: str | None, tasks: list[str] | None) -> tuple[Recipe, str]:
+def recipe_of(
+    arguments: list[str], backbone: str | None, tasks: list[str] | None, observers: list[str]
+) -> tuple[Recipe, str]:
     """The recipe that a call names, in a file or on the spot, and a name for its run.
 
     Raises:
@@ -66,10 +74,10 @@ def recipe_of(arguments: list[str], backbone: str | None, tasks: list[str] | Non
                 f"{file!r} beside -b and -t: expected key=value, as in train.epochs=5. A recipe file takes their "
                 "place; its parts are changed with key=value, as in backbone=timm/resnet18"
             )
-        return load_recipe(file, overrides), Path(file).stem
+        return load_recipe(file, overrides, observers), Path(file).stem
     if not (backbone and tasks):
         raise RecipeError("expected a recipe file, or -b BACKBONE and at least one -t NAME=PRESET:ROOT\n"
                           "Write a recipe with: mtframe init faces=face-recognition objects=object-detection "
                           "-b timm/resnet18 > recipe.yaml")  # fmt: skip
-    recipe = assemble_recipe(backbone, tasks, overrides)
+    recipe = assemble_recipe(backbone, tasks, overrides, observers)
     return recipe, "-".join(recipe.tasks)

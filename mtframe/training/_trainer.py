@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtframe.assembly import Assembly
+from mtframe.assembly import Assembly, observe
 from mtframe.data import Batch, MixedBatches
 from mtframe.errors import MtframeError, RecipeError, TrainingError
 from mtframe.evaluation import Evaluation, evaluate_split, finite, mean_relative_gain
 from mtframe.hooks import Hooks
 from mtframe.run import RunFolder, check_fit, pick_device, write_text
 
-from ._log import LOG, LossMeter, append_row, open_log, plot_losses
+from ._log import LOG, LossMeter, open_log
 from ._optim import make_average, make_optimizer, make_scheduler
 from ._step import training_step
 
@@ -41,7 +41,7 @@ class Trainer:
     Args:
         assembly: The recipe's parts.
         run: Where everything is written.
-        hooks: Observers of the training.
+        hooks: Observers of the training; those that the recipe names if None.
         resume: Take up the training where the run's last checkpoint left it.
 
     Raises:
@@ -52,6 +52,8 @@ class Trainer:
         model: The model that is trained.
         steps: Number of steps of the whole training.
         step: Steps done.
+        stopped: Why training ended before its last step; None if it did not.
+        history: The evaluations so far: `step`, `gain` (mean relative gain) and every metric's values by task.
         images_per_step: Images of all tasks that one step sees; the mean where steps differ.
     """
 
@@ -60,7 +62,7 @@ class Trainer:
         self.recipe = assembly.recipe
         self.options = options = assembly.recipe.train
         self.run = run
-        self.hooks = hooks or Hooks()
+        self.hooks = observe(self.recipe) if hooks is None else hooks
         self.device = pick_device(options.device)
         torch.manual_seed(options.seed)
         self.model = assembly.model(restoring=resume)
@@ -79,11 +81,12 @@ class Trainer:
         self.average = make_average(self.model, options)
         self.step = 0
         self.history: list[dict[str, Any]] = []
-        self._best: dict[str, dict[str, float]] = {"scores": {}, "tasks": {}}
+        self.stopped: str | None = None
+        self._best: dict[str, dict[str, float]] = {"scores": {}, "tasks": {}, "steps": {}}
         self._meter = LossMeter()
         self._unreadable: dict[str, None] = {}
         self._unlabelled = {task: part.images for task, part in self.recipe.tasks.items() if part.images}
-        self._stop = False
+        self._interrupted = False
         self._since = (time.monotonic(), 0)
         if resume:
             self._restore()
@@ -95,6 +98,19 @@ class Trainer:
     def evaluated_model(self) -> nn.Module:
         """What is evaluated and saved for use: the averaged weights, or the model where averaging is off."""
         return self.model if self.average is None else self.average.module
+
+    @property
+    def best_steps(self) -> dict[str, int]:
+        """By name of a checkpoint, `best` or `best_TASK`, the step that it is of."""
+        return {name: int(step) for name, step in self._best["steps"].items()}
+
+    def stop(self, reason: str) -> None:
+        """Ends training after the step that is under way, evaluated and saved, as if it were the last one.
+
+        Args:
+            reason: Why, for the log and the terminal.
+        """
+        self.stopped = self.stopped or reason
 
     def fit(self) -> dict[str, Evaluation]:
         """Trains to the end.
@@ -151,19 +167,17 @@ class Trainer:
                 self._save()
                 evaluations = self._evaluate()
                 self._save()
-            elif self._stop or (self.options.save_every_steps and self.step % self.options.save_every_steps == 0):
+            elif self._interrupted or self._saving_due():
                 self._save()
-            if self._stop and self.step < self.steps:
+            if self.stopped is not None:
+                LOG.info("ended at step %d of %d: %s", self.step, self.steps, self.stopped)
+                break
+            if self._interrupted and self.step < self.steps:
                 raise Interrupted(
                     f"stopped at step {self.step} of {self.steps}; everything is saved. Go on with: "
                     f"mtframe train --resume {self.run.path}"
                 )
         self._log_exposure()
-        try:
-            plot_losses(self.run.metrics_csv, self.run.plots / "losses.png")
-        except OSError as error:
-            # Everything that matters is saved by now.
-            LOG.warning("the curves of the losses could not be drawn: %s", error)
         return evaluations
 
     def _grouped_batches(self) -> Iterator[list[dict[str, Batch]]]:
@@ -205,7 +219,7 @@ class Trainer:
         self.step += 1
         self.hooks.call.step_ended(step=self.step, losses=terms)
         if self.step % options.log_every == 0 or self.step == self.steps:
-            self._log_row()
+            self._log_metrics()
 
     def _batch_size(self, task: str) -> int:
         return self.batches.sources[task].batch_size
@@ -252,23 +266,27 @@ class Trainer:
                 f"them by their paths below root: are both roots the same folder, and the paths complete?"
             )
 
-    def _log_row(self) -> None:
+    def _log_metrics(self) -> None:
         now, (then, at) = time.monotonic(), self._since
         self._since = (now, self.step)
         rate = (self.step - at) * self.images_per_step / max(now - then, 1e-9)
-        row = {
-            "step": self.step,
-            "epoch": f"{self.step / self.steps_per_epoch:.3f}",
-            "lr": f"{self.optimizer.param_groups[0]['lr']:.6g}",
-            "images_per_second": f"{rate:.1f}",
+        values = {
+            "epoch": self.step / self.steps_per_epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": rate,
         }
-        append_row(self.run.metrics_csv, row | self._meter.take())
+        self.hooks.call.metrics_logged(step=self.step, values=values | self._meter.take())
 
     def _evaluation_due(self) -> bool:
         every = self.options.evaluate_every
         due = every is not None and self.step % max(1, round(every * self.steps_per_epoch)) == 0
         done = self.history and self.history[-1]["step"] == self.step
-        return self.step > 0 and (due or self.step == self.steps) and not done
+        last = self.step == self.steps or self.stopped is not None
+        return self.step > 0 and (due or last) and not done
+
+    def _saving_due(self) -> bool:
+        every = self.options.save_every_steps
+        return every is not None and self.step % every == 0
 
     def _evaluate(self) -> dict[str, Evaluation]:
         evaluations = {}
@@ -292,11 +310,11 @@ class Trainer:
         tops = self._best["tasks"]
         for task, score in scores.items():
             if task not in tops or _better(score, tops[task], higher[task]):
-                self._save_weights(f"best_{task}")
+                self._save_best(f"best_{task}")
                 tops[task] = score
         gain = mean_relative_gain(scores, tops, higher)
         if not self._best["scores"] or gain > mean_relative_gain(self._best["scores"], tops, higher):
-            self._save_weights("best")
+            self._save_best("best")
             self._best["scores"] = scores
         values = {task: result.values for task, result in evaluations.items()}
         self.history.append({"step": self.step, "gain": gain, "tasks": values})
@@ -307,7 +325,8 @@ class Trainer:
         LOG.info("step %d: %s", self.step, ", ".join(f"{task} {score:.4f}" for task, score in scores.items()))
         self.hooks.call.evaluation_ended(step=self.step, metrics=values, scores=scores)
 
-    def _save_weights(self, name: str) -> None:
+    def _save_best(self, name: str) -> None:
+        self._best["steps"][name] = self.step
         path = self.run.save_checkpoint(name, self.evaluated_model.state_dict())
         self.hooks.call.checkpoint_saved(path=path, step=self.step)
 
@@ -319,6 +338,7 @@ class Trainer:
             "history": self.history,
             "best": self._best,
             "meter": self._meter.state_dict(),
+            "stopped": self.stopped,
         }
         path = self.run.save_checkpoint("last", self.evaluated_model.state_dict(), state)
         self.hooks.call.checkpoint_saved(path=path, step=self.step)
@@ -327,6 +347,8 @@ class Trainer:
         state = self.run.load_state()
         if state["history"] and state["history"][-1]["step"] >= self.steps:
             raise RecipeError(f"{self.run.path}: already trained to its end, step {state['step']} of {self.steps}")
+        if state["stopped"] is not None:
+            raise RecipeError(f"{self.run.path}: was ended at step {state['step']} of {self.steps}: {state['stopped']}")
         check_fit(self.model, state["model"], self.run.checkpoints / "last")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -336,7 +358,6 @@ class Trainer:
         self.history = state["history"]
         self._best = state["best"]
         self._meter.load_state_dict(state["meter"], self.device)
-        self.run.truncate_metrics(self.step)
 
     def _log_exposure(self) -> None:
         for task, draws in self.batches.schedule.draws(self.steps * self.options.accumulate).items():
@@ -353,9 +374,9 @@ class Trainer:
 
         def ask(number: int, frame: FrameType | None) -> None:
             # Not a second SIGTERM: `timeout` sends one to the process and one to its group.
-            if self._stop and number == signal.SIGINT:
+            if self._interrupted and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self._stop = True
+            self._interrupted = True
 
         previous: dict[int, Callable[..., Any] | int | None] = {
             number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)

@@ -1,0 +1,58 @@
+"""What was seen of plugins when they were last imported, so that a listing, which imports none, can tell.
+
+Kept in the user's cache folder, by environment. Nothing depends on it: where it cannot be read or written, listings
+tell less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtframe.registry import Component
+
+
+def noted(component: Component) -> str:
+    """What was wrong when the component was last imported or used, with the day; empty if nothing is known."""
+    return _read(_file()).get(_key(component), "")
+
+
+def note(component: Component, problem: str) -> None:
+    """Remembers what is wrong with a component, or with an empty text that nothing is."""
+    file = _file()
+    known = _read(file)
+    told = f"{problem} ({time.strftime('%Y-%m-%d')})" if problem else ""
+    if known.get(_key(component), "") == told:
+        return
+    known[_key(component)] = told
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps({key: text for key, text in known.items() if text}, indent=2))
+        partial.replace(file)
+
+
+def _file() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(cache, "mtframe", "plugins.json")
+
+
+def _key(component: Component) -> str:
+    # Another version, or the same one in another environment, is another plugin.
+    return f"{sys.prefix} {component.kind} {component.qualified} {component.version} {component.value}"
+
+
+@lru_cache(maxsize=4)
+def _read(file: Path) -> dict[str, str]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(key): str(text) for key, text in found.items()} if isinstance(found, dict) else {}

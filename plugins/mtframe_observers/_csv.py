@@ -1,0 +1,121 @@
+"""`metrics.csv`, a row a logging interval, and the curves of the losses in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mtframe.hooks import hookimpl
+from mtframe.run import write_text
+
+# How numbers are written; losses in full.
+_FORMATS = {"epoch": ".3f", "lr": ".6g", "images_per_second": ".1f"}
+
+
+class CsvLogger:
+    """Writes `metrics.csv` into the run, a row every `train.log_every` steps, and draws the losses at the end.
+
+    A run that goes on gives the rows of one that never stopped.
+    """
+
+    def __init__(self) -> None:
+        self._run = Path()
+
+    @hookimpl
+    def training_started(self, trainer: Any) -> None:
+        """Drops rows after the checkpoint that training goes on from: they are computed again."""
+        self._run = trainer.run.path
+        truncate(self._run / "metrics.csv", trainer.step)
+
+    @hookimpl
+    def metrics_logged(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a row."""
+        row = {name: format(value, _FORMATS.get(name, "")) for name, value in values.items()}
+        append_row(self._run / "metrics.csv", {"step": step, **row})
+
+    @hookimpl
+    def training_ended(self) -> None:
+        """Draws `plots/losses.png`."""
+        if (self._run / "metrics.csv").is_file():
+            plot_losses(self._run / "metrics.csv", self._run / "plots" / "losses.png")
+
+
+def truncate(path: Path, step: int) -> None:
+    """Drops the rows after a step."""
+    if not path.is_file():
+        return
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    # What was being written when the run was killed, or the disk was full, may be cut off anywhere.
+    header = rows[:1] if rows and rows[0][0] == "step" else []
+    whole = [row for row in rows[1:] if header and len(row) == len(header[0]) and row[0].isdigit()]
+    kept = header + [row for row in whole if int(row[0]) <= step]
+    write_text(path, "".join(",".join(row) + "\n" for row in kept))
+
+
+def append_row(path: Path, row: Mapping[str, object]) -> None:
+    """Adds a row to a csv file, with a header if it is the first. Raises OSError, with the path.
+
+    A column that it brings anew (a task that had not trained before) is empty in the rows above it.
+    """
+    try:
+        known = _columns(path)
+        columns = list(dict.fromkeys([*known, *row]))
+        if known and columns != known:
+            _widen(path, columns)
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+            if not known:
+                writer.writeheader()
+            writer.writerow(row)
+    except OSError as error:
+        # A full disk shows when the file is flushed, where no name is known any more.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _columns(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file).fieldnames or ())
+
+
+def _widen(path: Path, columns: list[str]) -> None:
+    """Writes the file again with these columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    with path.open(newline="") as file:
+        writer.writerows(csv.DictReader(file))
+    write_text(path, text.getvalue())
+
+
+def plot_losses(metrics_csv: Path, path: Path) -> None:
+    """Draws a panel of loss terms a task over the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with metrics_csv.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    terms = [key for key in (rows[0] if rows else {}) if "/" in key]
+    tasks = list(dict.fromkeys(key.split("/")[0] for key in terms))
+    if not tasks:
+        return
+    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 3.5), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for key in terms:
+            if key.startswith(f"{task}/"):
+                points = [(int(row["step"]), float(row[key])) for row in rows if row[key]]
+                axis.plot(*zip(*points, strict=True), label=key)
+        axis.set(title=task, xlabel="step", ylabel="loss")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.tight_layout()
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
