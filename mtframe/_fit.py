@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtframe.errors import PluginError
-from mtframe.registry import Resolved, discover
+from mtframe.registry import Resolved, at_hand
 
 
 def check_member(resolved: Resolved) -> None:
@@ -64,23 +64,14 @@ def _either(kinds: tuple[str, ...]) -> str:
     return " or ".join(map(repr, kinds))
 
 
-def _loaded(kind: str) -> Iterator[tuple[str, Any]]:
-    """Installed components of a kind that are not broken, by name."""
-    for component in discover(kind):
-        try:
-            yield component.name, component.load()
-        except PluginError:
-            continue
-
-
 def _speaking(kind: str, targets: tuple[str, ...]) -> Iterator[str]:
-    """Names of installed components of a kind that work on one of some kinds of target."""
-    return (name for name, component in _loaded(kind) if {*targets_of(component)} & {*targets})
+    """Names of components of a kind that work on one of some kinds of target."""
+    return (name for name, component in at_hand(kind) if {*targets_of(component)} & {*targets})
 
 
 def _labelling() -> Iterator[str]:
-    """Names of installed data sets that can label images which another data set read."""
-    return (name for name, component in _loaded("dataset") if hasattr(component, "target_of"))
+    """Names of data sets that can label images which another data set read."""
+    return (name for name, component in at_hand("dataset") if hasattr(component, "target_of"))
 
 
 def with_hint(message: str, where: str, dataset: Resolved | None) -> str:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from mtframe.errors import PluginError
-from mtframe.registry import resolve
+from mtframe.registry import OURS, name_of, qualified, resolve
 
 # What a task has from the task whose images it uses.
 LENT = ("transform", "size", "batch_size", "flip_test", "test_scales")
 
 
 def fill(
-    plain: Mapping[str, Any], base: Path | None, fields: Iterable[str], parts: Container[str]
+    plain: Mapping[str, Any], base: Path | None, fields: Iterable[str], parts: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The recipe with each task's gaps filled from its preset, and what is wrong with presets, by task.
 
@@ -23,21 +23,23 @@ def fill(
         plain: A recipe as plain YAML values; not changed.
         base: Folder that presets in files are relative to.
         fields: What a preset may fill.
-        parts: Those of the fields that name one component and its options.
+        parts: The kind of those fields that name components.
     """
     filled, wrong = deepcopy(dict(plain)), {}
     tasks = filled.get("tasks")
     for name, task in tasks.items() if isinstance(tasks, dict) else ():
-        if not isinstance(task, dict) or not isinstance(task.get("task"), str):
+        if not isinstance(task, dict) or not (isinstance(task.get("task"), str) or callable(task.get("task"))):
             continue
         try:
-            preset = resolve("task", task["task"], base).component
-        except PluginError as error:
+            named = task["task"] if isinstance(task["task"], str) else name_of(task["task"])
+            preset = resolve("task", named, base)
+        except (PluginError, ValueError) as error:
             wrong[name] = f"tasks.{name}.task: {error}"
             continue
         for field in fields:
-            if hasattr(preset, field):
-                task[field] = _merged(getattr(preset, field), task.get(field), field in parts)
+            if hasattr(preset.component, field):
+                value = _meant(getattr(preset.component, field), parts.get(field), preset.origin.dist)
+                task[field] = _merged(value, task.get(field), field in parts and field != "metrics")
     return filled, wrong
 
 
@@ -71,6 +73,17 @@ def lend(filled: dict[str, Any], given: Mapping[str, Any]) -> list[str]:
     return wrong
 
 
+def _meant(value: Any, kind: str | None, dist: str | None) -> Any:
+    """What a preset gives, names meaning its own distribution's, or else ours, where others offer them too."""
+    if kind is None:
+        return value
+    if isinstance(value, list | tuple):
+        return [_meant(part, kind, dist) for part in value]
+    if isinstance(value, Mapping):
+        return {**value, "name": _meant(value["name"], kind, dist)} if "name" in value else dict(value)
+    return qualified(kind, value, dist, OURS) if isinstance(value, str) else value
+
+
 def _merged(preset: Any, given: Any, is_part: bool) -> Any:
     """What the recipe gives, over what the preset gives; another component drops the preset's options."""
     if given is None:
@@ -78,5 +91,5 @@ def _merged(preset: Any, given: Any, is_part: bool) -> Any:
     if not is_part or not isinstance(given, str | dict):
         return given
     ours = {"name": given} if isinstance(given, str) else given
-    theirs = {"name": preset} if isinstance(preset, str) else deepcopy(preset)
+    theirs = deepcopy(preset) if isinstance(preset, dict) else {"name": preset}
     return {**theirs, **ours} if ours.get("name", theirs["name"]) == theirs["name"] else ours

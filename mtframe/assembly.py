@@ -208,6 +208,16 @@ class Assembly:
         return part
 
 
+def assemble(recipe: Recipe) -> Assembly:
+    """Checks a recipe and reads its training data; what it names can then be built.
+
+    Raises:
+        MtframeError: A part is missing, does not fit, or refuses its options or files.
+    """
+    recipe.check()
+    return Assembly(recipe)
+
+
 def observe(recipe: Recipe, *, strict: bool = False) -> Hooks:
     """The observers that a recipe names, which have been told of it.
 

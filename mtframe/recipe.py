@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,7 +26,7 @@ from mtframe._overrides import apply_overrides as apply_overrides
 from mtframe._presets import LENT, fill, lend
 from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.errors import RecipeError
-from mtframe.registry import Resolved, local_file, resolve
+from mtframe.registry import OURS, Resolved, local_file, name_of, qualified, resolve
 
 _CONFIG = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -59,22 +61,25 @@ class Choice(BaseModel):
 
 def _choice(value: Any, info: ValidationInfo) -> Any:
     """What a recipe writes, as the fields of a Choice."""
-    if isinstance(value, str):
+    if isinstance(value, Choice):
+        return value
+    if isinstance(value, str) or callable(value):
         value = {"name": value}
     if not isinstance(value, Mapping):
-        if isinstance(value, Choice):
-            return value
         raise ValueError(f"expected a name, or a mapping with 'name' and options, got {value!r}")
     given = {key: option for key, option in value.items() if key != "name"}
     strange = [key for key in given if not isinstance(key, str)]
     if strange:
         raise ValueError(f"expected names of options, got {strange[0]!r}")
-    name = {"name": _absolute(value["name"], info)} if "name" in value else {}
+    name = {"name": _named(value["name"], info)} if "name" in value else {}
     return {**name, "options": given}
 
 
-def _absolute(name: Any, info: ValidationInfo) -> Any:
-    # A run keeps its recipe in another folder than the one that files are relative to.
+def _named(name: Any, info: ValidationInfo) -> Any:
+    """A component's name, which from Python may be the class itself."""
+    if callable(name):
+        return name_of(name)
+    # Files are relative to the recipe's folder, which need not be where the recipe is written next.
     return local_file(name, (info.context or {}).get("base")) if isinstance(name, str) else name
 
 
@@ -87,7 +92,8 @@ def _task_name(name: str) -> str:
 
 def _several(value: Any) -> Any:
     """One part where a list of them is expected, as that list."""
-    return [value] if isinstance(value, str) or (isinstance(value, Mapping) and "name" in value) else value
+    one = isinstance(value, str) or callable(value) or (isinstance(value, Mapping) and "name" in value)
+    return [value] if one else value
 
 
 Part = Annotated[Choice, BeforeValidator(_choice)]
@@ -114,7 +120,7 @@ class TaskRecipe(BaseModel):
 
     model_config = _CONFIG
 
-    task: Annotated[str, AfterValidator(_absolute)] | None = None
+    task: Annotated[str, BeforeValidator(_named)] | None = None
     dataset: Part
     images: str | None = None
     transform: Part
@@ -260,23 +266,46 @@ class Recipe(BaseModel):
         train = {"train": self.train.model_dump()}
         return dump_yaml({**whole, "tasks": tasks, "hooks": hooks}) + dump_yaml(train, flow=False)
 
+    def renamed(self, rename: Callable[[str], str]) -> Self:
+        """The recipe with every name of a component or preset changed."""
+
+        def part(choice: Choice) -> Choice:
+            return Choice(name=rename(choice.name), options=choice.options)
+
+        tasks = {
+            name: task.model_copy(
+                update={slot: part(getattr(task, slot)) for slot in _SLOTS}
+                | {"metrics": [part(metric) for metric in task.metrics], "task": task.task and rename(task.task)}
+            )
+            for name, task in self.tasks.items()
+        }
+        whole = {slot: part(getattr(self, slot)) for slot in ("backbone", "sharing", "balancer")}
+        return self.model_copy(update={**whole, "tasks": tasks, "hooks": [part(hook) for hook in self.hooks]})
+
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], base: Path | None = None) -> Self:
+    def from_plain(cls, plain: Mapping[str, Any], base: Path | None = None, *, presets: bool = True) -> Self:
         """The recipe that a YAML document describes, filled from presets.
 
         Args:
-            plain: As the loader gives it.
+            plain: As the loader gives it. From Python, a class may stand where a document has its name: a component of
+                an installed distribution, or one that the program itself imports or defines.
             base: Folder that components in files are relative to.
+            presets: Whether they fill what is left out; nothing is left out of a run's recipe.
 
         Raises:
             RecipeError: Keys are unknown, missing or of the wrong type: all of them, one a line.
         """
         fields = [field for field in TaskRecipe.model_fields if field != "task"]
-        filled, wrong = fill(plain, base, fields, _SLOTS)
+        kinds = {**_SLOTS, "metrics": "metric"}
+        filled, wrong = fill(plain, base, fields, kinds) if presets else (deepcopy(dict(plain)), {})
         for slot, default in _DEFAULTS.items():
+            # Ours, also where somebody offers another of the name.
+            name = qualified(slot, default, OURS)
             # `balancer.weights.faces=2` goes into the one that is there without being named.
             if isinstance(filled.get(slot), dict) and "name" not in filled[slot]:
-                filled[slot] = {"name": default, **filled[slot]}
+                filled[slot] = {"name": name, **filled[slot]}
+            filled.setdefault(slot, name)
+        filled.setdefault("hooks", [qualified("hooks", name, OURS) for name in _OBSERVERS])
         if "base" in filled:
             raise RecipeError("base: unknown option")
         if unlent := lend(filled, plain):
@@ -302,6 +331,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), hooks: Sequence
     Raises:
         RecipeError: The file cannot be read, is not YAML, or is not a recipe.
     """
+    plain = read_recipe(path)
+    with in_file(path):
+        plain = apply_overrides(add_hooks(plain, hooks, _OBSERVERS), overrides)
+        return Recipe.from_plain(plain, Path(path).resolve().parent)
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The plain YAML values of a recipe's file. Raises RecipeError if it is none."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -312,9 +349,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), hooks: Sequence
     if not isinstance(plain, dict):
         got = "nothing" if plain is None else repr(plain)[:80]
         raise RecipeError(f"{path}: expected keys such as 'backbone' and 'tasks', got {got}")
+    return plain
+
+
+@contextmanager
+def in_file(path: str | Path) -> Iterator[None]:
+    """Says of which file an error of its recipe is."""
     try:
-        plain = apply_overrides(add_hooks(plain, hooks, _OBSERVERS), overrides)
-        return Recipe.from_plain(plain, Path(path).resolve().parent)
+        yield
     except RecipeError as error:
         raise type(error)(f"{path}:\n" + str(error)) from error.__cause__
 

@@ -7,12 +7,14 @@ is resolved. A broken plugin stays listed and hurts only those who name it. The 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib.util
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,17 @@ def discover(kind: str | None = None) -> list[Component]:
     ]
 
 
+def at_hand(kind: str) -> Iterator[tuple[str, Any]]:
+    """Components of a kind to suggest, by name: built in, or of plugins that are in use.
+
+    Not all that are installed: importing a stranger's package for a hint may take long, or fail.
+    """
+    for component in discover(kind):
+        if component.dist == OURS or component.value.partition(":")[0] in sys.modules:
+            with contextlib.suppress(PluginError):
+                yield component.name, component.load()
+
+
 def resolve(kind: str, name: str, base: Path | None = None) -> Resolved:
     """Finds and imports the component that a recipe names.
 
@@ -134,6 +147,12 @@ def local_file(name: str, base: Path | None) -> str:
     return path.as_posix() + name[local.end("file") :]
 
 
+def split_local(name: str) -> tuple[Path, str] | None:
+    """The file of a component in a file, and the rest of its name, `:MyHead`; None for other names."""
+    local = _LOCAL.fullmatch(name)
+    return None if local is None else (Path(local["file"]), name[local.end("file") :])
+
+
 def name_of(component: Any) -> str:
     """The name by which a recipe names a class or a function of the running program.
 
@@ -156,13 +175,12 @@ def name_of(component: Any) -> str:
     return f"{module}:{name}"
 
 
-def qualified(kind: str, name: str, dist: str | None) -> str:
-    """A name as that distribution means it: with `@dist` where it offers the name and others do too."""
+def qualified(kind: str, name: str, *dists: str | None) -> str:
+    """A name as a distribution means it: with `@dist` of the first of these that offers it, where others do too."""
     plain, slash, member = name.partition("/")
-    offers = {normalised(c.dist) for c in discover(kind) if c.name == plain} if dist else set()
-    if dist is None or len(offers) < 2 or normalised(dist) not in offers:
-        return name
-    return f"{plain}@{dist}{slash}{member}"
+    offers = {normalised(component.dist): component.dist for component in discover(kind) if component.name == plain}
+    meant = [offers[normalised(dist)] for dist in dists if dist and normalised(dist) in offers]
+    return f"{plain}@{meant[0]}{slash}{member}" if meant and len(offers) > 1 else name
 
 
 def did_you_mean(word: str, known: Any) -> str:

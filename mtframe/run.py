@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,9 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from mtframe._origins import Origins, changed, keep_sources, origins, revive
 from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, RecipeError, TrainingError
-from mtframe.recipe import Recipe, load_recipe
+from mtframe.recipe import Recipe, apply_overrides, in_file, read_recipe
+
+LOG = logging.getLogger("mtframe")
 
 # Bytes: with fewer free, a file that could not be written did not fit.
 _NEARLY_FULL = 1 << 20
@@ -56,7 +61,7 @@ class RunFolder:
         write_text(run.path / "labels.json", json.dumps({task: asdict(info) for task, info in infos.items()}))
         write_text(run.path / "environment.json", json.dumps(environment(recipe), indent=2) + "\n")
         # Last: a folder with a recipe is a run.
-        write_text(run.recipe_file, recipe.to_yaml())
+        write_text(run.recipe_file, keep_sources(recipe, run.path).to_yaml())
         return run
 
     @classmethod
@@ -81,8 +86,33 @@ class RunFolder:
         raise RecipeError(f"--out: {self.path} already exists and is not empty. Choose another folder{hint}")
 
     def recipe(self, overrides: Sequence[str] = ()) -> Recipe:
-        """The resolved recipe of this run, changed by `key=value` texts."""
-        return load_recipe(self.recipe_file, overrides)
+        """The resolved recipe of this run, changed by `key=value` texts.
+
+        Presets are not asked again, and components that have changed their options bring old ones up to date.
+        """
+        with in_file(self.recipe_file):
+            plain = apply_overrides(revive(read_recipe(self.recipe_file), self._origins()), overrides)
+            return Recipe.from_plain(plain, self.path.resolve(), presets=False)
+
+    def checked_recipe(self, overrides: Sequence[str] = (), *, training: bool = False) -> Recipe:
+        """The recipe, once all its components are found.
+
+        Args:
+            overrides: `key=value` texts.
+            training: Whether what only training needs must be there too.
+
+        Raises:
+            RecipeError: A component is missing or its options are wrong; with what to install.
+        """
+        recipe = self.recipe(overrides)
+        told = changed(self._origins(), training=training)
+        try:
+            recipe.check(training=training)
+        except RecipeError as error:
+            raise type(error)("\n".join([str(error), *told])) from error
+        for line in told:
+            LOG.warning(line)
+        return recipe
 
     def infos(self) -> dict[str, DataInfo]:
         """What the labels of each task mean. Raises CheckpointError if the file that says so is damaged."""
@@ -150,7 +180,8 @@ class RunFolder:
             weights = load_file(file)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{file}: cannot be read as safetensors ({error})") from None
-        check_fit(model, weights, file)
+        with self._explained():
+            check_fit(model, weights, file)
         model.load_state_dict(weights)
         return name
 
@@ -170,6 +201,21 @@ class RunFolder:
             return torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
         except Exception as error:
             raise CheckpointError(f"{folder / 'training.pt'}: cannot be read ({error})") from None
+
+    def _origins(self) -> Origins:
+        try:
+            return json.loads((self.path / "environment.json").read_text())["components"]
+        except (OSError, ValueError, LookupError, TypeError):
+            # Kept to explain what goes wrong; without it a run can still be loaded.
+            return {}
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Adds to an error of weights what has changed since they were trained."""
+        try:
+            yield
+        except CheckpointError as error:
+            raise CheckpointError("\n".join([str(error), *changed(self._origins(), training=False)])) from None
 
     def _checkpoint(self, name: str) -> Path | None:
         folder, old = self.checkpoints / name, self.checkpoints / f".{name}.old"
@@ -197,8 +243,9 @@ def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], source: obj
 
 
 def environment(recipe: Recipe) -> dict[str, Any]:
-    """Versions of Python, the machine and every distribution that supplied a component."""
-    suppliers = {resolved.origin.dist for resolved in recipe.check().values() if resolved.origin.dist}
+    """Versions of Python, the machine and every distribution that supplied a component, and which supplied which."""
+    found = recipe.check()
+    suppliers = {resolved.origin.dist for resolved in found.values() if resolved.origin.dist}
     distributions = {"mtframe", "torch", "torchvision", "timm", *suppliers}
     versions = {}
     for name in sorted(distributions):
@@ -212,6 +259,7 @@ def environment(recipe: Recipe) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "distributions": versions,
+        "components": origins(recipe, found),
     }
 
 

@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mtframe.assembly import Assembly, observe
-from mtframe.errors import DataError, MtframeError, TrainingError
-from mtframe.evaluation import Evaluation, evaluate_split
+from mtframe.errors import MtframeError, TrainingError
+from mtframe.evaluation import Evaluation
 from mtframe.hooks import Hooks
-from mtframe.inference import Predictor
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Progress, Trainer
@@ -37,7 +36,6 @@ def train_recipe(recipe: Recipe, out: Path | None, name: str, *, strict: bool = 
     first = trainer.batches[0]
     if isinstance(first, MtframeError):
         raise first
-    RunFolder.create(run.path, recipe, assembly.infos)
     _fit(trainer)
     return run
 
@@ -45,26 +43,8 @@ def train_recipe(recipe: Recipe, out: Path | None, name: str, *, strict: bool = 
 def resume_run(path: Path, *, strict: bool = False) -> None:
     """Goes on with a run that was stopped."""
     run = RunFolder.open(path)
-    recipe = run.recipe()
-    recipe.check()
-    hooks = _observers(recipe, strict)
-    _fit(Trainer(Assembly(recipe, run.infos()), run, hooks, resume=True))
-
-
-def evaluate(predictor: Predictor, task: str, split: str, *, details: bool = False) -> Evaluation:
-    """Scores one task of a loaded run on one split.
-
-    Raises:
-        DataError: More images than `train.max_unreadable` cannot be read.
-    """
-    train = predictor.assembly.recipe.train
-    result = evaluate_split(predictor.model, predictor.assembly, task, split, predictor.device, details=details)
-    if len(result.skipped) > train.max_unreadable:
-        raise DataError(
-            f"tasks.{task}.dataset: {len(result.skipped)} images of {split} cannot be read, more than "
-            f"train.max_unreadable={train.max_unreadable}:\n  " + "\n  ".join(result.skipped[:10])
-        )
-    return result
+    recipe = run.checked_recipe(training=True)
+    _fit(Trainer(Assembly(recipe, run.infos()), run, _observers(recipe, strict), resume=True))
 
 
 def print_scores(evaluations: Mapping[str, Evaluation]) -> None:

@@ -18,9 +18,12 @@ def backbones(
     from mtframe.registry import discover
 
     found = []
-    for component in discover("backbone"):
-        family, slash, rest = pattern.partition("/")
-        inner = rest if slash and family == component.name else pattern
+    family, slash, rest = pattern.partition("/")
+    components = discover("backbone")
+    # With its family named, no other plugin need be imported.
+    named = [component for component in components if slash and family == component.name]
+    for component in named or components:
+        inner = rest if named else pattern
         try:
             loaded = component.load()
         except PluginError as error:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mtframe.errors import BadImageError, MtframeError, PluginError, RecipeError
-from mtframe.registry import Component, discover, resolve
+from mtframe.errors import BadImageError, MtframeError, RecipeError
+from mtframe.registry import at_hand, resolve
 
 Name = Annotated[str, typer.Argument(help="A data set, e.g. lfw or coco.")]
 Root = Annotated[Path, typer.Argument(help="Its folder.")]
@@ -122,27 +122,19 @@ def preview(
 def _method(name: str, method: str) -> Any:
     component = resolve("dataset", name).component
     if not hasattr(component, method):
-        able = [other.name for other in discover("dataset") if hasattr(_loaded(other), method)]
+        able = [other for other, loaded in at_hand("dataset") if hasattr(loaded, method)]
         raise RecipeError(f"data set {name!r} has no {method}; these have: {', '.join(able) or 'none'}")
     return getattr(component, method)
 
 
 def _preset_for(dataset: str) -> str:
     resolve("dataset", dataset)
-    for component in discover("task"):
-        if getattr(_loaded(component), "dataset", None) == dataset.partition("@")[0]:
-            return component.name
+    for name, preset in at_hand("task"):
+        if getattr(preset, "dataset", None) == dataset.partition("@")[0]:
+            return name
     raise RecipeError(
         f"no preset uses data set {dataset!r} by default; name one with -t (see mtframe plugins list task)"
     )
-
-
-def _loaded(component: Component) -> Any:
-    """What is offered under a name, or None where it is broken: that is for those who name it."""
-    try:
-        return component.load()
-    except PluginError:
-        return None
 
 
 def _unreadable(dataset: Any) -> list[str]:

@@ -49,7 +49,7 @@ def demo(
     run = _work.train_recipe(recipe, out, "demo")
     predictor = load_run(run.path)
     _work.say("the best checkpoint, loaded again from its folder:")
-    _work.print_scores({name: _work.evaluate(predictor, name, "val") for name in recipe.tasks})
+    _work.print_scores({name: predictor.evaluate(name) for name in recipe.tasks})
     for name in recipe.tasks:
         _work.say(f"picture: {_draw(predictor, name, run.path / 'pictures')}")
     _work.say(f"done in {time.monotonic() - start:.0f} s")

@@ -35,7 +35,7 @@ def evaluate(
     from mtframe.inference import load_run
 
     predictor = load_run(run, checkpoint, overrides=overrides or [])
-    results = {name: _work.evaluate(predictor, name, split, details=out is not None) for name in predictor.chosen(task)}
+    results = {name: predictor.evaluate(name, split, details=out is not None) for name in predictor.chosen(task)}
     for name, result in results.items():
         for reason in result.skipped:
             typer.echo(f"{name}: skipped {reason}", err=True)

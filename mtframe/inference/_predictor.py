@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mtframe.assembly import Assembly
 from mtframe.data import IMAGE_SUFFIXES, Batch, Geometry, Sample, read_image, transform_batch
-from mtframe.errors import RecipeError
-from mtframe.evaluation import predict_batch
+from mtframe.errors import DataError, RecipeError
+from mtframe.evaluation import Evaluation, evaluate_split, predict_batch
 from mtframe.model import MultiTaskModel
 from mtframe.run import RunFolder, pick_device
 
@@ -67,6 +67,26 @@ class Predictor:
             name = name or os.fspath(image)
         sample = Sample(pixels, {}, (pixels.shape[1], pixels.shape[2]), id=name)
         return {task: self._predict(task, sample) for task in self.chosen(tasks)}
+
+    def evaluate(self, task: str, split: str = "val", *, details: bool = False) -> Evaluation:
+        """Scores one task on one split by its field's own protocol.
+
+        Args:
+            task: The task.
+            split: One of its data set's splits.
+            details: Whether to ask the metrics for curves and the like as well.
+
+        Raises:
+            DataError: More images than `train.max_unreadable` cannot be read.
+        """
+        most = self.assembly.recipe.train.max_unreadable
+        result = evaluate_split(self.model, self.assembly, task, split, self.device, details=details)
+        if len(result.skipped) > most:
+            raise DataError(
+                f"tasks.{task}.dataset: {len(result.skipped)} images of {split} cannot be read, more than "
+                f"train.max_unreadable={most}:\n  " + "\n  ".join(result.skipped[:10])
+            )
+        return result
 
     def gives(self, task: str) -> set[str]:
         """The keys of a task's predictions, such as `embedding`."""
@@ -132,8 +152,7 @@ def load_run(
         CheckpointError: No such checkpoint, or it is of another architecture.
     """
     run = RunFolder.open(path)
-    recipe = run.recipe(overrides)
-    recipe.check()
+    recipe = run.checked_recipe(overrides)
     assembly = Assembly(recipe, run.infos(), trained=run.recipe())
     model = assembly.model(restoring=True)
     run.load_weights(model, checkpoint)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -40,7 +41,7 @@ class Trainer:
 
     Args:
         assembly: The recipe's parts.
-        run: Where everything is written.
+        run: Where everything is written: a folder, which `fit` makes if it is not a run yet.
         hooks: Observers of the training; those that the recipe names if None.
         resume: Take up the training where the run's last checkpoint left it.
 
@@ -57,11 +58,20 @@ class Trainer:
         images_per_step: Images of all tasks that one step sees; the mean where steps differ.
     """
 
-    def __init__(self, assembly: Assembly, run: RunFolder, hooks: Hooks | None = None, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        assembly: Assembly,
+        run: RunFolder | str | os.PathLike[str],
+        hooks: Hooks | None = None,
+        *,
+        resume: bool = False,
+    ) -> None:
         self.assembly = assembly
         self.recipe = assembly.recipe
         self.options = options = assembly.recipe.train
-        self.run = run
+        self.run = run if isinstance(run, RunFolder) else RunFolder(run)
+        if not isinstance(run, RunFolder) and not resume:
+            self.run.check_new()
         self.hooks = observe(self.recipe) if hooks is None else hooks
         self.device = pick_device(options.device)
         torch.manual_seed(options.seed)
@@ -99,6 +109,21 @@ class Trainer:
         """What is evaluated and saved for use: the averaged weights, or the model where averaging is off."""
         return self.model if self.average is None else self.average.module
 
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], hooks: Hooks | None = None) -> Trainer:
+        """The trainer of a run that was stopped, where its last checkpoint left it.
+
+        Args:
+            path: The run's folder.
+            hooks: Observers; those that its recipe names if None.
+
+        Raises:
+            RecipeError: No run there, a component is missing, or it was trained to its end.
+            CheckpointError: There is no checkpoint, or it is of another architecture.
+        """
+        run = RunFolder.open(path)
+        return cls(Assembly(run.checked_recipe(training=True), run.infos()), run, hooks, resume=True)
+
     @property
     def best_steps(self) -> dict[str, int]:
         """By name of a checkpoint, `best` or `best_TASK`, the step that it is of."""
@@ -122,6 +147,8 @@ class Trainer:
             Interrupted: Ctrl-C; everything is saved.
             TrainingError: A loss is not finite, too many images cannot be read, a checkpoint cannot be written.
         """
+        if not self.run.recipe_file.is_file():
+            RunFolder.create(self.run.path, self.recipe, self.assembly.infos)
         handler = open_log(self.run.log_file)
         error: BaseException | None = None
         try:

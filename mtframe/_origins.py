@@ -1,0 +1,143 @@
+"""Where a run's components came from, so that the run can be loaded when plugins have changed or gone."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from copy import deepcopy
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mtframe.errors import PluginError, TrainingError
+from mtframe.recipe import Recipe
+from mtframe.registry import Resolved, qualified, resolve, split_local
+
+LOG = logging.getLogger("mtframe")
+
+# By place in the recipe: kind, name as written, and distribution and version where it was installed.
+Origins = Mapping[str, Mapping[str, str]]
+
+
+def origins(recipe: Recipe, found: Mapping[str, Resolved]) -> dict[str, dict[str, str]]:
+    """Where each component of a recipe comes from; `found` is what its `check` gives."""
+    told = {}
+    for where, kind, choice in recipe.choices():
+        origin = found[where].origin
+        installed = {"distribution": origin.dist, "version": origin.version or ""} if origin.dist else {}
+        told[where] = {"kind": kind, "name": choice.name, **installed}
+    return told
+
+
+def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
+    """Copies the files that a recipe's components live in, and names these copies.
+
+    Args:
+        recipe: Of a run that begins.
+        folder: The run's; copies go into its subfolder `components`.
+
+    Raises:
+        TrainingError: A file cannot be copied.
+    """
+    copies: dict[Path, str] = {}
+
+    def keep(name: str) -> str:
+        local = split_local(name)
+        if local is None:
+            return name
+        file, rest = local
+        if file not in copies:
+            same = sum(other.stem == file.stem for other in copies)
+            copies[file] = f"components/{file.stem}{f'_{same + 1}' if same else ''}.py"
+            try:
+                (folder / "components").mkdir(exist_ok=True)
+                shutil.copyfile(file, folder / copies[file])
+            except OSError as error:
+                raise TrainingError(f"{file} could not be copied into the run ({error.strerror})") from error
+        return f"./{copies[file]}{rest}"
+
+    return recipe.renamed(keep)
+
+
+def revive(plain: Mapping[str, Any], known: Origins) -> dict[str, Any]:
+    """A run's recipe as it was written, in the terms of what is installed now.
+
+    A name that others offer too by now still means the distribution that the run was trained with, and components that
+    have changed their options since bring old ones up to date (`migrate`).
+    """
+    revived = deepcopy(dict(plain))
+    for where, origin in known.items():
+        holder, key = _place(revived, where)
+        part = holder[key] if holder is not None else None
+        name = part.get("name") if isinstance(part, Mapping) else part
+        if holder is None or name != origin["name"] or "distribution" not in origin:
+            continue
+        name = qualified(origin["kind"], name, origin["distribution"])
+        options = {key: value for key, value in part.items() if key != "name"} if isinstance(part, Mapping) else {}
+        if _installed(origin["distribution"]) not in (None, origin["version"]):
+            options = _migrated(where, origin, name, options)
+        holder[key] = {"name": name, **options} if options else name
+    return revived
+
+
+def changed(known: Origins, *, training: bool) -> list[str]:
+    """What to install for exactly the distributions that a run was trained with, a sentence each.
+
+    Args:
+        known: The run's origins.
+        training: Whether what only training needs counts: balancer and hooks.
+    """
+    needed = {
+        (origin["distribution"], origin["version"])
+        for origin in known.values()
+        if "distribution" in origin and (training or origin["kind"] not in ("balancer", "hooks"))
+    }
+    told = []
+    for dist, then in sorted(needed):
+        now = _installed(dist)
+        how = f"pip install '{dist}=={then}'"
+        if now is None:
+            told.append(f"The run was trained with {dist} {then}, which is not installed. Install it with: {how}")
+        elif now != then:
+            told.append(f"The run was trained with {dist} {then}, and {now} is installed. For the same one: {how}")
+    return told
+
+
+def _migrated(where: str, origin: Mapping[str, str], name: str, options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        migrate = getattr(resolve(origin["kind"], name).component, "migrate", None)
+    except PluginError:
+        # Told with its place when the recipe is checked.
+        return options
+    if migrate is None:
+        return options
+    try:
+        return dict(migrate(dict(options), origin["version"]))
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise PluginError(
+            f"{where}: {name!r} cannot bring its options of version {origin['version']} up to date: {said}"
+        ) from error
+
+
+def _installed(dist: str) -> str | None:
+    try:
+        return version(dist)
+    except PackageNotFoundError:
+        return None
+
+
+def _place(plain: Any, where: str) -> tuple[Any, Any]:
+    """What holds the part at a place of a recipe, and its key there; None for a place that is not there."""
+    *way, last = [int(part) if part.isdecimal() else part for part in where.split(".")]
+    for key in way:
+        plain = _item(plain, key)
+    return (plain, last) if _item(plain, last) is not None else (None, last)
+
+
+def _item(holder: Any, key: Any) -> Any:
+    try:
+        return holder[key]
+    except (LookupError, TypeError):
+        return None
