@@ -22,11 +22,16 @@ _HOME = {
     "load_run": "inference",
 }
 
-__all__ = sorted(_HOME)
+_MODULES = ("assembly", "data", "errors", "evaluation", "hooks", "inference", "kinds", "model", "options", "recipe",
+            "registry", "run", "training")  # fmt: skip
+
+__all__ = sorted([*_HOME, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
     # On demand (PEP 562), so that the command line imports torch only where it is needed.
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)

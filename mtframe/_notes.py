@@ -1,7 +1,7 @@
 """What was seen of plugins when they were last imported, so that a listing, which imports none, can tell.
 
-Kept in the user's cache folder, by environment. Nothing depends on it: where it cannot be read or written, listings
-tell less.
+Kept in the user's cache folder (`MTFRAME_CACHE`), by environment. Nothing depends on it: where it cannot be read or
+written, listings tell less.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def note(component: Component, problem: str) -> None:
 
 
 def _file() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(cache, "mtframe", "plugins.json")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(os.environ.get("MTFRAME_CACHE") or os.path.join(home, "mtframe"), "plugins.json")
 
 
 def _key(component: Component) -> str:

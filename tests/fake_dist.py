@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -12,6 +12,7 @@ def make_dist(
     entries: Mapping[str, Mapping[str, str]],
     modules: Mapping[str, str] | None = None,
     version: str = "1.2.3",
+    requires: Sequence[str] = (),
 ) -> Path:
     """Installs a distribution into a folder; put the folder on sys.path to use it.
 
@@ -21,10 +22,12 @@ def make_dist(
         entries: Entry points, value by name by group.
         modules: Source by module name.
         version: Of the distribution.
+        requires: Its requirements.
     """
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
     lines = []
     for group, named in entries.items():
         lines += [f"[{group}]", *(f"{key} = {value}" for key, value in named.items()), ""]

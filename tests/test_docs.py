@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -161,11 +163,31 @@ def test_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.chdir(tmp_path)
     Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)))
     Image.new("RGB", (16, 16), "white").save("photo.png")
+    # As a notebook does: one module, whose classes are found by name.
+    notebook = ModuleType("notebook")
+    monkeypatch.setitem(sys.modules, "notebook", notebook)
     for block in blocks(ROOT / "docs" / "python.md", "python"):
-        exec(compile(block, "docs/python.md", "exec"), {})
+        exec(compile(block, "docs/python.md", "exec"), vars(notebook))
     printed = capsys.readouterr().out
     assert "one accuracy" in printed
     assert "two {'label': [" in printed
+    assert "already trained to its end" in printed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [cells[1].strip("`") for cells in rows(section(ROOT / "docs" / "python.md", "From Python")) if "(" in cells[1]],
+)
+def test_python_lines_beside_commands_name_what_is_there(line: str) -> None:
+    import mtframe
+    import mtframe.options
+    import mtframe.registry
+
+    for call in re.findall(r"mtframe((?:\.\w+)+)", line):
+        thing: Any = mtframe
+        for name in call.strip(".").split("."):
+            thing = getattr(thing, name)
+        assert callable(thing)
 
 
 def distributions(requirements: list[str]) -> set[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
 from fake_dist import make_dist, make_kit
-from mtframe import registry
+from mtframe import __version__, registry
+from mtframe._notes import note, noted
 from mtframe.errors import PluginError, RecipeError
-from mtframe.registry import Component, discover, local_file, resolve
+from mtframe.registry import Component, Origin, discover, local_file, name_of, resolve
 
 HEAD = "class Head:\n    '''Sees.\n\n    More.'''\n    def __init__(self, features, *, width: int = 1): pass\n"
 
@@ -191,3 +194,111 @@ def test_file_with_a_mistake_names_it(tmp_path: Path) -> None:
 def test_file_in_a_name_becomes_absolute_and_other_names_stay(tmp_path: Path) -> None:
     assert local_file("./x/../heads.py:Head/a", tmp_path) == f"{tmp_path.as_posix()}/heads.py:Head/a"
     assert local_file("timm/resnet18", tmp_path) == "timm/resnet18"
+
+
+def test_a_class_stands_for_its_name_as_pickle_would_find_it(site: Path) -> None:
+    assert name_of(Origin) == "mtframe.registry:Origin"
+    assert resolve("head", "mtframe.registry:Origin").component is Origin
+    assert str(resolve("head", "mtframe.registry:Origin").origin) == "mtframe.registry"
+    # What an installed distribution offers is called as it calls it.
+    make_dist(site, "one-kit", {"mtframe.head": {"twin": "one_kit:Head"}}, {"one_kit": HEAD})
+    registry.installed.cache_clear()
+    head = resolve("head", "twin").component
+    assert name_of(head) == "twin"
+    make_dist(site, "two-kit", {"mtframe.head": {"twin": "two_kit:Head"}}, {"two_kit": HEAD})
+    registry.installed.cache_clear()
+    assert name_of(head) == "twin@one-kit"
+
+    class Local:
+        pass
+
+    for nameless in (Local, lambda: None, Local()):
+        with pytest.raises(ValueError, match="a class or function that a module has at its top"):
+            name_of(nameless)
+
+
+def test_a_recipe_imports_no_module_by_name() -> None:
+    assert "this" not in sys.modules
+    with pytest.raises(PluginError, match="no module 'this' is imported"):
+        resolve("head", "this:s")
+    assert "this" not in sys.modules
+    with pytest.raises(PluginError, match=r"no 'Haed' in mtframe\.registry\. Classes of a Python program"):
+        resolve("head", "mtframe.registry:Haed")
+
+
+@pytest.mark.parametrize(
+    ("requirement", "unmet"),
+    [
+        ("mtframe", ""),
+        ("mtframe>=0.1,<99", ""),
+        ("mtframe-extras>=9", ""),
+        ("mtframe>=9", "mtframe>=9"),
+        ("MTframe[parquet] (>=9)", "mtframe>=9"),
+        ("mtframe>=9; python_version < '3'", ""),
+        ("mtframe>=9; extra == 'new'", ""),
+        ("mtframe>>9", "'mtframe>>9' ("),
+    ],
+)
+def test_what_a_plugin_needs_of_mtframe(site: Path, requirement: str, unmet: str) -> None:
+    make_dist(site, "new-kit", {"mtframe.head": {"new": "new_kit:Head"}}, {"new_kit": HEAD}, requires=[requirement])
+    (found,) = (component for component in discover("head") if component.name == "new")
+    assert found.unmet.startswith(unmet)
+    assert bool(found.unmet) == bool(unmet)
+    if unmet:
+        assert found.broken == f"new-kit 1.2.3 needs {found.unmet}, and this is mtframe {__version__}"
+        with pytest.raises(PluginError, match="pip install --upgrade new-kit"):
+            resolve("head", "new")
+        assert "new_kit" not in sys.modules
+    else:
+        assert resolve("head", "new")
+
+
+def test_only_some_plugins_or_none(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one-kit", "two-kit"):
+        module = name.replace("-", "_")
+        make_dist(site, name, {"mtframe.head": {name: f"{module}:Head"}}, {module: HEAD})
+    for allowed, seen in ((None, {"one-kit", "two-kit"}), ("", set()), ("Two_Kit, other", {"two-kit"})):
+        if allowed is not None:
+            monkeypatch.setenv("MTFRAME_PLUGINS", allowed)
+        names = {component.name for component in discover("head")}
+        assert names & {"one-kit", "two-kit"} == seen
+        assert "dense" in names
+    with pytest.raises(PluginError, match="'one-kit' is offered by one-kit, which --no-plugins or MTFRAME"):
+        resolve("head", "one-kit")
+
+
+def test_what_an_import_prints_stays_out_of_standard_output(site: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    make_dist(site, "loud-kit", {"mtframe.head": {"loud": "loud_kit:Head"}}, {"loud_kit": f"print('hello')\n{HEAD}"})
+    resolve("head", "loud")
+    assert capfd.readouterr() == ("", "hello\n")
+    (site / "loud.py").write_text(f"print('hello')\n{HEAD}")
+    resolve("head", f"{site}/loud.py:Head")
+    assert capfd.readouterr() == ("", "hello\n")
+
+
+def test_a_listing_remembers_what_the_last_import_showed(
+    site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = {"bad_kit": "import no_such_thing", "loud_kit": f"print('hello')\n{HEAD}"}
+    entries = {"mtframe.head": {"bad": "bad_kit:Head", "loud": "loud_kit:Head", "good": "good_kit:Head"}}
+    make_dist(site, "kits", entries, source | {"good_kit": HEAD})
+    monkeypatch.setenv("MTFRAME_CACHE", str(tmp_path / "cache"))
+    found = {component.name: component for component in discover("head") if component.dist == "kits"}
+    assert not any(noted(component) for component in found.values())
+    for name in found:
+        with contextlib.suppress(PluginError):
+            resolve("head", name)
+    assert noted(found["bad"]).startswith("its import failed: ModuleNotFoundError: No module named 'no_such_thing' (20")
+    assert noted(found["loud"]).startswith("prints on import (20")
+    assert noted(found["good"]) == ""
+    # Another import of the same module prints nothing, and says nothing of the first.
+    resolve("head", "loud")
+    assert noted(found["loud"])
+    (site / "bad_kit.py").write_text(HEAD)
+    importlib.invalidate_caches()
+    resolve("head", "bad")
+    assert noted(found["bad"]) == ""
+    # What cannot be written or read is not missed.
+    (tmp_path / "cache/plugins.json").write_text("{")
+    monkeypatch.setenv("MTFRAME_CACHE", "/dev/null")
+    note(found["bad"], "never kept")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -32,11 +33,17 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", help="Use only what is built in; MTFRAME_PLUGINS=a,b allows some.")
+    ] = False,
 ) -> None:
     """Train, evaluate and run one vision model for several tasks.
 
     A shared backbone, one head per task, each task with its own data.
     """
+    if no_plugins:
+        # In the environment, so that worker processes see it too.
+        os.environ["MTFRAME_PLUGINS"] = ""
 
 
 def run() -> None:
