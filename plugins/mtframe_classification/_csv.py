@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -61,6 +61,12 @@ class CsvImages:
     target: ClassVar[tuple[str, ...]] = ("label", "labels", "value")
     splits: ClassVar[tuple[str, ...]] = SPLITS
     synthesize = staticmethod(synthesize_table)
+    # What the conformance kit reads of the synthetic table, by kind of target.
+    examples: ClassVar[dict[str, dict[str, Any]]] = {
+        "label": {"label": "scene"},
+        "labels": {"labels": ["sun", "birds", "fence"]},
+        "value": {"values": ["horizon", "tilt"]},
+    }
 
     def __init__(
         self,

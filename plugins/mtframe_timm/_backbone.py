@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import timm
 import torch
@@ -60,6 +60,9 @@ class TimmBackbone(nn.Module):
         CheckpointError: `weights` of another architecture.
         MtframeError: the hub cannot be reached.
     """
+
+    # timm's own for tests: a whole residual network of half a million parameters.
+    example: ClassVar[str] = "test_resnet"
 
     def __init__(
         self,

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,8 @@ class TorchvisionBackbone(nn.Module):
         CheckpointError: `weights` of another architecture.
         MtframeError: the weights cannot be fetched.
     """
+
+    example: ClassVar[str] = "mobilenet_v3_small"
 
     def __init__(
         self,

@@ -1,0 +1,130 @@
+"""Checks of backbones."""
+
+# Shapes: B images, C channels, H height, W width.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from mtframe.errors import MtframeError
+
+from ._check import checks
+from ._companions import build_backbone
+from ._gradients import check_gradients, weighted
+from ._subject import SIZE
+from ._violation import Skip, expect
+
+if TYPE_CHECKING:
+    from ._subject import Subject
+
+
+def make(subject: Subject) -> Any:
+    """A backbone with random weights."""
+    return build_backbone(subject)
+
+
+def maps_as_declared(subject: Subject) -> None:
+    """Its maps have the declared channels and strides, on images of the size that it is built for."""
+    _check_maps(make(subject).eval(), SIZE, SIZE)
+
+
+def maps_of_other_sizes(subject: Subject) -> None:
+    """So they have on images that are larger and not square, unless it refuses them with an error of its own."""
+    try:
+        _check_maps(make(subject).eval(), SIZE, SIZE * 3 // 2)
+    except MtframeError as refused:
+        raise Skip(f"it takes one size only: {refused}") from refused
+
+
+def deterministic(subject: Subject) -> None:
+    """In evaluation the same images give the same maps, and each image its own, whatever is beside it."""
+    backbone, images = make(subject).eval(), _images(3)
+    with torch.no_grad():
+        first, second, alone = backbone(images), backbone(images), backbone(images[:1])
+    expect(all(map(torch.equal, first, second)), "the same images gave different maps; is something random in eval()?")
+    expect(_close(alone, [feature[:1] for feature in first]), "an image's maps depend on the images beside it in eval()")
+
+
+def gradients(subject: Subject) -> None:
+    """In training gradients reach every parameter."""
+    backbone = make(subject).train()
+    weighted(dict(enumerate(backbone(_images(2))))).backward()
+    check_gradients(backbone)
+
+
+def bf16(subject: Subject) -> None:
+    """Under bf16 autocast its maps are finite and of the same shapes."""
+    backbone, images = make(subject).eval(), _images(2)
+    with torch.no_grad():
+        plain = [tuple(feature.shape) for feature in backbone(images)]
+        with torch.autocast("cpu", torch.bfloat16):
+            maps = list(backbone(images))
+    shapes = [tuple(feature.shape) for feature in maps]
+    expect(shapes == plain, f"maps of {shapes} in bf16, of {plain} in fp32")
+    expect(all(feature.isfinite().all() for feature in maps), "maps that are not finite in bf16")
+
+
+def saves_and_loads(subject: Subject) -> None:
+    """Another instance with its weights, by way of a safetensors file, gives the same maps."""
+    backbone, other, images = make(subject).eval(), make(subject).eval(), _images(2)
+    kept = save({name: tensor.clone().contiguous() for name, tensor in backbone.state_dict().items()})
+    other.load_state_dict(load(kept))
+    with torch.no_grad():
+        same = _close(other(images), backbone(images))
+    expect(same, "the loaded maps differ: something that decides them is neither a parameter nor a persistent buffer")
+
+
+def stages(subject: Subject) -> None:
+    """Every parameter and buffer is under exactly one prefix of its stages, and no stage is empty."""
+    backbone = make(subject)
+    names = [*dict(backbone.named_parameters()), *dict(backbone.named_buffers())]
+    prefixes = [prefix for stage in backbone.stages for prefix in stage]
+    for name in names:
+        under = [prefix for prefix in prefixes if f"{name}.".startswith(f"{prefix}.")]
+        expect(len(under) == 1, f"{name} is under {' and '.join(under) or 'no prefix'} of stages; expected one")
+    empty = [n for n, stage in enumerate(backbone.stages) if not any(f"{k}.".startswith(f"{p}.") for k in names for p in stage)]
+    expect(not empty, f"stage {empty[:1]} has neither parameters nor buffers")
+
+
+def normalisation(subject: Subject) -> None:
+    """Its mean and std are three finite numbers each, the latter above 0."""
+    backbone = make(subject)
+    for name, least in (("mean", -math.inf), ("std", 0.0)):
+        values = getattr(backbone, name)
+        expect(len(values) == 3, f"{name}: expected a number for each of 3 channels, got {values!r}")
+        right = all(math.isfinite(value) and value > least for value in values)
+        expect(right, f"{name}: expected finite numbers{' above 0' if name == 'std' else ''}, got {values!r}")
+
+
+def _images(count: int, height: int = SIZE, width: int = SIZE) -> Tensor:
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def _check_maps(backbone: Any, height: int, width: int) -> None:
+    with torch.no_grad():
+        maps = list(backbone(_images(2, height, width)))
+    features = backbone.features
+    expect(len(maps) == len(features), f"{len(maps)} maps, but {len(features)} features are declared")
+    for found, spec in zip(maps, features, strict=True):
+        wanted = (2, spec.channels, height // spec.stride, width // spec.stride)
+        expect(
+            tuple(found.shape) == wanted,
+            f"{spec.name}: expected {wanted} for images of {height}×{width}, from {spec}, got {tuple(found.shape)}",
+        )
+    strides = [spec.stride for spec in features]
+    expect(strides == sorted(strides), f"features: expected the finest map first, got strides {strides}")
+
+
+def _close(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return all(torch.allclose(one, other, rtol=1e-3, atol=1e-4) for one, other in zip(some, others, strict=True))
+
+
+CHECKS = checks(
+    maps_as_declared, maps_of_other_sizes, deterministic, gradients, bf16, saves_and_loads, stages, normalisation
+)

@@ -1,0 +1,77 @@
+"""Checks of balancers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ._check import checks
+from ._violation import expect
+
+if TYPE_CHECKING:
+    from ._subject import Subject
+
+_LOSSES = {"faces": 2.0, "objects": 0.5, "scenes": 8.0}
+
+
+def make(subject: Subject, tasks: Sequence[str] = tuple(_LOSSES)) -> Any:
+    """A balancer for some tasks, as it is before the first step."""
+    return subject.build(tasks=tuple(tasks))
+
+
+def finite(subject: Subject) -> None:
+    """It makes one finite number of the tasks' losses, large and small."""
+    for factor in (1.0, 1e3, 1e-3):
+        total = make(subject)({task: torch.tensor(loss * factor, requires_grad=True) for task, loss in _LOSSES.items()})
+        expect(isinstance(total, Tensor) and total.ndim == 0, f"expected one scalar, got {total!r}")
+        expect(total.isfinite(), f"expected a finite number, got {total.item()} of losses times {factor:g}")
+
+
+def pulls_on_every_task(subject: Subject) -> None:
+    """Every task's loss gets a finite gradient above 0: no task is forgotten, none is made worse."""
+    for task, weight in _weights(make(subject)).items():
+        expect(0 < weight < float("inf"), f"the gradient of the loss of {task!r} is {weight:g}, expected one above 0")
+
+
+def order_does_not_matter(subject: Subject) -> None:
+    """Tasks in another order get the same weights."""
+    first = _weights(make(subject))
+    other = _weights(make(subject, tuple(reversed(_LOSSES))), tuple(reversed(_LOSSES)))
+    for task, weight in first.items():
+        same = abs(other[task] - weight) <= 1e-4 * weight
+        expect(same, f"{task!r} weighs {weight:.4g}, and {other[task]:.4g} where tasks come in another order")
+
+
+def unit_does_not_matter(subject: Subject) -> None:
+    """All losses times ten leaves the tasks' weights relative to each other as they are."""
+    first, scaled = _relative(make(subject)), _relative(make(subject), 10.0)
+    for task, weight in first.items():
+        same = abs(scaled[task] - weight) <= 1e-3
+        expect(same, f"{task!r} has {weight:.4g} of all weight, and {scaled[task]:.4g} if all losses are ten times larger")
+
+
+def tasks_alone(subject: Subject) -> None:
+    """A step of one task only, as schedules make it, gives a finite loss that pulls on that task."""
+    for task in _LOSSES:
+        weight = _weights(make(subject), (task,))[task]
+        expect(0 < weight < float("inf"), f"in a step of {task!r} alone the gradient of its loss is {weight:g}")
+
+
+def _weights(balancer: Any, tasks: Sequence[str] = tuple(_LOSSES), factor: float = 1.0) -> dict[str, float]:
+    """The derivative of the balancer's loss by each task's."""
+    # Balancers may be random.
+    torch.manual_seed(0)
+    losses = {task: torch.tensor(_LOSSES[task] * factor, requires_grad=True) for task in tasks}
+    balancer(losses).backward()
+    return {task: 0.0 if loss.grad is None else loss.grad.item() for task, loss in losses.items()}
+
+
+def _relative(balancer: Any, factor: float = 1.0) -> dict[str, float]:
+    weights = _weights(balancer, factor=factor)
+    return {task: weight / sum(weights.values()) for task, weight in weights.items()}
+
+
+CHECKS = checks(finite, pulls_on_every_task, order_does_not_matter, unit_does_not_matter, tasks_alone)

@@ -1,0 +1,151 @@
+"""The parts that a component needs beside it: real ones, that speak its kind of target."""
+
+# Shapes: B images, C channels, H height, W width.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtframe._fit import targets_of
+from mtframe.data import Batch, DataInfo, Sample, transform_batch
+from mtframe.errors import RecipeError
+from mtframe.kinds import FeatureSpec
+
+from ._subject import SIZE, Subject
+from ._violation import Skip
+
+if TYPE_CHECKING:
+    from ._kit import Kit
+
+# What heads are given where no backbone is asked for: the strides that most backbones have.
+FEATURES = tuple(FeatureSpec(f"stride{stride}", channels, stride) for stride, channels in
+                 ((4, 8), (8, 16), (16, 24), (32, 32)))  # fmt: skip
+
+# Enough for two images of a person beside those of others.
+BATCH = 6
+
+
+class Companions:
+    """Data, batches and heads for one kind of target.
+
+    Args:
+        kit: Whose distribution's parts come first.
+        beside: The component that is checked. What presets name together with it comes first.
+    """
+
+    def __init__(self, kit: Kit, beside: Subject) -> None:
+        self.kit, self.beside, self.target = kit, beside, beside.target
+
+    def candidates(self, kind: str) -> Iterator[Subject]:
+        """Components of a kind that speak this kind of target, the likeliest first."""
+        named = self.kit.named_together(self.beside, kind)
+        # Stable: beyond what presets say, the own distribution stays first.
+        for subject in sorted(self.kit.neighbours(kind), key=lambda found: found.component.name not in named):
+            # What a data set gives is only seen when it is opened.
+            speaks = targets_of(subject.cls) if kind == "dataset" else filter(None, [subject.target])
+            if self.target is None or not (known := tuple(speaks)) or self.target in known:
+                yield subject
+
+    @cached_property
+    def data(self) -> tuple[Subject, Any]:
+        """A data set with this kind of target, and its split for training.
+
+        Raises:
+            Skip: There is none.
+        """
+        reasons = []
+        for subject in self.candidates("dataset"):
+            try:
+                dataset = self.kit.splits(subject)[0][1]
+            except (Skip, Exception) as error:
+                reasons.append(f"{subject}: {error}")
+                continue
+            if self.target in (None, dataset.info.target):
+                return subject, dataset
+        tried = f" (tried {'; '.join(reasons)})" if reasons else ""
+        raise Skip(
+            f"no data set with targets of kind {self.target!r} is at hand{tried}: offer one that can `synthesize`, or "
+            "pass its folder, options={'dataset:NAME': {'root': ...}}"
+        )
+
+    @property
+    def dataset(self) -> Any:
+        """The data set's split for training."""
+        return self.data[1]
+
+    @property
+    def info(self) -> DataInfo:
+        """What its labels mean."""
+        info: DataInfo = self.dataset.info
+        return info
+
+    @cached_property
+    def evaluated(self) -> Any:
+        """The data set's split that a metric scores: the one for validation, where there is one."""
+        splits = dict(self.kit.splits(self.data[0]))
+        return next((splits[name] for name in ("val", "test") if name in splits), self.dataset)
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """Some samples from all over the data set."""
+        places = np.linspace(0, len(self.dataset) - 1, min(BATCH, len(self.dataset)))
+        return [self.dataset[int(place)] for place in places]
+
+    @cached_property
+    def transform(self) -> Any:
+        """A transform for these samples, without augmentation."""
+        return self.first("transform", lambda subject: self._working_transform(subject))
+
+    def batch(self, samples: Sequence[Sample] | None = None) -> Batch:
+        """One batch, as evaluation makes it."""
+        return transform_batch(self.transform, list(samples or self.samples), np.random.default_rng(0))
+
+    def first(self, kind: str, make: Any) -> Any:
+        """What `make` gives of the first candidate that it raises nothing for."""
+        reasons = []
+        for subject in self.candidates(kind):
+            try:
+                return make(subject)
+            except (Skip, Exception) as error:
+                reasons.append(f"{subject}: {type(error).__name__}: {error}")
+        tried = f" (tried {'; '.join(reasons)})" if reasons else ""
+        raise Skip(f"no {kind} for targets of kind {self.target!r} is at hand{tried}")
+
+    def _working_transform(self, subject: Subject) -> Any:
+        transform = subject.build(size=SIZE, train=False, info=self.info)
+        transform_batch(transform, self.samples, np.random.default_rng(0))
+        return transform
+
+
+def build_head(subject: Subject, info: DataInfo) -> tuple[Any, tuple[FeatureSpec, ...]]:
+    """A head on the usual feature maps, or where it refuses these on those of its distribution's backbones."""
+    try:
+        return subject.build(features=FEATURES, info=info), FEATURES
+    except RecipeError as refused:
+        for other in subject.kit.neighbours("backbone", own=True):
+            try:
+                features = build_backbone(other).features
+                return subject.build(features=features, info=info), features
+            except (Skip, Exception):
+                continue
+        raise refused
+
+
+def build_backbone(subject: Subject) -> Any:
+    """A backbone with random weights."""
+    return subject.build(size=SIZE, restoring=True)
+
+
+def random_maps(features: Sequence[FeatureSpec], images: int, seed: int = 0) -> list[Tensor]:
+    """(B, C, H, W) maps of noise, one per feature, for images of the usual size."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(images, feature.channels, SIZE // feature.stride, SIZE // feature.stride, generator=generator)
+        for feature in features
+    ]

@@ -1,0 +1,175 @@
+"""Checks of heads."""
+
+# Shapes: B images, C channels, H height, W width.
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mtframe.data import DataInfo, Geometry
+from mtframe.kinds import FeatureSpec
+
+from ._check import checks
+from ._companions import build_head, random_maps
+from ._gradients import check_gradients, weighted
+from ._subject import SIZE
+from ._targets import check_prediction
+from ._violation import Skip, expect
+
+if TYPE_CHECKING:
+    from ._subject import Subject
+
+# How three images of the network's size came out of their originals: as they are; twice as large, with a bar above and
+# below; half as large and mirrored. Scale and offset (x, y), size (height, width).
+_VIEWS = (
+    ((1.0, 1.0), (0.0, 0.0), (SIZE, SIZE)),
+    ((2.0, 2.0), (0.0, SIZE / 4), (SIZE // 4, SIZE // 2)),
+    ((-0.5, 0.5), (float(SIZE), 0.0), (SIZE * 2, SIZE * 2)),
+)
+
+
+@dataclass
+class Setup:
+    """A head and what it is given.
+
+    Attributes:
+        head: On `features`.
+        features: The maps that it takes.
+        info: Of a data set of its kind of target.
+    """
+
+    head: Any
+    features: tuple[FeatureSpec, ...]
+    info: DataInfo
+
+    def maps(self, images: int = len(_VIEWS), seed: int = 0) -> list[Tensor]:
+        """(B, C, H, W) of noise, one per feature."""
+        return random_maps(self.features, images, seed)
+
+
+def make(subject: Subject) -> Setup:
+    """A head for the data set that is its companion."""
+    info = subject.kit.companions(subject).info
+    head, features = build_head(subject, info)
+    return Setup(head, features, info)
+
+
+def static_shapes(subject: Subject) -> None:
+    """Its outputs are tensors of the same shapes whatever is on the images."""
+    setup = make(subject)
+    head, empty = setup.head.eval(), [torch.zeros_like(feature) for feature in setup.maps()]
+    shapes = [_shapes(_outputs(head, maps)) for maps in (setup.maps(), setup.maps(seed=1), empty)]
+    for other in shapes[1:]:
+        expect(other == shapes[0], f"outputs of {shapes[0]} for some maps, of {other} for others")
+
+
+def exports(subject: Subject) -> None:
+    """torch.export takes it, and what is exported gives the same outputs."""
+    setup = make(subject)
+    head, maps = setup.head.eval(), setup.maps()
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch warns of its own code there.
+        warnings.simplefilter("ignore")
+        program = torch.export.export(head, (maps,)).module()
+        exported, outputs = program(setup.maps(seed=1)), _outputs(head, setup.maps(seed=1))
+    expect(set(exported) == set(outputs), f"outputs {', '.join(outputs)}, exported {', '.join(exported)}")
+    different = [name for name, value in outputs.items() if not _close(exported[name], value)]
+    expect(not different, f"what is exported gives other {', '.join(different)}: does the code look at values?")
+
+
+def batch_of_one(subject: Subject) -> None:
+    """In evaluation one image alone gets what it gets among others."""
+    setup = make(subject)
+    head, maps = setup.head.eval(), setup.maps()
+    several, alone = _outputs(head, maps), _outputs(head, [feature[:1] for feature in maps])
+    for name, value in alone.items():
+        # Some outputs are of no image, such as the places of a grid.
+        per_image = value.ndim > 0 and value.shape[0] == 1 and several[name].shape[:1] == (len(_VIEWS),)
+        wanted = several[name][:1] if per_image else several[name]
+        same = value.shape == wanted.shape and _close(value, wanted)
+        expect(same, f"{name} of an image alone is another than among others; it depends on the rest of the batch")
+
+
+def predictions(subject: Subject) -> None:
+    """`predict` gives a prediction for each image, finite and inside the original, whatever the head has learned."""
+    setup = make(subject)
+    for seed in range(3):
+        # Untrained heads say nothing; one of random weights says anything.
+        head = _wild(setup.head.eval(), seed)
+        found = head.predict(_outputs(head, setup.maps(seed=seed)), _geometry())
+        expect(len(found) == len(_VIEWS), f"expected a prediction for each of {len(_VIEWS)} images, got {len(found)}")
+        for prediction, (_, _, size) in zip(found, _VIEWS, strict=True):
+            check_prediction(prediction, setup.info, size)
+
+
+def gradients(subject: Subject) -> None:
+    """In training gradients reach every parameter."""
+    setup = make(subject)
+    head = setup.head.train()
+    weighted(head(setup.maps())).backward()
+    check_gradients(head)
+
+
+def bf16(subject: Subject) -> None:
+    """Under bf16 autocast its outputs are finite, and `predict` takes them."""
+    setup = make(subject)
+    head = setup.head.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = _outputs(head, [feature.bfloat16() for feature in setup.maps()])
+    strange = [name for name, value in outputs.items() if value.is_floating_point() and not value.isfinite().all()]
+    expect(not strange, f"{', '.join(strange)} not finite in bf16")
+    for prediction, (_, _, size) in zip(head.predict(outputs, _geometry()), _VIEWS, strict=True):
+        check_prediction(prediction, setup.info, size)
+
+
+def views(subject: Subject) -> None:
+    """`merge_views`, where there is one, makes one prediction of several, of the same form."""
+    setup = make(subject)
+    if not hasattr(setup.head, "merge_views"):
+        raise Skip("it has no merge_views, so flip_test and test_scales are refused for it")
+    head = _wild(setup.head.eval(), 0)
+    some, others = (head.predict(_outputs(head, setup.maps(seed=seed)), _geometry()) for seed in (0, 1))
+    for one, other, (_, _, size) in zip(some, others, _VIEWS, strict=True):
+        merged = head.merge_views([one, other])
+        expect(set(merged) == set(one), f"expected {', '.join(one)} of merged views, got {', '.join(merged)}")
+        check_prediction(merged, setup.info, size)
+
+
+def _outputs(head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+    with torch.no_grad():
+        outputs: dict[str, Tensor] = head(maps)
+    expect(isinstance(outputs, dict), f"expected tensors by name, got {type(outputs).__name__}")
+    return outputs
+
+
+def _shapes(outputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in outputs.items()}
+
+
+def _geometry() -> Geometry:
+    scales, offsets, sizes = zip(*_VIEWS, strict=True)
+    return Geometry(torch.tensor(scales), torch.tensor(offsets), torch.tensor(sizes))
+
+
+def _wild(head: Any, seed: int) -> Any:
+    """The head with random weights of a size that makes its outputs large."""
+    head = copy.deepcopy(head)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.5)
+    return head
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-3)
+
+
+CHECKS = checks(static_shapes, exports, batch_of_one, predictions, gradients, bf16, views)

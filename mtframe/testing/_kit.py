@@ -1,0 +1,201 @@
+"""A distribution's components, each with the checks of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtframe._fit import targets_of
+from mtframe.data import Sample
+from mtframe.errors import PluginError, RecipeError
+from mtframe.registry import Component, did_you_mean, discover
+
+from . import _backbone, _balancer, _dataset, _every, _head, _loss, _metric, _sharing, _task, _transform
+from ._check import Check
+from ._companions import Companions
+from ._probe import Probe, probe
+from ._subject import Subject
+from ._violation import Skip
+
+# Whose parts are companions where a distribution has none of its own.
+_HOST = "mtframe"
+
+# Seconds after which an import is as good as broken.
+_TIMEOUT = 120.0
+
+_MODULES: dict[str, Any] = {
+    "backbone": _backbone,
+    "sharing": _sharing,
+    "head": _head,
+    "loss": _loss,
+    "dataset": _dataset,
+    "transform": _transform,
+    "metric": _metric,
+    "balancer": _balancer,
+    "task": _task,
+}
+
+# The checks by kind; under "every" those that all components get.
+CHECKS: dict[str, tuple[Check, ...]] = {"every": _every.CHECKS} | {
+    kind: module.CHECKS for kind, module in _MODULES.items()
+}
+
+# By where a component lives: importing is done once, however many kits ask.
+_PROBED: dict[str, Probe] = {}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One check of one component.
+
+    Attributes:
+        subject: The component.
+        check: The check.
+    """
+
+    subject: Subject
+    check: Check
+
+    @property
+    def id(self) -> str:
+        """Such as `head:dense-static-shapes`."""
+        return f"{self.subject}-{self.check.name}"
+
+    def run(self) -> None:
+        """Makes the check, always with the same random numbers.
+
+        Raises:
+            Skip: It cannot be made.
+            Exception: It failed: Violation where the component does something else than its contract says, and
+                whatever the component itself raises.
+        """
+        __tracebackhide__ = True
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            if not self.check.early and not self.subject.kit.sound(self.subject):
+                raise Skip("it cannot be built; see the check builds")
+            self.check.run(self.subject)
+
+
+class Kit:
+    """A distribution whose components are checked.
+
+    Args:
+        dist: Its name.
+        options: Options by component, `{"dataset:kites": {"root": path}}`, for those that cannot be built otherwise.
+        perfect: What makes a perfect prediction of a sample, by kind of target, for kinds that the kit does not know.
+
+    Raises:
+        RecipeError: No such distribution offers components, or `options` names one that nobody offers.
+    """
+
+    def __init__(
+        self,
+        dist: str,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        perfect: Mapping[str, Callable[[Sample], Mapping[str, Tensor]]] | None = None,
+    ) -> None:
+        everything = discover()
+        self.dist, self.options, self.perfect = dist, dict(options or {}), dict(perfect or {})
+        self.components = [component for component in everything if component.dist == dist]
+        # In the order in which companions are sought.
+        self._all = self.components + [c for c in everything if c.dist == _HOST and c.dist != dist]
+        if not self.components:
+            offering = sorted({component.dist for component in everything})
+            hint = did_you_mean(dist, offering) or f"; these do: {', '.join(offering)}"
+            raise RecipeError(f"no installed distribution {dist!r} offers components{hint}")
+        keys = [f"{component.kind}:{component.name}" for component in self._all]
+        if unknown := [key for key in self.options if key not in keys]:
+            raise RecipeError(f"{unknown[0]}: no such component{did_you_mean(unknown[0], keys)}")
+        self._sound: dict[str, bool] = {}
+        self._splits: dict[str, list[tuple[str, Any]]] = {}
+
+    def cases(self) -> list[Case]:
+        """Every check of every component, in the order of kinds and names."""
+        return [
+            Case(subject, check)
+            for component in self.components
+            for subject in self.subjects(component)
+            for check in (*CHECKS["every"], *CHECKS.get(component.kind, ()))
+        ]
+
+    def subjects(self, component: Component) -> list[Subject]:
+        """The component in its variations: each of its `examples`, or each kind of target that it speaks."""
+        try:
+            cls = component.load()
+        except PluginError:
+            return [Subject(self, component)]
+        if f"{component.kind}:{component.name}" not in self.options and (examples := getattr(cls, "examples", {})):
+            return [Subject(self, component, name) for name in examples]
+        # Which kind of target a data set gives is for its options to say.
+        speaks = targets_of(cls) if component.kind != "dataset" else ()
+        return [Subject(self, component, name) for name in (speaks if len(speaks) > 1 else [""])]
+
+    def neighbours(self, kind: str, *, own: bool = False) -> list[Subject]:
+        """What may be a companion: components of this distribution, and then (unless `own`) of mtframe."""
+        return [
+            subject
+            for component in (self.components if own else self._all)
+            if component.kind == kind and _loads(component)
+            for subject in self.subjects(component)
+        ]
+
+    def companions(self, subject: Subject) -> Companions:
+        """What goes with a component that works on targets."""
+        found: Companions = subject.once("companions", lambda: Companions(self, subject))
+        return found
+
+    def named_together(self, subject: Subject, kind: str) -> set[str]:
+        """Names of the components of a kind that presets use together with one."""
+        presets = [preset.cls for preset in self.neighbours("task")]
+        together = [cls for cls in presets if subject.component.name in _names(cls, subject.kind)]
+        return {name for cls in together for name in _names(cls, kind)}
+
+    def splits(self, dataset: Subject) -> list[tuple[str, Any]]:
+        """The splits of a data set that can be opened, that for training first."""
+        key = str(dataset)
+        if key not in self._splits:
+            self._splits[key] = _dataset.open_splits(dataset)
+        return self._splits[key]
+
+    def make(self, subject: Subject) -> Any:
+        """Builds a component with its companions."""
+        return _MODULES[subject.kind].make(subject)
+
+    def sound(self, subject: Subject) -> bool:
+        """Whether a component can be built. Raises Skip where there is nothing to build it with."""
+        key = str(subject)
+        if key not in self._sound:
+            try:
+                self.make(subject)
+                self._sound[key] = True
+            except Skip:
+                raise
+            except Exception:
+                self._sound[key] = False
+        return self._sound[key]
+
+    def probe(self, component: Component) -> Probe:
+        """What importing a component does; at the first call all of the distribution are imported."""
+        if values := [c.value for c in self.components if c.value not in _PROBED]:
+            _PROBED.update((one.value, one) for one in probe(values, _TIMEOUT))
+        return _PROBED[component.value]
+
+
+def _loads(component: Component) -> bool:
+    try:
+        component.load()
+    except PluginError:
+        return False
+    return True
+
+
+def _names(preset: Any, kind: str) -> set[str]:
+    """What a preset names of a kind, without qualifiers."""
+    named = getattr(preset, "metrics" if kind == "metric" else kind, ())
+    parts = named if isinstance(named, tuple | list) else [named]
+    return {(part["name"] if isinstance(part, dict) else part).partition("@")[0] for part in parts}

@@ -1,0 +1,166 @@
+"""Checks of losses."""
+
+# Shapes: B images, C channels, H height, W width.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mtframe.data import Batch, DataInfo, Sample
+
+from ._check import checks
+from ._companions import Companions, build_head, random_maps
+from ._metric import primary_of
+from ._targets import truth, unlabelled
+from ._violation import Skip, expect
+
+if TYPE_CHECKING:
+    from ._subject import Subject
+
+# Enough to fit a handful of images.
+_STEPS = 60
+_RATE = 0.02
+
+# How much more right predictions must be afterwards, of 1.
+_LEAST = 0.02
+
+
+@dataclass
+class Setup:
+    """A loss and what it is given.
+
+    Attributes:
+        companions: Data of its kind of target.
+        head: Whose outputs it takes.
+        loss: The loss.
+        maps: What the head is given, one per feature.
+    """
+
+    companions: Companions
+    head: Any
+    loss: Any
+    maps: list[Tensor]
+
+    @property
+    def info(self) -> DataInfo:
+        """What labels mean."""
+        return self.companions.info
+
+    def total(self, batch: Batch) -> Tensor:
+        """The sum of the loss's terms."""
+        terms: Mapping[str, Tensor] = self.loss(self.head(self.maps), batch.targets)
+        expect(isinstance(terms, dict) and terms, f"expected scalars by name, got {terms!r}")
+        for name, term in terms.items():
+            expect(isinstance(term, Tensor) and term.ndim == 0, f"expected a scalar, got {name} = {term!r}")
+        return torch.stack([term.float() for term in terms.values()]).sum()
+
+
+def make(subject: Subject) -> Setup:
+    """A loss, with the first head for whose outputs it can be computed."""
+    companions = subject.kit.companions(subject)
+    batch, refused = companions.batch(), list[Exception]()
+    for candidate in companions.candidates("head"):
+        try:
+            head, features = build_head(candidate, companions.info)
+        except (Skip, Exception):
+            continue
+        try:
+            loss = subject.build(head=head, info=companions.info)
+            setup = Setup(companions, head.train(), loss.train(), random_maps(features, len(batch)))
+            setup.total(batch)
+            return setup
+        except Exception as error:
+            # It may be made for another head; if it is for none, the likeliest one's error tells most.
+            if isinstance(error, Skip):
+                raise
+            refused.append(error)
+    if refused:
+        raise refused[0]
+    raise Skip(f"no head for targets of kind {companions.target!r} is at hand")
+
+
+def finite(subject: Subject) -> None:
+    """It is named scalars, finite, and differentiable by the head's outputs."""
+    setup = make(subject)
+    _check_step(setup, setup.companions.batch())
+    reached = [p.grad for p in setup.head.parameters() if p.grad is not None]
+    expect(any(gradient.any() for gradient in reached), "no gradient of it reaches the head's parameters")
+
+
+def an_image_without_targets(subject: Subject) -> None:
+    """It is finite, with its gradients, where nothing is known of one image, or nothing is on it."""
+    setup = make(subject)
+    samples = setup.companions.samples
+    _check_step(setup, _batch(setup, [_unlabelled(setup, samples[0]), *samples[1:]]))
+
+
+def no_targets_at_all(subject: Subject) -> None:
+    """It is finite, with its gradients, where nothing is known of a whole batch, or nothing is on it."""
+    setup = make(subject)
+    _check_step(setup, _batch(setup, [_unlabelled(setup, sample) for sample in setup.companions.samples]))
+
+
+def teaches(subject: Subject) -> None:
+    """Descending on it makes it fall, and predictions of the images that were learned more right."""
+    setup = make(subject)
+    samples, batch = setup.companions.samples, setup.companions.batch()
+    _check_telling(setup, subject, batch, samples)
+    before, loss_before = _score(setup, subject, batch, samples), float(setup.total(batch).detach())
+    _learn(setup, batch)
+    after, loss_after = _score(setup, subject, batch, samples), float(setup.total(batch).detach())
+    told = f"after {_STEPS} steps on {len(samples)} images"
+    expect(loss_after < loss_before, f"the loss went from {loss_before:.4g} to {loss_after:.4g} {told}")
+    expect(after > before + _LEAST, f"predictions were right by {before:.3f}, and by {after:.3f} {told}; is its sign wrong?")
+
+
+def _check_step(setup: Setup, batch: Batch) -> None:
+    total = setup.total(batch)
+    expect(total.isfinite(), f"expected a finite loss, got {total.item()}")
+    expect(total.requires_grad, "the loss has no gradient; give 0 as the outputs' sum times 0, not as a constant")
+    total.backward()
+    parameters = {**dict(setup.head.named_parameters()), **dict(setup.loss.named_parameters())}
+    strange = [name for name, p in parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
+    expect(not strange, f"the gradient of {', '.join(strange[:3])} is not finite")
+
+
+def _unlabelled(setup: Setup, sample: Sample) -> Sample:
+    return unlabelled(sample, setup.info, setup.companions.dataset)
+
+
+def _batch(setup: Setup, samples: Sequence[Sample]) -> Batch:
+    return setup.companions.batch(samples)
+
+
+def _learn(setup: Setup, batch: Batch) -> None:
+    """Fits the head, the loss's own parameters, and the maps, which stand for a backbone's."""
+    setup.maps = [nn.Parameter(feature) for feature in setup.maps]
+    parameters = [*setup.head.parameters(), *setup.loss.parameters(), *setup.maps]
+    optimizer = torch.optim.Adam(parameters, lr=_RATE)
+    for _ in range(_STEPS):
+        optimizer.zero_grad()
+        setup.total(batch).backward()
+        optimizer.step()
+
+
+def _score(setup: Setup, subject: Subject, batch: Batch, samples: Sequence[Sample]) -> float:
+    head = setup.head.eval()
+    with torch.no_grad():
+        predictions = head.predict(head(setup.maps), batch.geometry)
+    head.train()
+    known = truth(predictions, samples, setup.info)
+    if known is not None:
+        return known
+    return primary_of(setup.companions, subject, predictions, samples)
+
+
+def _check_telling(setup: Setup, subject: Subject, batch: Batch, samples: Sequence[Sample]) -> None:
+    """Raises Skip where nobody can tell whether predictions are right."""
+    _score(setup, subject, batch, samples)
+
+
+CHECKS = checks(finite, an_image_without_targets, no_targets_at_all, teaches)

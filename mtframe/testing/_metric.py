@@ -1,0 +1,165 @@
+"""Checks of metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mtframe.data import Sample
+
+from ._check import checks
+from ._companions import Companions
+from ._targets import perfect
+from ._violation import Skip, expect
+
+if TYPE_CHECKING:
+    from ._subject import Subject
+
+# Images that are scored; a protocol that needs pairs needs all of them.
+_MOST = 200
+
+
+@dataclass
+class Setup:
+    """A metric and what it is given.
+
+    Attributes:
+        build: Makes a new instance.
+        samples: Without their pixels.
+        perfect: The best prediction of each.
+        spoiled: Each one's is another image's.
+    """
+
+    build: Any
+    samples: list[Sample]
+    perfect: list[Mapping[str, Tensor]]
+
+    @property
+    def spoiled(self) -> list[Mapping[str, Tensor]]:
+        """Predictions of which each is another image's."""
+        return [*self.perfect[1:], self.perfect[0]]
+
+    @property
+    def mixed(self) -> list[Mapping[str, Tensor]]:
+        """Every third prediction is another image's: neither best nor worst."""
+        pairs = zip(self.perfect, self.spoiled, strict=True)
+        return [spoiled if number % 3 == 0 else right for number, (right, spoiled) in enumerate(pairs)]
+
+    def of(self, predictions: Sequence[Mapping[str, Tensor]], metric: Any = None) -> dict[str, float]:
+        """The scores of predictions."""
+        metric = metric or self.build()
+        metric.update(predictions, self.samples)
+        found: dict[str, float] = metric.compute()
+        return found
+
+
+def make(subject: Subject) -> Setup:
+    """A metric over the evaluated split of the data set that is its companion."""
+    companions = subject.kit.companions(subject)
+    dataset = companions.evaluated
+    wired = {"dataset": dataset, "info": companions.info, "outside": ()}
+    subject.build(**wired)
+    samples = [dataset[place].without_image() for place in range(min(_MOST, len(dataset)))]
+    return Setup(lambda: subject.build(**wired), samples, [_perfect(subject, sample, companions) for sample in samples])
+
+
+def primary(subject: Subject) -> None:
+    """`primary` is one of the numbers that it computes."""
+    setup = make(subject)
+    metric = setup.build()
+    found = setup.of(setup.mixed, metric)
+    expect(metric.primary in found, f"primary is {metric.primary!r}, computed are {', '.join(found)}")
+    strange = [name for name, value in found.items() if isinstance(value, bool) or not isinstance(value, int | float)]
+    expect(not strange, f"expected plain numbers, got {', '.join(f'{name} = {found[name]!r}' for name in strange)}")
+
+
+def perfect_is_best(subject: Subject) -> None:
+    """A perfect prediction scores better than others, in the direction of `higher_is_better`."""
+    setup = make(subject)
+    metric = setup.build()
+    best, mixed, worst = (_primary(metric, setup.of(given)) for given in (setup.perfect, setup.mixed, setup.spoiled))
+    if math.isnan(best):
+        raise Skip(f"{metric.primary} cannot be resolved with so little data")
+    sign = 1 if metric.higher_is_better else -1
+    told = f"{metric.primary} is {best:.4g} for perfect predictions, {mixed:.4g} where a third is wrong, {worst:.4g} where all are"
+    expect(sign * best >= max(sign * mixed, sign * worst), f"{told}; higher_is_better is {metric.higher_is_better}")
+    expect(best != worst or best != mixed, f"{told}: it cannot tell them apart")
+
+
+def order_does_not_matter(subject: Subject) -> None:
+    """Predictions in another order, in other batches, score the same."""
+    setup = make(subject)
+    metric, wanted = setup.build(), setup.of(setup.mixed)
+    pairs = list(zip(setup.mixed, setup.samples, strict=True))[::-1]
+    for start in range(0, len(pairs), 3):
+        predictions, samples = zip(*pairs[start : start + 3], strict=True)
+        metric.update(list(predictions), list(samples))
+    _check_same(metric.compute(), wanted, "backwards and in batches of three")
+
+
+def reset(subject: Subject) -> None:
+    """After `reset` it scores as a new one."""
+    setup = make(subject)
+    metric = setup.build()
+    metric.update(setup.spoiled, setup.samples)
+    metric.reset()
+    _check_same(setup.of(setup.mixed, metric), setup.of(setup.mixed), "after reset()")
+
+
+def merges(subject: Subject) -> None:
+    """Two instances that saw half of the images each, merged, score as one that saw all."""
+    setup = make(subject)
+    half, parts = len(setup.samples) // 2, (setup.build(), setup.build())
+    for metric, own in zip(parts, (slice(half), slice(half, None)), strict=True):
+        metric.update(setup.mixed[own], setup.samples[own])
+    parts[0].merge(parts[1])
+    _check_same(parts[0].compute(), setup.of(setup.mixed), "merged of two halves")
+
+
+def primary_of(
+    companions: Companions, subject: Subject, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]
+) -> float:
+    """What an installed metric says of predictions on training images, larger is better.
+
+    Raises:
+        Skip: None can be built for them.
+    """
+
+    def scored(candidate: Subject) -> float:
+        metric = candidate.build(dataset=companions.dataset, info=companions.info, outside=())
+        metric.update(predictions, [sample.without_image() for sample in samples])
+        value = _primary(metric, metric.compute())
+        return value if metric.higher_is_better else -value
+
+    found: float = companions.first("metric", scored)
+    return found
+
+
+def _perfect(subject: Subject, sample: Sample, companions: Companions) -> Mapping[str, Tensor]:
+    given = subject.kit.perfect.get(companions.info.target)
+    found = given(sample) if given else perfect(sample, companions.info)
+    if found is None:
+        raise Skip(
+            f"nobody says what a perfect prediction of kind {companions.info.target!r} is: pass "
+            f"perfect={{{companions.info.target!r}: function(sample) -> prediction}}"
+        )
+    return found
+
+
+def _primary(metric: Any, found: Mapping[str, float]) -> float:
+    return float(found.get(metric.primary, float("nan")))
+
+
+def _check_same(found: Mapping[str, float], wanted: Mapping[str, float], how: str) -> None:
+    expect(set(found) == set(wanted), f"{how}: computed {', '.join(found)}, expected {', '.join(wanted)}")
+    for name, value in wanted.items():
+        same = torch.allclose(torch.tensor(float(found[name])), torch.tensor(float(value)), rtol=1e-5, equal_nan=True)
+        expect(same, f"{how}: {name} is {found[name]:.6g}, expected {value:.6g}")
+
+
+CHECKS = checks(primary, perfect_is_best, order_does_not_matter, reset, merges)
