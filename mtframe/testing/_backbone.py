@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 def make(subject: Subject) -> Any:
     """A backbone with random weights."""
-    return build_backbone(subject)
+    # A copy: building a large one takes longer than any check of it.
+    return copy.deepcopy(subject.once("backbone", lambda: build_backbone(subject)))
 
 
 def maps_as_declared(subject: Subject) -> None:
@@ -72,7 +74,7 @@ def bf16(subject: Subject) -> None:
 
 def saves_and_loads(subject: Subject) -> None:
     """Another instance with its weights, by way of a safetensors file, gives the same maps."""
-    backbone, other, images = make(subject).eval(), make(subject).eval(), _images(2)
+    backbone, other, images = make(subject).eval(), build_backbone(subject).eval(), _images(2)
     kept = save({name: tensor.clone().contiguous() for name, tensor in backbone.state_dict().items()})
     other.load_state_dict(load(kept))
     with torch.no_grad():

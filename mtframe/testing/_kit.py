@@ -180,8 +180,10 @@ class Kit:
         return self._sound[key]
 
     def probe(self, component: Component) -> Probe:
-        """What importing a component does; at the first call all of the distribution are imported."""
-        if values := [c.value for c in self.components if c.value not in _PROBED]:
+        """What importing a component does; all of its module are imported at once."""
+        if component.value not in _PROBED:
+            module = component.value.partition(":")[0]
+            values = [c.value for c in self.components if c.value.partition(":")[0] == module]
             _PROBED.update((one.value, one) for one in probe(values, _TIMEOUT))
         return _PROBED[component.value]
 
