@@ -91,7 +91,7 @@ class Component:
         # A plugin that exits at import is as broken as one that raises.
         except (Exception, SystemExit) as error:
             said = f"{type(error).__name__}: {error}"
-            notes.note(self, f"its import failed: {said}")
+            notes.note(self.label, f"its import failed: {said}")
             raise PluginError(
                 f"{self.label} cannot be imported from {self.value!r}: {said}\n"
                 f"See its traceback with: mtframe plugins show {self.kind} {self.qualified}"
@@ -99,7 +99,7 @@ class Component:
         seconds = time.monotonic() - begun
         if fresh:
             slow = [f"takes {seconds:.0f} s to import"] if seconds > _SLOW else []
-            notes.note(self, "; ".join(slow + (["prints on import"] if printed.getvalue() else [])))
+            notes.note(self.label, "; ".join(slow + (["prints on import"] if printed.getvalue() else [])))
         return checked_callable(component, self.label)
 
     def summary(self) -> str:

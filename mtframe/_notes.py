@@ -1,4 +1,4 @@
-"""What was seen of plugins when they were last imported, so that a listing, which imports none, can tell.
+"""What was seen of plugins when they were last imported or used, so that listings, which import none, can tell.
 
 Kept in the user's cache folder (`MTFRAME_CACHE`), by environment. Nothing depends on it: where it cannot be read or
 written, listings tell less.
@@ -13,25 +13,25 @@ import sys
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mtframe.registry import Component
 
 
-def noted(component: Component) -> str:
-    """What was wrong when the component was last imported or used, with the day; empty if nothing is known."""
-    return _read(_file()).get(_key(component), "")
+def noted(label: str) -> str:
+    """What was wrong with a component when it was last imported, or last used, with the day; empty if nothing is known.
+
+    Args:
+        label: Kind, name, distribution and version, as messages call it.
+    """
+    return _read(_file()).get(_key(label), "")
 
 
-def note(component: Component, problem: str) -> None:
+def note(label: str, problem: str) -> None:
     """Remembers what is wrong with a component, or with an empty text that nothing is."""
     file = _file()
     known = _read(file)
     told = f"{problem} ({time.strftime('%Y-%m-%d')})" if problem else ""
-    if known.get(_key(component), "") == told:
+    if known.get(_key(label), "") == told:
         return
-    known[_key(component)] = told
+    known[_key(label)] = told
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -44,9 +44,9 @@ def _file() -> Path:
     return Path(os.environ.get("MTFRAME_CACHE") or os.path.join(home, "mtframe"), "plugins.json")
 
 
-def _key(component: Component) -> str:
-    # Another version, or the same one in another environment, is another plugin.
-    return f"{sys.prefix} {component.kind} {component.qualified} {component.version} {component.value}"
+def _key(label: str) -> str:
+    # The same distribution in another environment is another one.
+    return f"{sys.prefix}: {label}"
 
 
 @lru_cache(maxsize=4)

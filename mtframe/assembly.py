@@ -231,12 +231,13 @@ def observe(recipe: Recipe, *, strict: bool = False) -> Hooks:
     observers = {}
     for number, choice in enumerate(recipe.hooks):
         where = f"hooks.{number}"
-        component = resolve("hooks", choice.name, recipe.base).component
-        observers[f"{where} ({choice.name})"] = build(component, "hooks", choice.options, {}, where)
+        found = resolve("hooks", choice.name, recipe.base)
+        built = build(found.component, "hooks", choice.options, {}, where)
+        observers[f"{where} ({choice.name})"] = built, found.label
     hooks = Hooks(strict=strict)
     # The one that was registered last is called first, and a recipe's first should be.
-    for name, observer in reversed(observers.items()):
-        hooks.register(observer, name)
+    for name, (observer, label) in reversed(observers.items()):
+        hooks.register(observer, name, label)
     hooks.call.recipe_read(recipe=recipe)
     return hooks
 

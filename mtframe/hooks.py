@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from mtframe._notes import note
 from mtframe.errors import PluginError, RecipeError
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Hooks:
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
         self.disabled: dict[str, str] = {}
+        self._labels: dict[str, str] = {}
         self.call = _Calls(self)
         self._manager = pluggy.PluginManager("mtframe")
         self._manager.add_hookspecs(HookSpecs)
@@ -139,12 +141,13 @@ class Hooks:
         """Names of the observers that are registered and not disabled."""
         return [name for name, plugin in self._manager.list_name_plugin() if plugin is not None]
 
-    def register(self, plugin: object, name: str | None = None) -> None:
+    def register(self, plugin: object, name: str | None = None, label: str | None = None) -> None:
         """Adds an observer.
 
         Args:
-            plugin: An object, class instance or module with functions marked `@hookimpl`.
+            plugin: An object with methods marked `@hookimpl`.
             name: What messages call it; its module and class if None.
+            label: What listings know it by; it is noted there if it raises.
 
         Raises:
             PluginError: It implements a hook that does not exist, with arguments that the hook does not
@@ -162,6 +165,8 @@ class Hooks:
             if self._manager.get_plugin(name) is plugin:
                 self._manager.unregister(plugin)
             raise PluginError(f"{name}: cannot observe: {' '.join(str(error).split())}") from error
+        if label is not None:
+            self._labels[name] = label
 
     def _call(self, hook: str, arguments: Mapping[str, Any]) -> None:
         # One by one, not by pluggy's own call, which ends at the first that raises.
@@ -176,6 +181,8 @@ class Hooks:
                 said = f"{type(error).__name__}: {error}"
                 LOG.warning("%s is disabled: its %s raised %s", name, hook, said, exc_info=error)
                 self.disabled[name] = f"{hook} raised {said}"
+                if name in self._labels:
+                    note(self._labels[name], f"its {hook} raised {said}")
                 self._manager.unregister(implementation.plugin)
 
 

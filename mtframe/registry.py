@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from mtframe._installed import Component as Component
-from mtframe._installed import checked_callable, installed, normalised, quiet
+from mtframe._installed import checked_callable, installed, quiet
+from mtframe._installed import normalised as normalised
 from mtframe.errors import PluginError, RecipeError
 from mtframe.kinds import KINDS, Kind
 
@@ -68,6 +69,11 @@ class Resolved:
     component: Any
     member: str | None
     origin: Origin
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"{self.kind} {re.split('[/@]', self.name)[0]!r} of {self.origin}"
 
 
 def kind_of(name: str) -> Kind:

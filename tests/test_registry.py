@@ -284,21 +284,23 @@ def test_a_listing_remembers_what_the_last_import_showed(
     make_dist(site, "kits", entries, source | {"good_kit": HEAD})
     monkeypatch.setenv("MTFRAME_CACHE", str(tmp_path / "cache"))
     found = {component.name: component for component in discover("head") if component.dist == "kits"}
-    assert not any(noted(component) for component in found.values())
+    assert not any(noted(component.label) for component in found.values())
     for name in found:
         with contextlib.suppress(PluginError):
             resolve("head", name)
-    assert noted(found["bad"]).startswith("its import failed: ModuleNotFoundError: No module named 'no_such_thing' (20")
-    assert noted(found["loud"]).startswith("prints on import (20")
-    assert noted(found["good"]) == ""
+    assert noted(found["bad"].label).startswith(
+        "its import failed: ModuleNotFoundError: No module named 'no_such_thing' (20"
+    )
+    assert noted(found["loud"].label).startswith("prints on import (20")
+    assert noted(found["good"].label) == ""
     # Another import of the same module prints nothing, and says nothing of the first.
     resolve("head", "loud")
-    assert noted(found["loud"])
+    assert noted(found["loud"].label)
     (site / "bad_kit.py").write_text(HEAD)
     importlib.invalidate_caches()
     resolve("head", "bad")
-    assert noted(found["bad"]) == ""
+    assert noted(found["bad"].label) == ""
     # What cannot be written or read is not missed.
     (tmp_path / "cache/plugins.json").write_text("{")
     monkeypatch.setenv("MTFRAME_CACHE", "/dev/null")
-    note(found["bad"], "never kept")
+    note(found["bad"].label, "never kept")

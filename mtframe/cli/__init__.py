@@ -2,7 +2,7 @@
 
 import typer
 
-from . import backbones, check, data, demo, evaluate, init, plugins, predict, train
+from . import backbones, check, data, demo, doctor, evaluate, init, plugins, predict, train
 from ._app import app as app
 from ._app import run
 
@@ -16,6 +16,7 @@ app.command()(backbones.backbones)
 _plugins = typer.Typer(no_args_is_help=True, help="See what is installed.")
 _plugins.command("list")(plugins.list_components)
 _plugins.command("show")(plugins.show)
+_plugins.command("doctor")(doctor.doctor)
 _plugins.command("check")(check.check)
 app.add_typer(_plugins, name="plugins")
 

@@ -37,7 +37,7 @@ def list_components(
             notes.append(f"ambiguous: write {component.qualified}")
         if component.broken:
             notes.append(f"broken: {component.broken}")
-        elif seen := noted(component):
+        elif seen := noted(component.label):
             notes.append(f"{seen}: see mtframe plugins doctor {component.dist}")
         row = component.kind, component.name, component.dist, component.version, "; ".join(notes)
         rows.append(row)

@@ -66,7 +66,7 @@ def options_round_trip(subject: Subject) -> None:
     parameters = inspect.signature(subject.cls).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
     plain = json.loads(json.dumps(defaults, default=str))
-    given = {name: None for name in subject.required}
+    given = dict.fromkeys(subject.required)
     read = parse_yaml(dump_yaml(plain), str(subject)) if plain else {}
     for name, default in defaults.items():
         try:
