@@ -22,7 +22,7 @@ class CsvLogger:
     """
 
     def __init__(self) -> None:
-        self._run = Path()
+        self._run: Path | None = None
 
     @hookimpl
     def training_started(self, trainer: Any) -> None:
@@ -33,13 +33,16 @@ class CsvLogger:
     @hookimpl
     def metrics_logged(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a row."""
+        # A step that is made by hand, outside of a training, has no run to be written to.
+        if self._run is None:
+            return
         row = {name: format(value, _FORMATS.get(name, "")) for name, value in values.items()}
         append_row(self._run / "metrics.csv", {"step": step, **row})
 
     @hookimpl
     def training_ended(self) -> None:
         """Draws `plots/losses.png`."""
-        if (self._run / "metrics.csv").is_file():
+        if self._run is not None and (self._run / "metrics.csv").is_file():
             plot_losses(self._run / "metrics.csv", self._run / "plots" / "losses.png")
 
 
