@@ -50,7 +50,9 @@ def unit_does_not_matter(subject: Subject) -> None:
     first, scaled = _relative(make(subject)), _relative(make(subject), 10.0)
     for task, weight in first.items():
         same = abs(scaled[task] - weight) <= 1e-3
-        expect(same, f"{task!r} has {weight:.4g} of all weight, and {scaled[task]:.4g} if all losses are ten times larger")
+        expect(
+            same, f"{task!r} has {weight:.4g} of all weight, and {scaled[task]:.4g} if all losses are ten times larger"
+        )
 
 
 def tasks_alone(subject: Subject) -> None:

@@ -56,18 +56,26 @@ def splits(subject: Subject) -> None:
     for split, dataset in subject.kit.splits(subject):
         expect(len(dataset) > 0, f"{split} has no images")
         speaks = targets_of(subject.cls)
-        expect(dataset.info.target in speaks, f"{split}: its info has targets of kind {dataset.info.target!r}, the class says {speaks}")
+        expect(
+            dataset.info.target in speaks,
+            f"{split}: its info has targets of kind {dataset.info.target!r}, the class says {speaks}",
+        )
 
 
 def samples(subject: Subject) -> None:
     """Images are uint8 (3, H, W), no larger than the size that is told; each sample knows its position, and has an id."""
     for split, sample in _each(subject):
         of, image = f"{split}[{sample.index}]", sample.image
-        expect(isinstance(image, Tensor) and image.dtype == torch.uint8, f"{of}: expected a uint8 tensor, got {_what(image)}")
+        expect(
+            isinstance(image, Tensor) and image.dtype == torch.uint8,
+            f"{of}: expected a uint8 tensor, got {_what(image)}",
+        )
         expect(image.ndim == 3 and image.shape[0] == 3, f"{of}: expected an image (3, H, W), got {tuple(image.shape)}")
         fits = image.shape[1] <= sample.size[0] and image.shape[2] <= sample.size[1]
         expect(fits, f"{of}: {tuple(image.shape[1:])} pixels, but an original (height, width) of {sample.size}")
-        expect(isinstance(sample.id, str) and sample.id, f"{of}: expected an id that people recognise, got {sample.id!r}")
+        expect(
+            isinstance(sample.id, str) and sample.id, f"{of}: expected an id that people recognise, got {sample.id!r}"
+        )
 
 
 def positions(subject: Subject) -> None:
@@ -85,7 +93,9 @@ def labels_within_info(subject: Subject) -> None:
     """Labels are such as `info` describes: of its classes, in the right form, boxes inside their image."""
     infos = dict(subject.kit.splits(subject))
     for split, sample in _each(subject):
-        expect(isinstance(sample.target, dict), f"{split}[{sample.index}]: expected labels by name, got {sample.target!r}")
+        expect(
+            isinstance(sample.target, dict), f"{split}[{sample.index}]: expected labels by name, got {sample.target!r}"
+        )
         check_target(sample, infos[split].info)
 
 
@@ -160,7 +170,10 @@ def _what(value: Any) -> str:
 
 def _check_same(of: str, sample: Sample, wanted: Sample) -> None:
     expect(torch.equal(sample.image, wanted.image), f"{of} has another image")
-    expect((sample.size, sample.index, sample.id) == (wanted.size, wanted.index, wanted.id), f"{of} has another size, index or id")
+    expect(
+        (sample.size, sample.index, sample.id) == (wanted.size, wanted.index, wanted.id),
+        f"{of} has another size, index or id",
+    )
     expect(set(sample.target) == set(wanted.target), f"{of} has labels {set(sample.target)}, not {set(wanted.target)}")
     _check_same_target(of, sample.target, wanted.target)
 

@@ -31,7 +31,9 @@ def summary(subject: Subject) -> None:
     """Its docstring begins with a line that says what it is."""
     # Its own: inspect.getdoc would take that of a base class such as nn.Module.
     text = inspect.cleandoc(subject.cls.__doc__ or "")
-    expect(text.partition("\n")[0].strip(), f"{subject.cls.__qualname__} has no docstring, which listings and help show")
+    expect(
+        text.partition("\n")[0].strip(), f"{subject.cls.__qualname__} has no docstring, which listings and help show"
+    )
 
 
 def signature(subject: Subject) -> None:
@@ -77,7 +79,9 @@ def options_round_trip(subject: Subject) -> None:
             about = [line for line in str(error).splitlines() if line.startswith(f"{subject}.{name}")]
             expect(not about, f"the default {default!r} is refused where a recipe writes it: {'; '.join(about)}")
             continue
-        expect(value == default, f"option {name}: the default {default!r} comes back from a recipe as {value!r}")
+        # NaN is not equal to itself.
+        same = value == default or (value != value and default != default)
+        expect(same, f"option {name}: the default {default!r} comes back from a recipe as {value!r}")
 
 
 def builds(subject: Subject) -> None:
@@ -93,6 +97,4 @@ def _check_schema(subject: Subject) -> None:
         raise Skip("its signature cannot be used; see the check signature") from error
 
 
-CHECKS = checks(
-    imports_silently, summary, signature, refuses_unknown_options, options_round_trip, builds, early=True
-)
+CHECKS = checks(imports_silently, summary, signature, refuses_unknown_options, options_round_trip, builds, early=True)

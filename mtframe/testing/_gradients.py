@@ -14,7 +14,9 @@ from ._violation import expect
 def weighted(outputs: Mapping[Any, Tensor]) -> Tensor:
     """Every number of the outputs that gradients come from, times a random one, in one sum."""
     # Random: the plain sum of what is normalised does not depend on weights.
-    terms = [(output.float() * torch.randn_like(output.float())).sum() for output in outputs.values() if output.requires_grad]
+    terms = [
+        (output.float() * torch.randn_like(output.float())).sum() for output in outputs.values() if output.requires_grad
+    ]
     expect(terms, "no output has a gradient in training; is it computed under no_grad, or detached?")
     total: Tensor = torch.stack(terms).sum()
     return total

@@ -20,8 +20,8 @@ from ._check import checks
 from ._companions import build_head, random_maps
 from ._gradients import check_gradients, weighted
 from ._subject import SIZE
-from ._targets import check_prediction
-from ._violation import Skip, expect
+from ._targets import check_finite, check_prediction
+from ._violation import Skip, Violation, expect
 
 if TYPE_CHECKING:
     from ._subject import Subject
@@ -103,10 +103,7 @@ def predictions(subject: Subject) -> None:
     for seed in range(3):
         # Untrained heads say nothing; one of random weights says anything.
         head = _wild(setup.head.eval(), seed)
-        found = head.predict(_outputs(head, setup.maps(seed=seed)), _geometry())
-        expect(len(found) == len(_VIEWS), f"expected a prediction for each of {len(_VIEWS)} images, got {len(found)}")
-        for prediction, (_, _, size) in zip(found, _VIEWS, strict=True):
-            check_prediction(prediction, setup.info, size)
+        _check_predictions(head.predict(_outputs(head, setup.maps(seed=seed)), _geometry()), setup.info)
 
 
 def gradients(subject: Subject) -> None:
@@ -125,8 +122,8 @@ def bf16(subject: Subject) -> None:
         outputs = _outputs(head, [feature.bfloat16() for feature in setup.maps()])
     strange = [name for name, value in outputs.items() if value.is_floating_point() and not value.isfinite().all()]
     expect(not strange, f"{', '.join(strange)} not finite in bf16")
-    for prediction, (_, _, size) in zip(head.predict(outputs, _geometry()), _VIEWS, strict=True):
-        check_prediction(prediction, setup.info, size)
+    for prediction in head.predict(outputs, _geometry()):
+        check_finite(prediction)
 
 
 def views(subject: Subject) -> None:
@@ -136,6 +133,10 @@ def views(subject: Subject) -> None:
         raise Skip("it has no merge_views, so flip_test and test_scales are refused for it")
     head = _wild(setup.head.eval(), 0)
     some, others = (head.predict(_outputs(head, setup.maps(seed=seed)), _geometry()) for seed in (0, 1))
+    try:
+        _check_predictions(some, setup.info)
+    except Violation as error:
+        raise Skip("its predictions are not valid; see the check predictions") from error
     for one, other, (_, _, size) in zip(some, others, _VIEWS, strict=True):
         merged = head.merge_views([one, other])
         expect(set(merged) == set(one), f"expected {', '.join(one)} of merged views, got {', '.join(merged)}")
@@ -147,6 +148,12 @@ def _outputs(head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = head(maps)
     expect(isinstance(outputs, dict), f"expected tensors by name, got {type(outputs).__name__}")
     return outputs
+
+
+def _check_predictions(found: Sequence[Mapping[str, Tensor]], info: DataInfo) -> None:
+    expect(len(found) == len(_VIEWS), f"expected a prediction for each of {len(_VIEWS)} images, got {len(found)}")
+    for prediction, (_, _, size) in zip(found, _VIEWS, strict=True):
+        check_prediction(prediction, info, size)
 
 
 def _shapes(outputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -10,19 +10,17 @@ import torch
 from torch import Tensor
 
 from mtframe._fit import targets_of
+from mtframe._installed import normalised
 from mtframe.data import Sample
 from mtframe.errors import PluginError, RecipeError
-from mtframe.registry import Component, did_you_mean, discover
+from mtframe.registry import OURS, Component, did_you_mean, discover
 
-from . import _backbone, _balancer, _dataset, _every, _head, _loss, _metric, _sharing, _task, _transform
+from . import _backbone, _balancer, _dataset, _every, _head, _hooks, _loss, _metric, _sharing, _task, _transform
 from ._check import Check
 from ._companions import Companions
 from ._probe import Probe, probe
 from ._subject import Subject
 from ._violation import Skip
-
-# Whose parts are companions where a distribution has none of its own.
-_HOST = "mtframe"
 
 # Seconds after which an import is as good as broken.
 _TIMEOUT = 120.0
@@ -37,6 +35,7 @@ _MODULES: dict[str, Any] = {
     "metric": _metric,
     "balancer": _balancer,
     "task": _task,
+    "hooks": _hooks,
 }
 
 # The checks by kind; under "every" those that all components get.
@@ -101,9 +100,10 @@ class Kit:
     ) -> None:
         everything = discover()
         self.dist, self.options, self.perfect = dist, dict(options or {}), dict(perfect or {})
-        self.components = [component for component in everything if component.dist == dist]
+        self.components = [component for component in everything if normalised(component.dist) == normalised(dist)]
         # In the order in which companions are sought.
-        self._all = self.components + [c for c in everything if c.dist == _HOST and c.dist != dist]
+        ours = [component for component in everything if component.dist == OURS]
+        self._all = self.components + [component for component in ours if component not in self.components]
         if not self.components:
             offering = sorted({component.dist for component in everything})
             hint = did_you_mean(dist, offering) or f"; these do: {', '.join(offering)}"

@@ -106,7 +106,7 @@ def reset(subject: Subject) -> None:
     """After `reset` it scores as a new one."""
     setup = make(subject)
     metric = setup.build()
-    metric.update(setup.spoiled, setup.samples)
+    metric.update(setup.perfect, setup.samples)
     metric.reset()
     _check_same(setup.of(setup.mixed, metric), setup.of(setup.mixed), "after reset()")
 

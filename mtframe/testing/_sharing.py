@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from mtframe.kinds import FeatureSpec
 
 from ._check import checks
 from ._companions import build_backbone
@@ -29,22 +31,25 @@ def make(subject: Subject) -> Any:
     return subject.build(backbone=_backbone(subject), groups=_GROUPS)
 
 
-def maps_as_declared(subject: Subject) -> None:
+def maps(subject: Subject) -> None:
     """Every task gets maps of its own images that are as `features` says, in groups of different sizes."""
     sharing, images = make(subject).eval(), _images()
     with torch.no_grad():
-        maps = sharing(images)
-    expect(set(maps) == set(images), f"expected maps of {', '.join(images)}, got those of {', '.join(maps)}")
-    _check_shapes(sharing, maps, {task: task for task in images}, images)
+        found = sharing(images)
+    expect(set(found) == set(images), f"expected maps of {', '.join(images)}, got those of {', '.join(found)}")
+    for task, pixels in images.items():
+        _check_shapes(task, sharing.features, found[task], pixels)
 
 
 def images_of_another_task(subject: Subject) -> None:
     """A task in `also` gets maps of the images of the task that it looks at."""
     sharing, images = make(subject).eval(), _images()
     with torch.no_grad():
-        maps = sharing(images, _ALSO)
-    expect(set(maps) == {*images, *_ALSO}, f"expected maps of {', '.join((*images, *_ALSO))}, got {', '.join(maps)}")
-    _check_shapes(sharing, maps, _ALSO, images)
+        found = sharing(images, _ALSO)
+    expect(set(found) == {*images, *_ALSO}, f"expected maps of {', '.join((*images, *_ALSO))}, got {', '.join(found)}")
+    for task, lender in _ALSO.items():
+        shapes = [[tuple(feature.shape) for feature in found[name]] for name in (task, lender)]
+        expect(shapes[0] == shapes[1], f"{task!r} gets maps {shapes[0]} of images of which {lender!r} gets {shapes[1]}")
 
 
 def tasks_alone(subject: Subject) -> None:
@@ -52,16 +57,16 @@ def tasks_alone(subject: Subject) -> None:
     sharing, images = make(subject).eval(), _images()
     with torch.no_grad():
         together, alone = sharing(images), {task: sharing({task: images[task]})[task] for task in images}
-    for task, maps in alone.items():
-        same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(maps, together[task], strict=True))
+    for task, found in alone.items():
+        same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(found, together[task], strict=True))
         expect(same, f"the maps of {task!r} depend on which other tasks are in the step")
 
 
 def gradients(subject: Subject) -> None:
     """In training gradients reach every parameter."""
     sharing = make(subject).train()
-    maps = sharing(_images(), _ALSO)
-    weighted({(task, n): found for task, several in maps.items() for n, found in enumerate(several)}).backward()
+    found = sharing(_images(), _ALSO)
+    weighted({(task, n): feature for task, several in found.items() for n, feature in enumerate(several)}).backward()
     check_gradients(sharing)
 
 
@@ -81,15 +86,11 @@ def _backbone(subject: Subject) -> Any:
     raise Skip("no backbone can be built here")
 
 
-def _check_shapes(
-    sharing: Any, maps: Mapping[str, Sequence[Tensor]], of: Mapping[str, str], images: Mapping[str, Tensor]
-) -> None:
-    for task, looked_at in of.items():
-        found, pixels = maps[task], images[looked_at]
-        expect(len(found) == len(sharing.features), f"{task}: {len(found)} maps of {len(sharing.features)} features")
-        for feature, spec in zip(found, sharing.features, strict=True):
-            wanted = (len(pixels), spec.channels, pixels.shape[2] // spec.stride, pixels.shape[3] // spec.stride)
-            expect(tuple(feature.shape) == wanted, f"{task}: expected {wanted} from {spec}, got {tuple(feature.shape)}")
+def _check_shapes(task: str, features: Sequence[FeatureSpec], found: Sequence[Tensor], images: Tensor) -> None:
+    expect(len(found) == len(features), f"{task!r} gets {len(found)} maps, {len(features)} features are declared")
+    for feature, spec in zip(found, features, strict=True):
+        wanted = (len(images), spec.channels, images.shape[2] // spec.stride, images.shape[3] // spec.stride)
+        expect(tuple(feature.shape) == wanted, f"{task!r}: expected {wanted} from {spec}, got {tuple(feature.shape)}")
 
 
-CHECKS = checks(maps_as_declared, images_of_another_task, tasks_alone, gradients)
+CHECKS = checks(maps, images_of_another_task, tasks_alone, gradients)

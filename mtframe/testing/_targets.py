@@ -71,10 +71,7 @@ def check_target(sample: Sample, info: DataInfo) -> None:
 def check_prediction(prediction: Mapping[str, Tensor], info: DataInfo, size: tuple[int, int]) -> None:
     """Raises Violation unless what the framework knows of a prediction is as `mtframe.kinds.Head` says."""
     classes = len(info.classes)
-    for name, value in prediction.items():
-        expect(isinstance(value, Tensor), f"expected {name!r} to be a tensor, got {type(value).__name__}")
-        if value.is_floating_point():
-            expect(value.isfinite().all(), f"expected finite numbers, got {name} with {_strange(value)}")
+    check_finite(prediction)
     if "boxes" in prediction:
         _check_boxes("a prediction", prediction, size, classes)
         scores = prediction.get("scores")
@@ -91,6 +88,14 @@ def check_prediction(prediction: Mapping[str, Tensor], info: DataInfo, size: tup
     if "values" in prediction:
         shape = tuple(prediction["values"].shape)
         expect(shape == (classes,), f"expected values ({classes},), got {shape}")
+
+
+def check_finite(prediction: Mapping[str, Tensor]) -> None:
+    """Raises Violation unless a prediction is of tensors of finite numbers."""
+    for name, value in prediction.items():
+        expect(isinstance(value, Tensor), f"expected {name!r} to be a tensor, got {type(value).__name__}")
+        strange = int((~value.isfinite()).sum()) if value.is_floating_point() else 0
+        expect(not strange, f"expected finite numbers, but {strange} of {value.numel()} in {name!r} are not")
 
 
 def perfect(sample: Sample, info: DataInfo) -> dict[str, Tensor] | None:
@@ -205,7 +210,3 @@ def _found(prediction: Mapping[str, Tensor], sample: Sample) -> list[float]:
 
 def _span(values: Tensor) -> str:
     return f"{values.min().item():g}..{values.max().item():g}" if values.numel() else "nothing"
-
-
-def _strange(values: Tensor) -> str:
-    return f"{int((~values.isfinite()).sum())} of {values.numel()} not finite"

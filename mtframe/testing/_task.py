@@ -27,7 +27,9 @@ def imports_no_torch(subject: Subject) -> None:
     found = subject.kit.probe(subject.component)
     if found.error is not None:
         raise Skip("it cannot be imported; see the check imports-silently")
-    expect(not found.torch, f"importing {found.value} imports torch ({found.seconds:.1f} s); give presets their own module")
+    expect(
+        not found.torch, f"importing {found.value} imports torch ({found.seconds:.1f} s); give presets their own module"
+    )
 
 
 def fills_a_recipe(subject: Subject) -> None:

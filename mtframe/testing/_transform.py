@@ -89,9 +89,13 @@ def geometry(subject: Subject) -> None:
 
 def picklable(subject: Subject) -> None:
     """It can be pickled, as loader processes need on most systems, and the copy makes the same batches."""
-    transform, given = make(subject), _samples(subject)
-    other = pickle.loads(pickle.dumps(transform))  # noqa: S301 - what was pickled a moment ago
-    _check_same(_batch(transform, given), _batch(other, given), "the copy makes another batch")
+    given = _samples(subject)
+    for train in (True, False):
+        transform = make(subject, train=train)
+        other = pickle.loads(pickle.dumps(transform))  # noqa: S301 - what was pickled a moment ago
+        batch, copied = _batch(transform, given), _batch(other, given)
+    # Those of evaluation: whether training is deterministic is another check's.
+    _check_same(batch, copied, "the copy makes another batch")
 
 
 def _samples(subject: Subject) -> list[Sample]:
@@ -104,7 +108,11 @@ def _batch(transform: Any, samples: Sequence[Sample], seed: int = 0) -> Batch:
 
 
 def _check_rows(batch: Batch, count: int) -> None:
-    rows = {"geometry.scale": batch.geometry.scale, "geometry.offset": batch.geometry.offset, "geometry.size": batch.geometry.size}
+    rows = {
+        "geometry.scale": batch.geometry.scale,
+        "geometry.offset": batch.geometry.offset,
+        "geometry.size": batch.geometry.size,
+    }
     for name, tensor in rows.items():
         expect(tuple(tensor.shape) == (count, 2), f"expected {name} {(count, 2)}, got {tuple(tensor.shape)}")
     for name, tensor in batch.targets.items():
@@ -116,7 +124,9 @@ def _check_same(one: Batch, other: Batch, otherwise: str) -> None:
     for name in one.targets:
         same = torch.equal(one.targets[name].nan_to_num(), other.targets[name].nan_to_num())
         expect(same, f"{otherwise}: {name}")
-    same = torch.equal(one.geometry.scale, other.geometry.scale) and torch.equal(one.geometry.offset, other.geometry.offset)
+    same = torch.equal(one.geometry.scale, other.geometry.scale) and torch.equal(
+        one.geometry.offset, other.geometry.offset
+    )
     expect(same, f"{otherwise}: geometry")
 
 

@@ -1,0 +1,608 @@
+"""Small components that keep their kind's contract, and of each check one that breaks it and no other.
+
+Every class here is offered by a distribution of its own, made up by the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import get_worker_info
+
+from mtframe.data import Batch, DataInfo, Geometry, Sample
+from mtframe.hooks import hookimpl
+from mtframe.kinds import FeatureSpec
+from mtframe.model import Network
+from mtframe_detection import Letterbox
+from toy import ToyBackbone, ToyData, ToyHead, ToyLoss, ToyMetric, ToyTransform
+
+
+class GoodBackbone(ToyBackbone):
+    """Keeps its contract."""
+
+
+class WrongStride(ToyBackbone):
+    """Says that its last map is coarser than it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = (self.features[0], FeatureSpec("body", 8, 16))
+
+
+class Dropping(ToyBackbone):
+    """Drops channels in evaluation too."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [F.dropout(feature, 0.5, training=True) for feature in super().forward(images)]
+
+
+class Mingling(ToyBackbone):
+    """Lets images of a batch see each other."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return super().forward(images - images.mean(0))
+
+
+class Unused(ToyBackbone):
+    """Has a layer that is never called."""
+
+    stages = (("stem",), ("body", "spare"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Linear(2, 2)
+
+
+class Fp32Only(ToyBackbone):
+    """Adds what autocast has made bf16 to a buffer that is not."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [added_up(feature) for feature in super().forward(images)]
+
+
+class Forgetful(ToyBackbone):
+    """Keeps something random where no checkpoint finds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = torch.randn(())
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [feature + self.shift for feature in super().forward(images)]
+
+
+class HalfStaged(ToyBackbone):
+    """Leaves half of itself out of its stages."""
+
+    stages = (("stem",),)
+
+
+class Flat(ToyBackbone):
+    """Divides by zero when it normalises."""
+
+    std = (0.25, 0.0, 0.25)
+
+
+def added_up(feature: Tensor) -> Tensor:
+    start = torch.zeros(feature.shape, dtype=torch.float32)
+    return start.index_add(0, torch.arange(len(feature)), feature)
+
+
+class GoodSharing(Network):
+    """Keeps its contract."""
+
+
+class OtherFeatures(Network):
+    """Promises channels that it does not give."""
+
+    def __init__(self, backbone: nn.Module, groups: Sequence[Sequence[str]]) -> None:
+        super().__init__(backbone, groups)
+        self.features = tuple(replace(spec, channels=spec.channels + 1) for spec in backbone.features)
+
+
+class Lonely(Network):
+    """Forgets the tasks that look at the images of others."""
+
+    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+        return super().forward(images)
+
+
+class AllAtOnce(Network):
+    """Wants all tasks in every step."""
+
+    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+        borrowing = {"scenes"}
+        assert {task for group in self.groups for task in group} - borrowing <= set(images)
+        return super().forward(images, also)
+
+
+class Stopping(Network):
+    """Lets no gradient through to its backbone."""
+
+    def __init__(self, backbone: nn.Module, groups: Sequence[Sequence[str]]) -> None:
+        super().__init__(backbone, groups)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+        maps = super().forward(images, also)
+        return {task: [feature.detach() * self.scale for feature in several] for task, several in maps.items()}
+
+
+class GoodHead(ToyHead):
+    """Keeps its contract."""
+
+
+class Ragged(ToyHead):
+    """Leaves out images on which nothing is."""
+
+    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        outputs = super().forward(maps)
+        seen = maps[-1].abs().amax((1, 2, 3))
+        return {**outputs, "brightness": seen[seen > 0]}
+
+
+class Branching(ToyHead):
+    """Looks at a value to decide what to compute."""
+
+    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        outputs = super().forward(maps)
+        return {"logits": outputs["logits"] * 2} if maps[-1].sum() > 1e9 else outputs
+
+
+class Centring(ToyHead):
+    """Subtracts the batch's mean."""
+
+    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        outputs = super().forward(maps)
+        return {"logits": outputs["logits"] - outputs["logits"].mean(0)}
+
+
+class FirstOnly(ToyHead):
+    """Predicts for the first image only."""
+
+    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+        return super().predict(outputs, geometry)[:1]
+
+
+class HeadWithSpare(ToyHead):
+    """Has a layer that is never called."""
+
+    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo) -> None:
+        super().__init__(features, info)
+        self.spare = nn.Linear(2, 2)
+
+
+class Fp32Head(ToyHead):
+    """Adds what autocast has made bf16 to a buffer that is not."""
+
+    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {"logits": added_up(super().forward(maps)["logits"])}
+
+
+class OtherViews(ToyHead):
+    """Merges views to something else than a prediction."""
+
+    def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return {"views": torch.tensor(len(predictions))}
+
+
+class GoodBoxes(nn.Module):
+    """A box of each cell, cut where the image ends."""
+
+    target = "boxes"
+
+    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo) -> None:
+        super().__init__()
+        self.stride = features[-1].stride
+        self.layer = nn.Conv2d(features[-1].channels, 4 + len(info.classes), 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        said = self.layer(maps[-1]).float().flatten(2).transpose(1, 2)
+        y, x = ((torch.arange(side) + 0.5) * self.stride for side in maps[-1].shape[-2:])
+        centres = torch.cartesian_prod(y, x).flip(1)
+        half = said[..., :2].exp() * self.stride
+        middle = centres + said[..., 2:4]
+        return {"boxes": torch.cat([middle - half, middle + half], 2), "logits": said[..., 4:]}
+
+    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+        scores, labels = outputs["logits"].softmax(2).max(2)
+        return [
+            {"boxes": self.placed(boxes, geometry, number), "scores": scores[number], "labels": labels[number]}
+            for number, boxes in enumerate(outputs["boxes"])
+        ]
+
+    def placed(self, boxes: Tensor, geometry: Geometry, number: int) -> Tensor:
+        return geometry.to_original(boxes, number)
+
+
+class Overflowing(GoodBoxes):
+    """Forgets that images end."""
+
+    def placed(self, boxes: Tensor, geometry: Geometry, number: int) -> Tensor:
+        corners = (boxes - geometry.offset[number].repeat(2)) / geometry.scale[number].repeat(2)
+        return torch.cat([corners.unflatten(1, (2, 2)).amin(1), corners.unflatten(1, (2, 2)).amax(1)], 1)
+
+
+class GoodLoss(ToyLoss):
+    """Keeps its contract."""
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        known = (targets["label"] >= 0).sum().clamp(min=1)
+        loss = F.cross_entropy(outputs["logits"].float(), targets["label"], ignore_index=-1, reduction="sum")
+        return {"cross_entropy": loss / known}
+
+
+class Detached(GoodLoss):
+    """Teaches nothing."""
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return super().forward({name: value.detach() for name, value in outputs.items()}, targets)
+
+
+class AllOrNone(GoodLoss):
+    """Minds unknown labels only where all are."""
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if (targets["label"] < 0).all():
+            return {"cross_entropy": 0 * outputs["logits"].sum()}
+        return {"cross_entropy": F.cross_entropy(outputs["logits"].float(), targets["label"])}
+
+
+class MeanOfNone(GoodLoss):
+    """Takes the mean over what is known, of nothing too."""
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"cross_entropy": F.cross_entropy(outputs["logits"].float(), targets["label"], ignore_index=-1)}
+
+
+class WrongSign(GoodLoss):
+    """Teaches the opposite."""
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"cross_entropy": -super().forward(outputs, targets)["cross_entropy"]}
+
+
+class GoodData(ToyData):
+    """Keeps its contract."""
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        index = Path(id).stem
+        return self[int(index)].target if index.isdecimal() else {"label": torch.tensor(-1)}
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.permutation(self.count)
+
+
+class OtherInfo(GoodData):
+    """Has labels of a kind that it does not speak of."""
+
+    def __init__(self, split: str) -> None:
+        super().__init__(split)
+        self.info = DataInfo("identity", ("dark", "light"))
+
+
+class FloatImages(GoodData):
+    """Gives images in 0..1."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return replace(sample, image=sample.image / 255)
+
+
+class AlwaysFirst(GoodData):
+    """Says of every sample that it is the first."""
+
+    def __getitem__(self, index: int) -> Sample:
+        return replace(super().__getitem__(index), index=0)
+
+
+class OneBased(GoodData):
+    """Counts classes from one."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return replace(sample, target={"label": sample.target["label"] + 1})
+
+
+class Endless(GoodData):
+    """Begins anew at its end."""
+
+    def __getitem__(self, index: int) -> Sample:
+        return super().__getitem__(index % self.count)
+
+
+class Unpicklable(GoodData):
+    """Holds a function without a name."""
+
+    def __init__(self, split: str) -> None:
+        super().__init__(split)
+        self.grey = lambda index: index
+
+
+class OtherInWorkers(GoodData):
+    """Gives something else to a loader's process."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return sample if get_worker_info() is None else replace(sample, image=255 - sample.image)
+
+
+class Mislabelling(GoodData):
+    """Knows other labels by id than by position."""
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        return {"label": 1 - super().target_of(id)["label"].clamp(min=0)}
+
+
+class Shuffled(GoodData):
+    """Is in another order every time."""
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        return np.random.permutation(self.count)
+
+
+class GoodTransform(ToyTransform):
+    """Keeps its contract."""
+
+
+class OffByOne(ToyTransform):
+    """Makes images of another size."""
+
+    def __init__(self, size: int, train: bool) -> None:
+        super().__init__(size + 1, train)
+
+
+class Unseeded(ToyTransform):
+    """Draws from a generator that nobody seeds."""
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
+        return super().__call__(samples, np.random.default_rng() if self.train else rng)
+
+
+class Trembling(ToyTransform):
+    """Augments in evaluation too."""
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
+        batch = super().__call__(samples, rng)
+        return batch if self.train else replace(batch, images=batch.images.roll(int(rng.integers(9)), 2))
+
+
+class Squeezing(ToyTransform):
+    """Loses a dimension that is 1."""
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
+        batch = super().__call__(samples, rng)
+        return replace(batch, images=batch.images.squeeze(0))
+
+
+class AlwaysLabelled(ToyTransform):
+    """Wants labels of pictures too."""
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
+        batch = super().__call__(samples, rng)
+        return replace(batch, targets={"label": torch.stack([sample.target["label"] for sample in samples])})
+
+
+class UnpicklableTransform(ToyTransform):
+    """Holds a function without a name."""
+
+    def __init__(self, size: int, train: bool) -> None:
+        super().__init__(size, train)
+        self.resize = lambda image: image
+
+
+class GoodBoxTransform(Letterbox):
+    """Keeps its contract."""
+
+
+class Misplacing(Letterbox):
+    """Says of images that they came from elsewhere."""
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
+        batch = super().__call__(samples, rng)
+        return replace(batch, geometry=replace(batch.geometry, offset=batch.geometry.offset + 8))
+
+
+class GoodMetric(ToyMetric):
+    """Keeps its contract."""
+
+
+class OtherPrimary(ToyMetric):
+    """Ranks by a number that it does not compute."""
+
+    primary = "top1"
+
+
+class UpsideDown(ToyMetric):
+    """Takes the worst for the best."""
+
+    higher_is_better = False
+
+
+class Recent(ToyMetric):
+    """Counts the later images more."""
+
+    def reset(self) -> None:
+        self.marks: list[bool] = []
+
+    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
+        pairs = zip(predictions, samples, strict=True)
+        self.marks += [bool(prediction["label"] == sample.target["label"]) for prediction, sample in pairs]
+
+    def merge(self, other: Recent) -> None:
+        self.marks += other.marks
+
+    def compute(self) -> dict[str, float]:
+        return {"accuracy": float(np.average(self.marks, weights=np.arange(1, len(self.marks) + 1)))}
+
+
+class Remembering(ToyMetric):
+    """Forgets what it has seen, and not how much of it was right."""
+
+    def __init__(self) -> None:
+        self.right = 0
+        self.reset()
+
+    def reset(self) -> None:
+        self.seen = 0
+
+
+class Selfish(ToyMetric):
+    """Takes nothing over from others."""
+
+    def merge(self, other: ToyMetric) -> None:
+        pass
+
+
+class GoodBalancer:
+    """Adds."""
+
+    def __init__(self, tasks: Sequence[str], *, factor: float = 1.0) -> None:
+        self.tasks, self.factor = tasks, factor
+
+    def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return self.total(losses) * self.factor
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack(list(losses.values())).sum()
+
+
+class OneRow(GoodBalancer):
+    """Gives a vector of one number."""
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return super().total(losses).unsqueeze(0)
+
+
+class Largest(GoodBalancer):
+    """Sees the largest loss only."""
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack(list(losses.values())).max()
+
+
+class FirstFirst(GoodBalancer):
+    """Minds the first task more than the second."""
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([loss / (place + 1) for place, loss in enumerate(losses.values())]).sum()
+
+
+class Squares(GoodBalancer):
+    """Weighs tasks by the unit of their losses."""
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([loss + loss**2 for loss in losses.values()]).sum()
+
+
+class EveryTask(GoodBalancer):
+    """Wants the losses of all tasks in every step."""
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([losses[task] for task in self.tasks]).sum()
+
+
+class Undescribed(GoodBalancer):
+    __doc__ = None
+
+
+class Unannotated(GoodBalancer):
+    """Does not say what its option is."""
+
+    def __init__(self, tasks: Sequence[str], *, factor=1) -> None:
+        super().__init__(tasks, factor=factor)
+
+
+class Unresolved(GoodBalancer):
+    """Names a type that is nowhere."""
+
+    def __init__(self, tasks: Sequence[str], *, factor: Factor = 1.0) -> None:  # noqa: F821
+        super().__init__(tasks, factor=factor)
+
+
+class Miswired(GoodBalancer):
+    """Asks for what nobody supplies."""
+
+    def __init__(self, tasks: Sequence[str], factor: float = 1.0) -> None:
+        super().__init__(tasks, factor=factor)
+
+
+class Swallowing(GoodBalancer):
+    """Takes any option."""
+
+    def __init__(self, tasks: Sequence[str], **options: float) -> None:
+        super().__init__(tasks)
+
+
+class WrongDefault(GoodBalancer):
+    """Has a default that it does not accept."""
+
+    def __init__(self, tasks: Sequence[str], *, weights: tuple[int, ...] = (0.5, 0.5)) -> None:
+        super().__init__(tasks)
+
+
+class Refusing(GoodBalancer):
+    """Cannot be made with its defaults."""
+
+    def __init__(self, tasks: Sequence[str], *, factor: float = 0.0) -> None:
+        raise ValueError(f"factor: must be above 0, got {factor}")
+
+
+class Uncallable:
+    """Balances nothing."""
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self.tasks = tasks
+
+
+class GoodObserver:
+    """Counts."""
+
+    def __init__(self, *, every: int = 1) -> None:
+        self.every, self.steps = every, 0
+
+    @hookimpl
+    def step_ended(self, step: int) -> None:
+        self.steps = step // self.every
+
+
+class Deaf:
+    """Has marked nothing."""
+
+    def step_ended(self, step: int) -> None:
+        pass
+
+
+class Mistaken:
+    """Asks for what the hook does not tell."""
+
+    @hookimpl
+    def step_ended(self, loss: float) -> None:
+        pass
+
+
+class Raising:
+    """Does not know that losses are by task."""
+
+    @hookimpl
+    def step_ended(self, losses: Mapping[str, Mapping[str, Tensor]]) -> None:
+        sum(losses.values())  # type: ignore[arg-type]
+
+
+class TorchPreset:
+    """Lives where torch is imported."""
+
+    dataset = "image-folder"
+    transform = "image-crop"
+    head = "classifier"
+    loss = "cross-entropy"
+    metrics = ("classification",)
+    size = 64
+    batch_size = 4
+    flip_test = False
