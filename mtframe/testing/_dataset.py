@@ -63,7 +63,7 @@ def splits(subject: Subject) -> None:
 
 
 def samples(subject: Subject) -> None:
-    """Images are uint8 (3, H, W), no larger than the size that is told; each sample knows its position, and has an id."""
+    """Images are uint8 (3, H, W), no larger than the original's size, and each has an id."""
     for split, sample in _each(subject):
         of, image = f"{split}[{sample.index}]", sample.image
         expect(

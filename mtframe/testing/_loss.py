@@ -105,13 +105,13 @@ def an_image_without_targets(subject: Subject) -> None:
     """It is finite, with its gradients, where nothing is known of one image, or nothing is on it."""
     setup = _settled(subject)
     samples = setup.companions.samples
-    _check_step(setup, _batch(setup, [_unlabelled(setup, samples[0]), *samples[1:]]))
+    _check_step(setup, setup.companions.batch([_bare(setup, samples[0]), *samples[1:]]))
 
 
 def no_targets_at_all(subject: Subject) -> None:
     """It is finite, with its gradients, where nothing is known of a whole batch, or nothing is on it."""
     setup = _settled(subject)
-    _check_step(setup, _batch(setup, [_unlabelled(setup, sample) for sample in setup.companions.samples]))
+    _check_step(setup, setup.companions.batch([_bare(setup, sample) for sample in setup.companions.samples]))
 
 
 def teaches(subject: Subject) -> None:
@@ -123,10 +123,8 @@ def teaches(subject: Subject) -> None:
     after, loss_after = _score(setup, subject, batch, samples), float(setup.total(batch).detach())
     told = f"after {_STEPS} steps on {len(samples)} images"
     expect(loss_after < loss_before, f"the loss went from {loss_before:.4g} to {loss_after:.4g} {told}")
-    expect(
-        after > before + _LEAST,
-        f"predictions were right by {before:.3f}, and by {after:.3f} {told}; is its sign wrong?",
-    )
+    right = f"predictions were right by {before:.3f}, and by {after:.3f} {told}"
+    expect(after > before + _LEAST, f"{right}; is its sign wrong?")
 
 
 def _check_step(setup: Setup, batch: Batch) -> None:
@@ -139,12 +137,8 @@ def _check_step(setup: Setup, batch: Batch) -> None:
     expect(not strange, f"the gradient of {', '.join(strange[:3])} is not finite")
 
 
-def _unlabelled(setup: Setup, sample: Sample) -> Sample:
+def _bare(setup: Setup, sample: Sample) -> Sample:
     return unlabelled(sample, setup.info, setup.companions.dataset)
-
-
-def _batch(setup: Setup, samples: Sequence[Sample]) -> Batch:
-    return setup.companions.batch(samples)
 
 
 def _learn(setup: Setup, batch: Batch) -> None:

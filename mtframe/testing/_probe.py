@@ -130,7 +130,8 @@ def _in_process(values: Sequence[str], timeout: float) -> list[Probe]:
 
 def _read(line: str) -> Probe:
     plain = json.loads(line)
-    return Probe(**{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()})
+    told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    return Probe(**told)
 
 
 def _main(folder: Path, values: Iterable[str]) -> None:

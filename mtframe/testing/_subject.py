@@ -34,6 +34,7 @@ class Subject:
 
     def __init__(self, kit: Kit, component: Component, variation: str = "") -> None:
         self.kit, self.component, self.variation = kit, component, variation
+        self._made: dict[str, Any] = {}
 
     def __str__(self) -> str:
         tail = f"[{self.variation}]" if self.variation else ""
@@ -108,14 +109,7 @@ class Subject:
         return part
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` gives, made once for all checks of this subject; its exception is raised every time."""
-        kept = self.__dict__.setdefault("_made", {})
-        if name not in kept:
-            try:
-                kept[name] = make(), None
-            except Exception as error:
-                kept[name] = None, error
-        made, error = kept[name]
-        if error is not None:
-            raise error
-        return made
+        """What `make` gives, made once for all checks of this component."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]

@@ -108,13 +108,9 @@ def _batch(transform: Any, samples: Sequence[Sample], seed: int = 0) -> Batch:
 
 
 def _check_rows(batch: Batch, count: int) -> None:
-    rows = {
-        "geometry.scale": batch.geometry.scale,
-        "geometry.offset": batch.geometry.offset,
-        "geometry.size": batch.geometry.size,
-    }
-    for name, tensor in rows.items():
-        expect(tuple(tensor.shape) == (count, 2), f"expected {name} {(count, 2)}, got {tuple(tensor.shape)}")
+    for name in ("scale", "offset", "size"):
+        shape = tuple(getattr(batch.geometry, name).shape)
+        expect(shape == (count, 2), f"expected geometry.{name} {(count, 2)}, got {shape}")
     for name, tensor in batch.targets.items():
         expect(len(tensor) == count, f"expected a row of {name} for each of {count} images, got {len(tensor)}")
 
@@ -124,10 +120,9 @@ def _check_same(one: Batch, other: Batch, otherwise: str) -> None:
     for name in one.targets:
         same = torch.equal(one.targets[name].nan_to_num(), other.targets[name].nan_to_num())
         expect(same, f"{otherwise}: {name}")
-    same = torch.equal(one.geometry.scale, other.geometry.scale) and torch.equal(
-        one.geometry.offset, other.geometry.offset
-    )
-    expect(same, f"{otherwise}: geometry")
+    for name in ("scale", "offset"):
+        same = torch.equal(getattr(one.geometry, name), getattr(other.geometry, name))
+        expect(same, f"{otherwise}: geometry.{name}")
 
 
 def _check_boxes(batch: Batch, number: int, sample: Sample, *, whole: bool) -> None:
