@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,11 @@ def workers(subject: Subject) -> None:
     places = _places(dataset)
     # Processes are slow to start: one split will do.
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=None, sampler=places, num_workers=1)
-    for place, sample in zip(places, loader, strict=True):
+    with warnings.catch_warnings():
+        # Python's, of forking a process that has threads, which torch's loaders do.
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)
+        loaded = list(loader)
+    for place, sample in zip(places, loaded, strict=True):
         _check_same(f"{split}[{place}] of a loader's process", sample, dataset[place])
 
 

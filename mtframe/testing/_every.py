@@ -22,7 +22,9 @@ _UNKNOWN = "no_such_option"
 
 def imports_silently(subject: Subject) -> None:
     """Its import prints, warns and connects to nothing, and changes no seed, thread setting or default of torch."""
-    found = subject.kit.probe(subject.component)
+    component = subject.component
+    expect(not component.broken, f"it cannot be used: {component.broken}")
+    found = subject.kit.probe(component)
     told = f"\n{found.traceback}" if found.traceback else ""
     expect(not found.problems, f"importing {found.value} {'; '.join(found.problems)}{told}")
 

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mtframe.assembly import Assembly
-from mtframe.errors import PluginError
+from mtframe.errors import PluginError, RecipeError
 from mtframe.hooks import Hooks
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
@@ -47,7 +47,10 @@ def survives_a_training(subject: Subject) -> None:
     except PluginError as error:
         raise Skip("it cannot be registered; see the check known-hooks") from error
     recipe = _recipe(subject)
-    hooks.call.recipe_read(recipe=recipe)
+    try:
+        hooks.call.recipe_read(recipe=recipe)
+    except RecipeError as refused:
+        raise Skip(f"it refuses the recipe that there is: {refused}") from refused
     with TemporaryDirectory() as folder:
         assembly = Assembly(recipe)
         run = RunFolder.create(Path(folder) / "run", recipe, assembly.infos)

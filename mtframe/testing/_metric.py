@@ -121,9 +121,7 @@ def merges(subject: Subject) -> None:
     _check_same(parts[0].compute(), setup.of(setup.mixed), "merged of two halves")
 
 
-def primary_of(
-    companions: Companions, subject: Subject, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]
-) -> float:
+def primary_of(companions: Companions, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float:
     """What an installed metric says of predictions on training images, larger is better.
 
     Raises:
@@ -134,6 +132,8 @@ def primary_of(
         metric = candidate.build(dataset=companions.dataset, info=companions.info, outside=())
         metric.update(predictions, [sample.without_image() for sample in samples])
         value = _primary(metric, metric.compute())
+        if math.isnan(value):
+            raise Skip(f"{metric.primary} cannot be resolved with so little data")
         return value if metric.higher_is_better else -value
 
     found: float = companions.first("metric", scored)

@@ -255,6 +255,20 @@ def test_a_component_that_cannot_be_imported_fails_once(tmp_path: Path, monkeypa
     assert set(results.values()) == {"skipped: it cannot be imported; see the check imports-silently"}
 
 
+def test_each_kind_of_target_and_each_example_is_checked_by_itself() -> None:
+    kit = Kit("mtframe")
+    found = {str(case.subject): case.subject for case in kit.cases()}
+    assert {"head:classifier[label]", "head:classifier[labels]", "head:dense", "loss:cosface"} <= set(found)
+    assert [found[f"dataset:csv[{name}]"].options["root"] for name in ("label", "labels", "value")].count(
+        found["dataset:csv[label]"].options["root"]
+    ) == 3
+    assert found["dataset:csv[labels]"].options["labels"] == ["sun", "birds", "fence"]
+    assert found["head:classifier[labels]"].kit.companions(found["head:classifier[labels]"]).info.target == "labels"
+    assert found["backbone:timm"].member == "test_resnet"
+    # What is passed takes the place of examples.
+    assert "dataset:csv" in {str(case.subject) for case in Kit("mtframe", {"dataset:csv": {"root": "x"}}).cases()}
+
+
 def test_distributions_are_found_by_any_spelling(installed: Path) -> None:
     assert Kit("Counting").components == Kit("counting").components
     with pytest.raises(RecipeError, match="no installed distribution 'kites'"):
