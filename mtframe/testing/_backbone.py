@@ -19,7 +19,6 @@ from mtframe.errors import MtframeError
 from ._check import checks
 from ._companions import build_backbone
 from ._gradients import check_gradients, weighted
-from ._subject import SIZE
 from ._violation import expect
 
 if TYPE_CHECKING:
@@ -29,21 +28,21 @@ if TYPE_CHECKING:
 def make(subject: Subject) -> Any:
     """A backbone with random weights."""
     # A copy: building a large one takes longer than any check of it.
-    return copy.deepcopy(subject.once("backbone", lambda: build_backbone(subject)))
+    return copy.deepcopy(_built(subject)[0])
 
 
 def maps(subject: Subject) -> None:
     """Its maps have the declared channels and strides, on square images and on larger ones that are not."""
-    backbone = make(subject).eval()
-    _check_maps(backbone, SIZE, SIZE)
+    backbone, size = make(subject).eval(), _built(subject)[1]
+    _check_maps(backbone, size, size)
     # Some take the size only that they are built for, and say so.
     with contextlib.suppress(MtframeError):
-        _check_maps(backbone, SIZE, SIZE * 3 // 2)
+        _check_maps(backbone, size, size * 3 // 2)
 
 
 def deterministic(subject: Subject) -> None:
     """In evaluation the same images give the same maps, and each image its own, whatever is beside it."""
-    backbone, images = make(subject).eval(), _images(3)
+    backbone, images = make(subject).eval(), _images(subject, 3)
     with torch.no_grad():
         first, second, alone = backbone(images), backbone(images), backbone(images[:1])
     expect(all(map(torch.equal, first, second)), "the same images gave different maps; is something random in eval()?")
@@ -55,13 +54,13 @@ def deterministic(subject: Subject) -> None:
 def gradients(subject: Subject) -> None:
     """In training gradients reach every parameter."""
     backbone = make(subject).train()
-    weighted(dict(enumerate(backbone(_images(2))))).backward()
+    weighted(dict(enumerate(backbone(_images(subject, 2))))).backward()
     check_gradients(backbone)
 
 
 def bf16(subject: Subject) -> None:
     """Under bf16 autocast its maps are finite and of the same shapes."""
-    backbone, images = make(subject).eval(), _images(2)
+    backbone, images = make(subject).eval(), _images(subject, 2)
     with torch.no_grad():
         plain = [tuple(feature.shape) for feature in backbone(images)]
         with torch.autocast("cpu", torch.bfloat16):
@@ -73,10 +72,10 @@ def bf16(subject: Subject) -> None:
 
 def saves_and_loads(subject: Subject) -> None:
     """Another instance with its weights, by way of a safetensors file, gives the same maps."""
-    backbone, images = make(subject).eval(), _images(2)
+    backbone, images = make(subject).eval(), _images(subject, 2)
     # Other random weights, and whatever else it draws.
     torch.manual_seed(1)
-    other = build_backbone(subject).eval()
+    other = build_backbone(subject)[0].eval()
     kept = save({name: tensor.clone().contiguous() for name, tensor in backbone.state_dict().items()})
     other.load_state_dict(load(kept))
     first, second = (_seeded(module, images) for module in (backbone, other))
@@ -112,7 +111,17 @@ def normalisation(subject: Subject) -> None:
         expect(right, f"{name}: expected finite numbers{' above 0' if name == 'std' else ''}, got {values!r}")
 
 
-def _images(count: int, height: int = SIZE, width: int = SIZE) -> Tensor:
+def _built(subject: Subject) -> tuple[Any, int]:
+    found: tuple[Any, int] = subject.once("backbone", lambda: build_backbone(subject))
+    return found
+
+
+def _images(subject: Subject, count: int) -> Tensor:
+    size = _built(subject)[1]
+    return _noise(count, size, size)
+
+
+def _noise(count: int, height: int, width: int) -> Tensor:
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
@@ -125,7 +134,7 @@ def _seeded(backbone: Any, images: Tensor) -> list[Tensor]:
 
 def _check_maps(backbone: Any, height: int, width: int) -> None:
     with torch.no_grad():
-        found = list(backbone(_images(2, height, width)))
+        found = list(backbone(_noise(2, height, width)))
     features = backbone.features
     expect(len(found) == len(features), f"{len(found)} maps, but {len(features)} features are declared")
     for feature, spec in zip(found, features, strict=True):

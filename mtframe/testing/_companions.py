@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 FEATURES = tuple(FeatureSpec(f"stride{stride}", channels, stride) for stride, channels in
                  ((4, 8), (8, 16), (16, 24), (32, 32)))  # fmt: skip
 
+# Sides of images that backbones are tried with: some are made for one of these.
+_SIZES = (SIZE, 112, 224)
+
 # Enough for two images of a person beside those of others.
 BATCH = 6
 
@@ -63,7 +66,7 @@ class Companions:
         for subject in self.candidates("dataset"):
             try:
                 dataset = self.kit.splits(subject)[0][1]
-            except (Skip, Exception) as error:
+            except Exception as error:
                 reasons.append(f"{subject}: {error}")
                 continue
             if self.target in (None, dataset.info.target):
@@ -112,7 +115,7 @@ class Companions:
         for subject in self.candidates(kind):
             try:
                 return make(subject)
-            except (Skip, Exception) as error:
+            except Exception as error:
                 reasons.append(f"{subject}: {type(error).__name__}: {error}")
         tried = f" (tried {'; '.join(reasons)})" if reasons else ""
         raise Skip(f"no {kind} for targets of kind {self.target!r} is at hand{tried}")
@@ -130,16 +133,22 @@ def build_head(subject: Subject, info: DataInfo) -> tuple[Any, tuple[FeatureSpec
     except RecipeError as refused:
         for other in subject.kit.neighbours("backbone", own=True):
             try:
-                features = build_backbone(other).features
+                features = build_backbone(other)[0].features
                 return subject.build(features=features, info=info), features
-            except (Skip, Exception):
+            except Exception:
                 continue
         raise refused
 
 
-def build_backbone(subject: Subject) -> Any:
-    """A backbone with random weights."""
-    return subject.build(size=SIZE, restoring=True)
+def build_backbone(subject: Subject) -> tuple[Any, int]:
+    """A backbone with random weights, and the side of the images that it is built for."""
+    refused: list[RecipeError] = []
+    for size in _SIZES:
+        try:
+            return subject.build(size=size, restoring=True), size
+        except RecipeError as error:
+            refused.append(error)
+    raise refused[0]
 
 
 def random_maps(features: Sequence[FeatureSpec], images: int, seed: int = 0) -> list[Tensor]:

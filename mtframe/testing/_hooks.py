@@ -67,7 +67,7 @@ def _recipe(subject: Subject) -> Recipe:
             try:
                 subject.kit.splits(data)
                 return _smallest(preset.component.qualified, data)
-            except (Skip, Exception) as error:
+            except Exception as error:
                 tried.append(f"{preset}: {error}")
     raise Skip(f"no preset has data at hand to train on (tried {'; '.join(tried) or 'none'})")
 

@@ -67,7 +67,7 @@ def make(subject: Subject) -> Setup:
     for candidate in companions.candidates("head"):
         try:
             head, features = build_head(candidate, companions.info)
-        except (Skip, Exception):
+        except Exception:
             continue
         try:
             loss = subject.build(head=head, info=companions.info)

@@ -80,8 +80,12 @@ def _backbone(subject: Subject) -> Any:
     """That of the same distribution, or mtframe's; single ones before families, which are large."""
     for other in sorted(subject.kit.neighbours("backbone"), key=lambda found: found.member is not None):
         try:
-            return build_backbone(other)
-        except (Skip, Exception):
+            backbone, _ = build_backbone(other)
+            # Some take one size only.
+            for pixels in _images().values():
+                backbone.eval()(pixels)
+            return backbone.train()
+        except Exception:
             continue
     raise Skip("no backbone can be built here")
 

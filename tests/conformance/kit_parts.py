@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from mtframe.data import Batch, DataInfo, Geometry, Sample
+from mtframe.errors import RecipeError
 from mtframe.hooks import hookimpl
 from mtframe.kinds import FeatureSpec
 from mtframe.model import Network
@@ -25,6 +26,20 @@ from toy import ToyBackbone, ToyData, ToyHead, ToyLoss, ToyMetric, ToyTransform
 
 class GoodBackbone(ToyBackbone):
     """Keeps its contract."""
+
+
+class OneSizeOnly(ToyBackbone):
+    """Takes no images but those that it is made for."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        if size != 112:
+            raise RecipeError(f"size: must be 112, got {size}")
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        if images.shape[2:] != (112, 112):
+            raise RecipeError(f"made for images of 112×112, got {tuple(images.shape[2:])}")
+        return super().forward(images)
 
 
 class WrongStride(ToyBackbone):

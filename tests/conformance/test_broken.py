@@ -102,6 +102,7 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
 
 GOOD = {
     "GoodBackbone": "backbone",
+    "OneSizeOnly": "backbone",
     "GoodSharing": "sharing",
     "GoodHead": "head",
     "GoodBoxes": "head",
