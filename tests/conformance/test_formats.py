@@ -54,3 +54,19 @@ def test_data_in_its_format_keeps_the_contract(
             passed += 1
     assert passed >= 12
     assert set(skipped) <= {"labels-by-id", "order"}
+
+
+@pytest.mark.parametrize("name", ["lfw", "coco"])
+def test_real_data_keeps_it_too(name: str, shared_data: Path) -> None:
+    kit = Kit("mtframe", {f"dataset:{name}": {"root": str(shared_data / name)}})
+    cases = [
+        case for case in kit.cases() if case.id.startswith(f"dataset:{name}-") and not case.id.endswith("silently")
+    ]
+    skipped = set()
+    for case in cases:
+        try:
+            case.run()
+        except Skip:
+            skipped.add(case.check.name)
+    assert len(cases) >= 14
+    assert skipped == ({"labels-by-id", "order"} if name == "coco" else set())
