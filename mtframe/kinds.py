@@ -7,8 +7,12 @@ asks only for what it needs: each kind lists what can be wired.
 The protocols are structural: a class fits without inheriting anything. What observes a training (kind `hooks`) has no
 protocol but its hooks, `mtframe.hooks.HookSpecs`. No torch is imported here.
 
-A component of any kind may also have the static method `migrate(options, version) -> options`: the options (a dict of
-plain YAML values) of a run that was trained with `version` of its distribution, made those of today.
+A component of any kind may also have
+
+- the static method `migrate(options, version) -> options`: the options (a dict of plain YAML values) of a run that was
+  trained with `version` of its distribution, made those of today;
+- the class attribute `examples`: options by a name, with each of which the conformance kit (`mtframe.testing`) tries
+  it; without it the kit tries the defaults.
 """
 
 # Shapes: B images, C channels, H height, W width, N things in an image.
@@ -140,7 +144,12 @@ class Backbone(Protocol):
 
 @runtime_checkable
 class Family(Protocol):
-    """What a component adds when its name stands for many: `timm/resnet18` is member `resnet18` of `timm`."""
+    """What a component adds when its name stands for many: `timm/resnet18` is member `resnet18` of `timm`.
+
+    May also have the class attribute `example`, a small member, with which the conformance kit tries it, and the class
+    method `describe_member(member) -> dict`, what `mtframe plugins show` tells of a member; it raises RecipeError for
+    one that is not there.
+    """
 
     @classmethod
     def members(cls, pattern: str, *, pretrained: bool = False) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ class Layers(nn.Module):
     Raises:
         RecipeError: `shared` is not a number of stages that leaves the tasks one of their own.
     """
+
+    examples: ClassVar[dict[str, dict[str, Any]]] = {"first-stage": {"shared": 1}}
 
     def __init__(
         self,

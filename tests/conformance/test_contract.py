@@ -9,4 +9,4 @@ from mtframe.testing import conformance
 # TensorBoard's own, and protobuf's.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-test_contract = conformance("mtframe", options={"sharing:layers": {"shared": 1}})
+test_contract = conformance("mtframe")
