@@ -2,7 +2,7 @@
 
 import typer
 
-from . import backbones, check, data, demo, doctor, evaluate, init, plugins, predict, train
+from . import backbones, check, data, demo, doctor, evaluate, init, new, plugins, predict, train
 from ._app import app as app
 from ._app import run
 
@@ -18,6 +18,7 @@ _plugins.command("list")(plugins.list_components)
 _plugins.command("show")(plugins.show)
 _plugins.command("doctor")(doctor.doctor)
 _plugins.command("check")(check.check)
+_plugins.command()(new.new)
 app.add_typer(_plugins, name="plugins")
 
 _data = typer.Typer(no_args_is_help=True, help="Get data, make it, check it, look at it.")

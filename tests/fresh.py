@@ -1,0 +1,48 @@
+"""A fresh environment beside mtframe: what a stranger has who has installed it, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
+
+
+class Fresh:
+    """A virtual environment of its own, which sees the packages of the one that the tests run in.
+
+    So torch is there without being installed once more, but whatever is installed goes into this one. Nothing is
+    fetched: pip has no index, and builds with what is there.
+
+    Args:
+        folder: Where to make it; must not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        venv.create(folder, with_pip=False)
+        python = folder / "bin" / "python"
+        (site,) = folder.glob("lib/python*/site-packages")
+        # addsitedir, not the path alone: an editable install is a .pth file in there.
+        (site / "beside.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+        script = folder / "bin" / "mtframe"
+        script.write_text(f"#!{python}\nfrom mtframe.cli import main\n\nmain()\n")
+        script.chmod(0o755)
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST", "PIP_"))}
+        self.environment = clean | {
+            "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "VIRTUAL_ENV": str(folder),
+            "PIP_NO_INDEX": "1",
+            # Of pip's negative options the value counts: 0 means no isolation.
+            "PIP_NO_BUILD_ISOLATION": "0",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def run(self, command: str, cwd: Path) -> str:
+        """Runs a line of bash in the environment; returns what it printed, and asserts that it went well."""
+        done = subprocess.run(
+            ["bash", "-ec", command], cwd=cwd, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
