@@ -24,7 +24,7 @@ from mtframe.registry import discover, kind_of
 TOYS = {
     "backbone": "a small convolutional backbone with three feature maps.",
     "sharing": "a sharing that gives each task a scale and a shift of every channel of the backbone's maps.",
-    "head": "a classifier that looks at two feature maps.",
+    "head": "a classifier that looks at several feature maps.",
     "loss": "focal cross-entropy.",
     "dataset": "a data set of shapes, drawn when they are asked for.",
     "transform": "a transform that stretches whole pictures to the network's square.",
