@@ -21,7 +21,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fresh import Fresh, bash_blocks
-
 from mtframe.kinds import KINDS
 from mtframe.registry import kind_of
 
