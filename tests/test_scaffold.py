@@ -10,18 +10,25 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from command import Result, mtframe
 from fresh import Fresh, bash_blocks
 from mtframe import __version__
+from mtframe._yaml import parse_yaml
+from mtframe.errors import RecipeError
 from mtframe.kinds import KINDS
 from mtframe.templates import requirement, write_package
 from test_imports import HEAVY, RUN, imported_by
@@ -156,7 +163,8 @@ def test_packages_are_complete_and_say_what_they_need(packages: Path) -> None:
 
 
 def test_packages_pass_the_linter_with_the_project_s_rules(packages: Path) -> None:
-    for kind in KINDS:
+    write_package("a-rather-long-name-of-a-small-plugin", "metric", packages / "long")
+    for kind in (*KINDS, "long"):
         ruff = tomllib.loads((packages / kind / "pyproject.toml").read_text())["tool"]["ruff"]
         assert ruff["lint"]["select"] == PROJECT["tool"]["ruff"]["lint"]["select"]
         assert ruff["line-length"] == PROJECT["tool"]["ruff"]["line-length"]
@@ -215,10 +223,13 @@ def test_it_imports_no_torch_and_no_plugin(here: Path) -> None:
         (("3d-head",), "NAME: the package's name '3d_head' would be no name for Python; begin with a letter, as in "
                        "my-3d-head"),
         (("class",), "NAME: the package's name 'class' would be no name for Python"),
+        (("null",), "NAME: 'null' would be no text in a recipe; choose another name, as in my-null"),
         (("Dense",), f"NAME: there is a head 'dense' already, of mtframe {__version__}; choose another name"),
         (("json",), "NAME: there is a module 'json' already, which the package's name would hide; choose another name, "
                     "as in my-json"),
-        (("torch",), "NAME: there is a module 'torch' already"),
+        (("torch",), f"NAME: there is a distribution 'torch' {version('torch')} already"),
+        (("Pillow",), f"NAME: there is a distribution 'pillow' {version('pillow')} already, which the package would "
+                      "replace; choose another name"),
         (("mtframe.face",), "NAME: there is a module 'mtframe_face' already"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -288,7 +299,7 @@ def test_an_empty_folder_that_one_is_in_is_filled(here: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["tensor", "sample", "any", "mapping", "path", "data-info", "feature-spec"])
+@pytest.mark.parametrize("name", ["tensor", "sample", "any", "mapping", "data-info", "feature-spec", "none", "f"])
 def test_a_class_is_not_called_as_what_its_module_uses(kind: str, name: str, tmp_path: Path) -> None:
     folder, _ = write_package(name, kind, tmp_path / name)
     (module,) = folder.rglob(f"_{kind}.py")
@@ -300,7 +311,7 @@ def test_a_class_is_not_called_as_what_its_module_uses(kind: str, name: str, tmp
 
 
 @pytest.mark.parametrize(
-    ("version", "expected"),
+    ("running", "expected"),
     [
         ("0.1.0", "mtframe>=0.1,<0.2"),
         ("0.9.3", "mtframe>=0.9,<0.10"),
@@ -311,7 +322,27 @@ def test_a_class_is_not_called_as_what_its_module_uses(kind: str, name: str, tmp
     ],
 )
 def test_the_bound_takes_the_running_version_and_ends_before_the_next_that_may_break(
-    version: str, expected: str
+    running: str, expected: str
 ) -> None:
-    assert requirement(version) == expected
-    assert SpecifierSet(expected.removeprefix("mtframe")).contains(version, prereleases=True)
+    assert requirement(running) == expected
+    assert SpecifierSet(expected.removeprefix("mtframe")).contains(running, prereleases=True)
+
+
+@given(st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?", fullmatch=True), st.sampled_from(list(KINDS)))
+def test_any_name_is_refused_or_gives_a_package_that_hangs_together(name: str, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        try:
+            folder, _ = write_package(name, kind, Path(root, "written"))
+        except RecipeError:
+            assert not list(Path(root).iterdir())
+            return
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        ((entry, value),) = project["entry-points"][f"mtframe.{kind}"].items()
+        package, _, class_name = value.partition(":")
+        assert entry == project["name"] == canonicalize_name(name)
+        (exported,) = ast.parse((folder / "src" / package / "__init__.py").read_text()).body[1:]
+        assert isinstance(exported, ast.ImportFrom)
+        assert [alias.asname for alias in exported.names] == [class_name]
+        module = ast.parse((folder / "src" / package / f"{exported.module}.py").read_text())
+        assert class_name in [node.name for node in module.body if isinstance(node, ast.ClassDef)]
+        assert f"'{entry}'" in str(parse_yaml((folder / "recipe.yaml").read_text(), "recipe.yaml"))

@@ -12,7 +12,9 @@ import re
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from string import Template
 
@@ -75,13 +77,13 @@ def write_package(name: str, kind: str, out: Path | None = None) -> tuple[Path, 
     return folder, [install, fields["train"], "python -m pytest"]
 
 
-def requirement(version: str) -> str:
-    """The versions of mtframe that a plugin made with `version` works with: up to the next that may break it.
+def requirement(running: str) -> str:
+    """The versions of mtframe that a plugin made with version `running` works with: up to the next that may break it.
 
     A development version or a release candidate counts itself in.
     """
-    major, minor = (int(part) for part in re.findall(r"\d+", version)[:2])
-    public = version.partition("+")[0]
+    major, minor = (int(part) for part in re.findall(r"\d+", running)[:2])
+    public = running.partition("+")[0]
     least = f"{major}.{minor}" if re.fullmatch(r"[\d.]+", public) else public
     return f"mtframe>={least},<{major + 1 if major else f'0.{minor + 1}'}"
 
@@ -95,10 +97,15 @@ def _check_name(name: str, dist: str, package: str, kind: str) -> None:
     if not package.isidentifier() or keyword.iskeyword(package):
         raise RecipeError(f"NAME: the package's name {package!r} would be no name for Python; begin with a letter, "
                           f"as in my-{dist}")  # fmt: skip
+    if dist in ("null", "true", "false"):
+        raise RecipeError(f"NAME: {dist!r} would be no text in a recipe; choose another name, as in my-{dist}")
     for component in discover(kind):
         if component.name == dist:
             raise RecipeError(f"NAME: there is a {kind} {dist!r} already, of {component.dist} {component.version}; "
                               "choose another name")  # fmt: skip
+    with suppress(PackageNotFoundError):
+        raise RecipeError(f"NAME: there is a distribution {dist!r} {version(dist)} already, which the package would "
+                          "replace; choose another name")  # fmt: skip
     if _is_module(package):
         raise RecipeError(f"NAME: there is a module {package!r} already, which the package's name would hide; choose "
                           f"another name, as in my-{dist}")  # fmt: skip
@@ -119,7 +126,7 @@ def _class_name(dist: str, kind: str, templates: dict[str, str]) -> str:
     """`MyHead` of `my-head`; with the kind behind a name that its module uses already: `TensorHead` of `tensor`."""
     name = "".join(part.capitalize() for part in dist.split("-"))
     used = any(re.search(rf"\b{name}\b", text) for path, text in templates.items() if path.endswith(".py"))
-    return name + kind.capitalize() if used else name
+    return name + kind.capitalize() if used or keyword.iskeyword(name) else name
 
 
 def _templates(kind: str, package: str) -> dict[str, str]:
