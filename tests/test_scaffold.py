@@ -220,7 +220,7 @@ def test_it_imports_no_torch_and_no_plugin(here: Path) -> None:
         (("",), "got ''"),
         (("drache/n",), "got 'drache/n'"),
         (("kité",), "got 'kité'"),
-        (("3d-head",), "NAME: the package's name '3d_head' would be no name for Python; begin with a letter, as in "
+        (("3d-head",), "NAME: the package's name '3d_head' would be no name for Python; choose another name, as in "
                        "my-3d-head"),
         (("class",), "NAME: the package's name 'class' would be no name for Python"),
         (("null",), "NAME: 'null' would be no text in a recipe; choose another name, as in my-null"),

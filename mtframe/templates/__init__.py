@@ -31,7 +31,7 @@ TOYS = {
     "dataset": "a data set of shapes, drawn when they are asked for.",
     "transform": "a transform that stretches whole pictures to the network's square.",
     "metric": "balanced accuracy.",
-    "balancer": "a balancer that adds up the logarithms of the tasks' losses.",
+    "balancer": "a balancer that takes the mean of the logarithms of the tasks' losses.",
     "task": "a preset for telling small pictures apart.",
     "hooks": "an observer that keeps the best scores of a run in a file.",
 }
@@ -95,8 +95,8 @@ def _check_name(name: str, dist: str, package: str, kind: str) -> None:
             f"both ends, got {name!r}"
         )
     if not package.isidentifier() or keyword.iskeyword(package):
-        raise RecipeError(f"NAME: the package's name {package!r} would be no name for Python; begin with a letter, "
-                          f"as in my-{dist}")  # fmt: skip
+        raise RecipeError(f"NAME: the package's name {package!r} would be no name for Python; choose "
+                          f"another name, as in my-{dist}")  # fmt: skip
     if dist in ("null", "true", "false"):
         raise RecipeError(f"NAME: {dist!r} would be no text in a recipe; choose another name, as in my-{dist}")
     for component in discover(kind):
