@@ -22,11 +22,14 @@ Origins = Mapping[str, Mapping[str, str]]
 
 def origins(recipe: Recipe, found: Mapping[str, Resolved]) -> dict[str, dict[str, str]]:
     """Where each component of a recipe comes from; `found` is what its `check` gives."""
+    presets = {f"tasks.{name}.task": task.task for name, task in recipe.tasks.items() if task.task}
+    named = {where: (kind, choice.name) for where, kind, choice in recipe.choices()}
+    named |= {where: ("task", preset) for where, preset in presets.items()}
     told = {}
-    for where, kind, choice in recipe.choices():
-        origin = found[where].origin
+    for where, (kind, name) in named.items():
+        origin = (found.get(where) or resolve(kind, name, recipe.base)).origin
         installed = {"distribution": origin.dist, "version": origin.version or ""} if origin.dist else {}
-        told[where] = {"kind": kind, "name": choice.name, **installed}
+        told[where] = {"kind": kind, "name": name, **installed}
     return told
 
 
@@ -88,10 +91,12 @@ def changed(known: Origins, *, training: bool) -> list[str]:
         known: The run's origins.
         training: Whether what only training needs counts: balancer and hooks.
     """
+    # Presets have filled the recipe, and are not asked again.
+    unneeded = ("task",) if training else ("task", "balancer", "hooks")
     needed = {
         (origin["distribution"], origin["version"])
         for origin in known.values()
-        if "distribution" in origin and (training or origin["kind"] not in ("balancer", "hooks"))
+        if "distribution" in origin and origin["kind"] not in unneeded
     }
     told = []
     for dist, then in sorted(needed):

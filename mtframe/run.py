@@ -245,7 +245,8 @@ def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], source: obj
 def environment(recipe: Recipe) -> dict[str, Any]:
     """Versions of Python, the machine and every distribution that supplied a component, and which supplied which."""
     found = recipe.check()
-    suppliers = {resolved.origin.dist for resolved in found.values() if resolved.origin.dist}
+    components = origins(recipe, found)
+    suppliers = {origin["distribution"] for origin in components.values() if "distribution" in origin}
     distributions = {"mtframe", "torch", "torchvision", "timm", *suppliers}
     versions = {}
     for name in sorted(distributions):
@@ -259,7 +260,7 @@ def environment(recipe: Recipe) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "distributions": versions,
-        "components": origins(recipe, found),
+        "components": components,
     }
 
 

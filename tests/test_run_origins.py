@@ -189,6 +189,9 @@ def test_presets_are_not_asked_again(here: Path, site: Site) -> None:
     del plain["tasks"]["one"]["head"]
     Path("recipe.yaml").write_text(dump_yaml(plain))
     assert mtframe("train", "recipe.yaml", "--out", "run").code == 0
+    known = json.loads(Path("run/environment.json").read_text())
+    assert known["components"]["tasks.one.task"]["distribution"] == "preset-kit"
+    assert known["distributions"]["preset-kit"] == "1.2.3"
     sys.modules.pop("preset_kit")
     site.install(None, name="preset-kit")
     recipe = RunFolder.open("run").recipe()
