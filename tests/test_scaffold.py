@@ -94,7 +94,6 @@ def test_a_stranger_s_package_from_nothing_to_a_trained_model(kind: str, scenes:
     fresh.run(blocks["Try"].rpartition("&&")[2], folder)
     run = folder / "runs" / "recipe"
     assert name in (run / "recipe.yaml").read_text()
-    # A preset leaves names of parts behind, whose distributions these are.
     assert json.loads((run / "environment.json").read_text())["distributions"][name] == "0.1.0"
     file, shown = TRACES.get(kind, ("recipe.yaml", name))
     assert shown.encode() in (run / file).read_bytes()
