@@ -1,0 +1,173 @@
+"""The pages for plugin authors: their examples run and train together, and no kind, component or option is left out."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from command import mtframe
+from fake_dist import make_dist
+from mtframe import options
+from mtframe._yaml import dump_yaml, parse_yaml
+from mtframe.kinds import KINDS
+from mtframe.registry import discover, resolve
+from test_docs import OFFERED, PAGES, ROOT, blocks, section
+from toy import toy_recipe
+
+DOCS = ROOT / "docs"
+REFERENCE = {kind: DOCS / "reference" / f"{kind}.md" for kind in KINDS if kind != "hooks"}
+
+# What runs the blocks of these needs more than a page's own blocks; see test_docs.py.
+ELSEWHERE = {ROOT / "README.md", DOCS / "python.md"}
+RUN = [path for path in PAGES if path not in ELSEWHERE and blocks(path, "python")]
+
+# A kind in running text.
+WORDS = {"dataset": "Data set", "task": "Preset"}
+
+kinds = pytest.mark.parametrize("kind", REFERENCE)
+
+
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_python_blocks_of_a_page_run_in_order(
+    path: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one module, in an empty folder; `print(...)  # text` at the beginning of a line prints that text."""
+    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)))
+    module = ModuleType(f"page_{path.stem.replace('-', '_')}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    said: list[str] = []
+    for number, source in enumerate(blocks(path, "python"), 1):
+        exec(compile(source, f"{path.name}, python block {number}", "exec"), vars(module))
+        said += re.findall(r"^print\(.*\)  # (.*)$", source, flags=re.MULTILINE)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line in said] == said
+
+
+@kinds
+def test_a_kind_has_a_page_that_names_its_contract(kind: str) -> None:
+    text = REFERENCE[kind].read_text()
+    assert text.startswith(f"# The kind `{kind}`\n")
+    contract = section(REFERENCE[kind], "Contract")
+    for name in KINDS[kind].wired:
+        assert f"| `{name}` |" in contract, f"wired {name} is not explained"
+    for name in KINDS[kind].gives:
+        assert name.startswith("__") or re.search(rf"`{name}\b", contract), f"{name}, which it gives, is not explained"
+    assert not KINDS[kind].targets or "| `target` |" in contract
+    for heading in ("Optional", "Errors", "Example", "Common mistakes"):
+        assert section(REFERENCE[kind], heading).strip()
+
+
+def test_hooks_have_a_page() -> None:
+    assert (DOCS / "hooks.md").read_text().startswith("# Hooks\n")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The examples of all reference pages as one installed distribution, `my-parts`: names by kind."""
+    entries: dict[str, dict[str, str]] = {}
+    sources = {"my_parts/__init__": ""}
+    for path in REFERENCE.values():
+        (declared,) = blocks(path, "toml")
+        entries |= tomllib.loads(declared)["project"]["entry-points"]
+        (file,) = re.findall(r"`(my_parts/\w+)\.py`:\n", path.read_text())
+        sources[file] = blocks(path, "python")[0]
+    site = tmp_path_factory.mktemp("site")
+    (site / "my_parts").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(make_dist(site, "my-parts", entries, sources))
+        yield {group.removeprefix("mtframe."): name for group, named in entries.items() for name in named}
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_parts"]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+@kinds
+def test_an_example_is_documented_and_shown(kind: str, package: dict[str, str]) -> None:
+    component = resolve(kind, package[kind]).component
+    for option in options.describe(component, kind):
+        assert option.doc, f"option {option.name} is not in the docstring"
+    shown = mtframe("plugins", "show", kind, package[kind])
+    assert (shown.code, shown.err) == (0, "")
+    assert "from my-parts 1.2.3" in shown.out
+
+
+def written(kind: str) -> Any:
+    """What a kind's page writes into a recipe."""
+    (block,) = blocks(REFERENCE[kind], "yaml")
+    return parse_yaml(block, REFERENCE[kind].name)
+
+
+def test_the_examples_train_together(package: dict[str, str], here: Path) -> None:
+    recipe = written("task") | written("backbone") | written("sharing") | written("balancer")
+    for kind in ("dataset", "transform", "head", "loss", "metric"):
+        recipe["tasks"]["daytime"] |= written(kind)
+    # The same images for a second task: for what all tasks' losses and maps become, and for labels by path.
+    recipe["tasks"]["again"] = {"task": package["task"], "images": "daytime", **written("dataset")}
+    recipe["train"] = {"epochs": 4, "workers": 0, "lr": 3e-3, "precision": "fp32", "ema": None, "evaluate_every": None}
+    Path("recipe.yaml").write_text(dump_yaml(recipe))
+    for call in (
+        "data synthesize image-lists data/lists train=60 val=8",
+        "data check image-lists data/lists",
+        "data preview recipe.yaml -t daytime",
+        "train recipe.yaml",
+        "evaluate runs/recipe --out scores",
+        "predict runs/recipe data/lists/images/0000.jpg",
+    ):
+        result = mtframe(*call.split())
+        assert (result.code, result.err) == (0, ""), f"mtframe {call}: {result.err}"
+    scores = mtframe("evaluate", "runs/recipe", "--json").out
+    for task in ("daytime", "again"):
+        assert parse_yaml(scores, "scores")[task]["balanced_accuracy"] >= 0.9
+    assert Path("scores/daytime-per-class-recall.png").is_file()
+
+
+def plugin_page(kind: str, value: str) -> Path:
+    """Where a built-in component is described."""
+    package = value.partition(":")[0].partition(".")[0]
+    return REFERENCE[kind] if package == "mtframe" else DOCS / "plugins" / f"{package.removeprefix('mtframe_')}.md"
+
+
+def entry(path: Path, kind: str, name: str) -> str:
+    """The paragraph of a page that begins with a bold kind and name."""
+    bold = f"**{WORDS.get(kind, kind.capitalize())} `{name}`.**"
+    found = [part for part in re.split(r"\n{2,}", path.read_text()) if part.startswith(bold)]
+    assert len(found) == 1, f"{path.relative_to(ROOT)}: expected one paragraph that begins with {bold}"
+    return " ".join(found[0].removeprefix(bold).split())
+
+
+def same(given: Any, default: Any) -> bool:
+    """Whether a default is written as it is; of a number, three digits."""
+    if isinstance(default, tuple):
+        return len(given) == len(default) and all(map(same, given, default))
+    if isinstance(default, float):
+        return given == pytest.approx(default, rel=5e-3)
+    return bool(given == default)
+
+
+BUILT_IN = [(kind, name) for kind, named in OFFERED.items() for name in named]
+
+
+@pytest.mark.parametrize(("kind", "name"), BUILT_IN, ids=lambda part: part)
+def test_a_built_in_component_is_on_its_page_with_every_option_and_default(kind: str, name: str) -> None:
+    path = plugin_page(kind, OFFERED[kind][name])
+    text = entry(path, kind, name)
+    (offered,) = [part for part in discover(kind) if (part.name, part.dist) == (name, "mtframe")]
+    component = offered.load()
+    documented = re.findall(r"`(\w+)` \(([^)]*)\)", text)
+    described = options.describe(component, kind)
+    assert [option for option, _ in documented] == [option.name for option in described]
+    for (option, given), known in zip(documented, described, strict=True):
+        default = "required" if known.default is None else eval(known.default)
+        assert same(parse_yaml(given.strip("`"), option), default), f"{option} of {name}: {known.default}"
+    for part in ("dataset", "transform", "head", "loss", "metrics") if kind == "task" else ():
+        filled = getattr(component, part)
+        for value in filled if isinstance(filled, tuple) else (filled,):
+            assert f"`{value if isinstance(value, str) else value['name']}`" in text, f"{part} of preset {name}"
