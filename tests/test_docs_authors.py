@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -25,9 +27,15 @@ from toy import toy_recipe
 DOCS = ROOT / "docs"
 REFERENCE = {kind: DOCS / "reference" / f"{kind}.md" for kind in KINDS if kind != "hooks"}
 
-# What runs the blocks of these needs more than a page's own blocks; see test_docs.py.
-ELSEWHERE = {ROOT / "README.md", DOCS / "python.md"}
+TUTORIAL = DOCS / "write-a-plugin.md"
+
+# Whose blocks need more than to be run in order: tests of their own, here or in test_docs.py.
+ELSEWHERE = {ROOT / "README.md", DOCS / "python.md", TUTORIAL}
 RUN = [path for path in PAGES if path not in ELSEWHERE and blocks(path, "python")]
+
+PYTHON = re.compile(r"^```python\n(.*?)^```$(?:\n\n```\n(.*?)^```$)?", flags=re.MULTILINE | re.DOTALL)
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
 # A kind in running text.
 WORDS = {"dataset": "Data set", "task": "Preset"}
@@ -39,14 +47,18 @@ kinds = pytest.mark.parametrize("kind", REFERENCE)
 def test_python_blocks_of_a_page_run_in_order(
     path: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one module, in an empty folder; `print(...)  # text` at the beginning of a line prints that text."""
+    """In one module, in an empty folder.
+
+    `print(...)  # text` at the beginning of a line prints that text; a block without a language right behind one of
+    Python is what that prints.
+    """
     Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)))
     module = ModuleType(f"page_{path.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     said: list[str] = []
-    for number, source in enumerate(blocks(path, "python"), 1):
+    for number, (source, output) in enumerate(PYTHON.findall(path.read_text()), 1):
         exec(compile(source, f"{path.name}, python block {number}", "exec"), vars(module))
-        said += re.findall(r"^print\(.*\)  # (.*)$", source, flags=re.MULTILINE)
+        said += re.findall(r"^print\(.*\)  # (.*)$", source, flags=re.MULTILINE) + output.splitlines()
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if line in said] == said
 
@@ -171,3 +183,62 @@ def test_a_built_in_component_is_on_its_page_with_every_option_and_default(kind:
         filled = getattr(component, part)
         for value in filled if isinstance(filled, tuple) else (filled,):
             assert f"`{value if isinstance(value, str) else value['name']}`" in text, f"{part} of preset {name}"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What `pip install -e` does for the packages it is called with.
+
+    Not pip itself, which takes half a minute to find that all it needs is there; that packages of the scaffold can be
+    built and installed is tested with it.
+    """
+    before = set(sys.modules)
+
+    def install(folder: Path) -> None:
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        site = make_dist(tmp_path / "site", project["name"], project["entry-points"], version=project["version"])
+        for path in (site, folder / "src"):
+            monkeypatch.syspath_prepend(path.resolve())
+
+    yield install
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] == "small_parts":
+            del sys.modules[name]
+
+
+def fill(line: str, text: str) -> None:
+    """Writes a block into the file that the line before it names."""
+    (file,) = map(Path, re.findall(r"`([\w./-]+\.\w+)`", line))
+    if line.startswith("`"):
+        file.write_text(text)
+    elif "in place of the entry point" in line:
+        changed, count = re.subn(r"^\[project\.entry-points.*?\n\n", f"{text}\n", file.read_text(), flags=re.M | re.S)
+        assert count == 1
+        file.write_text(changed)
+    else:
+        assert "dd to `" in line, line
+        file.write_text(f"{file.read_text()}\n\n{text}")
+
+
+def test_the_tutorial_goes_from_nothing_to_a_trained_package(here: Path, installed: Any) -> None:
+    page = TUTORIAL.read_text().replace("train=320 val=80", "train=16 val=8")
+    # Enough to go through everything; what it learns in as many steps as the page has is no matter here.
+    page = re.sub(r"(steps[:=] ?)200", r"\g<1>2", page)
+    found = list(BLOCK.finditer(page))
+    for block, following in zip(found, [*found[1:], None], strict=True):
+        language, text = block.groups()
+        said = following[2] if following is not None else ""
+        if language in ("python", "yaml", "toml"):
+            fill(page[: block.start()].rstrip().rpartition("\n")[2], text)
+        elif text.startswith("python -m pip install"):
+            installed(Path(shlex.split(text)[-1].partition("[")[0]))
+        elif language == "bash":
+            subprocess.run(text, shell=True, check=True)
+        elif text.startswith("small-parts/"):
+            names = re.findall(r"\S*[./]\w*\S*", re.sub(r" {3}.*", "", text.replace("\n  ", "\n"), flags=re.M))
+            assert [name for name in names[1:] if not (Path("small-parts") / name).exists()] == []
+        elif not text.startswith("error: "):
+            for call in text.splitlines():
+                result = mtframe(*shlex.split(call)[1:])
+                wanted = (2, said) if said.startswith("error: ") else (0, "")
+                assert (result.code, result.err) == wanted, f"{call}: {result.err}"
