@@ -33,7 +33,7 @@ TUTORIAL = DOCS / "write-a-plugin.md"
 ELSEWHERE = {ROOT / "README.md", DOCS / "python.md", TUTORIAL}
 RUN = [path for path in PAGES if path not in ELSEWHERE and blocks(path, "python")]
 
-PYTHON = re.compile(r"^```python\n(.*?)^```$(?:\n\n```\n(.*?)^```$)?", flags=re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```$(?:\n\n```\n(?!mtframe )(.*?)^```$)?", flags=re.MULTILINE | re.DOTALL)
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
@@ -50,7 +50,7 @@ def test_python_blocks_of_a_page_run_in_order(
     """In one module, in an empty folder.
 
     `print(...)  # text` at the beginning of a line prints that text; a block without a language right behind one of
-    Python is what that prints.
+    Python, if it is no call, is what that prints.
     """
     Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)))
     module = ModuleType(f"page_{path.stem.replace('-', '_')}")
