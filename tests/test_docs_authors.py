@@ -63,6 +63,18 @@ def test_python_blocks_of_a_page_run_in_order(
     assert [line for line in printed if line in said] == said
 
 
+def anchors(path: Path) -> set[str]:
+    """What a link to a heading of a page says behind `#`, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_to_headings_lead_to_headings(path: Path) -> None:
+    for file, anchor in re.findall(r"\]\(([^)\s#:]*)#([^)\s]+)\)", path.read_text()):
+        assert anchor in anchors(path.parent / file if file else path), f"{path.name}: {file}#{anchor}"
+
+
 @kinds
 def test_a_kind_has_a_page_that_names_its_contract(kind: str) -> None:
     text = REFERENCE[kind].read_text()
