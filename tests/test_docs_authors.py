@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import shlex
@@ -123,6 +124,20 @@ def test_an_example_is_documented_and_shown(kind: str, package: dict[str, str]) 
     assert "from my-parts 1.2.3" in shown.out
 
 
+def test_the_examples_keep_their_contracts(package: dict[str, str]) -> None:
+    from mtframe.testing import Kit, Skip
+
+    # These import each part in a process of its own, which takes seconds; the tutorial's parts are put through them.
+    slow = {"imports-silently", "imports-no-torch"}
+    checked = set()
+    for case in Kit("my-parts").cases():
+        if case.check.name not in slow:
+            with contextlib.suppress(Skip):
+                case.run()
+                checked.add(case.subject.kind)
+    assert checked == set(REFERENCE)
+
+
 def written(kind: str) -> Any:
     """What a kind's page writes into a recipe."""
     (block,) = blocks(REFERENCE[kind], "yaml")
@@ -232,6 +247,17 @@ def fill(line: str, text: str) -> None:
         file.write_text(f"{file.read_text()}\n\n{text}")
 
 
+def call_each(lines: str, said: str) -> None:
+    """Runs calls of mtframe; `said` is the block after them, which may be the error they end in."""
+    for line in lines.splitlines():
+        call, _, goal = line.partition(" > ")
+        result = mtframe(*shlex.split(call)[1:])
+        wanted = (2, said) if said.startswith("error: ") else (0, "")
+        assert (result.code, result.err) == wanted, f"{call}: {result.err}\n{result.out}"
+        if goal:
+            Path(goal).write_text(result.out)
+
+
 def test_the_tutorial_goes_from_nothing_to_a_trained_package(here: Path, installed: Any) -> None:
     page = TUTORIAL.read_text().replace("train=320 val=80", "train=16 val=8")
     # Enough to go through everything; what it learns in as many steps as the page has is no matter here.
@@ -239,7 +265,6 @@ def test_the_tutorial_goes_from_nothing_to_a_trained_package(here: Path, install
     found = list(BLOCK.finditer(page))
     for block, following in zip(found, [*found[1:], None], strict=True):
         language, text = block.groups()
-        said = following[2] if following is not None else ""
         if language in ("python", "yaml", "toml"):
             fill(page[: block.start()].rstrip().rpartition("\n")[2], text)
         elif text.startswith("python -m pip install"):
@@ -250,7 +275,4 @@ def test_the_tutorial_goes_from_nothing_to_a_trained_package(here: Path, install
             names = re.findall(r"\S*[./]\w*\S*", re.sub(r" {3}.*", "", text.replace("\n  ", "\n"), flags=re.M))
             assert [name for name in names[1:] if not (Path("small-parts") / name).exists()] == []
         elif not text.startswith("error: "):
-            for call in text.splitlines():
-                result = mtframe(*shlex.split(call)[1:])
-                wanted = (2, said) if said.startswith("error: ") else (0, "")
-                assert (result.code, result.err) == wanted, f"{call}: {result.err}"
+            call_each(text, following[2] if following is not None else "")
