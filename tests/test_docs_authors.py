@@ -54,6 +54,9 @@ def test_python_blocks_of_a_page_run_in_order(
     Python, if it is no call, is what that prints.
     """
     Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)))
+    # The plugin that pages speak of where any will do.
+    kite = {"mtframe.head": {"kite": "mtframe_classification:Classifier"}}
+    monkeypatch.syspath_prepend(make_dist(here.parent / "site", "kite-head", kite))
     module = ModuleType(f"page_{path.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     said: list[str] = []
