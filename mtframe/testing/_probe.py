@@ -136,21 +136,16 @@ def _read(line: str) -> Probe:
 
 def _main(folder: Path, values: Iterable[str]) -> None:
     """Imports components in this process and reports on each."""
-    import numpy as np
-
-    watched: dict[str, Callable[[], Any]] = {
-        "the seed of random": random.getstate,
-        "the seed of numpy.random": lambda: repr(np.random.get_state()),
-        "threads in the environment": _threads_in_environment,
-    }
-    calls = _refuse_network()
+    calls, seeded = _refuse_network(), _watch_seeds()
     with (folder / "report").open("a", encoding="utf-8") as report:
         for value in values:
-            before = {name: look() for name, look in watched.items()}
+            threads = _threads_in_environment()
             calls.clear()
+            seeded.clear()
             told = _imported(value, folder / "output")
             told["network"] = list(dict.fromkeys(calls))
-            told["changed"] = [name for name, look in watched.items() if look() != before[name]]
+            moved = _threads_in_environment() != threads
+            told["changed"] = [*dict.fromkeys(seeded), *(["threads in the environment"] if moved else [])]
             told["torch"], told["settings"] = "torch" in sys.modules, _torch_settings()
             report.write(json.dumps(told) + "\n")
             report.flush()
@@ -198,6 +193,32 @@ def _refuse_network() -> list[str]:
     for name in ("create_connection", "getaddrinfo", "gethostbyname"):
         setattr(socket, name, refusing(name))
     return calls
+
+
+def _watch_seeds() -> list[str]:
+    """Makes it known when random's or numpy's own generator is seeded; the list is of those that are from now on.
+
+    States are not compared: they change with every draw, and drawing is harmless (rich does, as it is imported).
+    """
+    import numpy as np
+
+    seeded: list[str] = []
+
+    def watching(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any, **named: Any) -> Any:
+            seeded.append(name)
+            return function(*arguments, **named)
+
+        return watched
+
+    modules: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
+        ("random", random, ("seed", "setstate")),
+        ("numpy.random", np.random, ("seed", "set_state")),
+    )
+    for name, module, functions in modules:
+        for function in functions:
+            setattr(module, function, watching(f"the seed of {name}", getattr(module, function)))
+    return seeded
 
 
 def _threads_in_environment() -> dict[str, str]:

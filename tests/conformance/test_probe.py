@@ -57,7 +57,7 @@ def write(folder: Path, name: str, code: str) -> str:
 
 def test_what_an_import_does_is_said_and_only_that(modules: Path) -> None:
     values = [write(modules, name, code) for name, (code, _) in NOISY.items()]
-    found = probe([*values, write(modules, "quiet", "")])
+    found = probe([*values, write(modules, "quiet", "import random; random.random()")])
     assert [one.value for one in found] == [*values, "probed_quiet:Thing"]
     for (code, said), one in zip(NOISY.values(), found[:-1], strict=True):
         (problem,) = one.problems
