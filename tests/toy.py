@@ -165,6 +165,7 @@ def toy_recipe(tasks: Mapping[str, Mapping[str, Any]] | None = None, **train: An
         "train": {
             "steps": 12,
             "workers": 0,
+            "device": "cpu",
             "log_every": 1,
             "precision": "fp32",
             "evaluate_every": None,
