@@ -26,7 +26,11 @@ def check_member(resolved: Resolved) -> None:
 def targets_of(component: Any) -> tuple[str, ...]:
     """The kinds of target that a component works on; none if it does not say."""
     target = getattr(component, "target", ())
-    return (target,) if isinstance(target, str) else tuple(target)
+    if isinstance(target, str):
+        return (target,)
+    if not isinstance(target, tuple | list) or not all(isinstance(one, str) for one in target):
+        raise PluginError(f"{component.__module__}:{component.__qualname__}: target must be names, got {target!r}")
+    return tuple(target)
 
 
 def mismatches(name: str, found: Mapping[str, Resolved]) -> list[str]:

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, distributions
+from pathlib import Path
 from typing import Any
 
 from mtframe import __version__
 from mtframe import _notes as notes
-from mtframe.errors import PluginError
+from mtframe.errors import PluginError, told
 from mtframe.kinds import KINDS
 
 # Seconds: an import that takes longer is marked in listings. Importing torch itself can take a few.
@@ -38,6 +39,7 @@ class Component:
         version: That distribution's version.
         value: Where it lives, `package.module:Class`.
         unmet: What its distribution requires of mtframe and this one is not, e.g. `mtframe>=9`; empty if nothing.
+        damaged: What is wrong with its distribution's metadata; empty if nothing.
     """
 
     kind: str
@@ -46,6 +48,7 @@ class Component:
     version: str
     value: str
     unmet: str = ""
+    damaged: str = ""
 
     @property
     def qualified(self) -> str:
@@ -60,9 +63,13 @@ class Component:
     @property
     def broken(self) -> str | None:
         """Why it cannot work, as far as that shows without importing it; None if nothing shows."""
+        if self.damaged:
+            return self.damaged
         if self.unmet:
             return f"{self.dist} {self.version} needs {self.unmet}, and this is mtframe {__version__}"
-        match = re.fullmatch(r"([\w.]+)\s*:\s*[\w.]+", self.value)
+        if strange := re.search(r"[/@:\s]", self.name):
+            return f"a name with {strange[0]!r} in it cannot be written in a recipe"
+        match = re.fullmatch(r"([\w.]+)\s*:\s*[\w.]+\s*(?:\[.*\])?", self.value)
         if match is None:
             return f"expected 'package.module:Class', got {self.value!r}"
         package = match[1].partition(".")[0]
@@ -78,7 +85,7 @@ class Component:
         Raises:
             PluginError: It cannot be imported; chained to the plugin's own exception.
         """
-        if self.unmet:
+        if self.unmet or self.damaged:
             raise PluginError(
                 f"{self.label} cannot be used: {self.broken}. "
                 f"Install a version of it that fits: pip install --upgrade {self.dist}"
@@ -88,9 +95,11 @@ class Component:
         try:
             with quiet() as printed:
                 component = entry.load()
-        # A plugin that exits at import is as broken as one that raises.
-        except (Exception, SystemExit) as error:
-            said = f"{type(error).__name__}: {error}"
+        # A plugin that exits at import, or raises what is no Exception, is as broken as one that raises one.
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            said = told(error)
             notes.note(self.label, f"its import failed: {said}")
             raise PluginError(
                 f"{self.label} cannot be imported from {self.value!r}: {said}\n"
@@ -116,13 +125,13 @@ def installed(path: tuple[str, ...]) -> tuple[Component, ...]:
     found = set()
     for dist in distributions():
         # Most distributions are not for us: only the text of their entry points is read, nothing is parsed.
-        text = _read(dist, "entry_points.txt")
+        text = _entry_points(dist)
         if "[mtframe." not in text:
             continue
-        name, version, unmet = _told(dist)
-        if name and not _hidden(name, text):
+        name, version, unmet, damaged = _told(dist)
+        if not _hidden(name, dist):
             found |= {
-                Component(kinds[group], key, name, version, value, unmet)
+                Component(kinds[group], key, name, version, value, unmet, damaged)
                 for group, key, value in _entries(text)
                 if group in kinds
             }
@@ -137,37 +146,59 @@ def _read(dist: Distribution, file: str) -> str:
         return ""
 
 
-def _told(dist: Distribution) -> tuple[str | None, str, str]:
-    """Name and version of a distribution, and what it requires of mtframe that this one is not."""
-    # Fields only: the description behind the first empty line can be long. None where an installation broke off.
-    fields = [line.partition(":") for line in _read(dist, "METADATA").partition("\n\n")[0].splitlines()]
+def _entry_points(dist: Distribution) -> str:
+    """Their text, also where not all of it is text: a plugin that is listed as broken can be found and mended."""
+    try:
+        return dist.read_text("entry_points.txt") or ""
+    except UnicodeDecodeError:
+        return (_folder(dist) / "entry_points.txt").read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _folder(dist: Distribution) -> Path:
+    """Where a distribution's metadata lie: what is there to name it by when they are damaged."""
+    return Path(str(getattr(dist, "_path", "unknown-0.dist-info")))
+
+
+def _told(dist: Distribution) -> tuple[str, str, str, str]:
+    """Name and version of a distribution, what it requires of mtframe that this one is not, and what is damaged."""
+    # Fields only: the description behind the first empty line can be long. A field may go on in an indented line.
+    head = re.split(r"\r?\n\r?\n", _read(dist, "METADATA"), maxsplit=1)[0]
+    fields = [line.partition(":") for line in re.sub(r"\r?\n[ \t]+", " ", head).splitlines()]
     one = {key: value.strip() for key, _, value in reversed(fields)}
     required = [value.strip() for key, _, value in fields if key == "Requires-Dist"]
     ours = [text for text in required if re.match(r"mtframe\b(?![-_.])", text, re.IGNORECASE)]
-    return one.get("Name"), one.get("Version", "?"), ", ".join(filter(None, map(_unmet, ours)))
+    unmet = ", ".join(filter(None, map(_unmet, ours)))
+    if one.get("Name") and one.get("Version"):
+        return one["Name"], one["Version"], unmet, ""
+    # Where an installation broke off, or a file is no text.
+    name, _, version = _folder(dist).stem.partition("-")
+    return name, version or "?", unmet, f"its METADATA names no distribution ({_folder(dist)})"
 
 
 def _unmet(requirement: str) -> str:
     """The requirement, if this mtframe does not meet it; or what is wrong with it."""
     # Imported where somebody requires us: it is not needed to list what is built in.
-    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.requirements import Requirement
 
     try:
         needed = Requirement(requirement)
-    except InvalidRequirement as error:
-        return f"{requirement!r} ({str(error).splitlines()[0]})"
-    # An extra of the plugin's own may need another mtframe.
-    applies = needed.marker is None or needed.marker.evaluate({"extra": ""})
-    met = not applies or needed.specifier.contains(__version__, prereleases=True)
+        # An extra of the plugin's own may need another mtframe.
+        applies = needed.marker is None or needed.marker.evaluate({"extra": ""})
+        met = not applies or needed.specifier.contains(__version__, prereleases=True)
+    except Exception as error:
+        return f"{requirement!r} ({told(error).splitlines()[0]})"
     return "" if met else f"mtframe{needed.specifier}"
 
 
-def _hidden(name: str, text: str) -> bool:
+def _hidden(name: str, dist: Distribution) -> bool:
     """Whether another distribution of that name stands first on the path, and hides this one as it does for imports."""
     try:
-        return _read(distribution(name), "entry_points.txt") != text
+        first = distribution(name)
     except (PackageNotFoundError, ValueError):
         return False
+    return any(_read(first, file) != _read(dist, file) for file in ("METADATA", "entry_points.txt"))
 
 
 def _entries(text: str) -> Iterator[tuple[str, str, str]]:

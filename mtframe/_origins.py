@@ -60,7 +60,18 @@ def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
                 raise TrainingError(f"{file} could not be copied into the run ({error.strerror})") from error
         return f"./{copies[file]}{rest}"
 
-    return recipe.renamed(keep)
+    kept = recipe.renamed(keep)
+    for where, kind, choice in kept.choices():
+        if split_local(choice.name) is None:
+            continue
+        try:
+            resolve(kind, choice.name, folder)
+        except PluginError as error:
+            raise PluginError(
+                f"{where}: a run keeps a copy of the file alone, and this copy cannot be used. Put what it needs "
+                f"into the file or into an installed package\n{error}"
+            ) from error
+    return kept
 
 
 def revive(plain: Mapping[str, Any], known: Origins) -> dict[str, Any]:

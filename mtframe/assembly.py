@@ -238,7 +238,8 @@ def observe(recipe: Recipe, *, strict: bool = False) -> Hooks:
     # The one that was registered last is called first, and a recipe's first should be.
     for name, (observer, label) in reversed(observers.items()):
         hooks.register(observer, name, label)
-    hooks.call.recipe_read(recipe=recipe)
+    # A copy, here as elsewhere: who observes does not change what it sees.
+    hooks.call.recipe_read(recipe=recipe.model_copy(deep=True))
     return hooks
 
 

@@ -4,6 +4,11 @@ Every message says what was expected, what came, where, and what to do next. The
 error as one message and exits with its code; anything else is a bug and keeps its traceback.
 """
 
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
 
 class MtframeError(Exception):
     """The work failed for a reason the user can act on. Exit code 1."""
@@ -44,3 +49,17 @@ class TrainingError(MtframeError):
 
 class CheckpointError(MtframeError):
     """A checkpoint does not fit the model, or is not complete. Exit code 1."""
+
+
+def told(error: BaseException) -> str:
+    """The type and message of an exception, whatever a stranger's `__str__` does."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
+def raised_at(error: BaseException) -> str:
+    """Where an exception was raised, `heads.py:12 in __init__`; empty if nobody knows."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""

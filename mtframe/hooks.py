@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from mtframe._notes import note
-from mtframe.errors import PluginError, RecipeError
+from mtframe.errors import PluginError, RecipeError, told
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,7 +48,7 @@ class HookSpecs:
         An observer that cannot work with it raises RecipeError, which is told as any mistake in a recipe.
 
         Args:
-            recipe: The resolved recipe; it cannot be changed.
+            recipe: A copy of the resolved recipe.
         """
 
     @_hookspec
@@ -173,12 +173,14 @@ class Hooks:
         for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
-            # SystemExit too: an observer does not end a training by itself.
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            # Not only Exception: an observer does not end a training by itself, by sys.exit neither.
+            except BaseException as error:
                 if self.strict or (hook == "recipe_read" and isinstance(error, RecipeError)):
                     raise
                 name = implementation.plugin_name
-                said = f"{type(error).__name__}: {error}"
+                said = told(error)
                 LOG.warning("%s is disabled: its %s raised %s", name, hook, said, exc_info=error)
                 self.disabled[name] = f"{hook} raised {said}"
                 if name in self._labels:

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
-from mtframe.errors import MtframeError, PluginError, RecipeError
+from mtframe.errors import MtframeError, PluginError, RecipeError, raised_at, told
 from mtframe.registry import did_you_mean, kind_of
 
 _CONFIG = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
@@ -125,6 +125,7 @@ def build(
     Raises:
         RecipeError: Options are wrong, or the constructor refused them with a ValueError.
         MtframeError: Whatever the constructor raises of that kind, with `where` in front.
+        PluginError: The constructor raised anything else, or exits; chained to it.
     """
     checked = check(component, kind, options, where)
     asked = {name: wired[name] for name in wired_names(component, kind) if name in wired}
@@ -135,6 +136,11 @@ def build(
         raise
     except ValueError as error:
         raise RecipeError(_located(str(error), component, where)) from error
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:
+        # SystemExit too: what cannot be built is no reason to end as if all were done.
+        raise PluginError(f"{where}: {_label(component)} raised {told(error)} ({raised_at(error)})") from error
 
 
 def describe(component: Callable[..., Any], kind: str | tuple[str, ...]) -> list[OptionDoc]:

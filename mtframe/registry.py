@@ -22,14 +22,17 @@ from typing import Any
 from mtframe._installed import Component as Component
 from mtframe._installed import checked_callable, installed, quiet
 from mtframe._installed import normalised as normalised
-from mtframe.errors import PluginError, RecipeError
+from mtframe.errors import PluginError, RecipeError, told
 from mtframe.kinds import KINDS, Kind
 
 _LOCAL = re.compile(r"(?P<file>.+\.py):(?P<attribute>[A-Za-z_]\w*)(?:/(?P<member>.+))?")
 _PYTHON = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)(?:/(?P<member>.+))?")
 
-# The framework's own distribution, which `MTFRAME_PLUGINS` never leaves out.
+# The framework's own distribution: `MTFRAME_PLUGINS` never leaves it out, and its names cannot be taken.
 OURS = "mtframe"
+
+# Classes that the program itself has given in place of names, by the name that a recipe then has.
+_GIVEN: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,8 @@ def resolve(kind: str, name: str, base: Path | None = None) -> Resolved:
     Args:
         kind: Name of the kind.
         name: `dense`; `timm/resnet18` for a member of a family; `arcface@their-dist` where two distributions
-            offer the name; `./heads.py:MyHead` for a file; `my_module:MyHead`, from Python only, for a class of a
-            module that is imported already.
+            offer the name; `./heads.py:MyHead` for a file; `my_module:MyHead` for a class that the program has given
+            itself (`name_of`).
         base: Folder that a file's path is relative to; the current one if None.
 
     Raises:
@@ -133,7 +136,8 @@ def resolve(kind: str, name: str, base: Path | None = None) -> Resolved:
         component, origin = _from_file(kind, path, local["attribute"]), Origin(file=path)
         member = local["member"]
     elif python is not None:
-        component, origin = _from_module(kind, python["module"], python["attribute"]), Origin(module=python["module"])
+        component = _from_program(kind, f"{python['module']}:{python['attribute']}")
+        origin = Origin(module=python["module"])
         member = python["member"]
     else:
         found, member = _find(kind, name)
@@ -162,7 +166,7 @@ def split_local(name: str) -> tuple[Path, str] | None:
 def name_of(component: Any) -> str:
     """The name by which a recipe names a class or a function of the running program.
 
-    That is its name as an installed component, if it is one, else `module:Class`.
+    That is its name as an installed component, if it is one, else `module:Class`, which means it from now on.
 
     Raises:
         ValueError: It is not at the top of a module, where it could be found by name.
@@ -178,15 +182,19 @@ def name_of(component: Any) -> str:
         ours = f"{module}.".startswith(f"{package}.") and _attribute(sys.modules.get(package), attribute) is component
         if ours:
             return qualified(offered.kind, offered.name, offered.dist)
+    _GIVEN[f"{module}:{name}"] = component
     return f"{module}:{name}"
 
 
 def qualified(kind: str, name: str, *dists: str | None) -> str:
-    """A name as a distribution means it: with `@dist` of the first of these that offers it, where others do too."""
+    """A name as a distribution means it: with `@dist` of the first of these that offers it, where others do too.
+
+    Ours need none: a name that is built in means that, unless it says otherwise.
+    """
     plain, slash, member = name.partition("/")
     offers = {normalised(component.dist): component.dist for component in discover(kind) if component.name == plain}
     meant = [offers[normalised(dist)] for dist in dists if dist and normalised(dist) in offers]
-    return f"{plain}@{meant[0]}{slash}{member}" if meant and len(offers) > 1 else name
+    return f"{plain}@{meant[0]}{slash}{member}" if meant and meant[0] != OURS and len(offers) > 1 else name
 
 
 def did_you_mean(word: str, known: Any) -> str:
@@ -203,6 +211,8 @@ def _find(kind: str, name: str) -> tuple[Component, str | None]:
     bare, _, dist = plain.partition("@")
     named = [component for component in offered if component.name == bare]
     found = [component for component in named if not dist or normalised(component.dist) == normalised(dist)]
+    # Installing a plugin changes the meaning of no name that is built in, and one that cannot work takes none.
+    found = [c for c in found if c.dist == OURS] or [c for c in found if not c.broken] or found
     if len(found) == 1 and member != "":
         return found[0], member
     if len(found) > 1:
@@ -244,27 +254,28 @@ def _from_file(kind: str, path: Path, attribute: str) -> Any:
             # within a second for the newer one's.
             with quiet():
                 exec(compile(source, str(path), "exec"), vars(module))
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             del sys.modules[module_name]
-            said = f"{type(error).__name__}: {error}"
-            raise PluginError(f"{label} cannot be imported: {said}") from error
+            beside = isinstance(error, ImportError) and (path.parent / f"{error.name}.py").is_file()
+            hint = ". A component's file is imported by itself: what lies beside it is not found" if beside else ""
+            raise PluginError(f"{label} cannot be imported: {told(error)}{hint}") from error
     if not hasattr(module, attribute):
         raise PluginError(f"{label}: no {attribute!r} in {path}{did_you_mean(attribute, vars(module))}")
     return checked_callable(getattr(module, attribute), label)
 
 
-def _from_module(kind: str, module: str, attribute: str) -> Any:
-    """A class of a module that the program has imported. Nothing is imported by name: a recipe is no program."""
-    label = f"{kind} '{module}:{attribute}'"
-    there = sys.modules.get(module)
-    component = _attribute(there, attribute)
-    if component is None:
-        why = f"no {attribute!r} in {module}" if there else f"no module {module!r} is imported"
+def _from_program(kind: str, name: str) -> Any:
+    """A class that the program has given. Nothing is looked up in modules: a recipe is no program."""
+    label = f"{kind} {name!r}"
+    if name not in _GIVEN:
         raise PluginError(
-            f"{label}: {why}. Classes of a Python program can be named only in it, once they are imported or defined; "
-            "from elsewhere, put the class into a file and name it ./FILE.py:CLASS, or give it an entry point"
+            f"{label}: a class of a Python program, which this one has not given. In Python, give it again: "
+            "load_run(..., components=[CLASS]). From elsewhere, put the class into a file and name it "
+            "./FILE.py:CLASS, or give it an entry point"
         )
-    return checked_callable(component, label)
+    return checked_callable(_GIVEN[name], label)
 
 
 def _attribute(thing: Any, path: str) -> Any:

@@ -58,10 +58,11 @@ class RunFolder:
             run.checkpoints.mkdir(parents=True)
         except OSError as error:
             raise RecipeError(f"--out: {run.path} cannot be made ({error.strerror or error})") from None
+        kept = keep_sources(recipe, run.path)
         write_text(run.path / "labels.json", json.dumps({task: asdict(info) for task, info in infos.items()}))
         write_text(run.path / "environment.json", json.dumps(environment(recipe), indent=2) + "\n")
         # Last: a folder with a recipe is a run.
-        write_text(run.recipe_file, keep_sources(recipe, run.path).to_yaml())
+        write_text(run.recipe_file, kept.to_yaml())
         return run
 
     @classmethod

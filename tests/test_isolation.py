@@ -135,8 +135,54 @@ CASES = {
         GOOD,
         "note     head 'embedding': offered by mtframe too; a recipe has to say 'embedding@bad-kit'",
         "",
-        marked="ambiguous: write embedding@bad-kit",
+        marked="name taken: write embedding@bad-kit",
         entries={"mtframe.head": {"embedding": "bad_kit:Part"}},
+    ),
+    "it takes names that every recipe has": Case(
+        "raise OSError('no licence')",
+        "PROBLEM  sharing 'network': cannot be imported: OSError: no licence",
+        "tell its authors",
+        marked="name taken: write network@bad-kit",
+        entries={"mtframe.sharing": {"network": "bad_kit:Part"}},
+    ),
+    "its requirements cannot be read": Case(
+        GOOD,
+        "PROBLEM  head 'part': bad-kit 1.2.3 needs \"mtframe>=0.1; platform_system ~= 'Linux'\" (Undefined",
+        "pip install --upgrade bad-kit",
+        marked="broken: bad-kit 1.2.3 needs",
+        requires=("mtframe>=0.1; platform_system ~= 'Linux'",),
+    ),
+    "its other requirements cannot be read": Case(
+        GOOD,
+        "PROBLEM  requires \"numpy; platform_system ~= 'Linux'\", which cannot be read: UndefinedComparison",
+        "tell its authors",
+        requires=("numpy; platform_system ~= 'Linux'",),
+    ),
+    "it raises what is no Exception, and cannot be printed": Case(
+        "class Odd(BaseException):\n    def __str__(self): raise ValueError\nraise Odd",
+        "PROBLEM  head 'part': cannot be imported: ",
+        "tell its authors",
+        named="cannot be imported from 'bad_kit:Part': Odd",
+        learned="cannot be imported",
+    ),
+    "its name cannot be written": Case(
+        GOOD,
+        "PROBLEM  head 'part/a': a name with '/' in it cannot be written in a recipe",
+        "tell its authors",
+        marked="broken: a name with '/' in it",
+        entries={"mtframe.head": {"part/a": "bad_kit:Part"}},
+    ),
+    "its constructor exits": Case(
+        "import sys\nclass Part:\n    def __init__(self, features): sys.exit(0)\n",
+        "ok       1 component imports silently",
+        "",
+        named="tasks.one.head: bad_kit:Part raised SystemExit: 0 (bad_kit.py:3 in __init__)",
+    ),
+    "its target is no name": Case(
+        "class Part:\n    target = 5\n    def __init__(self, features): pass\n",
+        "ok       1 component imports silently",
+        "",
+        named="bad_kit:Part: target must be names, got 5",
     ),
 }
 
@@ -230,6 +276,53 @@ def test_a_hook_that_raises_is_marked_once_it_has(here: Path, site: Path) -> Non
     assert f"note     hooks 'watch': when it was last used, its {why} (20" in doctor.out
     with pytest.raises(RuntimeError, match="no room at 1"):
         mtframe("train", "recipe.yaml", "--with", "watch", "--strict", "--out", "strict")
+
+
+def test_an_observer_that_cannot_even_be_told_of_ends_no_training(here: Path, site: Path) -> None:
+    odd = "class Odd(BaseException):\n    def __str__(self): raise ValueError\n"
+    source = odd + HOOK.replace('RuntimeError(f"no room at {step}")', "Odd")
+    make_dist(site, "bad-kit", {"mtframe.hooks": {"watch": "bad_kit:Part"}}, {"bad_kit": source})
+    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)))
+    result = mtframe("train", "recipe.yaml", "--with", "watch", "--out", "run")
+    assert (result.code, result.err.count("was disabled: step_ended raised Odd")) == (0, 1)
+
+
+def test_an_observer_cannot_change_what_it_sees(here: Path, site: Path) -> None:
+    """Scores that it clears would move the best checkpoint, and a recipe without tasks trains nothing."""
+    source = "from mtframe.hooks import hookimpl\nclass Part:\n" + "".join(
+        f"    @hookimpl\n    def {hook}(self, {name}):\n        {name}{what}.clear()\n"
+        for hook, name, what in (
+            ("recipe_read", "recipe", ".tasks"), ("model_assembled", "recipe", ".tasks"),
+            ("evaluation_ended", "scores", ""), ("metrics_logged", "values", ""),
+        )
+    )  # fmt: skip
+    make_dist(site, "bad-kit", {"mtframe.hooks": {"watch": "bad_kit:Part"}}, {"bad_kit": source})
+    plain = toy_recipe(steps=6, evaluate_every=0.25)
+    for name, hooks in (("plain", ["csv-logger"]), ("watched", ["csv-logger", "watch"])):
+        Path("recipe.yaml").write_text(dump_yaml({**plain, "hooks": hooks}))
+        assert mtframe("train", "recipe.yaml", "--out", name).code == 0
+    assert Path("watched/metrics.json").read_text() == Path("plain/metrics.json").read_text()
+
+
+def test_two_versions_of_a_distribution_on_the_path(here: Path, site: Path) -> None:
+    entries = {"mtframe.head": {"part": "bad_kit:Part"}}
+    for version in ("1.0", "2.0"):
+        make_dist(site, "bad-kit", entries, {"bad_kit": GOOD}, version)
+    assert mtframe("plugins", "list", "head").out.count(" bad-kit ") == 1
+    assert mtframe("plugins", "show", "head", "part").code == 0
+    result = mtframe("plugins", "doctor", "bad-kit")
+    assert result.code == 1
+    assert "PROBLEM  versions 1.0 and 2.0 are on the path; the first one found hides the other" in result.out
+
+
+def test_a_family_that_cannot_list_its_members_is_left_out(here: Path, site: Path) -> None:
+    source = (
+        "class Part:\n    @classmethod\n    def members(cls, pattern, *, pretrained=False): raise OSError('no index')\n"
+    )
+    make_dist(site, "bad-kit", {"mtframe.backbone": {"family": "bad_kit:Part"}}, {"bad_kit": source})
+    result = mtframe("backbones", "tutor*")
+    assert (result.code, result.out) == (0, "tutorial\n")
+    assert result.err == "left out: backbone 'family' of bad-kit 1.2.3 cannot list its members: OSError: no index\n"
 
 
 def test_without_plugins(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

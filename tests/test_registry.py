@@ -147,13 +147,16 @@ def test_what_shows_without_import_is_marked_broken(site: Path) -> None:
 
 def test_leftovers_of_an_installation_hurt_nobody(site: Path) -> None:
     (site / "half-1.0.dist-info").mkdir()
-    (site / "half-1.0.dist-info" / "entry_points.txt").write_text("[mtframe.head]\nx = y:Z\n")
+    (site / "half-1.0.dist-info" / "entry_points.txt").write_bytes(b"[mtframe.head]\nx = y:Z\n\xff = y:Z\n")
     (site / "empty-1.0.dist-info").mkdir()
     (site / "empty-1.0.dist-info" / "METADATA").write_text("")
     make_kit(site)
-    names = {component.name for component in discover("head")}
-    assert "kite-head" in names
-    assert "x" not in names
+    found = {component.name: component for component in discover("head")}
+    assert "kite-head" in found
+    assert (found["x"].dist, found["x"].version) == ("half", "1.0")
+    assert found["x"].broken.startswith("its METADATA names no distribution (")
+    with pytest.raises(PluginError, match="its METADATA names no distribution"):
+        resolve("head", "x")
 
 
 def test_component_in_a_file_is_relative_to_the_base(tmp_path: Path) -> None:
@@ -197,6 +200,8 @@ def test_file_in_a_name_becomes_absolute_and_other_names_stay(tmp_path: Path) ->
 
 
 def test_a_class_stands_for_its_name_as_pickle_would_find_it(site: Path) -> None:
+    with pytest.raises(PluginError, match="'mtframe.registry:Origin': a class of a Python program, which this one has"):
+        resolve("head", "mtframe.registry:Origin")
     assert name_of(Origin) == "mtframe.registry:Origin"
     assert resolve("head", "mtframe.registry:Origin").component is Origin
     assert str(resolve("head", "mtframe.registry:Origin").origin) == "mtframe.registry"
@@ -217,13 +222,12 @@ def test_a_class_stands_for_its_name_as_pickle_would_find_it(site: Path) -> None
             name_of(nameless)
 
 
-def test_a_recipe_imports_no_module_by_name() -> None:
+def test_a_recipe_reaches_into_no_module() -> None:
     assert "this" not in sys.modules
-    with pytest.raises(PluginError, match="no module 'this' is imported"):
-        resolve("head", "this:s")
+    for name in ("this:s", "os:abort", "mtframe.errors:MtframeError"):
+        with pytest.raises(PluginError, match=f"'{name}': a class of a Python program, which this one has not given"):
+            resolve("hooks", name)
     assert "this" not in sys.modules
-    with pytest.raises(PluginError, match=r"no 'Haed' in mtframe\.registry\. Classes of a Python program"):
-        resolve("head", "mtframe.registry:Haed")
 
 
 @pytest.mark.parametrize(
@@ -237,6 +241,8 @@ def test_a_recipe_imports_no_module_by_name() -> None:
         ("mtframe>=9; python_version < '3'", ""),
         ("mtframe>=9; extra == 'new'", ""),
         ("mtframe>>9", "'mtframe>>9' ("),
+        ("mtframe\n  >=9", "mtframe>=9"),
+        ("mtframe>=0.1; platform_system ~= 'Linux'", "\"mtframe>=0.1; platform_system ~= 'Linux'\" (Undefined"),
     ],
 )
 def test_what_a_plugin_needs_of_mtframe(site: Path, requirement: str, unmet: str) -> None:

@@ -178,6 +178,23 @@ def test_files_of_components_are_kept_in_the_run(here: Path) -> None:
     assert mtframe("evaluate", "moved", "--json").out == before
 
 
+def test_a_file_that_does_not_stand_alone_is_refused_before_training(here: Path) -> None:
+    """A run keeps the file, not what lies beside it."""
+    source = TOY.read_text() + "\nBESIDE = Path(__file__).with_name('n.txt').read_text()\n"
+    Path("parts.py").write_text(source)
+    Path("n.txt").write_text("5")
+    Path("recipe.yaml").write_text(dump_yaml(toy_recipe({"one": {"head": "./parts.py:ToyHead"}}, steps=2)))
+    result = mtframe("train", "recipe.yaml", "--out", "run")
+    assert result.code == 2
+    assert "tasks.one.head: a run keeps a copy of the file alone, and this copy cannot be used" in result.err
+    assert "components/n.txt" in result.err
+    assert not Path("run/log.txt").exists()
+    Path("helper.py").write_text("K = 1\n")
+    Path("parts.py").write_text("from helper import K\n" + TOY.read_text().replace("from __future__", "#"))
+    result = mtframe("train", "recipe.yaml", "--out", "again")
+    assert "what lies beside it is not found" in result.err
+
+
 def test_presets_are_not_asked_again(here: Path, site: Site) -> None:
     """A preset of today must not leak its options into what was trained yesterday, nor be missed when it is gone."""
     preset = "class Preset:\n    head = {{'name': 'kit', 'bias': {bias}}}\n"
@@ -207,11 +224,22 @@ def test_a_preset_means_its_own_parts_whoever_else_offers_their_names(site: Site
     registry.installed.cache_clear()
     plain = {"backbone": "tutorial", "tasks": {"o": {"task": "object-detection", "dataset": {"root": "r"}}}}
     recipe = Recipe.from_plain(plain)
-    assert (recipe.tasks["o"].head.name, recipe.sharing.name) == ("dense@mtframe", "network@mtframe")
-    assert recipe.check()["hooks.0"].origin.dist == "mtframe"
-    # Options over the preset's need no name, and a name of one's own is as ambiguous as ever.
-    plain["tasks"]["o"]["head"] = {"width": 32}
-    assert Recipe.from_plain(plain).tasks["o"].head.options["width"] == 32
-    plain["tasks"]["o"]["head"] = "dense"
-    with pytest.raises(registry.PluginError, match="'dense@mtframe' or 'dense@x-kit'"):
-        registry.resolve("head", "dense")
+    assert {resolved.origin.dist for resolved in recipe.check().values()} == {"mtframe"}
+    # So does whoever writes the name; the other one is there for those who say so.
+    plain["tasks"]["o"]["head"] = {"name": "dense", "width": 32}
+    assert Recipe.from_plain(plain).check()["tasks.o.head"].origin.dist == "mtframe"
+    with pytest.raises(registry.PluginError, match="never imported"):
+        registry.resolve("head", "dense@x-kit")
+
+
+def test_a_strangers_preset_means_his_own_parts(site: Site) -> None:
+    source = "class Head:\n    target = 'boxes'\n    def __init__(self, features, info): pass\n"
+    source += "class Preset:\n    head = 'dense'\n    loss = 'detection'\n    metrics = ('coco-ap',)\n"
+    source += "    dataset = 'coco'\n    transform = 'letterbox'\n    size = 64\n    batch_size = 2\n"
+    entries = {"mtframe.head": {"dense": "y_kit:Head"}, "mtframe.task": {"mine": "y_kit:Preset"}}
+    make_dist(site.folder, "y-kit", entries, {"y_kit": source})
+    registry.installed.cache_clear()
+    task = {"task": "mine", "dataset": {"root": "r"}}
+    found = Recipe.from_plain({"backbone": "tutorial", "tasks": {"o": task}}).check()
+    assert (found["tasks.o.head"].name, found["tasks.o.loss"].origin.dist) == ("dense@y-kit", "mtframe")
+    sys.modules.pop("y_kit")

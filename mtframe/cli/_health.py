@@ -6,9 +6,11 @@ import platform
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, distributions, requires, version
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
+
+from mtframe.errors import told
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,17 @@ def environment() -> list[Finding]:
 
 def requirements(dist: str) -> Iterator[Finding]:
     """What a distribution requires and is not there, or not in a version that fits."""
-    for text in requires(dist) or ():
+    here = sorted({found.version for found in distributions(name=dist)})
+    if len(here) > 1:
+        said = f"versions {' and '.join(here)} are on the path; the first one found hides the other"
+        yield Finding(False, said, f"pip uninstall {dist} until none is left, then install it again")
+    for text in _required(dist):
         try:
             needed = Requirement(text)
-        except InvalidRequirement as error:
-            yield Finding(False, f"requires {text!r}, which cannot be read: {error}", "tell its authors")
+            applies = needed.marker is None or needed.marker.evaluate({"extra": ""})
+        except Exception as error:
+            yield Finding(False, f"requires {text!r}, which cannot be read: {told(error)}", "tell its authors")
             continue
-        applies = needed.marker is None or needed.marker.evaluate({"extra": ""})
         # What it needs of mtframe is told with its components, which are refused for it.
         if not applies or needed.name == "mtframe":
             continue
@@ -59,6 +65,14 @@ def requirements(dist: str) -> Iterator[Finding]:
         if there is None or not needed.specifier.contains(there, prereleases=True):
             has = f"{there} is" if there else "it is not"
             yield Finding(False, f"requires {needed}, and {has} installed", f"pip install '{needed}'")
+
+
+def _required(dist: str) -> list[str]:
+    try:
+        return requires(dist) or []
+    except PackageNotFoundError:
+        # Its metadata are damaged, which is told with its components.
+        return []
 
 
 def _looked(look: Callable[[], str], advice: str) -> Finding:

@@ -14,7 +14,7 @@ def backbones(
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Only those with pretrained weights.")] = False,
 ) -> None:
     """List backbones whose names match a pattern, with or without the family in front."""
-    from mtframe.errors import PluginError, RecipeError
+    from mtframe.errors import PluginError, RecipeError, told
     from mtframe.registry import discover
 
     found = []
@@ -30,7 +30,11 @@ def backbones(
             print(f"left out: {error}", file=sys.stderr)
             continue
         if hasattr(loaded, "members"):
-            members = loaded.members(inner, pretrained=pretrained)
+            try:
+                members = loaded.members(inner, pretrained=pretrained)
+            except (Exception, SystemExit) as error:
+                print(f"left out: {component.label} cannot list its members: {told(error)}", file=sys.stderr)
+                continue
             found += [f"{component.name}/{member}" for member in members]
         elif fnmatchcase(component.name, pattern) and not pretrained:
             found.append(component.name)

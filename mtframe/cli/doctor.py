@@ -58,7 +58,7 @@ def _components(components: Sequence[Component], timeout: float) -> Iterator[Fin
     """What is wrong with components of one distribution."""
     from mtframe._notes import noted
     from mtframe.cli._health import Finding
-    from mtframe.registry import discover
+    from mtframe.registry import OURS, discover
     from mtframe.testing import probe
 
     offers = Counter((component.kind, component.name) for component in discover())
@@ -72,7 +72,7 @@ def _components(components: Sequence[Component], timeout: float) -> Iterator[Fin
             found = [*_probed(component, next(probes))]
             if seen := noted(component.label):
                 found.append(Finding(None, f"{about}: when it was last used, {seen}"))
-        if offers[component.kind, component.name] > 1:
+        if offers[component.kind, component.name] > 1 and component.dist != OURS:
             others = [c.dist for c in discover(component.kind) if c.name == component.name and c != component]
             said = f"offered by {' and '.join(others)} too; a recipe has to say {component.qualified!r}"
             found.append(Finding(None, f"{about}: {said}"))
@@ -110,6 +110,8 @@ def _advice(component: Component, error: str | None = None) -> str:
 
     if component.dist == OURS:
         return "pip install --force-reinstall --no-deps mtframe"
+    if component.damaged:
+        return f"pip install --force-reinstall {component.dist}"
     if component.unmet:
         return f"pip install --upgrade {component.dist}, or an mtframe that it works with"
     if error and error.startswith("ModuleNotFoundError: No module named "):

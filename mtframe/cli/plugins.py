@@ -26,15 +26,17 @@ def list_components(
 ) -> None:
     """List all components and hooks that installed distributions offer, without importing any."""
     from mtframe._notes import noted
-    from mtframe.registry import discover
+    from mtframe.registry import OURS, discover
 
     components = discover(kind)
     offers = Counter((component.kind, component.name) for component in components)
+    ours = {(component.kind, component.name) for component in components if component.dist == OURS}
     rows = []
     for component in components:
         notes = []
-        if offers[component.kind, component.name] > 1:
-            notes.append(f"ambiguous: write {component.qualified}")
+        if offers[component.kind, component.name] > 1 and component.dist != OURS:
+            taken = "name taken" if (component.kind, component.name) in ours else "ambiguous"
+            notes.append(f"{taken}: write {component.qualified}")
         if component.broken:
             notes.append(f"broken: {component.broken}")
         elif seen := noted(component.label):

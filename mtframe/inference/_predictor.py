@@ -17,6 +17,7 @@ from mtframe.data import IMAGE_SUFFIXES, Batch, Geometry, Sample, read_image, tr
 from mtframe.errors import DataError, RecipeError
 from mtframe.evaluation import Evaluation, evaluate_split, predict_batch
 from mtframe.model import MultiTaskModel
+from mtframe.registry import name_of
 from mtframe.run import RunFolder, pick_device
 
 # Classes that are told of a picture.
@@ -138,6 +139,7 @@ def load_run(
     device: str = "auto",
     *,
     overrides: Sequence[str] = (),
+    components: Sequence[Any] = (),
 ) -> Predictor:
     """Loads a trained model from its run.
 
@@ -146,11 +148,15 @@ def load_run(
         checkpoint: `best` (or the last one where none is best yet), `last`, or `best_TASK`.
         device: `auto`, `cpu`, `cuda`, ...
         overrides: `key=value` changes to the run's recipe, e.g. another data set root.
+        components: The classes that the run's recipe was given from Python; needed in another program than that which
+            trained it.
 
     Raises:
         RecipeError: No run there, or a wrong override.
         CheckpointError: No such checkpoint, or it is of another architecture.
     """
+    for component in components:
+        name_of(component)
     run = RunFolder.open(path)
     recipe = run.checked_recipe(overrides)
     assembly = Assembly(recipe, run.infos(), trained=run.recipe())

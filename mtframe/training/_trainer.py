@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import islice
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ from mtframe.data import Batch, MixedBatches
 from mtframe.errors import MtframeError, RecipeError, TrainingError
 from mtframe.evaluation import Evaluation, evaluate_split, finite, mean_relative_gain
 from mtframe.hooks import Hooks
+from mtframe.registry import name_of
 from mtframe.run import RunFolder, check_fit, pick_device, write_text
 
 from ._log import LOG, LossMeter, open_log
@@ -102,7 +104,7 @@ class Trainer:
             self._restore()
         # A run that goes on has not seen what came before.
         self._labels_due = self.step + self.steps_per_epoch
-        self.hooks.call.model_assembled(model=self.model, recipe=self.recipe)
+        self.hooks.call.model_assembled(model=self.model, recipe=self.recipe.model_copy(deep=True))
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -110,17 +112,22 @@ class Trainer:
         return self.model if self.average is None else self.average.module
 
     @classmethod
-    def resume(cls, path: str | os.PathLike[str], hooks: Hooks | None = None) -> Trainer:
+    def resume(
+        cls, path: str | os.PathLike[str], hooks: Hooks | None = None, *, components: Sequence[Any] = ()
+    ) -> Trainer:
         """The trainer of a run that was stopped, where its last checkpoint left it.
 
         Args:
             path: The run's folder.
             hooks: Observers; those that its recipe names if None.
+            components: The classes that its recipe was given from Python.
 
         Raises:
             RecipeError: No run there, a component is missing, or it was trained to its end.
             CheckpointError: There is no checkpoint, or it is of another architecture.
         """
+        for component in components:
+            name_of(component)
         run = RunFolder.open(path)
         return cls(Assembly(run.checked_recipe(training=True), run.infos()), run, hooks, resume=True)
 
@@ -350,7 +357,7 @@ class Trainer:
             json.dumps(finite({"evaluations": self.history, "best": self._best}), indent=2),
         )
         LOG.info("step %d: %s", self.step, ", ".join(f"{task} {score:.4f}" for task, score in scores.items()))
-        self.hooks.call.evaluation_ended(step=self.step, metrics=values, scores=scores)
+        self.hooks.call.evaluation_ended(step=self.step, metrics=deepcopy(values), scores=dict(scores))
 
     def _save_best(self, name: str) -> None:
         self._best["steps"][name] = self.step
