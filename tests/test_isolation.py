@@ -97,10 +97,10 @@ CASES = {
     ),
     "its entry points are no list": Case(
         "",
-        "PROBLEM  head 'what is this': expected 'package.module:Class', got ''",
+        "PROBLEM  head 'part': expected 'package.module:Class', got ''",
         "tell its authors",
         marked="broken: expected 'package.module:Class', got ''",
-        text="[mtframe.head]\nwhat is this\n[what\n",
+        text="[mtframe.head]\npart\n[what\n",
     ),
     "its module is not there": Case(
         "",
@@ -316,9 +316,8 @@ def test_two_versions_of_a_distribution_on_the_path(here: Path, site: Path) -> N
 
 
 def test_a_family_that_cannot_list_its_members_is_left_out(here: Path, site: Path) -> None:
-    source = (
-        "class Part:\n    @classmethod\n    def members(cls, pattern, *, pretrained=False): raise OSError('no index')\n"
-    )
+    members = "def members(cls, pattern, *, pretrained=False): raise OSError('no index')"
+    source = f"class Part:\n    @classmethod\n    {members}\n"
     make_dist(site, "bad-kit", {"mtframe.backbone": {"family": "bad_kit:Part"}}, {"bad_kit": source})
     result = mtframe("backbones", "tutor*")
     assert (result.code, result.out) == (0, "tutorial\n")

@@ -200,7 +200,9 @@ def test_file_in_a_name_becomes_absolute_and_other_names_stay(tmp_path: Path) ->
 
 
 def test_a_class_stands_for_its_name_as_pickle_would_find_it(site: Path) -> None:
-    with pytest.raises(PluginError, match="'mtframe.registry:Origin': a class of a Python program, which this one has"):
+    with pytest.raises(
+        PluginError, match=r"'mtframe\.registry:Origin': a class of a Python program, which this one has"
+    ):
         resolve("head", "mtframe.registry:Origin")
     assert name_of(Origin) == "mtframe.registry:Origin"
     assert resolve("head", "mtframe.registry:Origin").component is Origin

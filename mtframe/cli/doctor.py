@@ -70,7 +70,7 @@ def _components(components: Sequence[Component], timeout: float) -> Iterator[Fin
         found = [Finding(False, f"{about}: {component.broken}", _advice(component))] if component.broken else []
         if not component.broken:
             found = [*_probed(component, next(probes))]
-            if seen := noted(component.label):
+            if not found and (seen := noted(component.label)):
                 found.append(Finding(None, f"{about}: when it was last used, {seen}"))
         if offers[component.kind, component.name] > 1 and component.dist != OURS:
             others = [c.dist for c in discover(component.kind) if c.name == component.name and c != component]

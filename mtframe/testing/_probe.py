@@ -24,6 +24,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+from mtframe.errors import told
+
 # What torch's settings are compared with: those of torch alone.
 _TORCH = "torch:Tensor"
 
@@ -142,18 +144,18 @@ def _main(folder: Path, values: Iterable[str]) -> None:
             threads = _threads_in_environment()
             calls.clear()
             seeded.clear()
-            told = _imported(value, folder / "output")
-            told["network"] = list(dict.fromkeys(calls))
+            seen = _imported(value, folder / "output")
+            seen["network"] = list(dict.fromkeys(calls))
             moved = _threads_in_environment() != threads
-            told["changed"] = [*dict.fromkeys(seeded), *(["threads in the environment"] if moved else [])]
-            told["torch"], told["settings"] = "torch" in sys.modules, _torch_settings()
-            report.write(json.dumps(told) + "\n")
+            seen["changed"] = [*dict.fromkeys(seeded), *(["threads in the environment"] if moved else [])]
+            seen["torch"], seen["settings"] = "torch" in sys.modules, _torch_settings()
+            report.write(json.dumps(seen) + "\n")
             report.flush()
 
 
 def _imported(value: str, output: Path) -> dict[str, Any]:
     """Imports a component, and tells how that went."""
-    error, told, written = None, "", output.stat().st_size
+    error, shown, written = None, "", output.stat().st_size
     # Recording leaves Python's filters as they are: what users would not see does not count.
     with warnings.catch_warnings(record=True) as caught:
         start = time.perf_counter()
@@ -161,7 +163,7 @@ def _imported(value: str, output: Path) -> dict[str, Any]:
             EntryPoint("component", value, "mtframe").load()
         # Exiting and interrupting are as bad as raising.
         except BaseException as raised:
-            error, told = f"{type(raised).__name__}: {raised}", traceback.format_exc()
+            error, shown = told(raised), traceback.format_exc()
         seconds = time.perf_counter() - start
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -171,7 +173,7 @@ def _imported(value: str, output: Path) -> dict[str, Any]:
         "output": output.read_bytes()[written:].decode("utf-8", "replace"),
         "warnings": [f"{warning.category.__name__}: {warning.message}" for warning in caught],
         "error": error,
-        "traceback": told,
+        "traceback": shown,
     }
 
 
