@@ -9,6 +9,9 @@ from typing import Any
 from mtframe.errors import PluginError
 from mtframe.registry import Resolved, at_hand
 
+# Kinds of target that stay true of an image that is cropped, scaled or mirrored.
+_WHOLE_IMAGE = ("identity", "label", "labels", "value")
+
 
 def check_member(resolved: Resolved) -> None:
     """Raises RecipeError if a family has no such member."""
@@ -58,8 +61,18 @@ def no_labels(name: str, found: Mapping[str, Resolved]) -> list[str]:
     """That a task's data set cannot label the images of another task, if so."""
     where = f"tasks.{name}.dataset"
     dataset = found.get(where)
-    if dataset is None or hasattr(dataset.component, "target_of"):
+    if dataset is None:
         return []
+    if hasattr(dataset.component, "target_of"):
+        speaks = targets_of(dataset.component)
+        if {*speaks} <= {*_WHOLE_IMAGE} or getattr(dataset.component, "whole_image", False):
+            return []
+        # What crops, scales or mirrors the images knows nothing of places in another task's targets.
+        return [
+            f"{where}: {dataset.name!r} gives targets of kind {_either(speaks)}, which may have places in the image, "
+            "and the transform of another task's images does not move them along. Images can be lent to targets of "
+            f"whole images: {_either(_WHOLE_IMAGE)}, and what a data set declares so with `whole_image = True`"
+        ]
     able = ", ".join(_labelling()) or "none is installed"
     return [f"{where}: {dataset.name!r} cannot label the images of another task; a data set that can: {able}"]
 
@@ -84,6 +97,8 @@ def with_hint(message: str, where: str, dataset: Resolved | None) -> str:
     if dataset is None or missing not in message.splitlines():
         return message
     ways = f"{missing}. Name its folder, as in -t NAME=PRESET:ROOT or {where}.root=ROOT"
+    if not hasattr(dataset.component, "download") and hasattr(dataset.component, "synthesize"):
+        ways += f". Make some with: mtframe data synthesize {dataset.name} data/{dataset.name}"
     if hasattr(dataset.component, "download"):
         ways += f". Fetch it with: mtframe data download {dataset.name} data/{dataset.name}"
     return message.replace(missing, ways)

@@ -228,7 +228,8 @@ class Dataset(Protocol):
 
     - `target_of(id) -> dict[str, Tensor]`: the target of the image whose `Sample.id` another data set gives, without
       reading the image; unknown values (see `DataInfo.target`) where there is none. It makes the data set one that
-      can label another task's images.
+      can label another task's images, if its targets are of whole images: of the kinds identity, label, labels or
+      value, or of another kind where the class attribute `whole_image` is True.
     - `order(rng) -> (len,) int array`: the order of one epoch, for batches that must hold several images of a kind.
 
     Attributes:

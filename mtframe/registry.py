@@ -111,7 +111,8 @@ def at_hand(kind: str) -> Iterator[tuple[str, Any]]:
     Not all that are installed: importing a stranger's package for a hint may take long, or fail.
     """
     for component in discover(kind):
-        if component.dist == OURS or component.value.partition(":")[0] in sys.modules:
+        package = re.split("[.:]", component.value, maxsplit=1)[0]
+        if component.dist == OURS or package in sys.modules:
             with contextlib.suppress(PluginError):
                 yield component.name, component.load()
 

@@ -187,3 +187,13 @@ def test_a_thousand_classes_and_formulas_in_names_are_drawn(tmp_path: Path) -> N
     draw_detail(Curves("c", "x", "y", {"$\\": ([0, 1], [0, 1]), "b": ([0, 1], [1, 0])}), tmp_path / "curves.png")
     with Image.open(tmp_path / "matrix.png") as picture:
         assert max(picture.size) < 4000
+
+
+def test_points_go_back_to_where_they_were_in_the_original() -> None:
+    # Half the size, moved by (3, 5), and mirrored in 40 pixels.
+    geometry = Geometry(torch.tensor([[0.5, 0.5], [-0.5, 0.5]]), torch.tensor([[3.0, 5.0], [40.0, 5.0]]),
+                        torch.tensor([[50, 60], [50, 60]]))  # fmt: skip
+    original = torch.tensor([[10.0, 20.0], [-4.0, 70.0]])
+    for image in (0, 1):
+        seen = original * geometry.scale[image] + geometry.offset[image]
+        assert torch.allclose(geometry.points_to_original(seen, image), original)

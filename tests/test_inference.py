@@ -430,3 +430,10 @@ def test_classes_are_told_most_likely_first_and_numbers_by_name() -> None:
     assert [row["label"] for row in described] == ["b", "d", "e", "f", "a"]
     assert described[0]["probability"] == 0.5
     assert Predictor.describe(predictor, "two", {"values": torch.tensor([1.5, -2.0])}) == {"x": 1.5, "y": -2.0}
+
+
+def test_what_the_framework_cannot_draw_is_told_as_deep_as_it_is(predictor: Predictor) -> None:
+    points = {"points": torch.tensor([[1.23456789, 2.0], [float("nan"), 0.5]]), "count": torch.tensor(2)}
+    told = predictor.describe("objects", points)
+    assert told == {"points": [[1.234568, 2.0], [None, 0.5]], "count": 2}
+    assert predictor.undrawn("objects") == predictor.undrawn("faces") == []

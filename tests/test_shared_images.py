@@ -36,6 +36,18 @@ class Parity(ToyData):
         return {"label": torch.tensor(-1 if number % 3 == 0 else number % 2)}
 
 
+class Marks(Parity):
+    """Targets of a kind that the framework does not know."""
+
+    target = "marks"
+
+
+class WholeMarks(Marks):
+    """The same, of whole images."""
+
+    whole_image = True
+
+
 class Known(nn.Module):
     """Cross-entropy of those that are known."""
 
@@ -257,3 +269,23 @@ def test_a_recipe_in_a_file_keeps_what_it_lends(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(Recipe.from_plain(recipe()).to_yaml())
     assert load_recipe(file).tasks["two"].images == "one"
+
+
+def test_what_may_have_places_in_the_image_is_not_lent_images() -> None:
+    """The other task's transform crops and mirrors, and does not move the places along."""
+    loose = {"transform": f"{HERE}:Anything", "head": f"{HERE}:Anything", "loss": f"{HERE}:Anything"}
+    for data, refused in (("Marks", True), ("WholeMarks", False)):
+        plain = recipe()
+        plain["tasks"]["two"] |= {"dataset": f"{HERE}:{data}", "metrics": [f"{HERE}:Anything"]}
+        plain["tasks"]["two"] |= {slot: part for slot, part in loose.items() if slot != "transform"}
+        if refused:
+            with pytest.raises(
+                RecipeError, match=r"two\.dataset: '.*:Marks' gives targets of kind 'marks', which may have"
+            ):
+                Recipe.from_plain(plain).check()
+        else:
+            assert Recipe.from_plain(plain).check()
+
+
+class Anything(nn.Module):
+    """Fits every kind of target."""

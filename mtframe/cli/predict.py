@@ -67,6 +67,9 @@ def predict(
         typer.echo(json.dumps(result.described, indent=2))
     else:
         say([f"wrote {path}" for path in (*result.pictures, *([embeddings] if embeddings else []))])
+        for name in chosen:
+            if keys := predictor.undrawn(name):
+                say(f"{name}: gives {', '.join(keys)}, which cannot be drawn; --json prints it")
     for reason in result.unreadable:
         typer.echo(f"skipped {reason}", err=True)
     if result.unreadable:

@@ -89,6 +89,14 @@ class Geometry:
         corners = ((boxes - offset) / scale).unflatten(1, (2, 2))
         return torch.cat([corners.amin(1), corners.amax(1)], dim=1).clamp(min=0).minimum(limit)
 
+    def points_to_original(self, points: Tensor, image: int) -> Tensor:
+        """Maps (N, 2) x and y in the network's input to pixels of original `image`; they may lie outside of it.
+
+        Points of a mirrored image (negative x scale) come out where they are in the original: what was to the left
+        there is so again, so whoever tells left from right has to exchange them himself.
+        """
+        return (points - self.offset[image].to(points)) / self.scale[image].to(points)
+
     def to(self, device: torch.device | str) -> Geometry:
         """The same on another device."""
         return Geometry(self.scale.to(device), self.offset.to(device), self.size.to(device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from mtframe.evaluation import Evaluation, evaluate_split, predict_batch
 from mtframe.model import MultiTaskModel
 from mtframe.registry import name_of
 from mtframe.run import RunFolder, pick_device
+
+# Of a prediction, what can be drawn.
+_DRAWN = {"boxes", "embedding", "probabilities", "values"}
 
 # Classes that are told of a picture.
 _TOP = 5
@@ -96,6 +100,11 @@ class Predictor:
         blank = Batch(torch.zeros(1, 3, size, size, dtype=torch.uint8), {}, geometry)
         return set(predict_batch(self.model, task, blank.to(self.device), flip=False, precision="fp32")[0])
 
+    def undrawn(self, task: str) -> list[str]:
+        """The keys of a task's predictions, if none of them is one that can be drawn."""
+        gives = self.gives(task)
+        return [] if gives & _DRAWN else sorted(gives)
+
     def describe(self, task: str, prediction: dict[str, Tensor]) -> Any:
         """A prediction in plain numbers and names, ready for JSON."""
         if "boxes" in prediction:
@@ -116,7 +125,7 @@ class Predictor:
             ]
         if "values" in prediction:
             return dict(zip(classes, (round(value, 6) for value in prediction["values"].tolist()), strict=True))
-        return {name: [round(number, 6) for number in value.flatten().tolist()] for name, value in prediction.items()}
+        return {name: _rounded(value.tolist()) for name, value in prediction.items()}
 
     def chosen(self, tasks: Sequence[str] | None) -> Sequence[str]:
         """These tasks, or all if None. Raises RecipeError if there is no such task."""
@@ -184,6 +193,13 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
             yield source
         else:
             raise RecipeError(f"{source}: no such file or folder")
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers, in lists as deep as the tensor was, with six digits; NaN, which JSON has not, as None."""
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else round(value, 6)
 
 
 def _pixels(image: str | os.PathLike[str] | Image.Image | Tensor) -> Tensor:
