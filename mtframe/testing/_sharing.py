@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from mtframe.kinds import FeatureSpec
 
 from ._check import checks
 from ._companions import build_backbone
-from ._gradients import check_gradients, weighted
+from ._gradients import check_gradients
 from ._subject import SIZE
 from ._violation import Skip, expect
 
@@ -63,15 +64,18 @@ def tasks_alone(subject: Subject) -> None:
 
 
 def gradients(subject: Subject) -> None:
-    """In training gradients reach every parameter."""
-    sharing = make(subject).train()
-    found = sharing(_images(), _ALSO)
-    weighted({(task, n): feature for task, several in found.items() for n, feature in enumerate(several)}).backward()
-    check_gradients(sharing)
+    """In training gradients reach every parameter that is trained."""
+    sharing, seeds = make(subject).train(), itertools.count()
+
+    def found() -> dict[tuple[str, int], Tensor]:
+        maps = sharing(_images(next(seeds)), _ALSO)
+        return {(task, number): feature for task, several in maps.items() for number, feature in enumerate(several)}
+
+    check_gradients(sharing, found)
 
 
-def _images() -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
+def _images(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
     sizes = {"faces": (2, SIZE), "people": (3, SIZE), "objects": (2, SIZE * 3 // 2)}
     return {task: torch.randn(count, 3, side, side, generator=generator) for task, (count, side) in sizes.items()}
 
