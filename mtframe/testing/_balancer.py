@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ._check import checks
+from ._check import checks, passes_first
 from ._violation import expect
 
 if TYPE_CHECKING:
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 _LOSSES = {"faces": 2.0, "objects": 0.5, "scenes": 8.0}
 
+# Which tasks take part in each of several steps in a row, and by how much their losses differ from those of the first.
+_ALL = tuple(_LOSSES)
+_STEPS = ((_ALL, 1.0), (_ALL, 1.0), (_ALL, 0.5), (_ALL[:1], 0.4), (_ALL[1:], 0.4), (_ALL, 2.0), (_ALL, 0.01))
 
-def make(subject: Subject, tasks: Sequence[str] = tuple(_LOSSES)) -> Any:
+
+def make(subject: Subject, tasks: Sequence[str] = _ALL) -> Any:
     """A balancer for some tasks, as it is before the first step."""
     return subject.build(tasks=tuple(tasks))
 
@@ -62,13 +66,25 @@ def tasks_alone(subject: Subject) -> None:
         expect(0 < weight < float("inf"), f"in a step of {task!r} alone the gradient of its loss is {weight:g}")
 
 
-def _weights(balancer: Any, tasks: Sequence[str] = tuple(_LOSSES), factor: float = 1.0) -> dict[str, float]:
+def several_steps(subject: Subject) -> None:
+    """One instance pulls on every task in each of several steps, whether losses fall, rise or stay, or a task rests."""
+    for check in (pulls_on_every_task, tasks_alone):
+        passes_first(check, subject)
+    balancer = make(subject)
+    for number, (tasks, factor) in enumerate(_STEPS, 1):
+        for task, weight in _weights(balancer, tasks, factor).items():
+            told = f"in step {number}, where losses are {factor:g} times those of the first"
+            expect(0 < weight < float("inf"), f"{told}, the gradient of the loss of {task!r} is {weight:g}")
+
+
+def _weights(balancer: Any, tasks: Sequence[str] = _ALL, factor: float = 1.0) -> dict[str, float]:
     """The derivative of the balancer's loss by each task's."""
     # Balancers may be random.
     torch.manual_seed(0)
-    losses = {task: torch.tensor(_LOSSES[task] * factor, requires_grad=True) for task in tasks}
-    balancer(losses).backward()
-    return {task: 0.0 if loss.grad is None else loss.grad.item() for task, loss in losses.items()}
+    leaves = {task: torch.tensor(_LOSSES[task] * factor, requires_grad=True) for task in tasks}
+    # Computed from something, as losses are: what keeps them cannot go back through them twice.
+    balancer({task: leaf * 1 for task, leaf in leaves.items()}).backward()
+    return {task: 0.0 if leaf.grad is None else leaf.grad.item() for task, leaf in leaves.items()}
 
 
 def _relative(balancer: Any, factor: float = 1.0) -> dict[str, float]:
@@ -76,4 +92,4 @@ def _relative(balancer: Any, factor: float = 1.0) -> dict[str, float]:
     return {task: weight / sum(weights.values()) for task, weight in weights.items()}
 
 
-CHECKS = checks(finite, pulls_on_every_task, order_does_not_matter, unit_does_not_matter, tasks_alone)
+CHECKS = checks(finite, pulls_on_every_task, order_does_not_matter, unit_does_not_matter, tasks_alone, several_steps)

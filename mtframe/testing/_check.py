@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ._violation import Skip
+
 if TYPE_CHECKING:
     from ._subject import Subject
 
@@ -31,6 +33,16 @@ class Check:
     def summary(self) -> str:
         """What is asserted, in a line."""
         return (self.run.__doc__ or "").partition("\n")[0]
+
+
+def passes_first(check: Callable[[Subject], None], subject: Subject) -> None:
+    """Raises Skip where another check fails, or is skipped: it says all that there is to say."""
+    try:
+        check(subject)
+    except Skip:
+        raise
+    except Exception as error:
+        raise Skip(f"see the check {Check(check).name}, which it fails") from error
 
 
 def checks(*functions: Callable[[Subject], None], early: bool = False) -> tuple[Check, ...]:

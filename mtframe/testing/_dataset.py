@@ -53,7 +53,11 @@ def make(subject: Subject) -> Any:
 
 
 def splits(subject: Subject) -> None:
-    """Every split that is there has images, and labels of a kind that the class says it has."""
+    """Those for training and validation, where declared, are there; each has images, and labels of a declared kind."""
+    opened = dict(subject.kit.splits(subject))
+    for split in ("train", "val"):
+        if split in subject.cls.splits and split not in opened:
+            expect(False, f"its `splits` declare {split!r}, which cannot be opened: {_refusal(subject, split)}")
     for split, dataset in subject.kit.splits(subject):
         expect(len(dataset) > 0, f"{split} has no images")
         speaks = targets_of(subject.cls)
@@ -156,6 +160,14 @@ def order(subject: Subject) -> None:
     inside = np.issubdtype(first.dtype, np.integer) and ((first >= 0) & (first < len(dataset))).all()
     expect(inside, f"expected positions of 0 to {len(dataset) - 1}, got {first.min()} to {first.max()}")
     expect((first == second).all(), "it differs with the same generator, so that a training could not be resumed")
+
+
+def _refusal(subject: Subject, split: str) -> RecipeError | None:
+    try:
+        subject.build(split=split)
+    except RecipeError as error:
+        return error
+    return None
 
 
 def _places(dataset: Any) -> list[int]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mtframe.data import Batch, DataInfo, Sample
 
-from ._check import checks
+from ._check import checks, passes_first
 from ._companions import Companions, build_head, random_maps
 from ._metric import primary_of
 from ._targets import truth, unlabelled
@@ -92,31 +92,45 @@ def finite(subject: Subject) -> None:
     expect(any(gradient.any() for gradient in reached), "no gradient of it reaches the head's parameters")
 
 
-def _settled(subject: Subject) -> Setup:
-    """What `make` gives. Raises Skip where the loss fails on any batch, which the first check says."""
-    try:
-        finite(subject)
-    except Exception as error:
-        raise Skip("it fails on plain batches too; see the check finite") from error
-    return make(subject)
-
-
 def an_image_without_targets(subject: Subject) -> None:
     """It is finite, with its gradients, where nothing is known of one image, or nothing is on it."""
-    setup = _settled(subject)
+    passes_first(finite, subject)
+    setup = make(subject)
     samples = setup.companions.samples
     _check_step(setup, setup.companions.batch([_bare(setup, samples[0]), *samples[1:]]))
 
 
+def unknown_takes_no_part(subject: Subject) -> None:
+    """No gradient goes to an image of which nothing is known: it is not one of no class, or of the value 0."""
+    passes_first(an_image_without_targets, subject)
+    setup = make(subject)
+    first, *others = setup.companions.samples
+    bare = _bare(setup, first)
+    if setup.info.target == "boxes" or not all(value.numel() for value in bare.target.values()):
+        raise Skip("an image on which nothing is teaches that nothing is there")
+    # What BatchNorm makes of one image depends on all of them.
+    setup.head.eval()
+    setup.maps = [feature.clone().requires_grad_() for feature in setup.maps]
+    total = setup.total(setup.companions.batch([bare, *others]))
+    gradients = torch.autograd.grad(total, setup.maps, allow_unused=True)
+    pulls = [float(gradient[0].abs().max()) for gradient in gradients if gradient is not None]
+    expect(
+        max(pulls, default=0.0) == 0,
+        f"the gradient is up to {max(pulls, default=0.0):.3g} at an image of which nothing is known, expected 0",
+    )
+
+
 def no_targets_at_all(subject: Subject) -> None:
     """It is finite, with its gradients, where nothing is known of a whole batch, or nothing is on it."""
-    setup = _settled(subject)
+    passes_first(finite, subject)
+    setup = make(subject)
     _check_step(setup, setup.companions.batch([_bare(setup, sample) for sample in setup.companions.samples]))
 
 
 def teaches(subject: Subject) -> None:
     """Descending on it makes it fall, and predictions of the images that were learned more right."""
-    setup = _settled(subject)
+    passes_first(finite, subject)
+    setup = make(subject)
     samples, batch = setup.companions.samples, setup.companions.batch()
     (before, least), loss_before = _score(setup, subject, batch, samples), float(setup.total(batch).detach())
     _learn(setup, batch)
@@ -166,4 +180,4 @@ def _score(setup: Setup, subject: Subject, batch: Batch, samples: Sequence[Sampl
     return score, _LEAST * abs(score)
 
 
-CHECKS = checks(finite, an_image_without_targets, no_targets_at_all, teaches)
+CHECKS = checks(finite, an_image_without_targets, unknown_takes_no_part, no_targets_at_all, teaches)

@@ -74,6 +74,49 @@ class Unused(ToyBackbone):
         self.spare = nn.Linear(2, 2)
 
 
+class TimesZero(ToyBackbone):
+    """Multiplies a parameter by zero."""
+
+    stages = (("stem",), ("body", "dead"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dead = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [feature + 0 * self.dead for feature in super().forward(images)]
+
+
+class GoodFrozen(ToyBackbone):
+    """Is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requires_grad_(False)
+
+
+class GoodHalfFrozen(ToyBackbone):
+    """Is trained in its second half only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem.requires_grad_(False)
+
+
+class GoodZeroStart(ToyBackbone):
+    """Adds a branch that begins at zero, as layer scales and last layers of residual blocks do."""
+
+    stages = (("stem",), ("body", "branch", "gain"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch, self.gain = nn.Conv2d(8, 8, 1), nn.Parameter(torch.zeros(8, 1, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        stem, body = super().forward(images)
+        return [stem, body + self.gain * self.branch(body)]
+
+
 class Fp32Only(ToyBackbone):
     """Adds what autocast has made bf16 to a buffer that is not."""
 
@@ -193,6 +236,35 @@ class HeadWithSpare(ToyHead):
         self.spare = nn.Linear(2, 2)
 
 
+class HeadTimesZero(ToyHead):
+    """Multiplies a layer's output by zero."""
+
+    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo) -> None:
+        super().__init__(features, info)
+        self.spare = nn.Linear(len(info.classes), len(info.classes))
+
+    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        logits = super().forward(maps)["logits"]
+        return {"logits": logits + 0 * self.spare(logits)}
+
+
+class GoodParameterless(nn.Module):
+    """The mean of each channel, as a direction."""
+
+    target = "identity"
+
+    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo) -> None:
+        super().__init__()
+
+    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {"embedding": F.normalize(maps[-1].float().mean((2, 3)), dim=1)}
+
+    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+        # A map of nothing has no direction.
+        first = F.one_hot(torch.tensor(0), outputs["embedding"].shape[1]).float()
+        return [{"embedding": row if row.any() else first} for row in outputs["embedding"]]
+
+
 class Fp32Head(ToyHead):
     """Adds what autocast has made bf16 to a buffer that is not."""
 
@@ -269,6 +341,34 @@ class AllOrNone(GoodLoss):
         return {"cross_entropy": F.cross_entropy(outputs["logits"].float(), targets["label"])}
 
 
+class UnknownAsClass(GoodLoss):
+    """Takes the unknown for the first class."""
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"cross_entropy": F.cross_entropy(outputs["logits"].float(), targets["label"].clamp(min=0))}
+
+
+class GoodValueLoss(nn.Module):
+    """Keeps its contract."""
+
+    target = "value"
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        wanted = self.wanted(targets["value"])
+        error = torch.where(wanted.isnan(), 0.0, outputs["values"].float() - wanted.nan_to_num())
+        return {"square": error.square().sum() / (~wanted.isnan()).sum().clamp(min=1)}
+
+    def wanted(self, values: Tensor) -> Tensor:
+        return values
+
+
+class UnknownAsNought(GoodValueLoss):
+    """Takes the unknown for 0."""
+
+    def wanted(self, values: Tensor) -> Tensor:
+        return values.nan_to_num()
+
+
 class MeanOfNone(GoodLoss):
     """Takes the mean over what is known, of nothing too."""
 
@@ -300,6 +400,15 @@ class OtherInfo(GoodData):
     def __init__(self, split: str) -> None:
         super().__init__(split)
         self.info = DataInfo("identity", ("dark", "light"))
+
+
+class NoVal(GoodData):
+    """Says that it has a split for validation, and has none."""
+
+    def __init__(self, split: str) -> None:
+        if split == "val":
+            raise RecipeError("split: there is no 'val'")
+        super().__init__(split)
 
 
 class FloatImages(GoodData):
@@ -514,6 +623,48 @@ class Squares(GoodBalancer):
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([loss + loss**2 for loss in losses.values()]).sum()
+
+
+class Forgetting(GoodBalancer):
+    """Weighs tasks by how much their losses have fallen since the last step, which may be by nothing."""
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        super().__init__(tasks)
+        self.last: dict[str, float] = {}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        now = {task: float(loss.detach()) for task, loss in losses.items()}
+        weights = {task: max(0.0, self.last.get(task, 2 * value) / value - 1) for task, value in now.items()}
+        self.last |= now
+        return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
+
+
+class Clinging(GoodBalancer):
+    """Keeps losses with all that they were computed from."""
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        super().__init__(tasks)
+        self.mean: dict[str, Tensor] = {}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        for task, loss in losses.items():
+            self.mean[task] = (self.mean.get(task, loss) + loss) / 2
+        return torch.stack(
+            [loss / self.mean[task].detach() + 0 * self.mean[task] for task, loss in losses.items()]
+        ).sum()
+
+
+class GoodAveraging(GoodBalancer):
+    """Divides by what losses were lately."""
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        super().__init__(tasks)
+        self.mean: dict[str, Tensor] = {}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        for task, loss in losses.items():
+            self.mean[task] = 0.9 * self.mean.get(task, loss.detach()) + 0.1 * loss.detach()
+        return torch.stack([loss / self.mean[task] for task, loss in losses.items()]).sum()
 
 
 class EveryTask(GoodBalancer):
