@@ -21,7 +21,7 @@ _UNKNOWN = "no_such_option"
 
 
 def imports_silently(subject: Subject) -> None:
-    """Its import prints, warns and connects to nothing, and changes no seed, thread setting or default of torch."""
+    """Its import prints, warns and connects to nothing, and leaves seeds, torch's settings and the process alone."""
     component = subject.component
     expect(not component.broken, f"it cannot be used: {component.broken}")
     found = subject.kit.probe(component)

@@ -7,18 +7,23 @@ JSON about each to `FOLDER/report`; what it writes to its standard streams is ex
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial, wraps
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,7 +49,8 @@ class Probe:
         output: What was written to standard output and standard error.
         warnings: Warnings that Python shows by default, as `Category: message`.
         network: Calls that would have gone out to the network; all were refused.
-        changed: What it changed of the process: seeds, threads, torch's settings.
+        changed: What it changed of the process: seeds, torch's settings, the environment, the working directory, what
+            is done with signals and log records, threads that would keep it alive.
         torch: Whether torch was imported.
         error: `ExceptionType: message` where it cannot be imported, or why its process ended; None if it can.
         traceback: Of that exception.
@@ -97,15 +103,21 @@ def probe(values: Sequence[str], timeout: float = 60.0) -> list[Probe]:
 
 
 def _compared(one: Probe) -> Probe:
-    """The same with what it changed of torch's settings."""
-    alone = _torch_alone() if one.settings else {}
-    changes = [f"{name} from {alone[name]} to {now}" for name, now in one.settings.items() if alone.get(name) != now]
-    return replace(one, changed=(*one.changed, *changes))
+    """The same with what it changed of torch's settings, and without what importing torch alone changes."""
+    if not one.settings:
+        return one
+    alone = _torch_alone()
+    changes = [
+        f"{name} from {alone.settings[name]} to {now}"
+        for name, now in one.settings.items()
+        if alone.settings.get(name) != now
+    ]
+    return replace(one, changed=(*(change for change in one.changed if change not in alone.changed), *changes))
 
 
 @cache
-def _torch_alone() -> dict[str, str]:
-    return _in_process([_TORCH], timeout=120)[0].settings
+def _torch_alone() -> Probe:
+    return _in_process([_TORCH], timeout=120)[0]
 
 
 def _in_process(values: Sequence[str], timeout: float) -> list[Probe]:
@@ -138,17 +150,18 @@ def _read(line: str) -> Probe:
 
 def _main(folder: Path, values: Iterable[str]) -> None:
     """Imports components in this process and reports on each."""
-    calls, seeded = _refuse_network(), _watch_seeds()
+    calls, seeded, seeds = _refuse_network(), _watch_seeds(), _watch_torch()
     with (folder / "report").open("a", encoding="utf-8") as report:
         for value in values:
-            threads = _threads_in_environment()
+            before = _process()
             calls.clear()
             seeded.clear()
             seen = _imported(value, folder / "output")
             seen["network"] = list(dict.fromkeys(calls))
-            moved = _threads_in_environment() != threads
-            seen["changed"] = [*dict.fromkeys(seeded), *(["threads in the environment"] if moved else [])]
-            seen["torch"], seen["settings"] = "torch" in sys.modules, _torch_settings()
+            after = _process()
+            moved = [name for name in dict.fromkeys((*before, *after)) if before.get(name) != after.get(name)]
+            seen["changed"] = [*dict.fromkeys(seeded), *moved]
+            seen["torch"], seen["settings"] = "torch" in sys.modules, _torch_settings(seeds)
             report.write(json.dumps(seen) + "\n")
             report.flush()
 
@@ -223,17 +236,59 @@ def _watch_seeds() -> list[str]:
     return seeded
 
 
-def _threads_in_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")}
+def _watch_torch() -> set[int]:
+    """The seeds that `torch.manual_seed` is called with from now on; torch may be imported later, or never."""
+    seeds: set[int] = set()
+
+    class Finder(MetaPathFinder):
+        """Finds the module that manual_seed is defined in, before torch copies it to where it is called from."""
+
+        def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+            found = PathFinder.find_spec(fullname, path, target) if fullname == "torch.random" else None
+            if found is not None and found.loader is not None:
+                loader: Any = found.loader
+                loader.exec_module = partial(self.execute, loader.exec_module)
+            return found
+
+        def execute(self, execute: Callable[[Any], None], module: Any) -> None:
+            execute(module)
+            original = module.manual_seed
+
+            @wraps(original)
+            def manual_seed(seed: Any) -> Any:
+                generator = original(seed)
+                seeds.add(module.initial_seed())
+                return generator
+
+            module.manual_seed = manual_seed
+
+    sys.meta_path.insert(0, Finder())
+    return seeds
 
 
-def _torch_settings() -> dict[str, str]:
-    """What of torch is global, by name; nothing where it is not imported."""
+def _process() -> dict[str, Any]:
+    """What of this process an import must leave as it is, by the words in which a change of it is told."""
+    try:
+        folder = os.getcwd()
+    except OSError as error:
+        folder = str(error)
+    return {
+        **{f"{name} in the environment": value for name, value in os.environ.items()},
+        "the working directory": folder,
+        "what SIGINT does": signal.getsignal(signal.SIGINT),
+        "what SIGTERM does": signal.getsignal(signal.SIGTERM),
+        "the handlers of the root logger": list(logging.getLogger().handlers),
+        "which threads keep the process alive": [thread for thread in threading.enumerate() if not thread.daemon],
+    }
+
+
+def _torch_settings(seeds: Container[int]) -> dict[str, str]:
+    """What of torch is global, by name; nothing where it is not imported. `seeds` are those that it was given."""
     if (torch := sys.modules.get("torch")) is None:
         return {}
     settings = {
-        # torch seeds itself with 64 random bits; what is so small was set.
-        "torch's seed": seed if (seed := torch.initial_seed()) < 2**32 else "a random one",
+        # torch seeds itself with 64 random bits; what is so small was set, wherever.
+        "torch's seed": seed if (seed := torch.initial_seed()) < 2**32 or seed in seeds else "a random one",
         "torch's threads": torch.get_num_threads(),
         "torch's threads between operations": torch.get_num_interop_threads(),
         "torch's default dtype": torch.get_default_dtype(),
@@ -248,3 +303,5 @@ def _torch_settings() -> dict[str, str]:
 
 if __name__ == "__main__":
     _main(Path(sys.argv[1]), sys.argv[2:])
+    # At once: a thread that was left running would keep the process.
+    os._exit(0)

@@ -14,7 +14,7 @@ from mtframe.testing import Probe, probe
 NOISY = {
     "prints": ("print('hello')", "prints 'hello'"),
     "writes": ("import os; os.write(2, b'from C')", "prints 'from C'"),
-    "logs": ("import logging; logging.warning('look')", "prints 'WARNING:root:look'"),
+    "logs": ("import logging; logging.getLogger('mine').warning('look')", "prints 'look'"),
     "warns": ("import warnings; warnings.warn('mind')", "warns 'UserWarning: mind'"),
     "connects": (
         "import urllib.request as r\ntry: r.urlopen('http://weights.example/x', timeout=1)\nexcept OSError: pass",
@@ -22,11 +22,28 @@ NOISY = {
     ),
     "seeds": ("import random; random.seed(3)", "changes the seed of random"),
     "seeds_numpy": ("import numpy; numpy.random.seed(3)", "changes the seed of numpy.random"),
-    "limits_threads": ("import os; os.environ['OMP_NUM_THREADS'] = '7'", "changes threads in the environment"),
+    "limits_threads": ("import os; os.environ['OMP_NUM_THREADS'] = '7'", "changes OMP_NUM_THREADS in the environment"),
+    "hides_gpus": ("import os; os.environ['HIDDEN_FROM'] = 'torch'", "changes HIDDEN_FROM in the environment"),
+    "forgets_path": ("import os; del os.environ['PATH']", "changes PATH in the environment"),
+    "moves": ("import os; os.chdir('/')", "changes the working directory"),
+    "catches": ("import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", "changes what SIGINT does"),
+    "survives": ("import signal; signal.signal(signal.SIGTERM, lambda *_: None)", "changes what SIGTERM does"),
+    "configures": ("import logging; logging.basicConfig()", "changes the handlers of the root logger"),
+    "lingers": (
+        "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start()",
+        "changes which threads keep the process alive",
+    ),
     "raises": ("import nothing_of_that_name", "cannot be imported: ModuleNotFoundError: No module named 'nothing_of"),
     "exits": ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
     "leaves": ("import os; os._exit(3)", "cannot be imported: the process that imported it ended with exit code 3"),
 }
+
+QUIET = """
+import logging, random, threading, time
+random.random()
+logging.getLogger("quiet").addHandler(logging.NullHandler())
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+"""
 
 TORCH = """
 import torch
@@ -57,7 +74,7 @@ def write(folder: Path, name: str, code: str) -> str:
 
 def test_what_an_import_does_is_said_and_only_that(modules: Path) -> None:
     values = [write(modules, name, code) for name, (code, _) in NOISY.items()]
-    found = probe([*values, write(modules, "quiet", "import random; random.random()")])
+    found = probe([*values, write(modules, "quiet", QUIET)])
     assert [one.value for one in found] == [*values, "probed_quiet:Thing"]
     for (code, said), one in zip(NOISY.values(), found[:-1], strict=True):
         (problem,) = one.problems
@@ -77,6 +94,15 @@ def test_settings_of_torch_are_compared_with_those_of_torch_alone(modules: Path)
     assert changed.problems[0].endswith("to 3")
     assert (plain.problems, plain.torch) == ((), True)
     assert plain.seconds > 0.01
+
+
+def test_a_large_seed_of_torch_is_told_from_a_random_one(modules: Path) -> None:
+    restored = "import torch\nwith torch.random.fork_rng(): torch.manual_seed(2**40)"
+    found = probe(
+        [write(modules, "seeds_far", "import torch; torch.manual_seed(2**40)"), write(modules, "restores", restored)]
+    )
+    assert found[0].problems == (f"changes torch's seed from a random one to {2**40}",)
+    assert found[1].problems == ()
 
 
 def test_one_that_hangs_is_ended_and_others_are_told_of(modules: Path) -> None:
