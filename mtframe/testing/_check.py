@@ -41,7 +41,7 @@ def passes_first(check: Callable[[Subject], None], subject: Subject) -> None:
         check(subject)
     except Skip:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Skip(f"see the check {Check(check).name}, which it fails") from error
 
 

@@ -62,7 +62,7 @@ def _recipe(subject: Subject) -> Recipe:
     tried = []
     for preset in subject.kit.neighbours("task"):
         for data in subject.kit.neighbours("dataset"):
-            if data.component.name != preset.cls.dataset.partition("@")[0]:
+            if data.component.name not in subject.kit.named_by(preset, "dataset"):
                 continue
             try:
                 subject.kit.splits(data)

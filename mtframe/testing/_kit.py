@@ -20,7 +20,7 @@ from ._check import Check
 from ._companions import Companions
 from ._probe import Probe, probe
 from ._subject import Subject
-from ._violation import Skip
+from ._violation import Skip, Violation
 
 # Seconds after which an import is as good as broken.
 _TIMEOUT = 120.0
@@ -77,7 +77,11 @@ class Case:
             torch.manual_seed(0)
             if not self.check.early and not self.subject.kit.sound(self.subject):
                 raise Skip("it cannot be built; see the check builds")
-            self.check.run(self.subject)
+            try:
+                self.check.run(self.subject)
+            except SystemExit as left:
+                # It would end the run of all checks, or pass for a success.
+                raise Violation(f"it ended the process: SystemExit: {left.code}") from left
 
 
 class Kit:
@@ -151,9 +155,16 @@ class Kit:
 
     def named_together(self, subject: Subject, kind: str) -> set[str]:
         """Names of the components of a kind that presets use together with one."""
-        presets = [preset.cls for preset in self.neighbours("task")]
-        together = [cls for cls in presets if subject.component.name in _names(cls, subject.kind)]
-        return {name for cls in together for name in _names(cls, kind)}
+        together = [p for p in self.neighbours("task") if subject.component.name in self.named_by(p, subject.kind)]
+        return {name for preset in together for name in self.named_by(preset, kind)}
+
+    def named_by(self, preset: Subject, kind: str) -> set[str]:
+        """What a preset names of a kind, without qualifiers."""
+        named = getattr(preset.cls, "metrics" if kind == "metric" else kind, ())
+        parts = named if isinstance(named, tuple | list) else [named]
+        names = [part.get("name") if isinstance(part, dict) else part for part in parts]
+        # What is no name is told by a check of presets.
+        return {name.partition("@")[0] for name in names if isinstance(name, str)}
 
     def splits(self, dataset: Subject) -> list[tuple[str, Any]]:
         """The splits of a data set that can be opened, that for training first."""
@@ -175,7 +186,7 @@ class Kit:
                 self._sound[key] = True
             except Skip:
                 raise
-            except Exception:
+            except (Exception, SystemExit):
                 self._sound[key] = False
         return self._sound[key]
 
@@ -194,10 +205,3 @@ def _loads(component: Component) -> bool:
     except PluginError:
         return False
     return True
-
-
-def _names(preset: Any, kind: str) -> set[str]:
-    """What a preset names of a kind, without qualifiers."""
-    named = getattr(preset, "metrics" if kind == "metric" else kind, ())
-    parts = named if isinstance(named, tuple | list) else [named]
-    return {(part["name"] if isinstance(part, dict) else part).partition("@")[0] for part in parts}

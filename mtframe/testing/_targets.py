@@ -29,8 +29,11 @@ _DIM = 128
 def unlabelled(sample: Sample, info: DataInfo, dataset: Any) -> Sample:
     """The sample of an image of which nothing is known, or on which nothing is.
 
+    Of a kind that the kit does not know the data set's `target_of` says it, and else it is as for all targets of whole
+    images: −1 in whole numbers, NaN in others.
+
     Raises:
-        Skip: The kit does not know the kind of target, and the data set has no `target_of`.
+        Skip: Neither is so.
     """
     target = dict(sample.target)
     if info.target == "boxes":
@@ -42,11 +45,29 @@ def unlabelled(sample: Sample, info: DataInfo, dataset: Any) -> Sample:
     elif hasattr(dataset, "target_of"):
         target = dataset.target_of("no such image")
     else:
-        raise Skip(
-            f"nobody says what a target of kind {info.target!r} looks like of which nothing is known: give the data "
-            "set `target_of(id)`"
-        )
+        target = {name: _unknown(value) for name, value in target.items()}
+        if not target or not any(map(_can_be_unknown, target.values())) or not _of_whole_images(dataset):
+            raise Skip(
+                f"nobody says what a target of kind {info.target!r} looks like of which nothing is known: it has "
+                "not one shape for all images, or nothing that may be −1 or NaN; give the data set `target_of(id)`"
+            )
     return replace(sample, target=target)
+
+
+def _of_whole_images(dataset: Any) -> bool:
+    """Whether labels of some images have the same shapes: what is in an image there is once, or ten times."""
+    some = [dataset[place].target for place in sorted({0, len(dataset) // 2, len(dataset) - 1})]
+    return all({k: v.shape for k, v in target.items()} == {k: v.shape for k, v in some[0].items()} for target in some)
+
+
+def _can_be_unknown(value: Tensor) -> bool:
+    return value.numel() > 0 and (value.is_floating_point() or (value.dtype.is_signed and not value.is_complex()))
+
+
+def _unknown(value: Tensor) -> Tensor:
+    if not _can_be_unknown(value):
+        return value
+    return torch.full_like(value, float("nan") if value.is_floating_point() else -1)
 
 
 def check_target(sample: Sample, info: DataInfo) -> None:

@@ -8,7 +8,7 @@ from mtframe.errors import RecipeError
 from mtframe.recipe import Recipe
 from mtframe.registry import resolve
 
-from ._check import checks
+from ._check import checks, passes_first
 from ._violation import Skip, expect
 
 if TYPE_CHECKING:
@@ -33,16 +33,19 @@ def imports_no_torch(subject: Subject) -> None:
 
 def fills_a_recipe(subject: Subject) -> None:
     """A recipe that names it needs nothing else of the task but where its data is."""
+    for slot in _SLOTS:
+        part = getattr(subject.cls, slot, None)
+        expect(part is None or _name(part), f"{slot}: expected a component's name, or {{'name': ...}}, got {part!r}")
+    metrics = getattr(subject.cls, "metrics", ())
+    right = isinstance(metrics, list | tuple) and all(map(_name, metrics))
+    expect(right, f"metrics: expected components' names in a tuple, got {metrics!r}")
     _recipe(subject)
 
 
 def names_resolve(subject: Subject) -> None:
     """Every part that it names is there, takes its options, and speaks the same kind of target as the others."""
-    try:
-        recipe = _recipe(subject)
-    except RecipeError as error:
-        raise Skip("it fills no recipe; see the check fills-a-recipe") from error
-    recipe.check()
+    passes_first(fills_a_recipe, subject)
+    _recipe(subject).check()
 
 
 def _recipe(subject: Subject) -> Recipe:
@@ -72,7 +75,9 @@ def _data_options(subject: Subject, dataset: str) -> dict[str, Any]:
 
 
 def _name(part: Any) -> str:
-    return part.get("name", "") if isinstance(part, dict) else part or ""
+    """Of a component that a preset names; empty where it names none, or something else than a name."""
+    named = part.get("name") if isinstance(part, dict) else part
+    return named if isinstance(named, str) else ""
 
 
 CHECKS = checks(fills_a_recipe, names_resolve) + checks(imports_no_torch, early=True)

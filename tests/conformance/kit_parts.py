@@ -5,6 +5,7 @@ Every class here is offered by a distribution of its own, made up by the tests.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -725,6 +726,22 @@ class Uncallable:
 
     def __init__(self, tasks: Sequence[str]) -> None:
         self.tasks = tasks
+
+
+class Exiting(GoodBalancer):
+    """Exits when it is made."""
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        raise SystemExit(0)
+
+
+class ExitingAtOneRow(GoodBalancer):
+    """Exits where a single task has a loss."""
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        if len(losses) == 1:
+            sys.exit("one task needs no balancer")
+        return super().total(losses)
 
 
 class GoodObserver:

@@ -26,6 +26,24 @@ class Sizeless:
     batch_size = 4
 
 
+class NumberedData(GoodPreset):
+    """Names its data set by a number."""
+
+    dataset = 5
+
+
+class NamelessHead(GoodPreset):
+    """Gives a part options and no name."""
+
+    head = {"dropout": 0.1}  # noqa: RUF012
+
+
+class OneMetric(GoodPreset):
+    """Names a metric, and not several."""
+
+    metrics = "classification"
+
+
 class NoSuchHead(GoodPreset):
     """Names what nobody offers."""
 

@@ -38,6 +38,13 @@ class Mute:
         raise KeyError("nothing")
 '''
 
+# A static method of the metric or of the head, in a module of which the kit is given nothing.
+PERFECT = """
+    @staticmethod
+    def perfect(sample):
+        return {"count": sample.target["count"]}
+"""
+
 # A kind of target of its own, a count, with all that speaks it.
 COUNTS = '''
 import torch
@@ -104,7 +111,19 @@ class Squared(nn.Module):
     target = "count"
 
     def forward(self, outputs, targets):
-        return {"square": (outputs["count"].float() - targets["count"]).square().mean()}
+        known = self.known(targets["count"])
+        error = torch.where(known, outputs["count"].float() - targets["count"].nan_to_num(), 0.0)
+        return {"square": error.square().sum() / known.sum().clamp(min=1)}
+
+    def known(self, counts):
+        return ~counts.isnan()
+
+
+class UnknownAsNone(Squared):
+    """Takes the unknown for none."""
+
+    def known(self, counts):
+        return torch.ones_like(counts, dtype=torch.bool)
 
 
 class Off:
@@ -221,14 +240,59 @@ def test_a_target_of_ones_own_is_checked_with_parts_of_ones_own(installed: Path)
     # The metric tells whether the loss teaches; only nothing and perfection are left to say.
     assert found["loss:squared-teaches"] == "ok"
     assert found["head:counter-exports"] == "ok"
-    assert "give the data set `target_of(id)`" in found["loss:squared-no-targets-at-all"]
-    assert "pass perfect={'count': function(sample) -> prediction}" in found["metric:off-builds"]
+    assert found["loss:squared-no-targets-at-all"] == found["loss:squared-unknown-takes-no-part"] == "ok"
+    assert found["metric:off-builds"] == "ok"
+    assert "pass perfect={'count': function}" in found["metric:off-perfect-is-best"]
 
     def perfect(sample: Sample) -> dict[str, Tensor]:
         return {"count": sample.target["count"]}
 
     told = outcomes(Kit("counting", options, {"count": perfect}))
     assert told["metric:off-perfect-is-best"] == told["metric:off-merges"] == "ok"
+
+
+def test_what_is_unknown_of_a_target_of_ones_own_is_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {**ENTRIES, "mtframe.loss": {"squared": "wrongly_counting:UnknownAsNone"}}
+    make_dist(tmp_path, "wrongly-counting", places(entries, "wrongly_counting"), {"wrongly_counting": COUNTS})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = outcomes(Kit("wrongly-counting", {"dataset:counted": {"length": 12}}))
+    failed = {key: said for key, said in found.items() if said.startswith("failed")}
+    assert list(failed) == ["loss:squared-unknown-takes-no-part"], failed
+    assert "at an image of which nothing is known, expected 0" in failed["loss:squared-unknown-takes-no-part"]
+
+
+@pytest.mark.parametrize(
+    "ragged", ["torch.zeros(index % 3)", "torch.tensor(True)", "torch.tensor(3, dtype=torch.uint8)"]
+)
+def test_what_cannot_be_unknown_is_not_made_so(ragged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = f"cannot_{abs(hash(ragged))}"
+    code = COUNTS.replace("torch.tensor(float(index))", ragged).replace(
+        "torch.stack(counts)", "torch.stack([count.sum().float() for count in counts])"
+    )
+    make_dist(tmp_path, module, places(ENTRIES, module), {module: code})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = outcomes(Kit(module, {"dataset:counted": {"length": 12}}))
+    assert found["loss:squared-finite"] == "ok"
+    assert "give the data set `target_of(id)`" in found["loss:squared-unknown-takes-no-part"]
+
+
+def places(entries: dict[str, dict[str, str]], module: str) -> dict[str, dict[str, str]]:
+    """The same entry points in another module, which is imported anew."""
+    return {
+        group: {name: f"{module}:{value.partition(':')[2]}" for name, value in named.items()}
+        for group, named in entries.items()
+    }
+
+
+@pytest.mark.parametrize("before", ["    def update(", "    def predict("], ids=["metric", "head"])
+def test_a_component_says_itself_what_is_perfect(before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = f"perfect_{before.split()[1].strip('(')}"
+    make_dist(tmp_path, module, places(ENTRIES, module), {module: COUNTS.replace(before, f"{PERFECT}\n{before}")})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = mtframe("plugins", "check", module, "dataset:counted.length=12", "-k", "metric")
+    assert result.code == 0, result.out
+    assert "ok      metric:off-perfect-is-best" in result.out
+    assert "skipped" not in result.out.rpartition("\n")[0].replace("0 skipped", "")
 
 
 def test_what_has_no_companion_says_what_to_pass(installed: Path) -> None:
