@@ -124,12 +124,25 @@ def test_the_sharing_is_network_s_until_a_task_changes_its_own(written: Callable
     before, expected = shared(images, {"b": "a"}), plain(images, {"b": "a"})
     assert all(torch.equal(*pair) for task in "abc" for pair in zip(before[task], expected[task], strict=True))
     with torch.no_grad():
-        shared.own[1].scale[0].fill_(2)
-        shared.own[1].shift[1].fill_(1)
+        shared.own["task b"].scale[0].fill_(2)
+        shared.own["task b"].shift[1].fill_(1)
     after = shared(images, {"b": "a"})
     torch.testing.assert_close(after["b"], [2 * before["b"][0], before["b"][1] + 1])
     assert all(torch.equal(*pair) for task in "ac" for pair in zip(before[task], after[task], strict=True))
     assert shared.features == backbone.features
+
+
+def test_the_sharing_s_weights_are_a_task_s_whatever_the_order_of_groups(written: Callable[[str], Any]) -> None:
+    trained = written("sharing")(ToyBackbone(), [["a", "type"], ["c"]])
+    with torch.no_grad():
+        for number, name in enumerate(("a", "type", "c")):
+            trained.own[f"task {name}"].scale[0].fill_(number)
+    # As where the run is loaded with another size for the first task.
+    loaded = written("sharing")(ToyBackbone(), [["c"], ["type", "a"]])
+    loaded.load_state_dict(trained.state_dict())
+    images = {name: torch.randn(2, 3, 32, 32) for name in ("a", "type", "c")}
+    before, after = trained.eval()(images), loaded.eval()(images)
+    assert all(torch.equal(*pair) for task in images for pair in zip(before[task], after[task], strict=True))
 
 
 def test_shapes_are_told_by_their_area(written: Callable[[str], Any]) -> None:

@@ -194,7 +194,7 @@ def test_a_contract_test_of_two_lines(installed: Path, tmp_path: Path) -> None:
     # The component's own exception, where it was raised.
     assert "test_contract[balancer:mute-finite]" in done.stdout
     assert 'raise KeyError("nothing")' in done.stdout
-    assert re.search(r"5 failed, 17 passed", done.stdout), done.stdout
+    assert re.search(r"5 failed, 18 passed, 1 skipped", done.stdout), done.stdout
 
 
 def test_the_same_from_the_shell(installed: Path) -> None:
@@ -204,8 +204,8 @@ def test_the_same_from_the_shell(installed: Path) -> None:
     assert "ok      balancer:total-unit-does-not-matter" in lines
     (failed,) = (line for line in lines if "mute-finite" in line)
     assert re.fullmatch(r"FAILED  balancer:mute-finite: KeyError: 'nothing' \(.*adding_parts.py:\d+\)", failed)
-    assert lines[-1] == "17 ok, 5 failed, 0 skipped"
-    assert len(lines) == 23
+    assert lines[-1] == "18 ok, 5 failed, 1 skipped"
+    assert len(lines) == 25
 
 
 def test_options_come_from_the_command_line_and_one_kind_can_be_chosen(installed: Path) -> None:
@@ -262,11 +262,18 @@ def test_what_is_unknown_of_a_target_of_ones_own_is_nan(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "ragged", ["torch.zeros(index % 3)", "torch.tensor(True)", "torch.tensor(3, dtype=torch.uint8)"]
+    ("kind", "target"),
+    [
+        ("ragged", "torch.zeros(index % 3)"),
+        ("boolean", "torch.tensor(True)"),
+        ("unsigned", "torch.tensor(3, dtype=torch.uint8)"),
+    ],
 )
-def test_what_cannot_be_unknown_is_not_made_so(ragged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = f"cannot_{abs(hash(ragged))}"
-    code = COUNTS.replace("torch.tensor(float(index))", ragged).replace(
+def test_what_cannot_be_unknown_is_not_made_so(
+    kind: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"{kind}_counts"
+    code = COUNTS.replace("torch.tensor(float(index))", target).replace(
         "torch.stack(counts)", "torch.stack([count.sum().float() for count in counts])"
     )
     make_dist(tmp_path, module, places(ENTRIES, module), {module: code})
