@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -143,6 +145,16 @@ def test_the_sharing_s_weights_are_a_task_s_whatever_the_order_of_groups(written
     images = {name: torch.randn(2, 3, 32, 32) for name in ("a", "type", "c")}
     before, after = trained.eval()(images), loaded.eval()(images)
     assert all(torch.equal(*pair) for task in images for pair in zip(before[task], after[task], strict=True))
+
+
+def test_a_written_package_may_import_torchvision_under_strict_types(tmp_path: Path) -> None:
+    write_package("kite", "metric", tmp_path / "kite")
+    for file in (tmp_path / "kite" / "src" / "kite").glob("*.py"):
+        file.write_text("from torchvision.ops import box_iou as box_iou\n")
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache")]
+    done = subprocess.run(command, cwd=tmp_path / "kite", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert done.stdout.startswith("Success: "), done.stdout
 
 
 def test_shapes_are_told_by_their_area(written: Callable[[str], Any]) -> None:
