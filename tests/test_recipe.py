@@ -446,7 +446,8 @@ def test_check_reports_every_problem() -> None:
     assert [line for line in str(error.value).splitlines() if not line.startswith("See what")] == [
         "backbone: 'kitenet' is a family; name a member of it, as in 'kitenet/MEMBER'",
         "tasks.kites.dataset.root: required. Name its folder, as in -t NAME=PRESET:ROOT or "
-        "tasks.kites.dataset.root=ROOT",
+        "tasks.kites.dataset.root=ROOT. "
+        "Make some with: mtframe data synthesize kites data/kites",
         "tasks.kites.dataset.people: expected a valid string, got 3",
         "tasks.kites.head.num_levles: unknown option; did you mean 'num_levels'?",
         "tasks.kites.loss: no loss 'kite-los'; did you mean 'kite-loss'?",
