@@ -164,7 +164,9 @@ def _folder(dist: Distribution) -> Path:
 def _told(dist: Distribution) -> tuple[str, str, str, str]:
     """Name and version of a distribution, what it requires of mtframe that this one is not, and what is damaged."""
     # Fields only: the description behind the first empty line can be long. A field may go on in an indented line.
-    head = re.split(r"\r?\n\r?\n", _read(dist, "METADATA"), maxsplit=1)[0]
+    # PKG-INFO is what setuptools writes beside sources (`.egg-info`).
+    text = _read(dist, "METADATA") or _read(dist, "PKG-INFO")
+    head = re.split(r"\r?\n\r?\n", text, maxsplit=1)[0]
     fields = [line.partition(":") for line in re.sub(r"\r?\n[ \t]+", " ", head).splitlines()]
     one = {key: value.strip() for key, _, value in reversed(fields)}
     required = [value.strip() for key, _, value in fields if key == "Requires-Dist"]
@@ -198,7 +200,7 @@ def _hidden(name: str, dist: Distribution) -> bool:
         first = distribution(name)
     except (PackageNotFoundError, ValueError):
         return False
-    return any(_read(first, file) != _read(dist, file) for file in ("METADATA", "entry_points.txt"))
+    return any(_read(first, file) != _read(dist, file) for file in ("METADATA", "PKG-INFO", "entry_points.txt"))
 
 
 def _entries(text: str) -> Iterator[tuple[str, str, str]]:

@@ -159,6 +159,16 @@ def test_leftovers_of_an_installation_hurt_nobody(site: Path) -> None:
         resolve("head", "x")
 
 
+def test_what_setuptools_writes_beside_sources_is_metadata_too(site: Path) -> None:
+    info = site / "egg_kit.egg-info"
+    info.mkdir()
+    (info / "PKG-INFO").write_text("Metadata-Version: 2.1\r\nName: egg-kit\r\nVersion: 0.2\r\n\r\nName: no field\r\n")
+    (info / "entry_points.txt").write_text("[mtframe.head]\negg = egg_kit:Head\n")
+    (site / "egg_kit.py").write_text(HEAD)
+    resolved = resolve("head", "egg")
+    assert (resolved.origin.dist, resolved.origin.version) == ("egg-kit", "0.2")
+
+
 def test_component_in_a_file_is_relative_to_the_base(tmp_path: Path) -> None:
     (tmp_path / "heads.py").write_text(HEAD)
     resolved = resolve("head", "./heads.py:Head", tmp_path)
