@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 import sysconfig
 import venv
 from pathlib import Path
+
+import pytest
 
 # As pip writes it. Processes that read images import it once more, hence the condition.
 _SCRIPT = """
@@ -16,6 +19,12 @@ from mtframe.cli import main
 if __name__ == "__main__":
     main()
 """
+
+
+def needs(tool: str) -> pytest.MarkDecorator:
+    """Skips a test where a tool of the extra `dev` is not installed; `.ci/run` installs it."""
+    missing = importlib.util.find_spec(tool) is None
+    return pytest.mark.skipif(missing, reason=f"{tool} is not installed; it comes with pip install 'mtframe[dev]'")
 
 
 class Fresh:

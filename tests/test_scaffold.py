@@ -25,7 +25,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from command import Result, mtframe
-from fresh import Fresh, bash_blocks
+from fresh import Fresh, bash_blocks, needs
 from mtframe import __version__
 from mtframe._yaml import parse_yaml
 from mtframe.errors import RecipeError
@@ -161,6 +161,7 @@ def test_packages_are_complete_and_say_what_they_need(packages: Path) -> None:
         assert re.search(rf"^Copyright \(c\) 20\d\d the authors of kite-{kind}$", licence, re.M)
 
 
+@needs("ruff")
 def test_packages_pass_the_linter_with_the_project_s_rules(packages: Path) -> None:
     write_package("a-rather-long-name-of-a-small-plugin", "metric", packages / "long")
     for kind in (*KINDS, "long"):
@@ -171,6 +172,7 @@ def test_packages_pass_the_linter_with_the_project_s_rules(packages: Path) -> No
             run_tool([sys.executable, "-m", "ruff", *command, "--no-cache", "."], packages / kind)
 
 
+@needs("mypy")
 @pytest.mark.slow
 def test_packages_pass_the_type_checker(packages: Path, tmp_path: Path) -> None:
     for kind in KINDS:

@@ -18,6 +18,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
+from fresh import needs
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError, MtframeError, RecipeError
 from mtframe.kinds import FeatureSpec
@@ -147,6 +148,7 @@ def test_the_sharing_s_weights_are_a_task_s_whatever_the_order_of_groups(written
     assert all(torch.equal(*pair) for task in images for pair in zip(before[task], after[task], strict=True))
 
 
+@needs("mypy")
 def test_a_written_package_may_import_torchvision_under_strict_types(tmp_path: Path) -> None:
     write_package("kite", "metric", tmp_path / "kite")
     for file in (tmp_path / "kite" / "src" / "kite").glob("*.py"):
