@@ -41,7 +41,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WEIGHTS = "checkpoints/last/weights.safetensors"
 TRACES = {
     "backbone": (WEIGHTS, "sharing.backbone.middle.0.weight"),
-    "sharing": (WEIGHTS, "sharing.own.1.shift.2"),
+    "sharing": (WEIGHTS, "sharing.own.task places.shift.2"),
     "head": (WEIGHTS, "heads.places.classify.1.weight"),
     "loss": ("metrics.csv", "places/focal"),
     "dataset": ("labels.json", "triangle"),
