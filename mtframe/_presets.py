@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.errors import PluginError
-from mtframe.registry import OURS, name_of, qualified, resolve
+from mtframe.registry import name_of, qualified, resolve
 
 # What a task has from the task whose images it uses.
 LENT = ("transform", "size", "batch_size", "flip_test", "test_scales")
@@ -74,14 +74,14 @@ def lend(filled: dict[str, Any], given: Mapping[str, Any]) -> list[str]:
 
 
 def _meant(value: Any, kind: str | None, dist: str | None) -> Any:
-    """What a preset gives, names meaning its own distribution's, or else ours, where others offer them too."""
+    """What a preset gives, names meaning its own distribution's where others offer them too."""
     if kind is None:
         return value
     if isinstance(value, list | tuple):
         return [_meant(part, kind, dist) for part in value]
     if isinstance(value, Mapping):
         return {**value, "name": _meant(value["name"], kind, dist)} if "name" in value else dict(value)
-    return qualified(kind, value, dist, OURS) if isinstance(value, str) else value
+    return qualified(kind, value, dist) if isinstance(value, str) else value
 
 
 def _merged(preset: Any, given: Any, is_part: bool) -> Any:

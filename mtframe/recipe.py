@@ -26,7 +26,7 @@ from mtframe._overrides import apply_overrides as apply_overrides
 from mtframe._presets import LENT, fill, lend
 from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.errors import RecipeError
-from mtframe.registry import OURS, Resolved, local_file, name_of, qualified, resolve
+from mtframe.registry import Resolved, local_file, name_of, resolve
 
 _CONFIG = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -299,13 +299,9 @@ class Recipe(BaseModel):
         kinds = {**_SLOTS, "metrics": "metric"}
         filled, wrong = fill(plain, base, fields, kinds) if presets else (deepcopy(dict(plain)), {})
         for slot, default in _DEFAULTS.items():
-            # Ours, also where somebody offers another of the name.
-            name = qualified(slot, default, OURS)
             # `balancer.weights.faces=2` goes into the one that is there without being named.
             if isinstance(filled.get(slot), dict) and "name" not in filled[slot]:
-                filled[slot] = {"name": name, **filled[slot]}
-            filled.setdefault(slot, name)
-        filled.setdefault("hooks", [qualified("hooks", name, OURS) for name in _OBSERVERS])
+                filled[slot] = {"name": default, **filled[slot]}
         if "base" in filled:
             raise RecipeError("base: unknown option")
         if unlent := lend(filled, plain):

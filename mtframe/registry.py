@@ -43,7 +43,7 @@ class Origin:
         dist: The distribution's name; None for others.
         version: Its version; None for others.
         file: The file named in the recipe; None for others.
-        module: The module that the program had imported; None for others.
+        module: That of a class which the program has given; None for others.
     """
 
     dist: str | None = None
@@ -187,15 +187,15 @@ def name_of(component: Any) -> str:
     return f"{module}:{name}"
 
 
-def qualified(kind: str, name: str, *dists: str | None) -> str:
-    """A name as a distribution means it: with `@dist` of the first of these that offers it, where others do too.
+def qualified(kind: str, name: str, dist: str | None) -> str:
+    """A name as a distribution means it: with `@dist` where it offers the name and others do too.
 
-    Ours need none: a name that is built in means that, unless it says otherwise.
+    Ours needs none: a name that is built in means that, unless it says otherwise.
     """
     plain, slash, member = name.partition("/")
     offers = {normalised(component.dist): component.dist for component in discover(kind) if component.name == plain}
-    meant = [offers[normalised(dist)] for dist in dists if dist and normalised(dist) in offers]
-    return f"{plain}@{meant[0]}{slash}{member}" if meant and meant[0] != OURS and len(offers) > 1 else name
+    meant = offers.get(normalised(dist)) if dist else None
+    return name if meant in (None, OURS) or len(offers) < 2 else f"{plain}@{meant}{slash}{member}"
 
 
 def did_you_mean(word: str, known: Any) -> str:

@@ -21,7 +21,7 @@ from torch import nn
 
 from mtframe._origins import Origins, changed, keep_sources, origins, revive
 from mtframe.data import DataInfo
-from mtframe.errors import CheckpointError, RecipeError, TrainingError
+from mtframe.errors import CheckpointError, MtframeError, RecipeError, TrainingError
 from mtframe.recipe import Recipe, apply_overrides, in_file, read_recipe
 
 LOG = logging.getLogger("mtframe")
@@ -58,7 +58,12 @@ class RunFolder:
             run.checkpoints.mkdir(parents=True)
         except OSError as error:
             raise RecipeError(f"--out: {run.path} cannot be made ({error.strerror or error})") from None
-        kept = keep_sources(recipe, run.path)
+        try:
+            kept = keep_sources(recipe, run.path)
+        except MtframeError:
+            # It was new, and nothing is in it that is worth keeping: the same call can be made again.
+            shutil.rmtree(run.path)
+            raise
         write_text(run.path / "labels.json", json.dumps({task: asdict(info) for task, info in infos.items()}))
         write_text(run.path / "environment.json", json.dumps(environment(recipe), indent=2) + "\n")
         # Last: a folder with a recipe is a run.

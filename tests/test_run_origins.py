@@ -188,7 +188,7 @@ def test_a_file_that_does_not_stand_alone_is_refused_before_training(here: Path)
     assert result.code == 2
     assert "tasks.one.head: a run keeps a copy of the file alone, and this copy cannot be used" in result.err
     assert "components/n.txt" in result.err
-    assert not Path("run/log.txt").exists()
+    assert not Path("run").exists()
     Path("helper.py").write_text("K = 1\n")
     Path("parts.py").write_text("from helper import K\n" + TOY.read_text().replace("from __future__", "#"))
     result = mtframe("train", "recipe.yaml", "--out", "again")
