@@ -9,4 +9,6 @@ from ._multitask import MultiTaskModel as MultiTaskModel
 from ._pyramid import FeaturePyramid as FeaturePyramid
 from ._pyramid import SimplePyramid as SimplePyramid
 from ._pyramid import group_norm as group_norm
+from ._rows import current_rows as current_rows
+from ._rows import rows_of as rows_of
 from ._sharing import Network as Network

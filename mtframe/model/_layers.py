@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from functools import cache
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from mtframe.errors import RecipeError
 
 from ._batchnorm import freeze_statistics, split_statistics, use_group
+from ._rows import rows_of
 from ._sharing import BatchNormPolicy, by_task
 
 
@@ -98,7 +99,7 @@ class Layers(nn.Module):
             if trunk is not None:
                 joined = images[present[0]] if len(present) == 1 else torch.cat([images[task] for task in present])
                 self._tape.begin(len(joined))
-                with suppress(_Stopped):
+                with suppress(_Stopped), rows_of({task: len(images[task]) for task in present}):
                     trunk(joined)
             first = 0
             for lender in present:
@@ -106,9 +107,14 @@ class Layers(nn.Module):
                 rows = slice(first, first := first + len(images[lender]))
                 for task in viewers:
                     self._tape.rewind(rows, copy=len(viewers) > 1)
-                    maps[task] = list(self.branches[task](images[lender]))
+                    with rows_of({lender: len(images[lender])}):
+                        maps[task] = list(self.branches[task](images[lender]))
             self._tape.clear()
         return maps
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the shared stages."""
+        return iter(()) if self.trunk is None else self.trunk.parameters()
 
     def _lend(self) -> None:
         """Gives the branches the weights of the shared stages.

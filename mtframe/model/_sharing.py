@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mtframe.errors import RecipeError
 
 from ._batchnorm import freeze_statistics, split_statistics, use_group
+from ._rows import rows_of
 
 BatchNormPolicy = Literal["per-task", "shared", "frozen"]
 
@@ -59,9 +60,10 @@ class Network(nn.Module):
                 continue
             if self._split:
                 use_group(self.backbone, index)
-            counts = [len(images[task]) for task in present]
+            counts = {task: len(images[task]) for task in present}
             joined = images[present[0]] if len(present) == 1 else torch.cat([images[task] for task in present])
-            parts = [features.split(counts) for features in self.backbone(joined)]
+            with rows_of(counts):
+                parts = [features.split(list(counts.values())) for features in self.backbone(joined)]
             for position, task in enumerate(present):
                 maps[task] = [part[position] for part in parts]
         return maps | {task: maps[lender] for task, lender in (also or {}).items()}

@@ -1,0 +1,349 @@
+"""Each task's own gradient of what tasks share, at the price of one backward pass, and what a balancer makes of them.
+
+Tasks have images of their own, which go through the shared layers in one concatenated pass, so the gradient of a task
+needs only that task's rows: the backward pass runs once for all rows, and each layer's weight gradient is taken per
+task (`_row_parameters`). For a shared layer y = f(x, θ) and ∂L/∂y of the summed loss L = Σ_t L_t, the gradient of task
+t is
+
+    g_t = Σ_{rows r of t} (∂y_r / ∂θ)ᵀ ∂L/∂y_r,        so that Σ_t g_t = ∂L/∂θ.
+
+Where no layer mixes rows (GroupNorm, LayerNorm, BatchNorm with fixed statistics) ∂L/∂y_r = ∂L_t/∂y_r, and g_t is
+∂L_t/∂θ exactly. BatchNorm with joint statistics mixes them: a row of t then also carries how it moves the other tasks'
+losses through mean and variance. g_t is what the samples of t contribute to the joint gradient, and no other task's
+sample enters it directly.
+
+Tasks that look at the same images have the same rows: each further task on them costs one more backward pass through
+the shared layers.
+"""
+
+# Shapes: T tasks of a step, P shared parameters.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtframe.errors import RecipeError
+from mtframe.model import MultiTaskModel
+
+from ._gram import combined, gram_matrix, weighted_sum
+from ._log import LOG
+from ._row_parameters import Attribution, StandIn, Unattributable, standing_in
+
+Place = Literal["parameters", "maps"]
+# By name of a shared parameter; None where the task does not reach it.
+Gradients = dict[str, Tensor | None]
+
+
+class GradientEngine:
+    """Gradients for a balancer that weighs them (see `mtframe.kinds.GradientBalancer`).
+
+    Shared are the parameters that `sharing.shared_parameters()` gives, or all of `sharing` if it has no such method.
+    A first trial run, with the images of one task at a time poisoned by NaN, shows whether each use of them sees rows
+    in the images' order. Where one does not, or where the sharing scheme does not say whose rows it passes
+    (`mtframe.model.rows_of`), gradients come from a backward pass a task, which is exact and slower and is logged once;
+    they are then ∂L_t/∂θ, with BatchNorm too. Compiled modules run uncompiled.
+
+    Args:
+        model: The model, on its device.
+        at: `parameters`: balances the gradients of the shared parameters. `maps`: those of the feature maps that heads
+            are given; the shared layers then see one backward pass whatever the tasks look at. Gradients of tasks with
+            images of their own are orthogonal there.
+    """
+
+    def __init__(self, model: MultiTaskModel, *, at: Place = "parameters") -> None:
+        self.model = model
+        self.at = at
+        self._tried: dict[Any, str | None] = {}
+
+    def backward(
+        self,
+        images: Mapping[str, Tensor],
+        also: Mapping[str, str],
+        forward: Callable[[], Mapping[str, Tensor]],
+        balancer: Any,
+        *,
+        divide: int = 1,
+    ) -> None:
+        """Adds gradients to the parameters' `.grad`: balanced ones for what is shared, each task's own for the rest.
+
+        A step of one task is not balanced.
+
+        Args:
+            images: By task, as the model takes them.
+            also: Further tasks, each with the task whose images it looks at.
+            forward: Runs `model` once on these; gives the loss of each task, a scalar.
+            balancer: Has `weigh` or `combine`.
+            divide: All gradients are divided by so much. The balancer sees them undivided.
+        """
+        with self._heads_apart(balancer) as weigh_heads, self._uncompiled():
+            parameters = self._shared()
+            if len(images) + len(also) == 1 or not parameters:
+                _backward(forward(), divide)
+            elif self.at == "maps":
+                weigh_heads(self._balance_maps(images, also, forward, balancer, divide))
+            else:
+                losses, gradients = self._gradients(parameters, images, also, forward, divide)
+                weigh_heads(_balance(parameters, losses, gradients, balancer, divide))
+
+    def gradients(
+        self, images: Mapping[str, Tensor], also: Mapping[str, str], forward: Callable[[], Mapping[str, Tensor]]
+    ) -> tuple[dict[str, Tensor], dict[str, Gradients]]:
+        """The tasks' losses (detached) and, by task and name, gradients of the shared parameters.
+
+        Adds the gradients of what is not shared to its `.grad`. Arguments as in `backward`.
+        """
+        with self._uncompiled():
+            return self._gradients(self._shared(), images, also, forward, 1)
+
+    def _shared(self) -> dict[str, nn.Parameter]:
+        sharing: Any = self.model.sharing
+        given = getattr(sharing, "shared_parameters", None)
+        chosen = set(sharing.parameters() if given is None else given())
+        return {name: p for name, p in sharing.named_parameters() if p in chosen and p.requires_grad}
+
+    def _gradients(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        images: Mapping[str, Tensor],
+        also: Mapping[str, str],
+        forward: Callable[[], Mapping[str, Tensor]],
+        divide: int,
+    ) -> tuple[dict[str, Tensor], dict[str, Gradients]]:
+        if self._by_rows(parameters, images):
+            try:
+                attribution = Attribution(tuple(images), self._fixed(parameters))
+                with standing_in(self.model.sharing, parameters, attribution) as stands, self._cut_at_maps() as cut:
+                    losses = _backward(forward(), divide)
+                    return losses, _passes_by_rows(cut, attribution, stands, also)
+            except Unattributable as error:
+                # Not met in the trial run. The pass is repeated, which moves running statistics once more.
+                self._give_up(images, str(error))
+        with self._cut_at_maps() as cut:
+            losses = _backward(forward(), divide)
+            return losses, _passes_by_task(cut, parameters)
+
+    def _balance_maps(
+        self,
+        images: Mapping[str, Tensor],
+        also: Mapping[str, str],
+        forward: Callable[[], Mapping[str, Tensor]],
+        balancer: Any,
+        divide: int,
+    ) -> dict[str, float]:
+        if not hasattr(balancer, "weigh"):
+            raise RecipeError(f"balancer: {type(balancer).__name__} does not weigh gradients; use it at parameters")
+        with self._cut_at_maps() as cut:
+            losses = _backward(forward(), divide)
+        owner = {task: task for task in images} | dict(also)
+        rows = {
+            task: {f"{owner[task]}/{i}": leaf.grad for i, leaf in enumerate(cut.leaves[task])} for task in losses
+        }
+        weights = _weights(losses, rows, balancer, divide)
+        outputs, gradients = [], []
+        for task, weight in weights.items():
+            for output, leaf in zip(cut.outputs[task], cut.leaves[task], strict=True):
+                if leaf.grad is not None and output.requires_grad:
+                    outputs.append(output)
+                    gradients.append(leaf.grad * weight)
+        torch.autograd.backward(outputs, gradients)
+        return weights
+
+    def _by_rows(self, parameters: Mapping[str, nn.Parameter], images: Mapping[str, Tensor]) -> bool:
+        """Whether rows tell the tasks apart, for batches like these."""
+        key = _key(images)
+        if key not in self._tried:
+            self._tried[key] = None
+            reason = self._trial(parameters, images)
+            if reason is not None:
+                self._give_up(images, reason)
+        return self._tried[key] is None
+
+    def _give_up(self, images: Mapping[str, Tensor], reason: str) -> None:
+        if reason not in self._tried.values():
+            LOG.warning("gradients take a backward pass a task, since rows do not tell tasks apart: %s", reason)
+        self._tried[_key(images)] = reason
+
+    @torch.no_grad()
+    def _trial(self, parameters: Mapping[str, nn.Parameter], images: Mapping[str, Tensor]) -> str | None:
+        """Runs the shared layers in evaluation mode on images of one task at a time that are NaN; why rows fail."""
+        modes = {module: module.training for module in self.model.sharing.modules()}
+        fixed = self._fixed(parameters)
+        dtype = self.model.mean.dtype
+        try:
+            for module in modes:
+                module.training = False
+            for poisoned in images:
+                fake = {
+                    task: torch.full_like(pixels, torch.nan if task == poisoned else 1.0, dtype=dtype)
+                    for task, pixels in images.items()
+                }
+                attribution = Attribution(tuple(images), fixed, poisoned)
+                with torch.random.fork_rng(devices=[]), standing_in(self.model.sharing, parameters, attribution):
+                    maps = self.model.sharing(fake)
+                _check_plain(maps)
+        except Unattributable as error:
+            return str(error)
+        except Exception as error:
+            # Whatever a backbone does with parameters that stand-ins cannot do; the plain pass may well work.
+            return f"{type(error).__name__}: {error}"
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        return None
+
+    def _fixed(self, parameters: Mapping[str, nn.Parameter]) -> frozenset[int]:
+        sharing = self.model.sharing
+        return frozenset(t.untyped_storage().data_ptr() for t in (*sharing.parameters(), *sharing.buffers()))
+
+    @contextmanager
+    def _cut_at_maps(self) -> Iterator[_Cut]:
+        """Ends the heads' backward pass at the maps they are given."""
+        cut = _Cut()
+        handle = self.model.sharing.register_forward_hook(cut)
+        try:
+            yield cut
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def _heads_apart(self, balancer: Any) -> Iterator[Callable[[Mapping[str, float]], None]]:
+        """Gives what weighs this step's gradients of heads and losses, if the balancer wants that."""
+        weighed = getattr(balancer, "weighs_heads", False)
+        own = {
+            task: [*self.model.heads[task].parameters(), *self.model.losses[task].parameters()]
+            for task in (self.model.tasks if weighed else ())
+        }
+        before = {p: p.grad for parameters in own.values() for p in parameters}
+        for parameter in before:
+            parameter.grad = None
+
+        def weigh(weights: Mapping[str, float]) -> None:
+            for task, weight in weights.items():
+                for parameter in own.get(task, ()):
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(weight)
+
+        yield weigh
+        for parameter, gradient in before.items():
+            _add(parameter, gradient)
+
+    def _uncompiled(self) -> AbstractContextManager[Any]:
+        compiled = any(
+            hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+            for module in self.model.sharing.modules()
+        )
+        return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
+class _Cut:
+    """A forward hook of the sharing scheme: keeps the maps by task, and gives heads leaves of the same values."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, list[Tensor]] = {}
+        self.leaves: dict[str, list[Tensor]] = {}
+
+    def __call__(self, module: nn.Module, inputs: Any, maps: Mapping[str, Sequence[Tensor]]) -> Any:
+        _check_plain(maps)
+        self.outputs = {task: list(of_task) for task, of_task in maps.items()}
+        self.leaves = {task: [m.detach().requires_grad_() for m in of_task] for task, of_task in maps.items()}
+        return self.leaves
+
+    def pull(self, tasks: Sequence[str], *, keep: bool) -> None:
+        """The backward pass of these tasks' gradients through what is shared; `keep` it for another one."""
+        pairs = [
+            (output, leaf.grad)
+            for task in tasks
+            for output, leaf in zip(self.outputs[task], self.leaves[task], strict=True)
+            if leaf.grad is not None and output.requires_grad
+        ]
+        if pairs:
+            torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs], retain_graph=keep)
+
+
+def _passes_by_rows(
+    cut: _Cut, attribution: Attribution, stands: Mapping[str, StandIn], also: Mapping[str, str]
+) -> dict[str, Gradients]:
+    """One backward pass for all tasks with images of their own, one for a second task on each of these, and so on."""
+    viewers = {owner: [owner, *(task for task in also if also[task] == owner)] for owner in attribution.slots}
+    count = max(len(tasks) for tasks in viewers.values())
+    found: dict[str, Gradients] = {}
+    for number in range(count):
+        viewing = {owner: tasks[number] for owner, tasks in viewers.items() if number < len(tasks)}
+        cut.pull(list(viewing.values()), keep=number + 1 < count)
+        for owner, task in viewing.items():
+            slot = attribution.slots[owner]
+            found[task] = {name: _taken(stand.leaves[slot]) for name, stand in stands.items()}
+    return found
+
+
+def _passes_by_task(cut: _Cut, parameters: Mapping[str, nn.Parameter]) -> dict[str, Gradients]:
+    """A backward pass a task, through the one graph."""
+    before = {name: _taken(parameter) for name, parameter in parameters.items()}
+    found: dict[str, Gradients] = {}
+    for number, task in enumerate(cut.leaves, 1):
+        cut.pull([task], keep=number < len(cut.leaves))
+        found[task] = {name: _taken(parameter) for name, parameter in parameters.items()}
+    for name, gradient in before.items():
+        parameters[name].grad = gradient
+    return found
+
+
+def _balance(
+    parameters: Mapping[str, nn.Parameter],
+    losses: Mapping[str, Tensor],
+    gradients: Mapping[str, Gradients],
+    balancer: Any,
+    divide: int,
+) -> dict[str, float]:
+    """Adds the balanced gradient to the parameters'. Returns weights by task; none of a balancer that combines."""
+    if hasattr(balancer, "combine"):
+        for name, gradient in combined(gradients, list(losses), parameters, balancer.combine, _stacked(losses)).items():
+            _add(parameters[name], gradient)
+        return {}
+    weights = _weights(losses, gradients, balancer, divide)
+    for name, parameter in parameters.items():
+        _add(parameter, weighted_sum([(gradients[task][name], weight) for task, weight in weights.items()]))
+    return weights
+
+
+def _weights(
+    losses: Mapping[str, Tensor], gradients: Mapping[str, Gradients], balancer: Any, divide: int
+) -> dict[str, float]:
+    gram = gram_matrix([gradients[task] for task in losses]) * divide**2
+    return dict(zip(losses, balancer.weigh(gram, _stacked(losses)).tolist(), strict=True))
+
+
+def _stacked(losses: Mapping[str, Tensor]) -> Tensor:
+    return torch.tensor([loss.item() for loss in losses.values()], dtype=torch.float64)
+
+
+def _backward(losses: Mapping[str, Tensor], divide: int) -> dict[str, Tensor]:
+    """From the losses' plain sum; gives them detached."""
+    # A running sum, not a stack, which would tie the tasks' graphs together.
+    total: Tensor = sum(losses.values())  # type: ignore[assignment]
+    (total / divide).backward()
+    return {task: loss.detach() for task, loss in losses.items()}
+
+
+def _add(parameter: Tensor, gradient: Tensor | None) -> None:
+    if gradient is not None:
+        parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+
+
+def _taken(tensor: Tensor) -> Tensor | None:
+    gradient, tensor.grad = tensor.grad, None
+    return gradient
+
+
+def _check_plain(maps: Mapping[str, Sequence[Tensor]]) -> None:
+    for stand in (m for of_task in maps.values() for m in of_task if isinstance(m, StandIn)):
+        raise Unattributable(f"{stand.origin}: images meet it where the sharing scheme does not say whose rows they are")
+
+
+def _key(images: Mapping[str, Tensor]) -> Any:
+    return tuple((task, tuple(pixels.shape)) for task, pixels in images.items())

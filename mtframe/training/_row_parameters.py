@@ -1,0 +1,278 @@
+"""Parameters that stand in for shared ones during a step and keep the gradients of the tasks apart.
+
+A stand-in holds the parameter's value and, for each task, a tensor of that value which collects the task's gradient.
+Whatever is computed from stand-ins alone (a reshaped layer scale, standardised weights, a looked-up table) is one
+again. Where a stand-in meets the images' rows, each task's rows are computed with that task's tensor: by
+`run_per_task` for the layers that cost, by slicing, computing and concatenating for everything else. Both do
+the arithmetic of the plain operation, once.
+"""
+
+# Shapes: B rows of all tasks in one pass.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from mtframe.model import current_rows
+
+from ._row_layers import BatchNorm, Convolution, GroupNorm, Layer, LayerNorm, Linear, run_per_task
+
+
+class Unattributable(Exception):
+    """A use of shared parameters whose gradient cannot be told apart by rows; the message says which use."""
+
+
+class Attribution:
+    """What the stand-ins of one step have in common.
+
+    Args:
+        tasks: Tasks with images of their own; a stand-in has a tensor for each.
+        fixed: Addresses of memory that holds no images: buffers, frozen parameters.
+        poisoned: In a trial run, the task whose images are NaN: rows are then checked to be whose they are taken for.
+    """
+
+    def __init__(self, tasks: Sequence[str], fixed: frozenset[int], poisoned: str | None = None) -> None:
+        self.slots = {task: slot for slot, task in enumerate(tasks)}
+        self.fixed = fixed
+        self.poisoned = poisoned
+
+    def holds_rows(self, value: Any, counts: dict[str, int]) -> bool:
+        """Whether an argument is made of images: floating, some rows an image, and none of the model's own."""
+        total = sum(counts.values())
+        return (
+            isinstance(value, Tensor)
+            and not isinstance(value, StandIn)
+            and value.is_floating_point()
+            and value.dim() > 0
+            and len(value) > 0
+            and len(value) % total == 0
+            and value.untyped_storage().data_ptr() not in self.fixed
+        )
+
+    def sizes(self, value: Tensor, counts: dict[str, int]) -> list[int]:
+        """Rows of each task in `value`, which may hold several an image."""
+        each = len(value) // sum(counts.values())
+        return [each * count for count in counts.values()]
+
+    def check(self, func: Any, arguments: Sequence[Any], counts: dict[str, int]) -> None:
+        """In a trial run: the poison is in the rows of its task, in all of them, and nowhere else."""
+        if self.poisoned is None or self.poisoned not in counts:
+            return
+        for value in arguments:
+            if not isinstance(value, Tensor) or isinstance(value, StandIn) or not value.is_floating_point():
+                continue
+            if not self.holds_rows(value, counts):
+                if value.isnan().any():
+                    raise Unattributable(f"{_name(func)} gets images that are not the first axis of {_shape(value)}")
+                continue
+            for task, part in zip(counts, value.split(self.sizes(value, counts)), strict=True):
+                bad = part.flatten(1).isnan().any(1) if part.dim() > 1 else part.isnan()
+                if not (bad.all() if task == self.poisoned else not bad.any()):
+                    raise Unattributable(f"{_name(func)} gets {_shape(value)} whose rows are not those of the images")
+
+
+class StandIn(Tensor):
+    """A tensor whose gradient is collected per task (see the module).
+
+    Attributes:
+        leaves: A tensor per task, all of the same value.
+        attribution: The step's.
+        origin: Name of a parameter that it comes from.
+    """
+
+    leaves: list[Tensor]
+    attribution: Attribution
+    origin: str
+
+    @classmethod
+    def of(cls, leaves: Sequence[Tensor], attribution: Attribution, origin: str) -> StandIn:
+        """One for tensors of the same value."""
+        self: StandIn = torch.Tensor._make_subclass(cls, leaves[0].detach())
+        self.leaves, self.attribution, self.origin = list(leaves), attribution, origin
+        return self
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunctionSubclass():
+            if getattr(func, "__name__", "") == "__get__":
+                value = func(*args)
+                if not isinstance(value, Tensor):
+                    return value
+            return _compute(func, args, kwargs)
+
+
+def _compute(func: Any, args: Any, kwargs: Any) -> Any:
+    flat, spec = tree_flatten((args, kwargs))
+    first = next(value for value in flat if isinstance(value, StandIn))
+    attribution, counts = first.attribution, current_rows()
+    try:
+        if counts is not None:
+            attribution.check(func, flat, counts)
+        if counts is None or not any(attribution.holds_rows(value, counts) for value in flat):
+            return _alone(func, flat, spec, first)
+        layer = _LAYERS.get(func)
+        output = None if layer is None else layer(attribution, counts, *args, **kwargs)
+        if output is not None:
+            return output
+        plain = _out_of_place(func)
+        if plain is None:
+            return _by_rows(func, flat, spec, attribution, counts)
+        # Slices of a split are views that may not be written to.
+        return args[0].copy_(_by_rows(plain, flat, spec, attribution, counts))
+    except Unattributable as error:
+        raise Unattributable(f"{first.origin}: {error}") from None
+
+
+def _out_of_place(func: Any) -> Any:
+    """`mul` for `mul_` and `__add__` for `__iadd__`; None for a function that writes to no argument."""
+    name = _name(func)
+    if name.startswith("__i") and name.endswith("__") and hasattr(Tensor, f"__{name[3:]}"):
+        return getattr(Tensor, f"__{name[3:]}")
+    return getattr(Tensor, name[:-1]) if name.endswith("_") and not name.endswith("__") else None
+
+
+def _alone(func: Any, flat: list[Any], spec: Any, first: StandIn) -> Any:
+    """Of parameters alone: the same for each task, again a stand-in."""
+    results = []
+    for slot in range(len(first.leaves)):
+        args, kwargs = tree_unflatten([v.leaves[slot] if isinstance(v, StandIn) else v for v in flat], spec)
+        results.append(func(*args, **kwargs))
+        if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(results[0])):
+            return results[0]
+
+    def joined(*leaves: Any) -> Any:
+        return StandIn.of(leaves, first.attribution, first.origin) if isinstance(leaves[0], Tensor) else leaves[0]
+
+    return tree_map(joined, *results)
+
+
+def _by_rows(func: Any, flat: list[Any], spec: Any, attribution: Attribution, counts: dict[str, int]) -> Any:
+    """Each task's rows with its tensor, one after the other again."""
+    split = [
+        v.split(attribution.sizes(v, counts)) if attribution.holds_rows(v, counts) else None for v in flat
+    ]
+    results = []
+    for position, task in enumerate(counts):
+        slot = attribution.slots[task]
+        mine = [
+            parts[position] if parts is not None else v.leaves[slot] if isinstance(v, StandIn) else v
+            for v, parts in zip(flat, split, strict=True)
+        ]
+        args, kwargs = tree_unflatten(mine, spec)
+        results.append(func(*args, **kwargs))
+    return tree_map(lambda *parts: torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0], *results)
+
+
+def _run(attribution: Attribution, counts: dict[str, int], layer: Layer, x: Any, weight: Any, bias: Any,
+         cast: bool = False) -> Tensor | None:  # fmt: skip
+    """None where the layer is not one of rows with weights of the model."""
+    if not attribution.holds_rows(x, counts):
+        return None
+    if any(isinstance(w, Tensor) and not isinstance(w, StandIn) and w.requires_grad for w in (weight, bias)):
+        return None
+    slots = [attribution.slots[task] for task in counts]
+    leaves = [[w.leaves[slot] for slot in slots] if isinstance(w, StandIn) else [] for w in (weight, bias)]
+    weight, bias = (w.as_subclass(Tensor).detach() if isinstance(w, StandIn) else w for w in (weight, bias))
+    if cast and torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x = x.to(dtype)
+        weight, bias = (None if w is None else w.to(dtype) for w in (weight, bias))
+    return run_per_task(layer, attribution.sizes(x, counts), x, weight, bias, *leaves)
+
+
+def _conv2d(attribution: Attribution, counts: dict[str, int], input: Any, weight: Any, bias: Any = None,
+            stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor | None:  # fmt: skip
+    if isinstance(padding, str) or input.dim() != 4:
+        return None
+    layer = Convolution(stride, padding, dilation, groups)
+    return _run(attribution, counts, layer, input, weight, bias, cast=True)
+
+
+def _linear(attribution: Attribution, counts: dict[str, int], input: Any, weight: Any, bias: Any = None) -> Any:
+    return _run(attribution, counts, Linear(), input, weight, bias, cast=True) if input.dim() > 1 else None
+
+
+def _batch_norm(
+    attribution: Attribution, counts: dict[str, int], input: Any, running_mean: Any, running_var: Any,
+    weight: Any = None, bias: Any = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+    *rest: Any,
+) -> Tensor:  # fmt: skip
+    layer = BatchNorm(running_mean, running_var, training, momentum, eps)
+    output = _run(attribution, counts, layer, input, weight, bias)
+    if output is None:
+        raise Unattributable(f"batch_norm gets {_shape(input)}, of which the images are not the first axis")
+    return output
+
+
+def _layer_norm(attribution: Attribution, counts: dict[str, int], input: Any, normalized_shape: Any,
+                weight: Any = None, bias: Any = None, eps: float = 1e-5, *rest: Any) -> Tensor | None:  # fmt: skip
+    if input.dim() == len(normalized_shape) or _lifted(input):
+        return None
+    return _run(attribution, counts, LayerNorm(tuple(normalized_shape), eps), input, weight, bias)
+
+
+def _group_norm(attribution: Attribution, counts: dict[str, int], input: Any, num_groups: int,
+                weight: Any = None, bias: Any = None, eps: float = 1e-5, *rest: Any) -> Tensor | None:  # fmt: skip
+    return None if _lifted(input) else _run(attribution, counts, GroupNorm(num_groups, eps), input, weight, bias)
+
+
+def _lifted(x: Tensor) -> bool:
+    """Whether autocast would compute a norm in another precision: on accelerators it does."""
+    return x.device.type != "cpu" and torch.is_autocast_enabled(x.device.type)
+
+
+_LAYERS: dict[Any, Callable[..., Tensor | None]] = {
+    F.conv2d: _conv2d,
+    F.linear: _linear,
+    F.batch_norm: _batch_norm,
+    F.layer_norm: _layer_norm,
+    F.group_norm: _group_norm,
+}
+
+
+@contextmanager
+def standing_in(
+    module: nn.Module, parameters: Mapping[str, nn.Parameter], attribution: Attribution
+) -> Iterator[dict[str, StandIn]]:
+    """Within it, `module` computes with stand-ins of these parameters; yields them, by the same names.
+
+    Each has a leaf per task, which shares the parameter's memory and collects a gradient of its own.
+    """
+    trained = attribution.poisoned is None
+    stands = {
+        name: StandIn.of([value.detach().requires_grad_(trained) for _ in attribution.slots], attribution, name)
+        for name, value in parameters.items()
+    }
+    names = {value: name for name, value in parameters.items()}
+    places = [
+        (child._parameters, key, value)
+        for child in module.modules()
+        for key, value in child._parameters.items()
+        if value in names
+    ]
+    for held, key, value in places:
+        held[key] = stands[names[value]]  # type: ignore[assignment, index]
+    try:
+        yield stands
+    finally:
+        for held, key, value in places:
+            held[key] = value
+        for stand in stands.values():
+            # Modules may hold on to a stand-in, but not to gradients.
+            stand.leaves = []
+
+
+def _name(func: Any) -> str:
+    return getattr(func, "__name__", str(func))
+
+
+def _shape(value: Tensor) -> str:
+    return f"a tensor of shape {tuple(value.shape)}"
