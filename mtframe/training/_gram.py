@@ -1,6 +1,6 @@
 """Arithmetic on the gradients of several tasks that are kept parameter by parameter."""
 
-# Shapes: T tasks, P shared parameters, n elements at a time.
+# Shapes: T tasks, P shared parameters.
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-# Elements at a time: T of them stay in a core's cache.
-_CHUNK = 1 << 16
+# Elements at a time on a CPU: T times these stay in its cache, while each pair of tasks is multiplied.
+_CHUNK = 1 << 18
 
 
 def gram_matrix(gradients: Sequence[Mapping[str, Tensor | None]]) -> Tensor:
     """(T, T) float64 on the CPU: inner products of the tasks' gradients, each by name of a parameter, None for zero.
 
-    Products are summed in the gradients' precision over 65536 elements at a time, and these sums in float64.
+    Products are summed in the gradients' precision within a parameter (on a CPU, 262144 elements of it at most), and
+    these sums in float64.
     """
     count = len(gradients)
+    pairs = [(i, j) for i in range(count) for j in range(i + 1)]
+    products: dict[tuple[int, int], list[Tensor]] = {pair: [] for pair in pairs}
+    for name in dict.fromkeys(name for of_task in gradients for name in of_task):
+        present = {i: gradient for i in range(count) if (gradient := gradients[i].get(name)) is not None}
+        for chunk in _chunks(list(present.values())):
+            part = dict(zip(present, chunk, strict=True))
+            for i, j in pairs:
+                if i in part and j in part:
+                    products[i, j].append(torch.dot(part[i], part[j]))
     total = torch.zeros(count, count, dtype=torch.float64)
-    names = dict.fromkeys(name for of_task in gradients for name in of_task)
-    blocks: list[Tensor] = []
-    where: list[list[int]] = []
-    for name in names:
-        present = [i for i in range(count) if gradients[i].get(name) is not None]
-        for chunk_Tn in _chunks([gradients[i][name] for i in present]):
-            stacked_Tn = torch.stack(chunk_Tn)
-            blocks.append(stacked_Tn @ stacked_Tn.T)
-            where.append(present)
-    for block, present in zip(blocks, where, strict=True):
+    for (i, j), found in products.items():
         # Read at the end: on an accelerator each read waits for all that came before.
-        total[torch.tensor(present)[:, None], torch.tensor(present)] += block.double().cpu()
+        total[i, j] = total[j, i] = torch.stack(found).double().sum().item() if found else 0.0
     return total
 
 
@@ -67,10 +68,12 @@ def combined(
     return {name: part.view(parameter.shape).clone() for part, (name, parameter) in parts}
 
 
-def _chunks(gradients: Sequence[Tensor | None]) -> Iterator[tuple[Tensor, ...]]:
+def _chunks(gradients: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
     """The same elements of each, some at a time."""
-    flat = _flat([gradient for gradient in gradients if gradient is not None])
-    return zip(*(gradient.split(_CHUNK) for gradient in flat), strict=True)
+    if not gradients:
+        return iter(())
+    size = _CHUNK if gradients[0].device.type == "cpu" else gradients[0].numel()
+    return zip(*(gradient.split(size) for gradient in _flat(gradients)), strict=True)
 
 
 def _flat(gradients: Sequence[Tensor]) -> list[Tensor]:

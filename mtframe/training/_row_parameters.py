@@ -85,17 +85,19 @@ class StandIn(Tensor):
         leaves: A tensor per task, all of the same value.
         attribution: The step's.
         origin: Name of a parameter that it comes from.
+        expanded: Whether it has a row for each of the images' (a class token), all the same to begin with.
     """
 
     leaves: list[Tensor]
     attribution: Attribution
     origin: str
+    expanded: bool
 
     @classmethod
-    def of(cls, leaves: Sequence[Tensor], attribution: Attribution, origin: str) -> StandIn:
+    def of(cls, leaves: Sequence[Tensor], attribution: Attribution, origin: str, expanded: bool = False) -> StandIn:
         """One for tensors of the same value."""
         self: StandIn = torch.Tensor._make_subclass(cls, leaves[0].detach())
-        self.leaves, self.attribution, self.origin = list(leaves), attribution, origin
+        self.leaves, self.attribution, self.origin, self.expanded = list(leaves), attribution, origin, expanded
         return self
 
     @classmethod
@@ -148,24 +150,35 @@ def _alone(func: Any, flat: list[Any], spec: Any, first: StandIn) -> Any:
         if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(results[0])):
             return results[0]
 
+    stands = [value for value in flat if isinstance(value, StandIn)]
+    total = sum((current_rows() or {}).values())
+
     def joined(*leaves: Any) -> Any:
-        return StandIn.of(leaves, first.attribution, first.origin) if isinstance(leaves[0], Tensor) else leaves[0]
+        if not isinstance(leaves[0], Tensor):
+            return leaves[0]
+        # Rows that an operation before made, or that this one makes of one row.
+        rows = total > 0 and leaves[0].dim() > 0 and len(leaves[0]) % total == 0
+        expanded = rows and (any(s.expanded for s in stands) or func in _EXPANDING)
+        return StandIn.of(leaves, first.attribution, first.origin, expanded)
 
     return tree_map(joined, *results)
 
 
 def _by_rows(func: Any, flat: list[Any], spec: Any, attribution: Attribution, counts: dict[str, int]) -> Any:
     """Each task's rows with its tensor, one after the other again."""
-    split = [
-        v.split(attribution.sizes(v, counts)) if attribution.holds_rows(v, counts) else None for v in flat
-    ]
+    def parts_of(value: Any) -> Any:
+        """What each task of the pass gets of an argument."""
+        if isinstance(value, StandIn):
+            mine = [value.leaves[attribution.slots[task]] for task in counts]
+            if not value.expanded:
+                return mine
+            return [leaf.split(attribution.sizes(leaf, counts))[i] for i, leaf in enumerate(mine)]
+        return value.split(attribution.sizes(value, counts)) if attribution.holds_rows(value, counts) else None
+
+    parts = [parts_of(value) for value in flat]
     results = []
-    for position, task in enumerate(counts):
-        slot = attribution.slots[task]
-        mine = [
-            parts[position] if parts is not None else v.leaves[slot] if isinstance(v, StandIn) else v
-            for v, parts in zip(flat, split, strict=True)
-        ]
+    for i in range(len(counts)):
+        mine = [value if part is None else part[i] for value, part in zip(flat, parts, strict=True)]
         args, kwargs = tree_unflatten(mine, spec)
         results.append(func(*args, **kwargs))
     return tree_map(lambda *parts: torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0], *results)
@@ -236,6 +249,10 @@ _LAYERS: dict[Any, Callable[..., Tensor | None]] = {
     F.layer_norm: _layer_norm,
     F.group_norm: _group_norm,
 }
+
+
+# Of one row, these make as many as there are images.
+_EXPANDING = (Tensor.expand, Tensor.expand_as, Tensor.repeat, torch.broadcast_to, Tensor.broadcast_to)
 
 
 @contextmanager
