@@ -319,6 +319,29 @@ class Balancer(Protocol):
         ...
 
 
+class GradientBalancer(Protocol):
+    """The other sort of balancer: weighs the tasks' gradients of what they share. Wired: `tasks` (their names).
+
+    Heads and losses keep the gradient of their own task's loss. Tasks that take no part in a step are left out, and a
+    step of one task is not balanced. Where a step accumulates several batches, each is balanced.
+
+    Instead of `weigh` it may have `combine(gradients, losses) -> Tensor`, (T, P) gradients to (P,), in the parameters'
+    precision and on their device. It may also have the attributes
+
+    - `weighs_heads`: True if the weights are meant for the heads' and losses' gradients too;
+    - `at`: `"maps"` to weigh the gradients of the feature maps that heads are given, which suits tasks on the same
+      images: one backward pass through the backbone serves all. Else `"parameters"`;
+    - `present`: names of the tasks of the step, which is set before each call.
+    """
+
+    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
+        """(T, T) inner products of the gradients and (T,) losses to (T,) weights, in the order of `tasks`.
+
+        All float64 on the CPU, detached.
+        """
+        ...
+
+
 class Task(Protocol):
     """A preset: names (or name and options) of parts, taken where the recipe leaves them out.
 

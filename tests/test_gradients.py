@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
+from mtframe.assembly import Assembly
 from mtframe.kinds import FeatureSpec
 from mtframe.model import Layers, MultiTaskModel, Network
+from mtframe.recipe import Recipe
+from mtframe.training import Trainer
 from mtframe.training._gradients import GradientEngine
 from mtframe.training._gram import gram_matrix
+from toy import toy_recipe
 
 TASKS = ("faces", "objects", "scenes")
 COUNTS = {"faces": 2, "objects": 3, "scenes": 1}
@@ -217,9 +223,7 @@ def test_a_task_gets_of_batchnorm_what_its_own_rows_contribute() -> None:
 
 def engine_step(step: Step, balancer: Any, **options: Any) -> dict[str, Tensor | None]:
     """The gradients that it leaves."""
-    divide = options.pop("divide", 1)
-    engine = GradientEngine(step.model, **options)
-    engine.backward(step.images, step.also, step.losses, balancer, divide=divide)
+    GradientEngine(step.model).backward(step.images, step.also, step.losses, balancer, **options)
     return {name: p.grad for name, p in step.model.named_parameters()}
 
 
@@ -320,8 +324,8 @@ def test_channels_last_and_bf16_agree_with_the_plain_pass() -> None:
                 assert parameter.grad.dtype == torch.float32
                 assert parameter.grad.stride() == wanted[name].stride()
                 # A bias before BatchNorm has a gradient of rounding errors.
-                off = (parameter.grad - wanted[name]).norm() / wanted[name].norm().clamp_min(1e-2 * largest)
-                assert off < (2e-2 if enabled else 1e-5), (name, off)
+                off = (parameter.grad - wanted[name]).norm() / wanted[name].norm().clamp_min(0.1 * largest)
+                assert off < (2e-2 if enabled else 1e-4), (name, off)
 
 
 def test_clipping_and_an_optimiser_work_on_it() -> None:
@@ -349,13 +353,15 @@ def test_tasks_on_the_same_images_share_one_forward_pass() -> None:
 
 
 def test_balancing_at_the_maps_takes_one_backward_pass_through_the_backbone() -> None:
-    step, balancer = Step(Staged(), also={"people": "objects"}), Weigh(0.5, 2.0, 3.0, 4.0)
+    step, balancer = Step(Staged(), also={"people": "objects"}), Weigh(0.5, 2.0, 3.0, 4.0, at="maps")
     backward: list[int] = []
     expected = step.expected()
-    step.model.sharing.backbone.stem[0].register_forward_hook(
-        lambda module, inputs, output: output.register_hook(lambda gradient: backward.append(0))
-    )
-    gradients = engine_step(step, balancer, at="maps")
+
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        output.register_hook(lambda gradient: backward.append(0))
+
+    step.model.sharing.backbone.stem[0].register_forward_hook(count)
+    gradients = engine_step(step, balancer)
     assert backward == [0]
     weights = dict(zip(expected, balancer.weights, strict=True))
     for name in step.shared:
@@ -441,6 +447,42 @@ def test_a_compiled_backbone_gives_the_same() -> None:
     found = step.found()
     assert step.fallbacks == []
     assert_same({t: {n.replace("_orig_mod.", ""): g for n, g in of.items()} for t, of in found.items()}, expected)
+
+
+class Ones:
+    """Weighs nothing; says which tasks each step had."""
+
+    steps: ClassVar[list[tuple[str, ...]]] = []
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self.tasks = tasks
+
+    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
+        self.steps.append(self.present)
+        return torch.ones(len(gram), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("schedule", "every"), [("joint", ("one", "two")), ("round-robin", None)])
+def test_training_with_weights_of_one_is_training_with_the_sum(
+    tmp_path: Path, schedule: str, every: tuple[str, ...] | None
+) -> None:
+    losses = {}
+    Ones.steps.clear()
+    for balancer in ("sum", f"{Path(__file__).resolve()}:Ones"):
+        recipe = toy_recipe(steps=8, accumulate=2, schedule=schedule) | {"balancer": balancer}
+        trainer = Trainer(Assembly(Recipe.from_plain(recipe)), tmp_path / balancer[-4:])
+        trainer.fit()
+        rows = (tmp_path / balancer[-4:] / "metrics.csv").read_text().splitlines()
+        keys = rows[0].split(",")
+        losses[balancer] = [
+            [float(v or "nan") for k, v in zip(keys, row.split(","), strict=True) if "/cross" in k] for row in rows[1:]
+        ]
+        gradient = trainer
+    assert gradient._engine._tried.keys() == ({gradient._engine._tried and next(iter(gradient._engine._tried))} if every
+                                              else set())
+    torch.testing.assert_close(*map(torch.tensor, losses.values()), rtol=1e-4, atol=1e-5, equal_nan=True)
+    module = sys.modules[type(gradient.balancer).__module__]
+    assert module.Ones.steps == ([every] * 16 if every else [])
 
 
 def test_parameters_are_the_models_own_again_after_a_step_that_failed() -> None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,6 @@ from ._gram import combined, gram_matrix, weighted_sum
 from ._log import LOG
 from ._row_parameters import Attribution, StandIn, Unattributable, standing_in
 
-Place = Literal["parameters", "maps"]
 # By name of a shared parameter; None where the task does not reach it.
 Gradients = dict[str, Tensor | None]
 
@@ -50,14 +49,10 @@ class GradientEngine:
 
     Args:
         model: The model, on its device.
-        at: `parameters`: balances the gradients of the shared parameters. `maps`: those of the feature maps that heads
-            are given; the shared layers then see one backward pass whatever the tasks look at. Gradients of tasks with
-            images of their own are orthogonal there.
     """
 
-    def __init__(self, model: MultiTaskModel, *, at: Place = "parameters") -> None:
+    def __init__(self, model: MultiTaskModel) -> None:
         self.model = model
-        self.at = at
         self._tried: dict[Any, str | None] = {}
 
     def backward(
@@ -71,12 +66,14 @@ class GradientEngine:
     ) -> None:
         """Adds gradients to the parameters' `.grad`: balanced ones for what is shared, each task's own for the rest.
 
-        A step of one task is not balanced.
+        A step of one task is not balanced. A balancer with `at = "maps"` gets the inner products of the feature maps'
+        gradients, where tasks with images of their own are orthogonal; the weighed ones then go through the shared
+        layers in one backward pass, whatever the tasks look at.
 
         Args:
             images: By task, as the model takes them.
             also: Further tasks, each with the task whose images it looks at.
-            forward: Runs `model` once on these; gives the loss of each task, a scalar.
+            forward: Runs `model` once on these; gives the loss of each task, a scalar, in the order of the balancer's.
             balancer: Has `weigh` or `combine`.
             divide: All gradients are divided by so much. The balancer sees them undivided.
         """
@@ -84,7 +81,7 @@ class GradientEngine:
             parameters = self._shared()
             if len(images) + len(also) == 1 or not parameters:
                 _backward(forward(), divide)
-            elif self.at == "maps":
+            elif getattr(balancer, "at", "parameters") == "maps":
                 weigh_heads(self._balance_maps(images, also, forward, balancer, divide))
             else:
                 losses, gradients = self._gradients(parameters, images, also, forward, divide)
@@ -301,6 +298,7 @@ def _balance(
     divide: int,
 ) -> dict[str, float]:
     """Adds the balanced gradient to the parameters'. Returns weights by task; none of a balancer that combines."""
+    balancer.present = tuple(losses)
     if hasattr(balancer, "combine"):
         for name, gradient in combined(gradients, list(losses), parameters, balancer.combine, _stacked(losses)).items():
             _add(parameters[name], gradient)
@@ -314,6 +312,7 @@ def _balance(
 def _weights(
     losses: Mapping[str, Tensor], gradients: Mapping[str, Gradients], balancer: Any, divide: int
 ) -> dict[str, float]:
+    balancer.present = tuple(losses)
     gram = gram_matrix([gradients[task] for task in losses]) * divide**2
     return dict(zip(losses, balancer.weigh(gram, _stacked(losses)).tolist(), strict=True))
 

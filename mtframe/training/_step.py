@@ -3,43 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mtframe.data import Batch
-from mtframe.kinds import Balancer
+from mtframe.kinds import Balancer, GradientBalancer
 from mtframe.model import MultiTaskModel
+
+from ._gradients import GradientEngine
 
 
 def training_step(
     model: MultiTaskModel,
     batches: Mapping[str, Batch],
-    balancer: Balancer,
+    balancer: Balancer | GradientBalancer,
     *,
     precision: str = "fp32",
     divide: int = 1,
+    engine: GradientEngine | None = None,
 ) -> dict[str, dict[str, Tensor]]:
-    """Adds the gradient of the balanced loss to the parameters' `.grad`.
+    """Adds the gradient of the balanced loss, or the balanced gradient, to the parameters' `.grad`.
 
     Args:
         model: In training mode, on the batches' device.
         batches: Batch by task.
-        balancer: Makes one loss of the tasks' losses.
+        balancer: Makes one loss of the tasks' losses, or weighs their gradients.
         precision: `bf16` (autocast) or `fp32`.
         divide: The loss is divided by so much: number of batches that an optimiser step accumulates.
+        engine: For a balancer that weighs gradients: the model's, kept from step to step; a new one if None.
 
     Returns:
         The loss terms by task and name, detached.
     """
     device = next(iter(batches.values())).images.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        also = {other: task for task, batch in batches.items() for other in batch.also}
-        targets = {task: batch.targets for task, batch in batches.items()}
-        targets |= {other: batches[task].also[other] for other, task in also.items()}
-        outputs = model({task: batch.images for task, batch in batches.items()}, also)
-        terms = {task: model.loss(task, outputs[task], wanted) for task, wanted in targets.items()}
-        losses = {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
-        total = balancer(losses)
-    (total / divide).backward()
+    also = {other: task for task, batch in batches.items() for other in batch.also}
+    images = {task: batch.images for task, batch in batches.items()}
+    targets = {task: batch.targets for task, batch in batches.items()}
+    targets |= {other: batches[task].also[other] for other, task in also.items()}
+    # The order in which a balancer knows them.
+    targets = {task: targets[task] for task in model.tasks if task in targets}
+    chosen: Any = balancer
+    terms: dict[str, dict[str, Tensor]] = {}
+
+    def losses() -> dict[str, Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            outputs = model(images, also)
+            terms.update({task: model.loss(task, outputs[task], wanted) for task, wanted in targets.items()})
+            return {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
+
+    if hasattr(chosen, "weigh") or hasattr(chosen, "combine"):
+        (engine or GradientEngine(model)).backward(images, also, losses, chosen, divide=divide)
+    else:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            total = chosen(losses())
+        (total / divide).backward()
     return {task: {name: term.detach() for name, term in named.items()} for task, named in terms.items()}

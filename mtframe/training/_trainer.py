@@ -24,6 +24,7 @@ from mtframe.hooks import Hooks
 from mtframe.registry import name_of
 from mtframe.run import RunFolder, check_fit, pick_device, write_text
 
+from ._gradients import GradientEngine
 from ._log import LOG, LossMeter, open_log
 from ._optim import make_average, make_optimizer, make_scheduler
 from ._step import training_step
@@ -82,6 +83,7 @@ class Trainer:
         if options.channels_last:
             _lay_out_channels_last(self.model)
         self.balancer = assembly.balancer()
+        self._engine = GradientEngine(self.model)
         self.batches = MixedBatches(assembly.sources(), options.seed, options.schedule)
         per_epoch = self.batches.schedule.steps_per_epoch
         self.steps_per_epoch = math.ceil(per_epoch / options.accumulate)
@@ -237,7 +239,10 @@ class Trainer:
             if self._unlabelled:
                 self._look_for_labels(batches)
             on_device = {task: self._to_device(batch) for task, batch in batches.items()}
-            terms = training_step(self.model, on_device, self.balancer, precision=options.precision, divide=len(group))
+            terms = training_step(
+                self.model, on_device, self.balancer, precision=options.precision, divide=len(group),
+                engine=self._engine,
+            )  # fmt: skip
             for task, named in terms.items():
                 for name, value in named.items():
                     self._check_finite(f"task {task}: loss {name!r}", value)
