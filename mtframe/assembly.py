@@ -200,7 +200,7 @@ class Assembly:
         resolved = resolve(kind, choice.name, self.recipe.base)
         wired = {"member": resolved.member, **wired}
         part = build(resolved.component, kind, choice.options, wired, where)
-        if missing := [name for name in KINDS[kind].gives if not hasattr(part, name)]:
+        if missing := KINDS[kind].missing(part):
             raise PluginError(
                 f"{where}: {choice.name!r} is no {kind}: it has no {', '.join(missing)}. "
                 f"What a {kind} gives is in mtframe.kinds"

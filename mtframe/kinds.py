@@ -47,7 +47,7 @@ class Kind:
         name: As written on the command line (`mtframe plugins show head dense`).
         wired: Names of the constructor parameters that the framework can supply.
         summary: One line for listings.
-        gives: Attributes and methods that a built component has at least.
+        gives: Attributes and methods that a built component has at least; `a or b` for one of several.
         targets: Whether its components say which kind of target they speak (attribute `target`).
     """
 
@@ -61,6 +61,10 @@ class Kind:
     def group(self) -> str:
         """The entry-point group."""
         return f"mtframe.{self.name}"
+
+    def missing(self, part: object) -> list[str]:
+        """What of `gives` a built component does not have."""
+        return [names for names in self.gives if not any(hasattr(part, name) for name in names.split(" or "))]
 
 
 KINDS: dict[str, Kind] = {
@@ -107,7 +111,12 @@ KINDS: dict[str, Kind] = {
             ("primary", "higher_is_better", "update", "compute", "reset", "merge"),
             targets=True,
         ),
-        Kind("balancer", ("tasks",), "makes one loss of the tasks' losses", ("__call__",)),
+        Kind(
+            "balancer",
+            ("tasks",),
+            "makes one loss of the tasks' losses, or weighs their gradients",
+            ("__call__ or weigh or combine",),
+        ),
         Kind("task", (), "a preset: the parts that a task uses where the recipe names none", ()),
         Kind("hooks", (), "observes a training: loggers, early stopping, notifiers", ()),
     )

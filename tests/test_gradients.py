@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import timm
@@ -103,9 +102,7 @@ class Step:
         self.model = MultiTaskModel(shared, heads, {task: Loss() for task in tasks}, mean=(0.5,) * 3, std=(0.3,) * 3)
         self.model.to(torch.float64 if double else torch.float32).train()
         self.images = {task: torch.rand(n, 3, size, size) * 255 for task, n in counts.items()}
-        self.targets = {
-            task: {"values": 3 * torch.randn(counts[self.also.get(task, task)], 2)} for task in tasks
-        }
+        self.targets = {task: {"values": 3 * torch.randn(counts[self.also.get(task, task)], 2)} for task in tasks}
         for parameter in self.model.parameters():
             # Layer scales and biases that start at 0 would hide mistakes.
             parameter.data += 0.1 * torch.randn_like(parameter)
@@ -314,18 +311,17 @@ def test_channels_last_and_bf16_agree_with_the_plain_pass() -> None:
             wanted = {name: p.grad.clone() for name, p in step.model.named_parameters()}
             step.model.zero_grad()
             engine = GradientEngine(step.model)
-            ours = {}
-            engine.backward(images, {}, lambda: ours.update(losses()) or ours, Weigh(1.0, 1.0, 1.0))
+            balancer = Weigh(1.0, 1.0, 1.0)
+            engine.backward(images, {}, losses, balancer)
             assert list(engine._tried.values()) == [None]
-            for task, loss in plain.items():
-                assert torch.equal(ours[task], loss)
+            assert balancer.losses.tolist() == [loss.item() for loss in plain.values()]
             largest = max(gradient.norm() for gradient in wanted.values())
             for name, parameter in step.model.named_parameters():
                 assert parameter.grad.dtype == torch.float32
                 assert parameter.grad.stride() == wanted[name].stride()
                 # A bias before BatchNorm has a gradient of rounding errors.
                 off = (parameter.grad - wanted[name]).norm() / wanted[name].norm().clamp_min(0.1 * largest)
-                assert off < (2e-2 if enabled else 1e-4), (name, off)
+                assert off < (4e-2 if enabled else 1e-4), (name, off)
 
 
 def test_clipping_and_an_optimiser_work_on_it() -> None:
@@ -424,7 +420,7 @@ class Silent(nn.Module):
     ("parts", "reason"),
     [
         ({"backbone": Transposed()}, "backbone.mix.weight: linear gets"),
-        ({"backbone": Staged(), "sharing": Silent}, "does not say whose rows"),
+        ({"backbone": Staged(), "sharing": Silent}, "does not say whose rows it meets"),
     ],
 )
 def test_what_rows_do_not_tell_apart_is_exact_slower_and_said_once(
@@ -452,10 +448,8 @@ def test_a_compiled_backbone_gives_the_same() -> None:
 class Ones:
     """Weighs nothing; says which tasks each step had."""
 
-    steps: ClassVar[list[tuple[str, ...]]] = []
-
     def __init__(self, tasks: Sequence[str]) -> None:
-        self.tasks = tasks
+        self.steps: list[tuple[str, ...]] = []
 
     def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
         self.steps.append(self.present)
@@ -467,7 +461,6 @@ def test_training_with_weights_of_one_is_training_with_the_sum(
     tmp_path: Path, schedule: str, every: tuple[str, ...] | None
 ) -> None:
     losses = {}
-    Ones.steps.clear()
     for balancer in ("sum", f"{Path(__file__).resolve()}:Ones"):
         recipe = toy_recipe(steps=8, accumulate=2, schedule=schedule) | {"balancer": balancer}
         trainer = Trainer(Assembly(Recipe.from_plain(recipe)), tmp_path / balancer[-4:])
@@ -478,11 +471,9 @@ def test_training_with_weights_of_one_is_training_with_the_sum(
             [float(v or "nan") for k, v in zip(keys, row.split(","), strict=True) if "/cross" in k] for row in rows[1:]
         ]
         gradient = trainer
-    assert gradient._engine._tried.keys() == ({gradient._engine._tried and next(iter(gradient._engine._tried))} if every
-                                              else set())
+    assert set(gradient._engine._tried.values()) == ({None} if every else set())
     torch.testing.assert_close(*map(torch.tensor, losses.values()), rtol=1e-4, atol=1e-5, equal_nan=True)
-    module = sys.modules[type(gradient.balancer).__module__]
-    assert module.Ones.steps == ([every] * 16 if every else [])
+    assert gradient.balancer.steps == ([every] * 16 if every else [])
 
 
 def test_parameters_are_the_models_own_again_after_a_step_that_failed() -> None:

@@ -104,7 +104,7 @@ class Subject:
         except PluginError as error:
             raise Skip("its signature cannot be used; see the check signature") from error
         part = options.build(self.cls, self.kind, self.options, {"member": self.member, **wired}, str(self))
-        if missing := [name for name in KINDS[self.kind].gives if not hasattr(part, name)]:
+        if missing := KINDS[self.kind].missing(part):
             raise Violation(f"it has no {', '.join(missing)}, which a {self.kind} gives (mtframe.kinds)")
         return part
 

@@ -137,9 +137,7 @@ class GradientEngine:
         with self._cut_at_maps() as cut:
             losses = _backward(forward(), divide)
         owner = {task: task for task in images} | dict(also)
-        rows = {
-            task: {f"{owner[task]}/{i}": leaf.grad for i, leaf in enumerate(cut.leaves[task])} for task in losses
-        }
+        rows = {task: {f"{owner[task]}/{i}": leaf.grad for i, leaf in enumerate(cut.leaves[task])} for task in losses}
         weights = _weights(losses, rows, balancer, divide)
         outputs, gradients = [], []
         for task, weight in weights.items():
@@ -341,7 +339,9 @@ def _taken(tensor: Tensor) -> Tensor | None:
 
 def _check_plain(maps: Mapping[str, Sequence[Tensor]]) -> None:
     for stand in (m for of_task in maps.values() for m in of_task if isinstance(m, StandIn)):
-        raise Unattributable(f"{stand.origin}: images meet it where the sharing scheme does not say whose rows they are")
+        raise Unattributable(
+            f"{stand.origin}: images meet it where the sharing scheme does not say whose rows they are"
+        )
 
 
 def _key(images: Mapping[str, Tensor]) -> Any:

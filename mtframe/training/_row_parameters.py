@@ -166,6 +166,7 @@ def _alone(func: Any, flat: list[Any], spec: Any, first: StandIn) -> Any:
 
 def _by_rows(func: Any, flat: list[Any], spec: Any, attribution: Attribution, counts: dict[str, int]) -> Any:
     """Each task's rows with its tensor, one after the other again."""
+
     def parts_of(value: Any) -> Any:
         """What each task of the pass gets of an argument."""
         if isinstance(value, StandIn):
@@ -276,7 +277,7 @@ def standing_in(
         if value in names
     ]
     for held, key, value in places:
-        held[key] = stands[names[value]]  # type: ignore[assignment, index]
+        held[key] = stands[names[value]]  # type: ignore[assignment]
     try:
         yield stands
     finally:
