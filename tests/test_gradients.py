@@ -218,6 +218,22 @@ def test_a_task_gets_of_batchnorm_what_its_own_rows_contribute() -> None:
         torch.testing.assert_close(found[task]["backbone.body.1.bias"], dy.sum((0, 2, 3)))
 
 
+def test_torchjd_finds_the_same_jacobian() -> None:
+    autojac = pytest.importorskip("torchjd.autojac", reason="TorchJD is not installed")
+    step = Step(Backbone("convnext_atto.d2_in1k"))
+    found, model = step.found(), step.model
+    joint = torch.cat([model._normalised(pixels) for pixels in step.images.values()])
+    maps = model.sharing.backbone(joint)
+    parts = zip(*(m.split(list(COUNTS.values())) for m in maps), strict=True)
+    losses = [
+        model.loss(task, model.heads[task](part), step.targets[task])["square"]
+        for task, part in zip(TASKS, parts, strict=True)
+    ]
+    autojac.mtl_backward(losses, features=maps, retain_graph=True)
+    for row, task in enumerate(TASKS):
+        assert_same({task: found[task]}, {task: {name: p.jac[row] for name, p in step.shared.items()}})
+
+
 def engine_step(step: Step, balancer: Any, **options: Any) -> dict[str, Tensor | None]:
     """The gradients that it leaves."""
     GradientEngine(step.model).backward(step.images, step.also, step.losses, balancer, **options)
@@ -420,7 +436,7 @@ class Silent(nn.Module):
     ("parts", "reason"),
     [
         ({"backbone": Transposed()}, "backbone.mix.weight: linear gets"),
-        ({"backbone": Staged(), "sharing": Silent}, "does not say whose rows it meets"),
+        ({"backbone": Staged(), "sharing": Silent}, "does not say whose rows"),
     ],
 )
 def test_what_rows_do_not_tell_apart_is_exact_slower_and_said_once(

@@ -1,0 +1,240 @@
+"""What gradients per task cost: a step of the engine against the plain sum of losses, and against others.
+
+    python tests/benchmarks/gradient_step.py [--tasks 2 3 5] [--rounds 9] [--threads 2] [--backbone resnet18] [--only engine]
+
+Every side runs the same model on the same images, 16 a task, in one concatenated forward pass; a step is forward and
+backward, to the shared parameters' balanced gradient. Weights are fixed, so that what is measured is the gradients:
+
+    plain     one backward pass of the summed losses
+    engine    mtframe: gradients per task, their Gram matrix, the weighted sum
+    maps      mtframe, balancing at the feature maps (`at = "maps"`)
+    naive     a backward pass a task through the joint graph, then the same Gram matrix and sum
+    torchjd   TorchJD's `mtl_backward` (one task at a time), then the same; if it is installed
+    libmtl    what LibMTL's gradient methods do: a backward pass a task over all parameters into one matrix, and one for
+              the heads; if LibMTL is installed
+
+Times are medians over interleaved rounds, so that the machine's drift meets all sides; the ratio is that of the
+medians, and beside it the median of each round's own ratio, which another program's load disturbs least. FLOPs are FlopCounterMode's. Memory is the highest resident size of a fresh process during three steps, less that before
+the first (`VmHWM` of Linux, which counts all that tracemalloc does not see).
+"""
+
+# Shapes: T tasks, P shared parameters.
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mtframe.kinds import FeatureSpec
+from mtframe.model import MultiTaskModel, Network
+from mtframe.training._gradients import GradientEngine
+from mtframe.training._gram import gram_matrix, weighted_sum
+
+BATCH, SIZE = 16, 96
+
+
+class Trunk(nn.Module):
+    """The last map of a timm model."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.net = timm.create_model(name, num_classes=0, global_pool="")
+        self.features = (FeatureSpec("last", self.net.num_features, 32),)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.net(images)]
+
+
+class Head(nn.Module):
+    """Ten classes of the map's mean."""
+
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features[-1].channels, 10)
+
+    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {"logits": self.linear(maps[-1].mean((2, 3)))}
+
+
+class Loss(nn.Module):
+    """Cross-entropy."""
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"loss": nn.functional.cross_entropy(outputs["logits"], targets["label"])}
+
+
+class Equal:
+    """Equal weights; `at` as balancers have it."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
+        return torch.ones_like(losses)
+
+
+class Case:
+    """A model with its batches, and the steps that are compared."""
+
+    def __init__(self, backbone: str, count: int) -> None:
+        torch.manual_seed(0)
+        self.tasks = [f"task{i}" for i in range(count)]
+        trunk = Trunk(backbone)
+        heads = {task: Head(trunk.features) for task in self.tasks}
+        losses = {task: Loss() for task in self.tasks}
+        self.model = MultiTaskModel(Network(trunk, [self.tasks]), heads, losses, mean=(0.5,) * 3, std=(0.3,) * 3)
+        self.model.train()
+        self.images = {task: torch.rand(BATCH, 3, SIZE, SIZE) * 255 for task in self.tasks}
+        self.targets = {task: {"label": torch.randint(10, (BATCH,))} for task in self.tasks}
+        self.shared = list(trunk.parameters())
+        self.engine = GradientEngine(self.model)
+        self.steps: dict[str, Callable[[], None]] = {
+            "plain": lambda: sum(self.losses().values()).backward(),
+            "engine": lambda: self.engine.backward(self.images, {}, self.losses, Equal("parameters")),
+            "maps": lambda: self.engine.backward(self.images, {}, self.losses, Equal("maps")),
+            "naive": self.naive,
+        }
+        if importlib.util.find_spec("torchjd"):
+            self.steps["torchjd"] = self.torchjd
+        if importlib.util.find_spec("LibMTL"):
+            self.steps["libmtl"] = self.libmtl
+
+    def losses(self) -> dict[str, Tensor]:
+        outputs = self.model(self.images)
+        return {task: self.model.loss(task, outputs[task], self.targets[task])["loss"] for task in self.tasks}
+
+    def naive(self) -> None:
+        losses = list(self.losses().values())
+        heads = [list(self.model.heads[task].parameters()) for task in self.tasks]
+        rows = []
+        for loss, own in zip(losses, heads, strict=True):
+            found = torch.autograd.grad(loss, [*self.shared, *own], retain_graph=loss is not losses[-1])
+            rows.append(list(found[: len(self.shared)]))
+            for parameter, gradient in zip(own, found[len(self.shared) :], strict=True):
+                parameter.grad = gradient
+        self._balance(rows)
+
+    def torchjd(self) -> None:
+        from torchjd.autojac import mtl_backward
+
+        maps: list[Tensor] = []
+        handle = self.model.sharing.backbone.register_forward_hook(lambda module, inputs, output: maps.extend(output))
+        losses = list(self.losses().values())
+        handle.remove()
+        mtl_backward(losses, features=maps, parallel_chunk_size=1)
+        self._balance([[p.jac[row] for p in self.shared] for row in range(len(losses))])
+        for parameter in self.shared:
+            del parameter.jac
+
+    def libmtl(self) -> None:
+        losses = list(self.losses().values())
+        matrix_TP = torch.zeros(len(losses), sum(p.numel() for p in self.shared))
+        for row, loss in enumerate(losses):
+            loss.backward(retain_graph=True)
+            matrix_TP[row] = torch.cat([p.grad.flatten() for p in self.shared])
+            for parameter in self.shared:
+                parameter.grad = None
+        weights = torch.ones(len(losses))
+        matrix_TP @ matrix_TP.T
+        sum(losses[i] * weights[i] for i in range(len(losses))).backward()
+
+    def _balance(self, rows: list[list[Tensor]]) -> None:
+        gram_matrix([{str(i): gradient for i, gradient in enumerate(row)} for row in rows])
+        for i, parameter in enumerate(self.shared):
+            parameter.grad = weighted_sum([(row[i], 1.0) for row in rows])
+
+
+def main() -> None:
+    """Prints a table for each number of tasks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, nargs="+", default=[2, 3, 5])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--only", nargs="+", help="sides beside plain; all if not given")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.memory_of is not None:
+        print(peak_memory(Case(arguments.backbone, arguments.tasks[0]), arguments.memory_of))
+        return
+    print(
+        f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}, timm {timm.__version__}, "
+        f"{arguments.backbone}, {BATCH} images a task of {SIZE} pixels, fp32, {arguments.rounds} rounds"
+    )
+    for count in arguments.tasks:
+        compare(Case(arguments.backbone, count), arguments)
+
+
+def compare(case: Case, arguments: argparse.Namespace) -> None:
+    """Prints the table for one number of tasks."""
+    sides = ["plain", *(name for name in case.steps if name != "plain" and name in (arguments.only or case.steps))]
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(arguments.rounds + 1):
+        for name in sides:
+            case.model.zero_grad()
+            start = time.perf_counter()
+            case.steps[name]()
+            if number:
+                times[name].append(time.perf_counter() - start)
+    buffer = len(case.tasks) * sum(p.numel() * p.element_size() for p in case.shared) / 2**20
+    print(f"\n{len(case.tasks)} tasks; a buffer of T × shared parameters is {buffer:.0f} MiB")
+    print(f"{'':8} {'ms':>8} {'ratio':>7} {'by round':>9} {'FLOPs':>7} {'MiB':>7} {'ratio':>7}")
+    base = statistics.median(times["plain"])
+    flops = {name: flops_of(case, name) for name in sides}
+    memory = {name: memory_of(name, len(case.tasks), arguments) for name in sides}
+    for name in sides:
+        median = statistics.median(times[name])
+        paired = statistics.median(a / b for a, b in zip(times[name], times["plain"], strict=True))
+        print(
+            f"{name:8} {median * 1e3:8.0f} {median / base:7.3f} {paired:9.3f} {flops[name] / flops['plain']:7.3f} "
+            f"{memory[name]:7.0f} {memory[name] / memory['plain']:7.2f}",
+            flush=True,
+        )
+
+
+def flops_of(case: Case, name: str) -> int:
+    """Of one step."""
+    case.model.zero_grad()
+    with FlopCounterMode(display=False) as counter:
+        case.steps[name]()
+    return counter.get_total_flops()
+
+
+def memory_of(name: str, count: int, arguments: argparse.Namespace) -> float:
+    """MiB that a step needs beside model and images, in a process of its own."""
+    command = [sys.executable, str(Path(__file__)), "--tasks", str(count), "--memory-of", name,
+               "--threads", str(arguments.threads), "--backbone", arguments.backbone]  # fmt: skip
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def peak_memory(case: Case, name: str) -> float:
+    """MiB by which three steps raise this process's highest resident size."""
+    gc.collect()
+    before = _status("VmRSS")
+    for _ in range(3):
+        case.model.zero_grad()
+        case.steps[name]()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+if __name__ == "__main__":
+    main()
