@@ -1,6 +1,6 @@
 """What gradients per task cost: a step of the engine against the plain sum of losses, and against others.
 
-    python tests/benchmarks/gradient_step.py [--tasks 2 3 5] [--rounds 9] [--threads 2] [--backbone resnet18] [--only engine]
+    python tests/benchmarks/gradient_step.py [--tasks 2 3 5] [--rounds 9] [--threads 2] [--only engine naive]
 
 Every side runs the same model on the same images, 16 a task, in one concatenated forward pass; a step is forward and
 backward, to the shared parameters' balanced gradient. Weights are fixed, so that what is measured is the gradients:
@@ -14,8 +14,9 @@ backward, to the shared parameters' balanced gradient. Weights are fixed, so tha
               the heads; if LibMTL is installed
 
 Times are medians over interleaved rounds, so that the machine's drift meets all sides; the ratio is that of the
-medians, and beside it the median of each round's own ratio, which another program's load disturbs least. FLOPs are FlopCounterMode's. Memory is the highest resident size of a fresh process during three steps, less that before
-the first (`VmHWM` of Linux, which counts all that tracemalloc does not see).
+medians, and beside it the median of each round's own ratio, which another program's load disturbs least. FLOPs are
+FlopCounterMode's. Memory is the highest resident size of a fresh process during three steps, less that before the
+first (`VmHWM` of Linux, which counts all that tracemalloc does not see).
 """
 
 # Shapes: T tasks, P shared parameters.
