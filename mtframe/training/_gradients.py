@@ -113,7 +113,7 @@ class GradientEngine:
     ) -> tuple[dict[str, Tensor], dict[str, Gradients]]:
         if self._by_rows(parameters, images):
             try:
-                attribution = Attribution(tuple(images), self._fixed(parameters))
+                attribution = Attribution(tuple(images), self._fixed())
                 with standing_in(self.model.sharing, parameters, attribution) as stands, self._cut_at_maps() as cut:
                     losses = _backward(forward(), divide)
                     return losses, _passes_by_rows(cut, attribution, stands, also)
@@ -167,7 +167,7 @@ class GradientEngine:
     def _trial(self, parameters: Mapping[str, nn.Parameter], images: Mapping[str, Tensor]) -> str | None:
         """Runs the shared layers in evaluation mode on images of one task at a time that are NaN; why rows fail."""
         modes = {module: module.training for module in self.model.sharing.modules()}
-        fixed = self._fixed(parameters)
+        fixed = self._fixed()
         dtype = self.model.mean.dtype
         try:
             for module in modes:
@@ -191,7 +191,7 @@ class GradientEngine:
                 module.training = mode
         return None
 
-    def _fixed(self, parameters: Mapping[str, nn.Parameter]) -> frozenset[int]:
+    def _fixed(self) -> frozenset[int]:
         sharing = self.model.sharing
         return frozenset(t.untyped_storage().data_ptr() for t in (*sharing.parameters(), *sharing.buffers()))
 
