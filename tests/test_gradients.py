@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,8 @@ def test_with_batchnorm_the_rows_add_up_to_the_joint_gradient(name: str) -> None
 
 
 def test_joint_statistics_are_moved_once_and_as_in_the_plain_pass() -> None:
-    step, plain = Step(Staged(norm=nn.BatchNorm2d)), Step(Staged(norm=nn.BatchNorm2d))
+    backbone = Staged(norm=nn.BatchNorm2d)
+    step, plain = Step(backbone), Step(deepcopy(backbone))
     step.found()
     plain.losses()
     assert all(torch.equal(a, b) for a, b in zip(step.model.buffers(), plain.model.buffers(), strict=True))
