@@ -185,8 +185,8 @@ def test_with_batchnorm_the_rows_add_up_to_the_joint_gradient(name: str) -> None
 
 
 def test_joint_statistics_are_moved_once_and_as_in_the_plain_pass() -> None:
-    backbone = Staged(norm=nn.BatchNorm2d)
-    step, plain = Step(backbone), Step(deepcopy(backbone))
+    step = Step(Staged(norm=nn.BatchNorm2d))
+    plain = deepcopy(step)
     step.found()
     plain.losses()
     assert all(torch.equal(a, b) for a, b in zip(step.model.buffers(), plain.model.buffers(), strict=True))
