@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from mtframe.errors import RecipeError
+from ._terms import by_task, weighted
 
 
 class Sum:
@@ -22,19 +21,8 @@ class Sum:
     """
 
     def __init__(self, tasks: Sequence[str], *, weights: dict[str, float] | None = None) -> None:
-        weights = weights or {}
-        for name, weight in weights.items():
-            if name not in tasks:
-                raise RecipeError(f"balancer.weights.{name}: no such task; the tasks are {', '.join(tasks)}")
-            if not (math.isfinite(weight) and weight >= 0):
-                raise RecipeError(f"balancer.weights.{name}: expected a finite weight >= 0, got {weight}")
-        self.weights = {name: weights.get(name, 1.0) for name in tasks}
+        self.weights = by_task(tasks, weights, "weights", default=1.0, floor=0.0)
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Scalars by task to their weighted sum."""
-        # A running sum, not torch.stack(...).sum(): a stack would tie every task's graph to every other's.
-        terms = [loss * self.weights[name] for name, loss in losses.items()]
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        return total
+        return weighted(losses, self.weights)

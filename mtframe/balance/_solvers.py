@@ -1,0 +1,175 @@
+"""Small optimisation problems of the Gram matrix, solved in float64 without a modelling package.
+
+A handful of tasks makes problems of a handful of unknowns: exact active sets and Newton's method take tens of
+microseconds. Each solver returns its best iterate and whether that meets the optimality conditions.
+"""
+
+# Shapes: T tasks; A and B subsets of them.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+# How far optimality conditions may be missed, relative to the terms in them.
+_TOLERANCE = 1e-8
+
+# Singular values below this part of the largest are 0: gradients are inner products of float32 numbers.
+_RANK = 1e-12
+
+
+def nonnegative_qp(matrix_TT: Array, linear_T: Array) -> tuple[Array, bool]:
+    """The x >= 0 with the least x'Mx / 2 + q'x, by active sets (Lawson and Hanson, 1974, ch. 23, on the Gram matrix).
+
+    Args:
+        matrix_TT: M, positive semi-definite.
+        linear_T: q, in the range of M (the problem is unbounded otherwise).
+    """
+    scale_T = 1 / np.sqrt(np.where(np.diag(matrix_TT) > 0, np.diag(matrix_TT), 1.0))
+    # A unit diagonal: the solution does not depend on the scale of any gradient.
+    matrix_TT, linear_T = matrix_TT * np.outer(scale_T, scale_T), linear_T * scale_T
+    size = max(float(np.abs(linear_T).max()), np.finfo(float).tiny)
+    x_T = np.zeros(len(linear_T))
+    passive_T, barred_T = np.zeros(len(x_T), bool), np.zeros(len(x_T), bool)
+    for _ in range(10 * len(x_T) + 10):
+        slope_T = np.where(passive_T | barred_T, 0.0, matrix_TT @ x_T + linear_T)
+        if slope_T.min() >= -1e-13 * size:
+            break
+        entering = int(slope_T.argmin())
+        moved_T, kept_T = _towards_optimum(matrix_TT, linear_T, x_T, passive_T | (np.arange(len(x_T)) == entering))
+        # Of one that enters and is thrown out at once, rounding had made the slope: it must not enter again at once.
+        barred_T = np.where(kept_T[entering], False, barred_T)
+        barred_T[entering] = not kept_T[entering]
+        x_T, passive_T = moved_T, kept_T
+    slope_T = matrix_TT @ x_T + linear_T
+    solved = slope_T.min() >= -_TOLERANCE * size and float(np.abs(x_T * slope_T).max()) <= _TOLERANCE * size * size
+    return x_T * scale_T, bool(solved)
+
+
+def _towards_optimum(matrix_TT: Array, linear_T: Array, x_T: Array, passive_T: Array) -> tuple[Array, Array]:
+    """From x to the optimum over the passive variables, giving up those that would turn negative on the way."""
+    while passive_T.any():
+        goal_T = np.zeros(len(x_T))
+        goal_T[passive_T] = np.linalg.lstsq(matrix_TT[np.ix_(passive_T, passive_T)], -linear_T[passive_T], _RANK)[0]
+        blocking_T = passive_T & (goal_T <= 0)
+        if not blocking_T.any():
+            return goal_T, passive_T
+        length_B = x_T[blocking_T] / np.maximum(x_T[blocking_T] - goal_T[blocking_T], np.finfo(float).tiny)
+        x_T = x_T + length_B.min() * (goal_T - x_T)
+        x_T[np.flatnonzero(blocking_T)[length_B <= length_B.min()]] = 0.0
+        passive_T = passive_T & (x_T > 0)
+        x_T = np.where(passive_T, x_T, 0.0)
+    return x_T, passive_T
+
+
+def min_norm_point(gram_TT: Array) -> tuple[Array, bool]:
+    """The w >= 0 that sum to 1 with the least w'Gw: of the points' convex hull the one nearest to 0.
+
+    Along r w, r >= 0, the least of r² w'Gw / 2 + s (r - 1)² / 2 grows with w'Gw. So w is the direction of the
+    x >= 0 that minimises x'(G + s 11')x / 2 - s 1'x, for any s > 0.
+    """
+    least = float(np.diag(gram_TT).min())
+    if least <= 0:
+        return np.eye(len(gram_TT))[np.diag(gram_TT).argmin()], True
+    x_T, solved = nonnegative_qp(gram_TT + least, np.full(len(gram_TT), -least))
+    return (x_T / x_T.sum(), solved) if x_T.sum() > 0 else (np.full(len(x_T), 1 / len(x_T)), False)
+
+
+def power_balance(
+    matrix_TT: Array, factor_T: Array, power: float, *, largest: float = 1e3, steps: int = 200
+) -> tuple[Array, bool]:
+    """The x > 0 with Mx = k x^-p, by Newton's method on x'Mx / 2 - sum of k times an integral of x^-p.
+
+    Where M maps some x > 0 to 0 there is none, and iterates grow without end: it stops at `largest` times the size
+    that x has for M = I.
+
+    Args:
+        matrix_TT: M, positive semi-definite with a diagonal of ones.
+        factor_T: k > 0.
+        power: p > 0.
+        largest: As above.
+        steps: Of Newton's method, at most.
+    """
+    start_T = factor_T ** (1 / (1 + power))
+    x_T = start_T
+    for _ in range(steps):
+        wanted_T = factor_T * x_T**-power
+        error_T = matrix_TT @ x_T - wanted_T
+        if float(np.abs(error_T / wanted_T).max()) <= 1e-11:
+            break
+        step_T = np.linalg.solve(matrix_TT + np.diag(power * wanted_T / x_T), -error_T)
+        moved_T = x_T + _length(matrix_TT, factor_T, power, x_T, step_T, float(error_T @ step_T)) * step_T
+        if float((moved_T / start_T).max()) > largest or np.array_equal(moved_T, x_T):
+            break
+        x_T = moved_T
+    error_T = matrix_TT @ x_T - factor_T * x_T**-power
+    return x_T, bool(np.abs(error_T * x_T**power / factor_T).max() <= _TOLERANCE)
+
+
+def _length(matrix_TT: Array, factor_T: Array, power: float, x_T: Array, step_T: Array, slope: float) -> float:
+    """How much of Newton's step keeps x above 0 and comes down (Armijo's rule)."""
+
+    def value(at_T: Array) -> float:
+        integral_T = np.log(at_T) if power == 1 else at_T ** (1 - power) / (1 - power)
+        return float(at_T @ matrix_TT @ at_T / 2 - factor_T @ integral_T)
+
+    length = min(1.0, 0.99 / max(float((-step_T / x_T).max()), 1e-300))
+    here = value(x_T)
+    # Near the solution the differences are rounding, hence the last term.
+    while value(x_T + length * step_T) > here + 1e-4 * length * slope + 1e-12 * abs(here) and length > 1e-12:
+        length /= 2
+    return length
+
+
+def conflict_averse(gram_TT: Array, radius: float) -> tuple[Array, bool]:
+    """Weights v of d = sum_t v_t g_t with the largest min_t g_t'd within `radius` times |g0| of the mean g0.
+
+    The dual (CAGrad, arXiv:2110.14048, eq. 4): w in the simplex with the least g_w'g0 + radius |g0| |g_w|, and
+    d = g0 + radius |g0| g_w / |g_w|. As |g_w| is the least of (|g_w|² / s + s) / 2 over s > 0, it is one min-norm
+    problem for a given s, of the points g_t + s g0 / (radius |g0|), and a root in s: that |g_w| = s.
+    """
+    mean_T = np.full(len(gram_TT), 1 / len(gram_TT))
+    towards_T = gram_TT @ mean_T
+    mean_norm, longest = _norm(gram_TT, mean_T), float(np.sqrt(np.diag(gram_TT).max()))
+    # A mean of 0 has nothing around it.
+    if radius == 0 or mean_norm <= _RANK * longest:
+        return mean_T, True
+
+    def nearest(s: float) -> Array:
+        shift = s / (radius * mean_norm)
+        return min_norm_point(gram_TT + shift * (towards_T[:, None] + towards_T) + (shift * mean_norm) ** 2)[0]
+
+    low = 1e-6 * longest
+    if _norm(gram_TT, nearest(low)) <= low:
+        # No direction helps all tasks. The authors' d = g0 + radius |g0| g_w / (|g_w| + 1e-8) then is the mean, too.
+        return mean_T, True
+    w_T = nearest(_root(lambda s: _norm(gram_TT, nearest(s)) / s - 1, low, longest))
+    weights_T = mean_T + radius * mean_norm / _norm(gram_TT, w_T) * w_T
+    gains_T = gram_TT @ weights_T
+    return weights_T, bool(w_T @ gains_T - gains_T.min() <= _TOLERANCE * np.abs(gains_T).max())
+
+
+def _norm(gram_TT: Array, weights_T: Array) -> float:
+    """Length of the weighted sum of gradients."""
+    return float(np.sqrt(max(weights_T @ gram_TT @ weights_T, 0.0)))
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function that falls from above 0 to 0 or less crosses it: regula falsi, Illinois variant."""
+    above, below = function(low), function(high)
+    for _ in range(100):
+        if below == 0 or high - low <= 1e-14 * high:
+            break
+        middle = high - below * (high - low) / (below - above)
+        value = function(middle)
+        if value > 0:
+            low, above, below = middle, value, below / 2
+        else:
+            low, above, high, below = low, above / 2 if high != middle else above, middle, value
+        if abs(value) <= 1e-13:
+            return middle
+    return high
