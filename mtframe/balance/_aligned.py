@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class AlignedMTL:
-    """The sum of gradients made orthogonal and equally long, with the least change (Aligned-MTL, arXiv:2305.19000, alg. 1).
+    """The mean of gradients made orthogonal and equally long with the least change (arXiv:2305.19000, alg. 1).
 
     w = B 1 / T, B = s V L^(-1/2) V' of G = V L V': the gradients' matrix gets the condition number 1, and s times 1
     for singular values. Directions in which the gradients have no extent stay so.

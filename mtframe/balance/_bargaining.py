@@ -8,7 +8,7 @@ import numpy as np
 
 from mtframe.errors import RecipeError
 
-from ._solvers import Array, power_balance
+from ._solvers import Array, norm, power_balance
 from ._solving import Solving, by_direction
 
 
@@ -38,7 +38,7 @@ class NashMTL(Solving):
         """Weights of the tasks' gradients, above 0 where those are not 0."""
         weights_T, solved = by_direction(gram_TT, _nash)
         weights_T *= np.sqrt(np.linalg.norm(gram_TT))
-        length = float(np.sqrt(max(weights_T @ gram_TT @ weights_T, 0.0)))
+        length = norm(gram_TT, weights_T)
         return weights_T * (self.max_norm / length if 0 < self.max_norm < length else 1.0), solved
 
 

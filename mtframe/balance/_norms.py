@@ -39,7 +39,7 @@ class GradientNorm:
 
 
 class GradNorm:
-    """Weights that bring the gradients' lengths together, longer for tasks that learn slowly (arXiv:1711.02257, alg. 1).
+    """Weights that bring the gradients' lengths together, longer for slow tasks (arXiv:1711.02257, alg. 1).
 
     With a task's length G_t = w_t |g_t|, the mean of these G, and its loss as a part of its first one, r_t over their
     mean, w goes down the gradient of sum_t |G_t - G r_t^alpha| (eq. 2, G r_t^alpha held constant) and is scaled to

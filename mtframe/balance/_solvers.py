@@ -14,12 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 # How far optimality conditions may be missed, relative to the terms in them.
 _TOLERANCE = 1e-8
 
 # Singular values below this part of the largest are 0: gradients are inner products of float32 numbers.
 _RANK = 1e-12
+
+# A sum of gradients that is this much shorter than its longest term is rounding.
+_CANCELS = 1e-5
 
 
 def nonnegative_qp(matrix_TT: Array, linear_T: Array) -> tuple[Array, bool]:
@@ -50,7 +54,7 @@ def nonnegative_qp(matrix_TT: Array, linear_T: Array) -> tuple[Array, bool]:
     return x_T * scale_T, bool(solved)
 
 
-def _towards_optimum(matrix_TT: Array, linear_T: Array, x_T: Array, passive_T: Array) -> tuple[Array, Array]:
+def _towards_optimum(matrix_TT: Array, linear_T: Array, x_T: Array, passive_T: Mask) -> tuple[Array, Mask]:
     """From x to the optimum over the passive variables, giving up those that would turn negative on the way."""
     while passive_T.any():
         goal_T = np.zeros(len(x_T))
@@ -94,15 +98,15 @@ def power_balance(
         largest: As above.
         steps: Of Newton's method, at most.
     """
-    start_T = factor_T ** (1 / (1 + power))
+    start_T: Array = factor_T ** (1 / (1 + power))
     x_T = start_T
     for _ in range(steps):
-        wanted_T = factor_T * x_T**-power
-        error_T = matrix_TT @ x_T - wanted_T
+        wanted_T: Array = factor_T * x_T**-power
+        error_T: Array = matrix_TT @ x_T - wanted_T
         if float(np.abs(error_T / wanted_T).max()) <= 1e-11:
             break
-        step_T = np.linalg.solve(matrix_TT + np.diag(power * wanted_T / x_T), -error_T)
-        moved_T = x_T + _length(matrix_TT, factor_T, power, x_T, step_T, float(error_T @ step_T)) * step_T
+        step_T = np.linalg.solve(matrix_TT + np.diag(power * wanted_T / x_T), -error_T).astype(np.float64)
+        moved_T = x_T + _damping(matrix_TT, factor_T, power, x_T, step_T, float(error_T @ step_T)) * step_T
         if float((moved_T / start_T).max()) > largest or np.array_equal(moved_T, x_T):
             break
         x_T = moved_T
@@ -110,7 +114,7 @@ def power_balance(
     return x_T, bool(np.abs(error_T * x_T**power / factor_T).max() <= _TOLERANCE)
 
 
-def _length(matrix_TT: Array, factor_T: Array, power: float, x_T: Array, step_T: Array, slope: float) -> float:
+def _damping(matrix_TT: Array, factor_T: Array, power: float, x_T: Array, step_T: Array, slope: float) -> float:
     """How much of Newton's step keeps x above 0 and comes down (Armijo's rule)."""
 
     def value(at_T: Array) -> float:
@@ -134,7 +138,7 @@ def conflict_averse(gram_TT: Array, radius: float) -> tuple[Array, bool]:
     """
     mean_T = np.full(len(gram_TT), 1 / len(gram_TT))
     towards_T = gram_TT @ mean_T
-    mean_norm, longest = _norm(gram_TT, mean_T), float(np.sqrt(np.diag(gram_TT).max()))
+    mean_norm, longest = norm(gram_TT, mean_T), float(np.sqrt(np.diag(gram_TT).max()))
     # A mean of 0 has nothing around it.
     if radius == 0 or mean_norm <= _RANK * longest:
         return mean_T, True
@@ -143,33 +147,42 @@ def conflict_averse(gram_TT: Array, radius: float) -> tuple[Array, bool]:
         shift = s / (radius * mean_norm)
         return min_norm_point(gram_TT + shift * (towards_T[:, None] + towards_T) + (shift * mean_norm) ** 2)[0]
 
-    low = 1e-6 * longest
-    if _norm(gram_TT, nearest(low)) <= low:
+    low = 1e-9 * longest
+    w_T = nearest(low)
+    if norm(gram_TT, w_T) > low:
+        # By logarithms: nearly a line.
+        w_T = nearest(
+            np.exp(
+                _root(lambda at: np.log(max(norm(gram_TT, nearest(np.exp(at))), low / 2)) - at, np.log([low, longest]))
+            )
+        )
+    length = norm(gram_TT, w_T)
+    if length <= _CANCELS * float((w_T * np.sqrt(np.diag(gram_TT))).max()):
         # No direction helps all tasks. The authors' d = g0 + radius |g0| g_w / (|g_w| + 1e-8) then is the mean, too.
         return mean_T, True
-    w_T = nearest(_root(lambda s: _norm(gram_TT, nearest(s)) / s - 1, low, longest))
-    weights_T = mean_T + radius * mean_norm / _norm(gram_TT, w_T) * w_T
+    weights_T = mean_T + radius * mean_norm / length * w_T
     gains_T = gram_TT @ weights_T
     return weights_T, bool(w_T @ gains_T - gains_T.min() <= _TOLERANCE * np.abs(gains_T).max())
 
 
-def _norm(gram_TT: Array, weights_T: Array) -> float:
+def norm(gram_TT: Array, weights_T: Array) -> float:
     """Length of the weighted sum of gradients."""
-    return float(np.sqrt(max(weights_T @ gram_TT @ weights_T, 0.0)))
+    return float(np.sqrt(max(float(weights_T @ gram_TT @ weights_T), 0.0)))
 
 
-def _root(function: Callable[[float], float], low: float, high: float) -> float:
+def _root(function: Callable[[float], float], ends: Array) -> float:
     """Where a function that falls from above 0 to 0 or less crosses it: regula falsi, Illinois variant."""
-    above, below = function(low), function(high)
+    low, high = float(ends[0]), float(ends[1])
+    above, below, side = function(low), function(high), 0
     for _ in range(100):
-        if below == 0 or high - low <= 1e-14 * high:
+        if below == 0 or high - low <= 1e-14:
             break
         middle = high - below * (high - low) / (below - above)
         value = function(middle)
-        if value > 0:
-            low, above, below = middle, value, below / 2
-        else:
-            low, above, high, below = low, above / 2 if high != middle else above, middle, value
         if abs(value) <= 1e-13:
             return middle
+        if value > 0:
+            low, above, below, side = middle, value, below / (2 if side == 1 else 1), 1
+        else:
+            high, below, above, side = middle, value, above / (2 if side == -1 else 1), -1
     return high

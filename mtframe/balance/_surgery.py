@@ -14,7 +14,7 @@ from mtframe.errors import RecipeError
 
 
 class PCGrad:
-    """Of each gradient, the part that opposes another task's is taken away (gradient surgery, arXiv:2001.06782, alg. 1).
+    """Of each gradient, the part that opposes another task's is taken away (arXiv:2001.06782, alg. 1).
 
     g_t' starts as g_t; for each other s, in random order, g_t' -= (g_t'g_s / |g_s|²) g_s where g_t'g_s < 0. The update
     is the sum of all g_t'. All of it in inner products: row t holds g_t' as weights of the gradients.
@@ -31,7 +31,7 @@ class PCGrad:
 
 
 class GradVac:
-    """Gradients whose cosine is below what it usually is are brought up to it (gradient vaccine, arXiv:2010.05874, alg. 1).
+    """Gradients whose cosine is below what it usually is are brought up to it (arXiv:2010.05874, alg. 1).
 
     For each task t and each other s, in random order, with the cosine c of g_t' and g_s below its target k:
     g_t' += g_s |g_t'| (k sqrt(1 - c²) - c sqrt(1 - k²)) / (|g_s| sqrt(1 - k²)), after which the cosine is k. Then
