@@ -27,8 +27,7 @@ class MGDA(Solving):
 class CAGrad(Solving):
     """The direction near the mean gradient along which the worst task improves most (arXiv:2110.14048, eq. 3).
 
-    d = argmax min_t g_t'd with |d - g0| <= c |g0|, g0 the mean of the tasks' gradients. Where no direction helps all
-    tasks it is g0.
+    d = argmax min_t g_t'd with |d - g0| <= c |g0|, g0 the mean of the tasks' gradients.
 
     Args:
         c: How far from the mean: 0 is the mean itself, a large one comes near MGDA. Below 1 it converges to a minimum

@@ -132,13 +132,13 @@ def _damping(matrix_TT: Array, factor_T: Array, power: float, x_T: Array, step_T
 def conflict_averse(gram_TT: Array, radius: float) -> tuple[Array, bool]:
     """Weights v of d = sum_t v_t g_t with the largest min_t g_t'd within `radius` times |g0| of the mean g0.
 
-    The dual (CAGrad, arXiv:2110.14048, eq. 4): w in the simplex with the least g_w'g0 + radius |g0| |g_w|, and
+    The dual (CAGrad, arXiv:2110.14048, eq. 4): w in the simplex with the least F(w) = g_w'g0 + radius |g0| |g_w|, and
     d = g0 + radius |g0| g_w / |g_w|. As |g_w| is the least of (|g_w|² / s + s) / 2 over s > 0, it is one min-norm
-    problem for a given s, of the points g_t + s g0 / (radius |g0|), and a root in s: that |g_w| = s.
+    problem for a given s, of the points g_t + s g0 / (radius |g0|), and a root in s: that |g_w| = s. Where g_w is 0 at
+    the least F there is none above 0; a small s, d = g0 + radius |g0| g_w / s, then comes as near as rounding allows.
     """
-    mean_T = np.full(len(gram_TT), 1 / len(gram_TT))
-    towards_T = gram_TT @ mean_T
-    mean_norm, longest = norm(gram_TT, mean_T), float(np.sqrt(np.diag(gram_TT).max()))
+    mean_T, lengths_T = np.full(len(gram_TT), 1 / len(gram_TT)), np.sqrt(np.diag(gram_TT))
+    towards_T, longest, mean_norm = gram_TT @ mean_T, float(lengths_T.max()), norm(gram_TT, mean_T)
     # A mean of 0 has nothing around it.
     if radius == 0 or mean_norm <= _RANK * longest:
         return mean_T, True
@@ -147,22 +147,18 @@ def conflict_averse(gram_TT: Array, radius: float) -> tuple[Array, bool]:
         shift = s / (radius * mean_norm)
         return min_norm_point(gram_TT + shift * (towards_T[:, None] + towards_T) + (shift * mean_norm) ** 2)[0]
 
-    low = 1e-9 * longest
-    w_T = nearest(low)
-    if norm(gram_TT, w_T) > low:
-        # By logarithms: nearly a line.
-        w_T = nearest(
-            np.exp(
-                _root(lambda at: np.log(max(norm(gram_TT, nearest(np.exp(at))), low / 2)) - at, np.log([low, longest]))
-            )
-        )
-    length = norm(gram_TT, w_T)
-    if length <= _CANCELS * float((w_T * np.sqrt(np.diag(gram_TT))).max()):
-        # No direction helps all tasks. The authors' d = g0 + radius |g0| g_w / (|g_w| + 1e-8) then is the mean, too.
-        return mean_T, True
-    weights_T = mean_T + radius * mean_norm / length * w_T
-    gains_T = gram_TT @ weights_T
-    return weights_T, bool(w_T @ gains_T - gains_T.min() <= _TOLERANCE * np.abs(gains_T).max())
+    def excess(log_s: float) -> float:
+        # By logarithms it is nearly a line.
+        return float(np.log(max(norm(gram_TT, nearest(np.exp(log_s))), 1e-300)) - log_s)
+
+    tiny = 1e-9 * longest
+    low = max(tiny, _CANCELS * float((nearest(tiny) * lengths_T).max()))
+    s = float(np.exp(_root(excess, np.log(low), np.log(longest)))) if excess(np.log(low)) > 0 else low
+    w_T = nearest(s)
+    weights_T = mean_T + radius * mean_norm / s * w_T
+    # No d is better than F(w) for any w.
+    gap = w_T @ towards_T + radius * mean_norm * norm(gram_TT, w_T) - (gram_TT @ weights_T).min()
+    return weights_T, bool(gap <= (1 + radius) * mean_norm * low)
 
 
 def norm(gram_TT: Array, weights_T: Array) -> float:
@@ -170,9 +166,8 @@ def norm(gram_TT: Array, weights_T: Array) -> float:
     return float(np.sqrt(max(float(weights_T @ gram_TT @ weights_T), 0.0)))
 
 
-def _root(function: Callable[[float], float], ends: Array) -> float:
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
     """Where a function that falls from above 0 to 0 or less crosses it: regula falsi, Illinois variant."""
-    low, high = float(ends[0]), float(ends[1])
     above, below, side = function(low), function(high), 0
     for _ in range(100):
         if below == 0 or high - low <= 1e-14:
