@@ -8,14 +8,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtframe.errors import RecipeError
 from mtframe.registry import did_you_mean
 
 # What an aggregator remembers from step to step is among its attributes; these are the types of those that a
 # checkpoint keeps.
-_PLAIN = (Tensor, np.ndarray, bool, int, float, str, type(None))
+_PLAIN = (Tensor, np.ndarray, tuple, bool, int, float, str, type(None))
+
+# What every module has.
+_OF_MODULES = frozenset(vars(nn.Module()))
 
 
 class TorchJD:
@@ -63,8 +66,8 @@ class TorchJD:
         return {
             f"{place}:{name}": torch.from_numpy(value) if isinstance(value, np.ndarray) else value
             for place, module in self._aggregator.named_modules()
-            for name, value in vars(module).items()
-            if name.startswith("_") and not name.startswith("__") and name != "_version" and isinstance(value, _PLAIN)
+            for name, value in (vars(module) | dict(module.named_buffers(recurse=False))).items()
+            if name not in _OF_MODULES and isinstance(value, _PLAIN)
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
