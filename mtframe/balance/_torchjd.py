@@ -47,9 +47,17 @@ class TorchJD:
         self._aggregator = _built(found[member], member, arguments or {}, len(tasks))
         weighting = getattr(self._aggregator, "gramian_weighting", None)
         if weighting is not None:
-            self.weigh = lambda gram, losses: weighting(gram)
+            self.weigh = lambda gram, losses: weighting(self._beside(gram))
         else:
-            self.combine = lambda gradients, losses: self._aggregator(gradients)
+            self.combine = lambda gradients, losses: self._aggregator(self._beside(gradients))
+
+    def _beside(self, given: Tensor) -> Tensor:
+        """What is given, after the aggregator's tensors came to its device and type."""
+        for module in self._aggregator.modules():
+            for name, value in _remembered(module).items():
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    setattr(module, name, value.to(given))
+        return given
 
     @classmethod
     def members(cls, pattern: str, *, pretrained: bool = False) -> list[str]:
@@ -66,8 +74,7 @@ class TorchJD:
         return {
             f"{place}:{name}": torch.from_numpy(value) if isinstance(value, np.ndarray) else value
             for place, module in self._aggregator.named_modules()
-            for name, value in (vars(module) | dict(module.named_buffers(recurse=False))).items()
-            if name not in _OF_MODULES and isinstance(value, _PLAIN)
+            for name, value in _remembered(module).items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -76,6 +83,11 @@ class TorchJD:
         for key, value in state.items():
             place, _, name = key.rpartition(":")
             setattr(modules[place], name, value)
+
+
+def _remembered(module: nn.Module) -> dict[str, Any]:
+    everything = vars(module) | dict(module.named_buffers(recurse=False))
+    return {name: value for name, value in everything.items() if name not in _OF_MODULES and isinstance(value, _PLAIN)}
 
 
 def _library() -> ModuleType:

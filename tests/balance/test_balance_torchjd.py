@@ -222,6 +222,21 @@ def test_every_aggregator_is_there_by_name(member: str) -> None:
     assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-6)
 
 
+@pytest.mark.parametrize("member", ["Constant", "GradDrop"])
+def test_arguments_take_the_type_of_the_gradients(member: str) -> None:
+    arguments = {"Constant": {"weights": [1.0, 0.0, 0.0]}, "GradDrop": {"leak": [1.0, 1.0, 1.0]}}[member]
+    rows = ROWS[0].float()
+    found = TorchJD(member, TASKS, arguments=arguments).combine(rows, torch.ones(3))
+    assert found.dtype == torch.float32
+    assert found.tolist() == pytest.approx((rows[0] if member == "Constant" else rows.sum(0)).tolist(), rel=1e-5)
+
+
+def test_a_preference_is_a_list() -> None:
+    preferred = TorchJD("AlignedMTL", TASKS, arguments={"pref_vector": [1.0, 0.0, 0.0]})
+    left, values, right = torch.linalg.svd(ROWS[0], full_matrices=False)
+    assert update(preferred, ROWS[0]).tolist() == pytest.approx((values[-1] * left @ right)[0].tolist())
+
+
 def test_members_are_aggregators_only() -> None:
     members = TorchJD.members("*")
     assert {"UPGrad", "MGDA", "ConFIG", "GradDrop"} <= set(members)
