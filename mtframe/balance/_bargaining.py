@@ -48,7 +48,7 @@ def _nash(cosines_LL: Array, norms_L: Array) -> tuple[Array, bool]:
 
 
 class FairGrad(Solving):
-    """Improvements that are alpha-fair (arXiv:2402.15638, eq. 5): G w = w^(-1/alpha), w > 0.
+    """Improvements that are alpha-fair (arXiv:2402.15638, eq. 4): G w = w^(-1/alpha), w > 0.
 
     alpha = 0 is the sum of the gradients, 1 proportional fairness (Nash-MTL without its scaling), 2 minimal potential
     delay; towards infinity the worst improvement counts alone. Its update's length does not follow that of the

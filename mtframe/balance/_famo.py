@@ -22,7 +22,7 @@ _BETAS, _ADAM_EPS = (0.9, 0.999), 1e-8
 class FAMO:
     """All losses fall at the same rate, by the losses alone (fast adaptive multitask optimisation, arXiv:2306.03792).
 
-    Weights w_t = c z_t / L_t with z = softmax(logits) and c so that they add up to 1 (eq. 9 with sec. 3.2's rescaling).
+    Weights w_t = c z_t / L_t with z = softmax(logits) and c so that they add up to 1 (the paper's rescaled form).
     The logits go down the gradient z_t (d_t - sum_s z_s d_s), d_t = log L_t(before) - log L_t(after a step), by Adam.
 
     The authors evaluate L_t(after) on the same batch again, a second forward pass at each step. Here it is the loss of

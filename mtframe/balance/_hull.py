@@ -25,7 +25,7 @@ class MGDA(Solving):
 
 
 class CAGrad(Solving):
-    """The direction near the mean gradient along which the worst task improves most (arXiv:2110.14048, eq. 3).
+    """The direction near the mean gradient along which the worst task improves most (arXiv:2110.14048).
 
     d = argmax min_t g_t'd with |d - g0| <= c |g0|, g0 the mean of the tasks' gradients.
 

@@ -9,7 +9,7 @@ from ._solving import Solving, by_direction
 
 
 class ImtlG(Solving):
-    """All gradients have the same projection on the update (IMTL-G, Liu et al., ICLR 2021, eq. 6).
+    """All gradients have the same projection on the update (IMTL-G, Liu et al., ICLR 2021).
 
     d = sum_t w_t g_t with d'u_t equal for all unit gradients u_t, and |sum_t w_t| = 1. With cosines C and norms n that
     is w_t ∝ (C⁻¹ 1)_t / n_t. Weights may be negative. Where their sum is, the paper's sum_t w_t = 1 turns the update

@@ -34,7 +34,7 @@ class Uncertainty(nn.Module):
 
 
 class ImtlL(nn.Module):
-    """A learned scale for each task, which brings all losses to 1 (IMTL-L, Liu et al., ICLR 2021, eq. 7).
+    """A learned scale for each task, which brings all losses to 1 (IMTL-L, Liu et al., ICLR 2021).
 
     sum_t exp(s_t) L_t - s_t. At its optimum exp(s_t) L_t = 1.
 

@@ -34,7 +34,7 @@ class LogSum:
 
 
 class GeometricMean:
-    """The geometric mean of the losses (GLS, arXiv:1904.08492, eq. 4): (prod_t L_t)^(1/T), with L_t + eps for L_t.
+    """The geometric mean of the losses (GLS, arXiv:1904.08492): (prod_t L_t)^(1/T), with L_t + eps for L_t.
 
     Each task weighs 1 / L_t times the mean itself over T: large steps while losses are large. Losses must not be
     negative: the mean is NaN then, which stops the training. Taken of the T tasks that train in a step.

@@ -132,7 +132,7 @@ def _damping(matrix_TT: Array, factor_T: Array, power: float, x_T: Array, step_T
 def conflict_averse(gram_TT: Array, radius: float) -> tuple[Array, bool]:
     """Weights v of d = sum_t v_t g_t with the largest min_t g_t'd within `radius` times |g0| of the mean g0.
 
-    The dual (CAGrad, arXiv:2110.14048, eq. 4): w in the simplex with the least F(w) = g_w'g0 + radius |g0| |g_w|, and
+    The dual (CAGrad, arXiv:2110.14048): w in the simplex with the least F(w) = g_w'g0 + radius |g0| |g_w|, and
     d = g0 + radius |g0| g_w / |g_w|. As |g_w| is the least of (|g_w|² / s + s) / 2 over s > 0, it is one min-norm
     problem for a given s, of the points g_t + s g0 / (radius |g0|), and a root in s: that |g_w| = s. Where g_w is 0 at
     the least F there is none above 0; a small s, d = g0 + radius |g0| g_w / s, then comes as near as rounding allows.

@@ -17,7 +17,7 @@ _EPS = 1e-8
 
 
 class STCH:
-    """A smooth maximum of the losses: the worst task weighs most (smooth Tchebycheff, arXiv:2402.19078, eq. 11).
+    """A smooth maximum of the losses: the worst task weighs most (smooth Tchebycheff, arXiv:2402.19078).
 
     T mu log sum_t exp(weight_t f_t / mu), f_t = L_t - ideal_t. With `normalise`, as in the paper's experiments,
     f_t = log((L_t - ideal_t) / nadir_t), so that units do not matter; nadir_t is the mean of the task's first `warmup`

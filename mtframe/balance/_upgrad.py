@@ -9,7 +9,7 @@ from ._solving import Solving
 
 
 class UPGrad(Solving):
-    """Each gradient, projected to where no task gets worse; the mean of these (arXiv:2406.16232, eq. 4).
+    """Each gradient, projected to where no task gets worse; the mean of these (arXiv:2406.16232).
 
     d = mean over t of the projection of g_t onto the dual cone {d: g_s'd >= 0 for all s}, which has the weights
     v = argmin v'Gv, v >= e_t (prop. 1). Without conflicts it is the mean gradient. No task gets worse along it.
