@@ -59,14 +59,14 @@ class FairGrad(Solving):
         alpha: How fair.
 
     Raises:
-        RecipeError: `alpha` is negative.
+        RecipeError: `alpha` is neither 0 nor 0.1 or more: the equation's powers overflow.
     """
 
     name: ClassVar[str] = "fairgrad"
 
     def __init__(self, *, alpha: float = 1.0) -> None:
-        if alpha < 0:
-            raise RecipeError(f"alpha: must be 0 or more, got {alpha:g}")
+        if alpha != 0 and alpha < 0.1:
+            raise RecipeError(f"alpha: must be 0, or 0.1 or more, got {alpha:g}")
         self.alpha = alpha
 
     def solve(self, gram_TT: Array) -> tuple[Array, bool]:

@@ -64,7 +64,8 @@ class FAMO:
     def _learn(self, falls_T: Tensor) -> None:
         logits_T, first_T, second_T, _ = self._state_4T
         shares_T = logits_T.softmax(0)
-        slopes_T = shares_T * (falls_T - shares_T @ falls_T) + self.weight_decay * logits_T
+        # No product of vectors: in a step under autocast that would be one of bf16.
+        slopes_T = shares_T * (falls_T - (shares_T * falls_T).sum()) + self.weight_decay * logits_T
         first_T.lerp_(slopes_T, 1 - _BETAS[0])
         second_T.lerp_(slopes_T.square(), 1 - _BETAS[1])
         first, second = (1 - beta**self._steps for beta in _BETAS)

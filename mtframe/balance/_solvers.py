@@ -16,14 +16,26 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-# How far optimality conditions may be missed, relative to the terms in them.
-_TOLERANCE = 1e-8
+# How far optimality conditions may be missed, relative to the terms in them. Rounding inner products to float64 moves
+# the vectors behind them by its square root, 1e-8.
+_TOLERANCE = 1e-7
 
 # Singular values below this part of the largest are 0: gradients are inner products of float32 numbers.
 _RANK = 1e-12
 
 # A sum of gradients that is this much shorter than its longest term is rounding.
 _CANCELS = 1e-5
+
+
+def semidefinite(gram_TT: Array) -> Array:
+    """The Gram matrix without eigenvalues below 0, which products in float32 have where gradients are dependent."""
+    lengths_T = np.sqrt(np.diag(gram_TT))
+    scale_T = np.where(lengths_T > 0, lengths_T, 1.0)
+    values_T, vectors_TT = np.linalg.eigh(gram_TT / np.outer(scale_T, scale_T))
+    if values_T[0] >= -1e-14 * values_T[-1]:
+        return gram_TT
+    factor_TT = vectors_TT * np.sqrt(values_T.clip(min=0)) * lengths_T[:, None]
+    return factor_TT @ factor_TT.T
 
 
 def nonnegative_qp(matrix_TT: Array, linear_T: Array) -> tuple[Array, bool]:
@@ -88,8 +100,8 @@ def power_balance(
 ) -> tuple[Array, bool]:
     """The x > 0 with Mx = k x^-p, by Newton's method on x'Mx / 2 - sum of k times an integral of x^-p.
 
-    Where M maps some x > 0 to 0 there is none, and iterates grow without end: it stops at `largest` times the size
-    that x has for M = I.
+    Where M maps some x > 0 to 0 there is none, and iterates grow without end: it stops where an x is `largest` times
+    the square root of x'Mx, a sum of unit gradients that all but cancel.
 
     Args:
         matrix_TT: M, positive semi-definite with a diagonal of ones.
@@ -103,15 +115,21 @@ def power_balance(
     for _ in range(steps):
         wanted_T: Array = factor_T * x_T**-power
         error_T: Array = matrix_TT @ x_T - wanted_T
-        if float(np.abs(error_T / wanted_T).max()) <= 1e-11:
+        if float((np.abs(error_T) / _size(matrix_TT, x_T, wanted_T)).max()) <= 1e-12:
             break
         step_T = np.linalg.solve(matrix_TT + np.diag(power * wanted_T / x_T), -error_T).astype(np.float64)
         moved_T = x_T + _damping(matrix_TT, factor_T, power, x_T, step_T, float(error_T @ step_T)) * step_T
-        if float((moved_T / start_T).max()) > largest or np.array_equal(moved_T, x_T):
+        if norm(matrix_TT, moved_T) * largest < float(moved_T.max()) or np.array_equal(moved_T, x_T):
             break
         x_T = moved_T
-    error_T = matrix_TT @ x_T - factor_T * x_T**-power
-    return x_T, bool(np.abs(error_T * x_T**power / factor_T).max() <= _TOLERANCE)
+    wanted_T = factor_T * x_T**-power
+    return x_T, bool((np.abs(matrix_TT @ x_T - wanted_T) <= _TOLERANCE * _size(matrix_TT, x_T, wanted_T)).all())
+
+
+def _size(matrix_TT: Array, x_T: Array, wanted_T: Array) -> Array:
+    """Of the largest terms of the equation Mx = wanted: what rounding is relative to."""
+    size_T: Array = np.maximum(wanted_T, (np.abs(matrix_TT) * x_T).max(1))
+    return size_T
 
 
 def _damping(matrix_TT: Array, factor_T: Array, power: float, x_T: Array, step_T: Array, slope: float) -> float:

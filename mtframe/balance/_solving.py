@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._solvers import Array
+from ._solvers import Array, semidefinite
 
 # Shapes: T tasks; L those of them whose gradient is not 0.
 
@@ -46,7 +46,7 @@ class Solving(ABC):
         """
         if not gram.isfinite().all():
             return torch.full_like(losses, torch.nan)
-        weights_T, solved = self.solve(gram.numpy())
+        weights_T, solved = self.solve(semidefinite(gram.numpy()))
         if not solved:
             self._count()
         return torch.from_numpy(weights_T)

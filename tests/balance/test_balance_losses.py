@@ -175,6 +175,30 @@ def test_famo_of_one_task_or_a_task_that_is_away() -> None:
 
 
 @pytest.mark.parametrize(
+    "make",
+    [
+        Random,
+        Uncertainty,
+        ImtlL,
+        lambda tasks: LogSum(),
+        lambda tasks: GeometricMean(),
+        lambda tasks: DWA(tasks, period=2),
+        STCH,
+        FAMO,
+    ],
+    ids=["random", "uncertainty", "imtl-l", "log-sum", "geometric-mean", "dwa", "stch", "famo"],
+)
+def test_a_step_under_autocast_is_not_one_of_half_precision(make: Any) -> None:
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        balancer = make(TASKS)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append([weights(balancer, a=1 / (1 + 0.3 * step), b=2.0 - 0.1 * step) for step in range(6)])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: DWA(TASKS, temperature=0.0), "temperature: must be above 0, got 0"),
