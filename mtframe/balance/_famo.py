@@ -27,7 +27,8 @@ class FAMO:
 
     The authors evaluate L_t(after) on the same batch again, a second forward pass at each step. Here it is the loss of
     the task's next batch, which costs nothing. Its noise does not pile up: what one batch adds to d_t the next takes
-    off again, as the sum of d_t over steps is log L_t(first) - log L_t(last).
+    off again, as the sum of d_t over steps is log L_t(first) - log L_t(last). It does slow the logits down, as Adam
+    divides by it.
 
     Args:
         tasks: Names of the tasks.

@@ -58,6 +58,7 @@ def backward(balancer: Any, losses: dict[str, Tensor], shared: nn.Linear) -> Non
 @pytest.mark.parametrize("name", OFFERED)
 def test_it_learns_both_tasks(name: str) -> None:
     if name == "torchjd":
+        pytest.importorskip("torchjd", reason="TorchJD is not installed")
         pytest.importorskip("quadprog", reason="TorchJD's UPGrad needs quadprog, which is not installed")
     torch.manual_seed(0)
     shared, heads = nn.Linear(6, 8), nn.ModuleDict({task: nn.Linear(8, 1) for task in TASKS})

@@ -167,6 +167,17 @@ def test_famo_turns_to_the_task_that_learns_slowest() -> None:
     assert sum(found) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("rate", "low", "high"), [(1e-3, 0.45, 0.55), (4e-3, 0.3, 0.44)])
+def test_famo_sees_through_the_noise_of_batches(rate: float, low: float, high: float) -> None:
+    # Losses scatter by a tenth, a hundred times what they fall in a step; b's falls by 1e-3.
+    balancer, generator = FAMO(TASKS), torch.Generator().manual_seed(0)
+    for step in range(1000):
+        noise = torch.exp(0.1 * torch.randn(2, generator=generator))
+        balancer({"a": (1 - rate) ** step * noise[0], "b": (1 - 1e-3) ** step * noise[1]})
+    share = float(balancer.state_dict()["state"][0].softmax(0)[0])
+    assert low < share < high
+
+
 def test_famo_of_one_task_or_a_task_that_is_away() -> None:
     balancer = FAMO(TASKS)
     assert weights(balancer, a=2.0) == [1.0]
