@@ -96,12 +96,12 @@ def min_norm_point(gram_TT: Array) -> tuple[Array, bool]:
 
 
 def power_balance(
-    matrix_TT: Array, factor_T: Array, power: float, *, largest: float = 1e3, steps: int = 200
+    matrix_TT: Array, factor_T: Array, power: float, *, largest: float = 1e5, steps: int = 200
 ) -> tuple[Array, bool]:
     """The x > 0 with Mx = k x^-p, by Newton's method on x'Mx / 2 - sum of k times an integral of x^-p.
 
     Where M maps some x > 0 to 0 there is none, and iterates grow without end: it stops where an x is `largest` times
-    the square root of x'Mx, a sum of unit gradients that all but cancel.
+    the square root of x'Mx, a sum of unit gradients that all but cancel: in float32 it would be rounding.
 
     Args:
         matrix_TT: M, positive semi-definite with a diagonal of ones.

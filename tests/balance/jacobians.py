@@ -24,6 +24,12 @@ def update(balancer: Any, rows: Tensor, losses: Tensor | None = None) -> Tensor:
     return weigh(balancer, rows, losses) @ rows
 
 
+def independent(rows: Tensor) -> bool:
+    """Whether the rows are linearly independent by far, so that solutions are unique and bounded."""
+    values = torch.linalg.svdvals(rows / rows.norm(dim=1, keepdim=True))
+    return len(values) == len(rows) and bool(values[-1] > 1e-2)
+
+
 @st.composite
 def jacobians(draw: st.DrawFn, scales: bool = False, smallest: int = 1) -> Tensor:
     """Gradients of 1 to 5 tasks, at times linearly dependent, and with `scales` of very different lengths."""

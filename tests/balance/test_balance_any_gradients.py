@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jacobians import jacobians, random_rows, update, weigh
+from jacobians import independent, jacobians, random_rows, update, weigh
 from torch import Tensor
 
 from mtframe.balance import (
@@ -49,12 +49,6 @@ each = pytest.mark.parametrize("name", MAKERS)
 
 def make(name: str, tasks: int) -> Any:
     return MAKERS[name](tuple("abcdefgh"[:tasks]))
-
-
-def independent(rows: Tensor) -> bool:
-    """Whether the rows are linearly independent by far, so that solutions are unique and bounded."""
-    values = torch.linalg.svdvals(rows / rows.norm(dim=1, keepdim=True))
-    return len(values) == len(rows) and bool(values[-1] > 1e-2)
 
 
 @each

@@ -124,7 +124,7 @@ def test_power_balance_says_that_opposite_gradients_have_no_solution() -> None:
     x, solved = power_balance(np.array([[1.0, -1.0], [-1.0, 1.0]]), np.ones(2), 1.0)
     assert not solved
     assert (x > 0).all()
-    assert x.max() <= 1e3
+    assert x.max() <= 1e5
 
 
 @fast
