@@ -11,7 +11,7 @@ from mtframe._fit import mismatch, targets_of
 from mtframe.data import DataInfo, Source, WithTargetsOf
 from mtframe.errors import DataError, MtframeError, PluginError, RecipeError
 from mtframe.hooks import Hooks
-from mtframe.kinds import KINDS, Backbone, Balancer, Dataset, Metric, Transform
+from mtframe.kinds import KINDS, Backbone, Balancer, Dataset, GradientBalancer, Metric, Transform
 from mtframe.model import MultiTaskModel
 from mtframe.options import build
 from mtframe.recipe import Choice, Recipe
@@ -87,9 +87,20 @@ class Assembly:
             by_size.setdefault(task.size if fixed else task.images or name, []).append(name)
         return tuple(tuple(group) for group in by_size.values())
 
-    def balancer(self) -> Balancer:
-        """The balancer."""
-        return self._build("balancer", self.recipe.balancer, "balancer", {"tasks": self.tasks})
+    def balancer(self) -> Balancer | GradientBalancer:
+        """The balancer.
+
+        Raises:
+            RecipeError: It is to weigh the gradients of feature maps, and weighs no gradients.
+        """
+        choice = self.recipe.balancer
+        balancer: Balancer | GradientBalancer = self._build("balancer", choice, "balancer", {"tasks": self.tasks})
+        if self.recipe.train.balance_at == "maps" and not hasattr(balancer, "weigh"):
+            raise RecipeError(
+                f"train.balance_at: maps is for balancers that weigh gradients, such as mgda, which {choice.name} does "
+                "not; leave it out, or choose another balancer"
+            )
+        return balancer
 
     def sources(self) -> dict[str, Source]:
         """Training data of the tasks that have images of their own, each with the tasks that use them too.

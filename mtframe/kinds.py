@@ -113,7 +113,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "balancer",
-            ("tasks",),
+            ("member", "tasks"),
             "makes one loss of the tasks' losses, or weighs their gradients",
             ("__call__ or weigh or combine",),
         ),
@@ -321,7 +321,15 @@ class Metric(Protocol):
 
 
 class Balancer(Protocol):
-    """The tasks' losses to the one that is differentiated. Wired: `tasks` (their names)."""
+    """The tasks' losses to the one that is differentiated.
+
+    Wired, here and in the other sort: `tasks` (their names); for a family, `member`.
+
+    Of either sort: what it remembers from step to step is in `state_dict()` and `load_state_dict(state)`, of tensors,
+    numbers and text, with which a run resumes exactly. It draws from torch's global generator only, which is seeded at
+    each step. One that is a `torch.nn.Module` has its parameters trained with the model's, without weight decay. A
+    count `failures`, of a solver that did not converge, is told at the end of training.
+    """
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Scalars by task to one scalar."""
@@ -338,8 +346,6 @@ class GradientBalancer(Protocol):
     precision and on their device. It may also have the attributes
 
     - `weighs_heads`: True if the weights are meant for the heads' and losses' gradients too;
-    - `at`: `"maps"` to weigh the gradients of the feature maps that heads are given, which suits tasks on the same
-      images: one backward pass through the backbone serves all. Else `"parameters"`;
     - `present`: names of the tasks of the step, which is set before each call.
     """
 

@@ -142,6 +142,8 @@ class TrainOptions(BaseModel):
         steps: Length of training in optimiser steps; takes the place of `epochs`.
         schedule: Which task trains when. `joint`: every task in every step. `round-robin`: one task a step, in turn.
             `epochs`: one task after the other, a pass over its data each.
+        balance_at: What gradients a balancer that weighs them weighs: those of the shared `parameters`, or those of
+            the feature `maps`, for tasks on the same images.
         optimizer: Name of an optimiser of timm.optim.
         lr: Peak learning rate.
         weight_decay: Weight decay; biases and norms have none.
@@ -168,6 +170,7 @@ class TrainOptions(BaseModel):
     epochs: Positive = 20
     steps: Positive | None = None
     schedule: Literal["joint", "round-robin", "epochs"] = "joint"
+    balance_at: Literal["parameters", "maps"] = "parameters"
     optimizer: str = "adamw"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     weight_decay: NotNegative = 0.05

@@ -174,6 +174,8 @@ def test_the_examples_train_together(package: dict[str, str], here: Path) -> Non
 def plugin_page(kind: str, value: str) -> Path:
     """Where a built-in component is described."""
     package = value.partition(":")[0].partition(".")[0]
+    if kind == "balancer" and package == "mtframe":
+        return DOCS / "plugins" / "balancers.md"
     return REFERENCE[kind] if package == "mtframe" else DOCS / "plugins" / f"{package.removeprefix('mtframe_')}.md"
 
 

@@ -369,7 +369,7 @@ def test_tasks_on_the_same_images_share_one_forward_pass() -> None:
 
 
 def test_balancing_at_the_maps_takes_one_backward_pass_through_the_backbone() -> None:
-    step, balancer = Step(Staged(), also={"people": "objects"}), Weigh(0.5, 2.0, 3.0, 4.0, at="maps")
+    step, balancer = Step(Staged(), also={"people": "objects"}), Weigh(0.5, 2.0, 3.0, 4.0)
     backward: list[int] = []
     expected = step.expected()
 
@@ -377,7 +377,7 @@ def test_balancing_at_the_maps_takes_one_backward_pass_through_the_backbone() ->
         output.register_hook(lambda gradient: backward.append(0))
 
     step.model.sharing.backbone.stem[0].register_forward_hook(count)
-    gradients = engine_step(step, balancer)
+    gradients = engine_step(step, balancer, at="maps")
     assert backward == [0]
     weights = dict(zip(expected, balancer.weights, strict=True))
     for name in step.shared:

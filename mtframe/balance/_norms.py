@@ -61,31 +61,36 @@ class GradNorm:
     def __init__(self, tasks: Sequence[str], *, alpha: float = 1.5, lr: float = 0.025) -> None:
         if lr <= 0:
             raise RecipeError(f"lr: must be above 0, got {lr:g}")
-        self.alpha, self.lr = alpha, lr
+        self.tasks, self.alpha, self.lr = tuple(tasks), alpha, lr
+        self.present: Sequence[str] = self.tasks
         self.weights_T = torch.ones(len(tasks), dtype=torch.float64)
-        self._first_T: Tensor | None = None
+        self._first_T = torch.full_like(self.weights_T, torch.nan)
 
     def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
-        """(T, T) inner products of the gradients and (T,) losses to (T,) weights, those before this step's change."""
-        weights_T = self.weights_T
-        if self._first_T is None:
-            self._first_T = losses.clone()
+        """(T, T) inner products of the gradients and (T,) losses to (T,) weights, those before this step's change.
+
+        Of the tasks in `present`; those of the others stay as they are.
+        """
+        here = [self.tasks.index(name) for name in self.present]
+        self._first_T[here] = torch.where(self._first_T[here].isnan(), losses, self._first_T[here])
+        weights_T = self.weights_T[here]
         norms_T = gram.diagonal().sqrt()
         lengths_T = weights_T * norms_T
         mean = lengths_T.mean()
         if mean > 0:
             # 0 / 0 is a task that was at 0 from the start: neither fast nor slow.
-            rates_T = (losses / self._first_T).nan_to_num(1.0).clamp(min=0)
+            rates_T = (losses / self._first_T[here]).nan_to_num(1.0).clamp(min=0)
             wanted_T = mean * (rates_T / rates_T.mean()).nan_to_num(1.0) ** self.alpha
             slopes_T = (lengths_T - wanted_T).sign() * norms_T / mean
             moved_T = (weights_T - self.lr * slopes_T).clamp(min=_LEAST)
-            self.weights_T = moved_T / moved_T.mean()
+            # Their mean stays what it was, which is 1 for all tasks.
+            self.weights_T[here] = moved_T * (weights_T.mean() / moved_T.mean())
         return weights_T
 
     def state_dict(self) -> dict[str, Any]:
         """What a run that is resumed needs."""
-        return {"weights": self.weights_T, "first": self._first_T}
+        return {"weights": self.weights_T.clone(), "first": self._first_T.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave."""
-        self.weights_T, self._first_T = state["weights"], state["first"]
+        self.weights_T, self._first_T = state["weights"].clone(), state["first"].clone()

@@ -48,11 +48,13 @@ class GradVac:
     def __init__(self, tasks: Sequence[str], *, beta: float = 0.01) -> None:
         if not 0 <= beta <= 1:
             raise RecipeError(f"beta: must be 0 to 1, got {beta:g}")
-        self.beta = beta
+        self.tasks, self.beta = tuple(tasks), beta
+        self.present: Sequence[str] = self.tasks
         self.targets_TT = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)
 
     def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
-        """(T, T) inner products of the gradients to their (T,) weights."""
+        """(T, T) inner products of the gradients, those of the tasks in `present`, to their (T,) weights."""
+        here = [self.tasks.index(name) for name in self.present]
         rows_TT = torch.eye(len(gram), dtype=gram.dtype)
         for task, other in _pairs(len(gram)):
             length = (rows_TT[task] @ gram @ rows_TT[task]).clamp(min=0).sqrt()
@@ -61,17 +63,18 @@ class GradVac:
             if length == 0 or other_length == 0:
                 continue
             cosine = (rows_TT[task] @ gram[other] / (length * other_length)).clamp(-1, 1)
-            target = self.targets_TT[task, other].clone()
+            pair = here[task], here[other]
+            target = self.targets_TT[pair].clone()
             if cosine < target:
                 across, target_across = (1 - cosine**2).sqrt(), (1 - target**2).sqrt()
                 pull = (target * across - cosine * target_across) / target_across
                 rows_TT[task, other] += pull * length / other_length
-            self.targets_TT[task, other] += self.beta * (cosine - target)
+            self.targets_TT[pair] += self.beta * (cosine - target)
         return rows_TT.sum(0)
 
     def state_dict(self) -> dict[str, Any]:
         """What a run that is resumed needs."""
-        return {"targets": self.targets_TT}
+        return {"targets": self.targets_TT.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave."""

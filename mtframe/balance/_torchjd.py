@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -31,7 +31,8 @@ class TorchJD:
         member: TorchJD's name of the aggregator.
         tasks: Names of the tasks.
         arguments: Of the aggregator's constructor, as TorchJD documents them, e.g. `{c: 0.5}` of `CAGrad`; a list is
-            made a tensor, a number a task in the recipe's order. `n_tasks` is given.
+            made a tensor, a number a task in the recipe's order. `n_tasks` is given. With either, a task that takes no
+            part in a step has a gradient of 0 in it.
 
     Raises:
         RecipeError: TorchJD or what the aggregator needs is not installed, there is no such aggregator, or it does not
@@ -44,12 +45,30 @@ class TorchJD:
         found = _aggregators()
         if member not in found:
             raise RecipeError(f"no aggregator {member!r} in TorchJD{did_you_mean(member, found)}")
-        self._aggregator = _built(found[member], member, arguments or {}, len(tasks))
+        self.tasks = tuple(tasks)
+        self.present: Sequence[str] = self.tasks
+        self._aggregator, self._of_all = _built(found[member], member, arguments or {}, len(tasks))
         weighting = getattr(self._aggregator, "gramian_weighting", None)
         if weighting is not None:
-            self.weigh = lambda gram, losses: weighting(self._beside(gram))
+            self.weigh = lambda gram, losses: self._weighed(weighting, gram)
         else:
-            self.combine = lambda gradients, losses: self._aggregator(self._beside(gradients))
+            self.combine = lambda gradients, losses: self._aggregator(self._beside(self._spread(gradients, (0,))))
+
+    def _weighed(self, weighting: Callable[[Tensor], Tensor], gram: Tensor) -> Tensor:
+        weights: Tensor = weighting(self._beside(self._spread(gram, (0, 1))))
+        return weights[self._here()] if len(weights) > len(gram) else weights
+
+    def _here(self) -> list[int]:
+        return [self.tasks.index(name) for name in self.present]
+
+    def _spread(self, given: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """What is given of the tasks of this step as one of all, with 0 for the others, where it must be of all."""
+        if not self._of_all or len(given) == len(self.tasks):
+            return given
+        for dim in dims:
+            shape = [*given.shape[:dim], len(self.tasks), *given.shape[dim + 1 :]]
+            given = given.new_zeros(shape).index_copy(dim, torch.tensor(self._here(), device=given.device), given)
+        return given
 
     def _beside(self, given: Tensor) -> Tensor:
         """What is given, after the aggregator's tensors came to its device and type."""
@@ -106,7 +125,8 @@ def _aggregators() -> dict[str, type]:
     return {name: cls for name, cls in offered.items() if issubclass(cls, library.Aggregator) and cls not in bases}
 
 
-def _built(cls: type, member: str, arguments: Mapping[str, Any], num_tasks: int) -> Any:
+def _built(cls: type, member: str, arguments: Mapping[str, Any], num_tasks: int) -> tuple[Any, bool]:
+    """The aggregator, and whether it is made for all tasks, not for those of a step."""
     parameters = inspect.signature(cls).parameters
     made = {
         name: torch.tensor(value, dtype=torch.float64) if isinstance(value, list) else value
@@ -122,6 +142,6 @@ def _built(cls: type, member: str, arguments: Mapping[str, Any], num_tasks: int)
     if needed:
         raise RecipeError(f"arguments: {member} needs {', '.join(needed)}, as in {{{needed[0]}: ...}}")
     try:
-        return cls(**made)
+        return cls(**made), "n_tasks" in made or any(isinstance(value, list) for value in arguments.values())
     except (ImportError, TypeError, ValueError) as error:
         raise RecipeError(f"arguments: {member} cannot be made: {error}") from error

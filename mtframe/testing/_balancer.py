@@ -1,13 +1,15 @@
-"""Checks of balancers."""
+"""Checks of balancers: of those that weigh losses, and of those that weigh gradients (`_weighing`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from . import _weighing
 from ._check import checks, passes_first
 from ._violation import expect
 
@@ -27,7 +29,10 @@ def make(subject: Subject, tasks: Sequence[str] = _ALL) -> Any:
 
 
 def finite(subject: Subject) -> None:
-    """It makes one finite number of the tasks' losses, large and small."""
+    """It makes one finite number of the tasks' losses, large and small; or a finite update of any gradients."""
+    if _weighing.weighs(make(subject)):
+        _weighing.finite(lambda: make(subject))
+        return
     for factor in (1.0, 1e3, 1e-3):
         total = make(subject)({task: torch.tensor(loss * factor, requires_grad=True) for task, loss in _LOSSES.items()})
         expect(isinstance(total, Tensor) and total.ndim == 0, f"expected one scalar, got {total!r}")
@@ -35,18 +40,18 @@ def finite(subject: Subject) -> None:
 
 
 def pulls_on_every_task(subject: Subject) -> None:
-    """Every task's loss gets a finite gradient above 0: no task is forgotten, none is made worse."""
-    for task, weight in _weights(make(subject)).items():
-        expect(0 < weight < float("inf"), f"the gradient of the loss of {task!r} is {weight:g}, expected one above 0")
+    """Every task's loss gets a finite gradient above 0; or, where gradients are orthogonal, every task gains."""
+    for task, gain in _gains(make(subject)).items():
+        expect(0 < gain < float("inf"), f"the gradient of the loss of {task!r} is {gain:g}, expected one above 0")
 
 
 def order_does_not_matter(subject: Subject) -> None:
     """Tasks in another order get the same weights."""
-    first = _weights(make(subject))
-    other = _weights(make(subject, tuple(reversed(_LOSSES))), tuple(reversed(_LOSSES)))
-    for task, weight in first.items():
-        same = abs(other[task] - weight) <= 1e-4 * weight
-        expect(same, f"{task!r} weighs {weight:.4g}, and {other[task]:.4g} where tasks come in another order")
+    first = _gains(make(subject))
+    other = _gains(make(subject, tuple(reversed(_LOSSES))), tuple(reversed(_LOSSES)))
+    for task, gain in first.items():
+        same = abs(other[task] - gain) <= 1e-4 * abs(gain)
+        expect(same, f"{task!r} weighs {gain:.4g}, and {other[task]:.4g} where tasks come in another order")
 
 
 def unit_does_not_matter(subject: Subject) -> None:
@@ -60,10 +65,16 @@ def unit_does_not_matter(subject: Subject) -> None:
 
 
 def tasks_alone(subject: Subject) -> None:
-    """A step of one task only, as schedules make it, gives a finite loss that pulls on that task."""
-    for task in _LOSSES:
-        weight = _weights(make(subject), (task,))[task]
-        expect(0 < weight < float("inf"), f"in a step of {task!r} alone the gradient of its loss is {weight:g}")
+    """A step in which tasks rest, as schedules make it, is balanced among the others."""
+    steps: list[tuple[str, ...]] = [(task,) for task in _ALL]
+    if _weighing.weighs(make(subject)):
+        passes_first(pulls_on_every_task, subject)
+        # Where gradients are weighed, a step of one task is not balanced.
+        steps = [_ALL[:2], _ALL[1:]]
+    for tasks in steps:
+        for task, gain in _gains(make(subject), tasks).items():
+            told = f"in a step of {' and '.join(repr(name) for name in tasks)} alone"
+            expect(0 < gain < float("inf"), f"{told} the gradient of the loss of {task!r} is {gain:g}")
 
 
 def several_steps(subject: Subject) -> None:
@@ -72,24 +83,49 @@ def several_steps(subject: Subject) -> None:
         passes_first(check, subject)
     balancer = make(subject)
     for number, (tasks, factor) in enumerate(_STEPS, 1):
-        for task, weight in _weights(balancer, tasks, factor).items():
+        for task, gain in _gains(balancer, tasks, factor).items():
             told = f"in step {number}, where losses are {factor:g} times those of the first"
-            expect(0 < weight < float("inf"), f"{told}, the gradient of the loss of {task!r} is {weight:g}")
+            expect(0 < gain < float("inf"), f"{told}, the gradient of the loss of {task!r} is {gain:g}")
 
 
-def _weights(balancer: Any, tasks: Sequence[str] = _ALL, factor: float = 1.0) -> dict[str, float]:
-    """The derivative of the balancer's loss by each task's."""
+def resumes(subject: Subject) -> None:
+    """What it remembers is in `state_dict()`, of tensors, numbers and text: a new one that loads it goes on."""
+    passes_first(several_steps, subject)
+    going, resumed = make(subject), make(subject)
+    for tasks, factor in _STEPS[:5]:
+        _gains(going, tasks, factor)
+    if hasattr(going, "state_dict"):
+        file = io.BytesIO()
+        torch.save(going.state_dict(), file)
+        file.seek(0)
+        # Nothing is unpickled from a checkpoint.
+        resumed.load_state_dict(torch.load(file, weights_only=True))
+    expected, found = _gains(going, factor=0.3), _gains(resumed, factor=0.3)
+    for task, gain in expected.items():
+        told = "after a resumed run's state was loaded" if hasattr(going, "state_dict") else "without a state_dict()"
+        expect(found[task] == gain, f"{told}, {task!r} weighs {found[task]:.6g} where it weighed {gain:.6g}")
+
+
+def _gains(balancer: Any, tasks: Sequence[str] = _ALL, factor: float = 1.0) -> dict[str, float]:
+    """By task, the derivative of the balancer's loss by the task's; or what the update takes of its own gradient."""
     # Balancers may be random.
     torch.manual_seed(0)
-    leaves = {task: torch.tensor(_LOSSES[task] * factor, requires_grad=True) for task in tasks}
+    losses = {task: _LOSSES[task] * factor for task in tasks}
+    return _weighing.gains(balancer, losses) if _weighing.weighs(balancer) else _derivatives(balancer, losses)
+
+
+def _derivatives(balancer: Any, losses: Mapping[str, float]) -> dict[str, float]:
+    leaves = {task: torch.tensor(loss, requires_grad=True) for task, loss in losses.items()}
     # Computed from something, as losses are: what keeps them cannot go back through them twice.
     balancer({task: leaf * 1 for task, leaf in leaves.items()}).backward()
     return {task: 0.0 if leaf.grad is None else leaf.grad.item() for task, leaf in leaves.items()}
 
 
 def _relative(balancer: Any, factor: float = 1.0) -> dict[str, float]:
-    weights = _weights(balancer, factor=factor)
-    return {task: weight / sum(weights.values()) for task, weight in weights.items()}
+    gains = _gains(balancer, factor=factor)
+    return {task: gain / sum(gains.values()) for task, gain in gains.items()}
 
 
-CHECKS = checks(finite, pulls_on_every_task, order_does_not_matter, unit_does_not_matter, tasks_alone, several_steps)
+CHECKS = checks(
+    finite, pulls_on_every_task, order_does_not_matter, unit_does_not_matter, tasks_alone, several_steps, resumes
+)

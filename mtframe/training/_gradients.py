@@ -22,12 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mtframe.errors import RecipeError
 from mtframe.model import MultiTaskModel
 
 from ._gram import combined, gram_matrix, weighted_sum
@@ -62,26 +61,29 @@ class GradientEngine:
         forward: Callable[[], Mapping[str, Tensor]],
         balancer: Any,
         *,
+        at: Literal["parameters", "maps"] = "parameters",
         divide: int = 1,
     ) -> None:
         """Adds gradients to the parameters' `.grad`: balanced ones for what is shared, each task's own for the rest.
 
-        A step of one task is not balanced. A balancer with `at = "maps"` gets the inner products of the feature maps'
-        gradients, where tasks with images of their own are orthogonal; the weighed ones then go through the shared
-        layers in one backward pass, whatever the tasks look at.
+        A step of one task is not balanced.
 
         Args:
             images: By task, as the model takes them.
             also: Further tasks, each with the task whose images it looks at.
             forward: Runs `model` once on these; gives the loss of each task, a scalar, in the order of the balancer's.
-            balancer: Has `weigh` or `combine`.
+            balancer: Has `weigh` or `combine`; at `maps`, `weigh`.
+            at: Of which gradients it gets the inner products: those of the shared parameters, or those of the feature
+                maps that heads are given, as MGDA-UB (arXiv:1810.04650, sec. 3.3). The weighed maps' gradients go
+                through the shared layers in one backward pass, whatever the tasks look at; but tasks with images of
+                their own are orthogonal there, so it suits tasks on the same images.
             divide: All gradients are divided by so much. The balancer sees them undivided.
         """
         with self._heads_apart(balancer) as weigh_heads, self._uncompiled():
             parameters = self._shared()
             if len(images) + len(also) == 1 or not parameters:
                 _backward(forward(), divide)
-            elif getattr(balancer, "at", "parameters") == "maps":
+            elif at == "maps":
                 weigh_heads(self._balance_maps(images, also, forward, balancer, divide))
             else:
                 losses, gradients = self._gradients(parameters, images, also, forward, divide)
@@ -132,8 +134,6 @@ class GradientEngine:
         balancer: Any,
         divide: int,
     ) -> dict[str, float]:
-        if not hasattr(balancer, "weigh"):
-            raise RecipeError(f"balancer: {type(balancer).__name__} does not weigh gradients; use it at parameters")
         with self._cut_at_maps() as cut:
             losses = _backward(forward(), divide)
         owner = {task: task for task in images} | dict(also)

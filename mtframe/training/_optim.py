@@ -19,8 +19,8 @@ from mtframe.registry import did_you_mean
 _SCHEDULES = ("cosine", "constant", "multistep", "poly", "step", "tanh")
 
 
-def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """The optimiser over all parameters that are not frozen; no weight decay on biases and norms.
+def make_optimizer(model: nn.Module, balancer: object, options: TrainOptions) -> torch.optim.Optimizer:
+    """The optimiser over all parameters that are not frozen; no weight decay on biases, norms and the balancer's.
 
     Raises:
         RecipeError: timm knows no such optimiser.
@@ -31,6 +31,13 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
             f"train.optimizer: timm.optim has no {options.optimizer!r}{did_you_mean(options.optimizer, known)}\n"
             f"It has {', '.join(known)}"
         )
+    optimizer = _create(model, options)
+    if isinstance(balancer, nn.Module) and (own := list(balancer.parameters())):
+        optimizer.add_param_group({"params": own, "weight_decay": 0.0})
+    return optimizer
+
+
+def _create(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     common = {"lr": options.lr, "weight_decay": options.weight_decay, "momentum": options.momentum}
     try:
         # torch's own optimisers in one pass over the parameters: AdamW on two cores takes a sixth of the time.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ def training_step(
     *,
     precision: str = "fp32",
     divide: int = 1,
+    at: Literal["parameters", "maps"] = "parameters",
     engine: GradientEngine | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Adds the gradient of the balanced loss, or the balanced gradient, to the parameters' `.grad`.
@@ -32,6 +33,7 @@ def training_step(
         balancer: Makes one loss of the tasks' losses, or weighs their gradients.
         precision: `bf16` (autocast) or `fp32`.
         divide: The loss is divided by so much: number of batches that an optimiser step accumulates.
+        at: Which gradients a balancer that weighs them gets, see `GradientEngine.backward`.
         engine: For a balancer that weighs gradients: the model's, kept from step to step; a new one if None.
 
     Returns:
@@ -54,9 +56,7 @@ def training_step(
             return {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
 
     if hasattr(chosen, "weigh") or hasattr(chosen, "combine"):
-        (engine or GradientEngine(model)).backward(images, also, losses, chosen, divide=divide)
+        (engine or GradientEngine(model)).backward(images, also, losses, chosen, at=at, divide=divide)
     else:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            total = chosen(losses())
-        (total / divide).backward()
+        (chosen(losses()) / divide).backward()
     return {task: {name: term.detach() for name, term in named.items()} for task, named in terms.items()}

@@ -82,7 +82,9 @@ class Trainer:
         self.model.to(self.device)
         if options.channels_last:
             _lay_out_channels_last(self.model)
-        self.balancer = assembly.balancer()
+        self.balancer: Any = assembly.balancer()
+        if isinstance(self.balancer, nn.Module):
+            self.balancer.to(self.device)
         self._engine = GradientEngine(self.model)
         self.batches = MixedBatches(assembly.sources(), options.seed, options.schedule)
         per_epoch = self.batches.schedule.steps_per_epoch
@@ -90,7 +92,7 @@ class Trainer:
         self.steps = options.steps or options.epochs * self.steps_per_epoch
         images = sum(n * self._batch_size(task) for task, n in self.batches.schedule.draws(per_epoch).items())
         self.images_per_step = options.accumulate * images / per_epoch
-        self.optimizer = make_optimizer(self.model, options)
+        self.optimizer = make_optimizer(self.model, self.balancer, options)
         self.scheduler = make_scheduler(self.optimizer, options, self.steps)
         self.average = make_average(self.model, options)
         self.step = 0
@@ -214,6 +216,8 @@ class Trainer:
                     f"mtframe train --resume {self.run.path}"
                 )
         self._log_exposure()
+        if failures := getattr(self.balancer, "failures", 0):
+            LOG.warning("balancer %s: its solver did not converge %d times", self.recipe.balancer.name, failures)
         return evaluations
 
     def _grouped_batches(self) -> Iterator[list[dict[str, Batch]]]:
@@ -241,7 +245,7 @@ class Trainer:
             on_device = {task: self._to_device(batch) for task, batch in batches.items()}
             terms = training_step(
                 self.model, on_device, self.balancer, precision=options.precision, divide=len(group),
-                engine=self._engine,
+                at=options.balance_at, engine=self._engine,
             )  # fmt: skip
             for task, named in terms.items():
                 for name, value in named.items():
@@ -374,6 +378,7 @@ class Trainer:
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "balancer": self.balancer.state_dict() if hasattr(self.balancer, "state_dict") else {},
             "history": self.history,
             "best": self._best,
             "meter": self._meter.state_dict(),
@@ -391,6 +396,8 @@ class Trainer:
         check_fit(self.model, state["model"], self.run.checkpoints / "last")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if hasattr(self.balancer, "load_state_dict"):
+            self.balancer.load_state_dict(state["balancer"])
         if self.average is not None:
             self.run.load_weights(self.average.module, "last")
         self.step = state["step"]

@@ -7,7 +7,7 @@ backward, to the shared parameters' balanced gradient. Weights are fixed, so tha
 
     plain     one backward pass of the summed losses
     engine    mtframe: gradients per task, their Gram matrix, the weighted sum
-    maps      mtframe, balancing at the feature maps (`at = "maps"`)
+    maps      mtframe, balancing at the feature maps
     naive     a backward pass a task through the joint graph, then the same Gram matrix and sum
     torchjd   TorchJD's `mtl_backward` (one task at a time), then the same; if it is installed
     libmtl    what LibMTL's gradient methods do: a backward pass a task over all parameters into one matrix, and one for
@@ -78,10 +78,7 @@ class Loss(nn.Module):
 
 
 class Equal:
-    """Equal weights; `at` as balancers have it."""
-
-    def __init__(self, at: str) -> None:
-        self.at = at
+    """Equal weights."""
 
     def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
         return torch.ones_like(losses)

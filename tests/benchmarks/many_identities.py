@@ -70,7 +70,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     before = resident()
     loss = resolve("loss", arguments.loss).component(head, info, sample=sample)
     options = TrainOptions()
-    optimizer, average = make_optimizer(loss, options), make_average(loss, options)
+    optimizer, average = make_optimizer(loss, None, options), make_average(loss, options)
     losses, updates = [], []
     for step in range(arguments.steps):
         embeddings = torch.randn(arguments.batch, arguments.dim, requires_grad=True)

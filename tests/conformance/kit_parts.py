@@ -667,6 +667,90 @@ class GoodAveraging(GoodBalancer):
             self.mean[task] = 0.9 * self.mean.get(task, loss.detach()) + 0.1 * loss.detach()
         return torch.stack([loss / self.mean[task] for task, loss in losses.items()]).sum()
 
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self.mean)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.mean = dict(state)
+
+
+class Unsaved(GoodBalancer):
+    """Keeps what losses were lately to itself."""
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        super().__init__(tasks)
+        self.averaging = GoodAveraging(tasks)
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return self.averaging.total(losses)
+
+
+class GoodWeighing:
+    """Makes gradients equally long."""
+
+    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
+        norms = gram.diagonal().sqrt()
+        return torch.where(norms > 0, norms.max() / norms, 1.0)
+
+
+class GoodCombining:
+    """Adds gradients."""
+
+    def combine(self, gradients: Tensor, losses: Tensor) -> Tensor:
+        return gradients.sum(0)
+
+
+class Dividing(GoodWeighing):
+    """Makes nothing of a gradient of 0."""
+
+    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
+        return 1 / gram.diagonal().sqrt()
+
+
+class Scribbling(GoodWeighing):
+    """Changes what it is given."""
+
+    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
+        return super().weigh(gram.div_(2), losses)
+
+
+class Single(GoodWeighing):
+    """Gives weights of another type."""
+
+    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
+        return super().weigh(gram, losses).float()
+
+
+class Longest(GoodWeighing):
+    """Goes along the longest gradient only."""
+
+    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
+        return (gram.diagonal() == gram.diagonal().max()).double()
+
+
+class Seniority(GoodWeighing):
+    """Minds the first task more than the second."""
+
+    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
+        return super().weigh(gram, losses) / torch.arange(1, len(gram) + 1)
+
+
+class Measured(GoodWeighing):
+    """Weighs tasks by the unit of their losses."""
+
+    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
+        return super().weigh(gram, losses) * (1 + losses)
+
+
+class OfAllTasks(GoodWeighing):
+    """Has as many weights as there are tasks."""
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self.count = len(tasks)
+
+    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
+        return torch.ones(self.count, dtype=torch.float64)
+
 
 class EveryTask(GoodBalancer):
     """Wants the losses of all tasks in every step."""

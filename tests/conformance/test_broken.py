@@ -95,6 +95,14 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("tasks-alone", "ExitingAtOneRow", "it ended the process: SystemExit: one task needs no balancer"),
         ("several-steps", "Forgetting", "in step 2"),
         ("several-steps", "Clinging", "backward through the graph a second time"),
+        ("resumes", "Unsaved", "without a state_dict(), 'faces' weighs"),
+        ("finite", "Dividing", "with gradients of which one is 0"),
+        ("finite", "Scribbling", "it changes the tensor"),
+        ("finite", "Single", "torch.float32"),
+        ("pulls-on-every-task", "Longest", "'faces' is 0"),
+        ("order-does-not-matter", "Seniority", "another order"),
+        ("unit-does-not-matter", "Measured", "ten times larger"),
+        ("tasks-alone", "OfAllTasks", "weigh of 2 tasks gives shape (3,)"),
     ],
     "task": [
         ("fills-a-recipe", "Sizeless", "size: required"),
@@ -130,6 +138,8 @@ GOOD = {
     "GoodMetric": "metric",
     "GoodBalancer": "balancer",
     "GoodAveraging": "balancer",
+    "GoodWeighing": "balancer",
+    "GoodCombining": "balancer",
     "GoodPreset": "task",
     "GoodObserver": "hooks",
 }

@@ -194,7 +194,7 @@ def test_a_contract_test_of_two_lines(installed: Path, tmp_path: Path) -> None:
     # The component's own exception, where it was raised.
     assert "test_contract[balancer:mute-finite]" in done.stdout
     assert 'raise KeyError("nothing")' in done.stdout
-    assert re.search(r"5 failed, 18 passed, 1 skipped", done.stdout), done.stdout
+    assert re.search(r"5 failed, 19 passed, 2 skipped", done.stdout), done.stdout
 
 
 def test_the_same_from_the_shell(installed: Path) -> None:
@@ -204,8 +204,8 @@ def test_the_same_from_the_shell(installed: Path) -> None:
     assert "ok      balancer:total-unit-does-not-matter" in lines
     (failed,) = (line for line in lines if "mute-finite" in line)
     assert re.fullmatch(r"FAILED  balancer:mute-finite: KeyError: 'nothing' \(.*adding_parts.py:\d+\)", failed)
-    assert lines[-1] == "18 ok, 5 failed, 1 skipped"
-    assert len(lines) == 25
+    assert lines[-1] == "19 ok, 5 failed, 2 skipped"
+    assert len(lines) == 27
 
 
 def test_options_come_from_the_command_line_and_one_kind_can_be_chosen(installed: Path) -> None:

@@ -1,0 +1,82 @@
+"""What a balancer that weighs gradients makes of some, for the checks of balancers."""
+
+# Shapes: T tasks, P parameters.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._violation import expect
+
+_PARAMETERS = 48
+
+# A task's gradient is its loss along parameters of its own.
+_PLACES = {"faces": slice(0, 16), "objects": slice(16, 32), "scenes": slice(32, 48)}
+
+
+def weighs(balancer: object) -> bool:
+    """Whether it weighs gradients, not losses."""
+    return hasattr(balancer, "weigh") or hasattr(balancer, "combine")
+
+
+def gains(balancer: Any, losses: Mapping[str, float]) -> dict[str, float]:
+    """By task, the update's part along the task's gradient, where gradients are orthogonal and as long as losses."""
+    rows = torch.zeros(len(losses), _PARAMETERS)
+    for row, (task, loss) in zip(rows, losses.items(), strict=True):
+        row[_PLACES[task]] = loss / 4
+    found = update(balancer, rows, losses)
+    return {task: (found @ row / row.dot(row)).item() for task, row in zip(losses, rows, strict=True)}
+
+
+def finite(make: Callable[[], Any]) -> None:
+    """Gradients large and small, of 0, equal, opposite and in conflict give a finite update, and are left alone."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(3, _PARAMETERS, generator=generator)
+    units = torch.tensor([[1e-9], [1.0], [1e9]])
+    same = drawn[:1].repeat(3, 1)
+    cases = {
+        "in conflict": drawn - drawn.mean(0) * 1.2,
+        "1e9 times smaller": drawn * 1e-9,
+        "1e9 times larger": drawn * 1e9,
+        "of very different length": drawn * units,
+        "equal": same,
+        "opposite": same * torch.tensor([[1.0], [-1.0], [1.0]]),
+        "of which one is 0": drawn * torch.tensor([[1.0], [0.0], [1.0]]),
+        "that are all 0": drawn * 0,
+    }
+    losses = dict.fromkeys(_PLACES, 1.0)
+    for told, rows in cases.items():
+        balancer = make()
+        given = _given(balancer, rows)
+        before = given.clone()
+        found = _answer(balancer, given, losses)
+        told = f"with gradients {told}"
+        expect(found.dtype == given.dtype, f"it gives {found.dtype} {told}, expected {given.dtype}")
+        expect(found.isfinite().all(), f"what it gives is not finite {told}")
+        expect(torch.equal(given, before), f"it changes the tensor that it is given {told}")
+
+
+def update(balancer: Any, rows: Tensor, losses: Mapping[str, float]) -> Tensor:
+    """(P,) what becomes of the (T, P) gradients, as in a training step."""
+    found = _answer(balancer, _given(balancer, rows), losses)
+    return found if hasattr(balancer, "combine") else (found.double() @ rows.double()).to(rows.dtype)
+
+
+def _given(balancer: Any, rows: Tensor) -> Tensor:
+    return rows.clone() if hasattr(balancer, "combine") else rows.double() @ rows.double().T
+
+
+def _answer(balancer: Any, given: Tensor, losses: Mapping[str, float]) -> Tensor:
+    """Weights, or the combined gradient."""
+    balancer.present = tuple(losses)
+    name, shape = ("combine", given.shape[1:]) if hasattr(balancer, "combine") else ("weigh", given.shape[:1])
+    found = getattr(balancer, name)(given, torch.tensor(list(losses.values()), dtype=torch.float64))
+    right = isinstance(found, Tensor) and found.shape == shape
+    shown = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
+    expect(right, f"{name} of {len(losses)} tasks gives {shown}, expected a tensor of shape {tuple(shape)}")
+    answer: Tensor = found
+    return answer
