@@ -5,7 +5,7 @@
 
 Trains each configuration from scratch with the same budget: the same number of steps, batch sizes, learning rate,
 schedule and backbone (timm/test_resnet, 0.4 million parameters, at 64 pixels); a task alone sees as many of its images
-as it does beside the others. AdamW, to which a common factor of all gradients does not matter, and no clipping, to which
+as it does beside the others. AdamW, to which a common factor of all gradients does not matter; no clipping, to which
 it would. The last weights are scored on the validation split, by each task's primary metric.
 
 `synthetic` renders three tasks, each with images of its own: faces (verification of people not trained on), objects (AP
@@ -14,8 +14,8 @@ pairs), and categories, which says which of COCO's 20 most frequent ones are in 
 scratch finds next to nothing after so few images, so its boxes could tell no method from another.
 
 A line of JSON a training goes to `--out`, whose trainings are not repeated: it can be stopped and gone on with, and
-`--only` adds to it. The gain of a training is the mean over tasks of its score relative to the score of a model for that
-task alone with the same seed (arXiv:1904.08918, eq. 4). ± is the standard deviation over seeds.
+`--only` adds to it. The gain of a training is the mean over tasks of its score relative to that of a model for the task
+alone with the same seed (arXiv:1904.08918, eq. 4). ± is the standard deviation over seeds.
 """
 
 from __future__ import annotations
