@@ -11,7 +11,7 @@ from mtframe.errors import PluginError
 from mtframe.registry import name_of, qualified, resolve
 
 # What a task has from the task whose images it uses.
-LENT = ("transform", "size", "batch_size", "flip_test", "test_scales")
+LENT = ("transform", "size", "batch_size", "every", "flip_test", "test_scales")
 
 
 def fill(

@@ -121,7 +121,7 @@ class Assembly:
                 continue
             transform = self.transform(name, train=True)
             dataset.decode_size = transform.decode_size
-            sources[name] = Source(dataset, transform, task.batch_size)
+            sources[name] = Source(dataset, transform, task.batch_size, every=task.every)
         for name, task in self.recipe.tasks.items():
             if task.images is not None:
                 if getattr(sources[task.images].transform, "mixes", False):

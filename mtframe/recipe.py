@@ -113,7 +113,8 @@ class TaskRecipe(BaseModel):
         metrics: What it is scored with; the first one's primary value decides which checkpoint is best. One
             needs no list.
         size: Side of the network's square input in pixels, at least 16.
-        batch_size: Images of this task in each step.
+        batch_size: Images of this task in each step that trains it.
+        every: In which steps it takes part, with the schedule `joint`: every so manyth.
         flip_test: Whether evaluation and prediction also look at the mirror image, and merge what they see.
         test_scales: At which sizes they look at it, as parts of `size`.
     """
@@ -129,6 +130,7 @@ class TaskRecipe(BaseModel):
     metrics: Annotated[list[Part], BeforeValidator(_several), Field(min_length=1)]
     size: Annotated[int, Field(ge=16, le=16384)]
     batch_size: Positive
+    every: Positive = 1
     flip_test: bool = False
     test_scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)] = [1.0]
 
@@ -141,7 +143,10 @@ class TrainOptions(BaseModel):
             schedule `epochs`, over that of every task.
         steps: Length of training in optimiser steps; takes the place of `epochs`.
         schedule: Which task trains when. `joint`: every task in every step. `round-robin`: one task a step, in turn.
-            `epochs`: one task after the other, a pass over its data each.
+            `epochs`: one task after the other, a pass over its data each. `proportional`: one task a step, as often as
+            it has batches. `temperature`: one task a step, as often as a root of that says.
+        temperature: Which root, 1 or more; required with the schedule `temperature`, and for no other. 1 is
+            `proportional`, large ones come near `round-robin`.
         balance_at: What gradients a balancer that weighs them weighs: those of the shared `parameters`, or those of
             the feature `maps`, for tasks on the same images.
         optimizer: Name of an optimiser of timm.optim.
@@ -169,7 +174,8 @@ class TrainOptions(BaseModel):
 
     epochs: Positive = 20
     steps: Positive | None = None
-    schedule: Literal["joint", "round-robin", "epochs"] = "joint"
+    schedule: Literal["joint", "round-robin", "epochs", "proportional", "temperature"] = "joint"
+    temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     balance_at: Literal["parameters", "maps"] = "parameters"
     optimizer: str = "adamw"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
@@ -314,8 +320,8 @@ class Recipe(BaseModel):
         except ValidationError as error:
             problems = options.problems(error, filled, "", _known)
             raise RecipeError("\n".join(_report(problems, filled, wrong))) from None
-        if wrong:
-            raise RecipeError("\n".join(wrong.values()))
+        if told := [*wrong.values(), *_misscheduled(recipe)]:
+            raise RecipeError("\n".join(told))
         return recipe.model_copy(update={"base": base})
 
 
@@ -408,9 +414,31 @@ def _plain(task: TaskRecipe) -> dict[str, Any]:
         **({"images": task.images} if task.images else {}),
         **{slot: getattr(task, slot).plain() for slot in _SLOTS},
         "metrics": [metric.plain() for metric in task.metrics],
-        **task.model_dump(include={"size", "batch_size", "flip_test", "test_scales"}),
+        **task.model_dump(include={"size", "batch_size", "every", "flip_test", "test_scales"}),
     }
     return {key: value for key, value in plain.items() if task.images is None or key not in LENT}
+
+
+def _misscheduled(recipe: Recipe) -> list[str]:
+    """What the recipe says of schedules that its own has no use for, or lacks."""
+    schedule, temperature = recipe.train.schedule, recipe.train.temperature
+    wrong = []
+    if schedule == "temperature" and temperature is None:
+        wrong.append("train.temperature: required with train.schedule=temperature; 1 is proportional, 5 is usual")
+    if schedule != "temperature" and temperature is not None:
+        wrong.append(f"train.temperature: only train.schedule=temperature has one, got schedule {schedule!r}")
+    every = {name: task.every for name, task in recipe.tasks.items() if task.images is None}
+    if schedule != "joint":
+        wrong += [
+            f"tasks.{name}.every: only train.schedule=joint trains a task every so manyth step, got schedule "
+            f"{schedule!r}, which trains one task a step; leave it out, or choose temperature for fewer of them"
+            for name, number in every.items()
+            if number > 1
+        ]
+    elif (least := min(every.values(), default=1)) > 1:
+        name = min(every, key=every.__getitem__)
+        wrong.append(f"tasks.{name}.every: must be 1 for one task at least, or steps would train none; got {least}")
+    return wrong
 
 
 def _known(place: Sequence[int | str]) -> Sequence[str]:

@@ -1,15 +1,36 @@
 from __future__ import annotations
 
-from typing import get_args
+import time
+from fractions import Fraction
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtframe.data._schedule import SCHEDULES
-from mtframe.recipe import TrainOptions
+from mtframe.data._schedule import SCHEDULES, Joint, Proportional, Schedule, Temperature
+from mtframe.errors import RecipeError
+from mtframe.recipe import Recipe, TrainOptions
+from toy import toy_recipe
 
-LENGTHS = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 5), min_size=1)
+LENGTHS = st.dictionaries(st.sampled_from("abcde"), st.integers(1, 30), min_size=1)
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> tuple[Schedule, dict[str, int]]:
+    """Any schedule, with the lengths of its tasks."""
+    lengths, name = draw(LENGTHS), draw(st.sampled_from(sorted(SCHEDULES)))
+    options: dict[str, Any] = {}
+    if name == "temperature":
+        options = {"temperature": draw(st.sampled_from([1.0, 1.5, 3.3, 5.0, 100.0]))}
+    if name == "joint":
+        options = {"every": {task: draw(st.integers(1, 4)) for task in [*lengths][1:]}}
+    return SCHEDULES[name](lengths, **options), lengths
+
+
+def who(schedule: Schedule, steps: int) -> str:
+    """The tasks of the first steps, in words of their letters."""
+    return " ".join("".join(schedule.at(step)) for step in range(steps))
 
 
 def test_the_recipe_knows_the_schedules_there_are() -> None:
@@ -22,6 +43,8 @@ def test_the_recipe_knows_the_schedules_there_are() -> None:
         ("joint", [{"a": 0, "b": 0}, {"a": 1, "b": 1}, {"a": 2, "b": 2}]),
         ("round-robin", [{"a": 0}, {"b": 0}, {"a": 1}, {"b": 1}, {"a": 2}]),
         ("epochs", [{"a": 0}, {"a": 1}, {"b": 0}, {"b": 1}, {"b": 2}, {"a": 2}, {"a": 3}, {"b": 3}]),
+        # Due at 1/4 and 3/4 of the epoch, and at 1/6, 1/2 and 5/6.
+        ("proportional", [{"b": 0}, {"a": 0}, {"b": 1}, {"a": 1}, {"b": 2}, {"b": 3}, {"a": 2}, {"b": 4}]),
     ],
 )
 def test_who_trains_when(name: str, expected: list[dict[str, int]]) -> None:
@@ -29,18 +52,135 @@ def test_who_trains_when(name: str, expected: list[dict[str, int]]) -> None:
     assert [schedule.at(step) for step in range(len(expected))] == expected
 
 
-@given(name=st.sampled_from(sorted(SCHEDULES)), lengths=LENGTHS, epochs=st.integers(1, 3))
+def test_a_task_takes_part_in_every_so_manyth_joint_step() -> None:
+    schedule = Joint({"a": 4, "b": 2, "c": 1}, every={"b": 3, "c": 2})
+    assert who(schedule, 7) == "abc a ac ab ac a abc"
+    # The two batches of b take six steps.
+    assert schedule.steps_per_epoch == 6
+    assert schedule.at(6) == {"a": 6, "b": 2, "c": 3}
+
+
+def test_a_temperature_takes_the_root_of_the_lengths() -> None:
+    # 16 and 1 batches at temperature 4: 16^(1/4) = 2 against 1, so every third step is b's.
+    schedule = Temperature({"a": 16, "b": 1}, temperature=4)
+    assert who(schedule, 9) == "a b a a b a a b a"
+    # The last of the 16 batches of a is due at 31 / 4, when 8 of b are.
+    assert schedule.steps_per_epoch == 24
+    assert schedule.draws(24) == {"a": 16, "b": 8}
+
+
+@given(given=schedules(), epochs=st.integers(1, 3))
 def test_each_task_takes_its_batches_in_order_and_all_of_them_in_an_epoch(
-    name: str, lengths: dict[str, int], epochs: int
+    given: tuple[Schedule, dict[str, int]], epochs: int
 ) -> None:
-    schedule = SCHEDULES[name](lengths)
+    schedule, lengths = given
     taken: dict[str, list[int]] = {task: [] for task in lengths}
     for step in range(epochs * schedule.steps_per_epoch):
-        for task, number in schedule.at(step).items():
+        tasks = schedule.at(step)
+        assert len(tasks) >= 1
+        assert isinstance(schedule, Joint) or len(tasks) == 1
+        assert list(tasks) == [task for task in lengths if task in tasks]
+        for task, number in tasks.items():
             taken[task].append(number)
     for task, numbers in taken.items():
         assert numbers == list(range(len(numbers)))
-        assert len(numbers) >= epochs * lengths[task]
-        if name == "epochs":
+        # Shares that are no whole numbers of batches may leave the last one of a later epoch to the next.
+        assert len(numbers) >= epochs * lengths[task] - (type(schedule) is Temperature and epochs > 1)
+        if type(schedule) in (SCHEDULES["epochs"], Proportional):
             assert len(numbers) == epochs * lengths[task]
     assert schedule.draws(epochs * schedule.steps_per_epoch) == {task: len(numbers) for task, numbers in taken.items()}
+
+
+@given(given=schedules())
+def test_one_step_less_than_an_epoch_leaves_a_batch_out(given: tuple[Schedule, dict[str, int]]) -> None:
+    schedule, lengths = given
+    if isinstance(schedule, Temperature):
+        before = schedule.draws(schedule.steps_per_epoch - 1)
+        assert any(before[task] < length for task, length in lengths.items())
+
+
+@given(given=schedules(), step=st.integers(0, 10**7), other=st.integers(0, 10**7))
+def test_a_step_depends_on_nothing_that_was_asked_before(
+    given: tuple[Schedule, dict[str, int]], step: int, other: int
+) -> None:
+    schedule, _ = given
+    expected = schedule.at(step)
+    schedule.at(other)
+    assert schedule.at(step) == expected
+    before, after = schedule.draws(step), schedule.draws(step + 1)
+    assert {task: after[task] - before[task] for task in before} == {task: int(task in expected) for task in before}
+
+
+@given(lengths=LENGTHS, temperature=st.floats(1, 50), steps=st.integers(0, 10**6))
+def test_shares_of_the_steps_are_those_of_the_papers(
+    lengths: dict[str, int], temperature: float, steps: int
+) -> None:
+    """arXiv:1910.10683, section 3.5.2, up to the bound that the class states."""
+    draws = Temperature(lengths, temperature=temperature).draws(steps)
+    assert sum(draws.values()) == steps
+    total = sum(length ** (1 / temperature) for length in lengths.values())
+    for task, length in lengths.items():
+        share = length ** (1 / temperature) / total
+        # And what weights in whole parts of 2^-20 move a share by.
+        bound = (1 + (len(lengths) - 2) * share) / 2 + steps * 2**-20
+        assert abs(draws[task] - steps * share) <= bound + 1e-9
+
+
+@given(lengths=LENGTHS, steps=st.integers(0, 10**6))
+def test_proportional_shows_all_images_equally_often(lengths: dict[str, int], steps: int) -> None:
+    draws = Proportional(lengths).draws(steps)
+    for task, length in lengths.items():
+        share = Fraction(length, sum(lengths.values()))
+        assert abs(draws[task] - steps * share) <= (1 + (len(lengths) - 2) * share) / 2
+
+
+def test_a_high_temperature_is_round_robin_and_that_of_1_proportional() -> None:
+    lengths = {"a": 50, "b": 3, "c": 7}
+    hot, cold = Temperature(lengths, temperature=1e12), Temperature(lengths, temperature=1.0)
+    assert who(hot, 9) == who(SCHEDULES["round-robin"](lengths), 9)
+    assert [cold.at(step) for step in range(120)] == [Proportional(lengths).at(step) for step in range(120)]
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_a_late_step_costs_what_the_first_does(name: str) -> None:
+    schedule = SCHEDULES[name]({"a": 100_000, "b": 1_000}, **({"temperature": 3.0} if name == "temperature" else {}))
+    start = time.perf_counter()
+    for step in range(10**15, 10**15 + 100):
+        assert schedule.at(step)
+    # Counting up to there would take years.
+    assert time.perf_counter() - start < 1
+
+
+def recipe(every: dict[str, int] | None = None, **train: Any) -> Recipe:
+    plain = toy_recipe({"one": {}, "two": {}}, **train)
+    for task, number in (every or {}).items():
+        plain["tasks"][task]["every"] = number
+    return Recipe.from_plain(plain)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"schedule": "temperature"}, r"^train\.temperature: required with train\.schedule=temperature"),
+        ({"temperature": 5.0}, r"^train\.temperature: only train\.schedule=temperature has one, got schedule 'joint'"),
+        ({"schedule": "temperature", "temperature": 0.5}, r"^train\.temperature: expected greater than or equal to 1"),
+        (
+            {"schedule": "round-robin", "every": {"two": 3}},
+            r"^tasks\.two\.every: only train\.schedule=joint trains .* got schedule 'round-robin'",
+        ),
+        ({"every": {"one": 2, "two": 3}}, r"^tasks\.one\.every: must be 1 for one task at least, .* got 2"),
+        ({"every": {"one": 0}}, r"^tasks\.one\.every: expected greater than or equal to 1, got 0"),
+        ({"schedule": "proportionl"}, r"^train\.schedule: expected 'joint', .* got 'proportionl'"),
+    ],
+)
+def test_what_a_schedule_has_no_use_for_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe(**given)
+
+
+def test_a_recipe_with_a_schedule_is_written_and_read_again() -> None:
+    for made in (recipe({"two": 3}), recipe(schedule="temperature", temperature=5.0)):
+        from mtframe._yaml import parse_yaml
+
+        again = Recipe.from_plain(parse_yaml(made.to_yaml(), "recipe"), made.base)
+        assert again == made

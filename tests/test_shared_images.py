@@ -22,7 +22,7 @@ from mtframe.hooks import Hooks, hookimpl
 from mtframe.recipe import Recipe, load_recipe
 from mtframe.run import RunFolder
 from mtframe.training import Trainer, training_step
-from mtframe.training._trainer import _known
+from mtframe.training._labelled import known as is_known
 from toy import ToyData, ToyTransform, toy_recipe
 
 HERE = str(Path(__file__).resolve())
@@ -224,7 +224,7 @@ def test_a_whole_epoch_without_a_label_is_an_error(tmp_path: Path) -> None:
     [(torch.tensor([-1, 2]), [False, True]), (torch.tensor([-3.5, torch.nan, 0.0]), [True, False, True])],
 )
 def test_a_negative_number_is_known_and_a_class_of_minus_one_is_not(target: Tensor, known: list[bool]) -> None:
-    assert _known(target).tolist() == known
+    assert is_known(target).tolist() == known
 
 
 def test_a_run_that_goes_on_waits_a_whole_epoch_for_labels(tmp_path: Path) -> None:

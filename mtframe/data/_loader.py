@@ -37,12 +37,14 @@ class Source:
         transform: What makes batches of them.
         batch_size: Images in a batch.
         labellers: Data sets of further tasks that use the same images, by task.
+        every: In which of the joint steps it takes part: every so manyth.
     """
 
     dataset: Dataset
     transform: Transform
     batch_size: int
     labellers: dict[str, Dataset] = field(default_factory=dict)
+    every: int = 1
     _order: tuple[int, np.ndarray] | None = field(default=None, repr=False)
 
     @property
@@ -61,18 +63,31 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
         sources: Training data by task.
         seed: Of order and augmentation.
         schedule: Which task trains when (`train.schedule` of a recipe).
+        temperature: Of the schedule `temperature`.
 
     Raises:
         DataError: A data set is empty.
     """
 
-    def __init__(self, sources: dict[str, Source], seed: int, schedule: str = "joint") -> None:
+    def __init__(
+        self,
+        sources: dict[str, Source],
+        seed: int,
+        schedule: str = "joint",
+        *,
+        temperature: float | None = None,
+    ) -> None:
         for task, source in sources.items():
             if len(source.dataset) == 0:
                 raise DataError(f"tasks.{task}.dataset: the training split has no images")
         self.sources = sources
         self.seed = seed
-        self.schedule = SCHEDULES[schedule]({task: source.batches_per_epoch for task, source in sources.items()})
+        lengths = {task: source.batches_per_epoch for task, source in sources.items()}
+        options: dict[str, Any] = {
+            "joint": {"every": {task: source.every for task, source in sources.items()}},
+            "temperature": {"temperature": temperature},
+        }
+        self.schedule = SCHEDULES[schedule](lengths, **options.get(schedule, {}))
 
     def __getitem__(self, step: int) -> dict[str, Batch] | MtframeError:
         # An error is returned, not raised: a DataLoader would turn it into text with a worker's traceback.
@@ -84,6 +99,15 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
     def batches(self, start: int, stop: int, workers: int, pin_memory: bool = False) -> Iterator[dict[str, Batch]]:
         """The batches of steps `start` to `stop` (exclusive), prefetched by worker processes."""
         return load(self, range(start, stop), workers, pin_memory)
+
+    def epochs(self, steps: int) -> dict[str, float]:
+        """By task, how often the first `steps` steps show each of its training images, in the mean."""
+        seen = {}
+        for task, draws in self.schedule.draws(steps).items():
+            source = self.sources[task]
+            for viewer in (task, *source.labellers):
+                seen[viewer] = draws * source.batch_size / len(source.dataset)
+        return seen
 
     def _batch(self, task: str, number: int) -> Batch:
         source = self.sources[task]

@@ -1,15 +1,23 @@
 """Schedules: which tasks train at which step, as a pure function of the step."""
 
+# Symbols: n steps done, p_t a task's share of them, w_t its weight, T tasks.
+
 from __future__ import annotations
 
+import heapq
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from itertools import accumulate
+
+# What a task's batches to the power 1 / temperature are counted in. Whole numbers, so that an order is exact.
+_UNIT = 2**20
 
 
 class Schedule(ABC):
-    """Which tasks train when.
+    """Which tasks train when: one says how many batches of each have been taken after n steps, for any n.
+
+    Everything else follows, so that a step a million on costs what the first does.
 
     Args:
         lengths: By task, the batches that show each of its images once.
@@ -25,24 +33,32 @@ class Schedule(ABC):
         self.tasks = tuple(lengths)
 
     @abstractmethod
+    def draws(self, steps: int) -> dict[str, int]:
+        """By task, how many batches the first `steps` steps take; a further step takes at most one more of each."""
+
     def at(self, step: int) -> dict[str, int]:
         """The tasks that train in a step, each with the number of its own batch, counted from 0."""
-
-    def draws(self, steps: int) -> dict[str, int]:
-        """By task, how many batches the first `steps` steps take."""
-        return Counter(task for step in range(steps) for task in self.at(step))
+        before, after = self.draws(step), self.draws(step + 1)
+        return {task: before[task] for task in self.tasks if after[task] > before[task]}
 
 
 class Joint(Schedule):
-    """Every task in every step; shorter tasks go round more often."""
+    """Every task in every step; shorter tasks go round more often.
 
-    def __init__(self, lengths: Mapping[str, int]) -> None:
+    Args:
+        lengths: By task, the batches that show each of its images once.
+        every: By task, k: it takes part in steps 0, k, 2k and so on. 1 where it is not named, and for one task at least,
+            as a step would else train nothing.
+    """
+
+    def __init__(self, lengths: Mapping[str, int], *, every: Mapping[str, int] | None = None) -> None:
         super().__init__(lengths)
-        self.steps_per_epoch = max(lengths.values())
+        self._every = {task: (every or {}).get(task, 1) for task in lengths}
+        self.steps_per_epoch = max(length * self._every[task] for task, length in lengths.items())
 
-    def at(self, step: int) -> dict[str, int]:
-        """All tasks."""
-        return dict.fromkeys(self.tasks, step)
+    def draws(self, steps: int) -> dict[str, int]:
+        """All tasks, those that are due less often once in so many steps."""
+        return {task: -(-steps // every) for task, every in self._every.items()}
 
 
 class RoundRobin(Schedule):
@@ -52,10 +68,9 @@ class RoundRobin(Schedule):
         super().__init__(lengths)
         self.steps_per_epoch = len(lengths) * max(lengths.values())
 
-    def at(self, step: int) -> dict[str, int]:
-        """The task whose turn it is."""
-        number, turn = divmod(step, len(self.tasks))
-        return {self.tasks[turn]: number}
+    def draws(self, steps: int) -> dict[str, int]:
+        """One of each task a turn."""
+        return {task: (steps + len(self.tasks) - 1 - turn) // len(self.tasks) for turn, task in enumerate(self.tasks)}
 
 
 class Epochs(Schedule):
@@ -63,15 +78,74 @@ class Epochs(Schedule):
 
     def __init__(self, lengths: Mapping[str, int]) -> None:
         super().__init__(lengths)
-        self._ends = tuple(accumulate(lengths.values()))
-        self.steps_per_epoch = self._ends[-1]
+        self._lengths = dict(lengths)
+        self._starts = dict(zip(lengths, accumulate(lengths.values(), initial=0), strict=False))
+        self.steps_per_epoch = sum(lengths.values())
 
-    def at(self, step: int) -> dict[str, int]:
-        """The task whose part of the epoch it is."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        turn = next(turn for turn, end in enumerate(self._ends) if position < end)
-        start = self._ends[turn - 1] if turn else 0
-        return {self.tasks[turn]: epoch * (self._ends[turn] - start) + position - start}
+    def draws(self, steps: int) -> dict[str, int]:
+        """A task's batches in the epochs done, and in this one."""
+        epoch, position = divmod(steps, self.steps_per_epoch)
+        return {
+            task: epoch * length + min(max(position - self._starts[task], 0), length)
+            for task, length in self._lengths.items()
+        }
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"joint": Joint, "round-robin": RoundRobin, "epochs": Epochs}
+class Temperature(Schedule):
+    """One task a step, each as often as the power 1 / temperature of its batches says.
+
+    p_t ∝ w_t = n_t^(1/τ) with n_t the batches that show each of its images once (arXiv:1910.10683,
+    sec. 3.5.2, after arXiv:1907.05019; there n_t are examples). At τ = 1 every image of every task is seen equally often, and
+    towards infinity tasks have equal turns.
+
+    The papers draw the task at random. Here turns are spread evenly, which gives the shares exactly and without
+    gaps: batch k of task t is due at (k + 1/2) / w_t, and steps go through the batches as they are due, the first task
+    first where two are due at once. After n steps a task has had n p_t batches, up to (1 + (T - 2) p_t) / 2 of one.
+
+    Args:
+        lengths: n_t by task.
+        temperature: τ, 1 or more.
+    """
+
+    def __init__(self, lengths: Mapping[str, int], *, temperature: float) -> None:
+        super().__init__(lengths)
+        self._weights = [round(_UNIT * length ** (1 / temperature)) for length in lengths.values()]
+        # When the last task has shown each of its images once, in units of 1 / 2 w.
+        last = max(Fraction(2 * length - 1, weight) for length, weight in zip(lengths.values(), self._weights, strict=True))
+        self.steps_per_epoch = sum(self._due(last))
+
+    def _due(self, time: Fraction) -> list[int]:
+        """Batches of each task that are due up to a time, that time included."""
+        return [int(time * weight + 1) // 2 for weight in self._weights]
+
+    def draws(self, steps: int) -> dict[str, int]:
+        """Batches that are due up to step n: nearly all of them counted, and the last up to T gone through."""
+        # Each task's count is within 1/2 of its share, so T/2 steps earlier no more than n batches are due.
+        counts = self._due(Fraction(max(2 * steps - len(self.tasks), 0), sum(self._weights)))
+        due = [(self._next(turn, counts), turn) for turn in range(len(counts))]
+        heapq.heapify(due)
+        for _ in range(steps - sum(counts)):
+            _, turn = due[0]
+            counts[turn] += 1
+            heapq.heapreplace(due, (self._next(turn, counts), turn))
+        return dict(zip(self.tasks, counts, strict=True))
+
+    def _next(self, turn: int, counts: list[int]) -> Fraction:
+        return Fraction(2 * counts[turn] + 1, self._weights[turn])
+
+
+class Proportional(Temperature):
+    """One task a step, each as often as it has batches, turns spread evenly: all images are seen equally often."""
+
+    def __init__(self, lengths: Mapping[str, int]) -> None:
+        super().__init__(lengths, temperature=1.0)
+
+
+# What each takes besides `lengths` is a keyword.
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "joint": Joint,
+    "round-robin": RoundRobin,
+    "epochs": Epochs,
+    "proportional": Proportional,
+    "temperature": Temperature,
+}

@@ -24,7 +24,9 @@ from mtframe.hooks import Hooks
 from mtframe.registry import name_of
 from mtframe.run import RunFolder, check_fit, pick_device, write_text
 
+from ._exposure import account, announce
 from ._gradients import GradientEngine
+from ._labelled import known, labelled
 from ._log import LOG, LossMeter, open_log
 from ._optim import make_average, make_optimizer, make_scheduler
 from ._step import training_step
@@ -86,7 +88,9 @@ class Trainer:
         if isinstance(self.balancer, nn.Module):
             self.balancer.to(self.device)
         self._engine = GradientEngine(self.model)
-        self.batches = MixedBatches(assembly.sources(), options.seed, options.schedule)
+        self.batches = MixedBatches(
+            assembly.sources(), options.seed, options.schedule, temperature=options.temperature
+        )
         per_epoch = self.batches.schedule.steps_per_epoch
         self.steps_per_epoch = math.ceil(per_epoch / options.accumulate)
         self.steps = options.steps or options.epochs * self.steps_per_epoch
@@ -99,6 +103,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.stopped: str | None = None
         self._best: dict[str, dict[str, float]] = {"scores": {}, "tasks": {}, "steps": {}}
+        self._kinds = {task: info.target for task, info in assembly.infos.items()}
         self._meter = LossMeter()
         self._unreadable: dict[str, None] = {}
         self._unlabelled = {task: part.images for task, part in self.recipe.tasks.items() if part.images}
@@ -187,6 +192,7 @@ class Trainer:
 
     def _fit(self) -> dict[str, Evaluation]:
         LOG.info("training %s from step %d to %d", ", ".join(self.assembly.tasks), self.step, self.steps)
+        announce(self.batches, self.steps * self.options.accumulate, self.options.schedule)
         self.hooks.call.training_started(trainer=self)
         if self.step == 0:
             # A run that is killed at any time can be resumed.
@@ -211,11 +217,12 @@ class Trainer:
                 LOG.info("ended at step %d of %d: %s", self.step, self.steps, self.stopped)
                 break
             if self._interrupted and self.step < self.steps:
+                account(self.batches, self.step * self.options.accumulate)
                 raise Interrupted(
                     f"stopped at step {self.step} of {self.steps}; everything is saved. Go on with: "
                     f"mtframe train --resume {self.run.path}"
                 )
-        self._log_exposure()
+        account(self.batches, self.step * self.options.accumulate)
         if failures := getattr(self.balancer, "failures", 0):
             LOG.warning("balancer %s: its solver did not converge %d times", self.recipe.balancer.name, failures)
         return evaluations
@@ -238,11 +245,14 @@ class Trainer:
             set_progress: Callable[[float], None] | None = getattr(loss, "set_progress", None)
             if set_progress is not None:
                 set_progress(self.step / self.steps)
+        terms: dict[str, dict[str, Tensor]] = {}
         for batches in group:
             self._count_unreadable(batches)
             if self._unlabelled:
                 self._look_for_labels(batches)
-            on_device = {task: self._to_device(batch) for task, batch in batches.items()}
+            on_device = {task: self._to_device(batch) for task, batch in labelled(batches, self._kinds).items()}
+            if not on_device:
+                continue
             terms = training_step(
                 self.model, on_device, self.balancer, precision=options.precision, divide=len(group),
                 at=options.balance_at, engine=self._engine,
@@ -263,6 +273,10 @@ class Trainer:
         self.hooks.call.step_ended(step=self.step, losses=terms)
         if self.step % options.log_every == 0 or self.step == self.steps:
             self._log_metrics()
+
+    def _seen(self) -> dict[str, float]:
+        """By task, how often training has shown each of its images so far."""
+        return self.batches.epochs(self.step * self.options.accumulate)
 
     def _batch_size(self, task: str) -> int:
         return self.batches.sources[task].batch_size
@@ -300,7 +314,7 @@ class Trainer:
         """Stops if a whole epoch passes without one label of a task that borrows its images."""
         for batch in batches.values():
             for task in self._unlabelled.keys() & batch.also.keys():
-                if any(_known(value).any() for value in batch.also[task].values()):
+                if any(known(value).any() for value in batch.also[task].values()):
                     del self._unlabelled[task]
         if self._unlabelled and self.step >= self._labels_due:
             task, lender = next(iter(self._unlabelled.items()))
@@ -317,6 +331,7 @@ class Trainer:
             "epoch": self.step / self.steps_per_epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": rate,
+            **{f"epochs_{task}": seen for task, seen in self._seen().items()},
         }
         self.hooks.call.metrics_logged(step=self.step, values=values | self._meter.take())
 
@@ -360,7 +375,7 @@ class Trainer:
             self._save_best("best")
             self._best["scores"] = scores
         values = {task: result.values for task, result in evaluations.items()}
-        self.history.append({"step": self.step, "gain": gain, "tasks": values})
+        self.history.append({"step": self.step, "gain": gain, "epochs": self._seen(), "tasks": values})
         write_text(
             self.run.metrics_json,
             json.dumps(finite({"evaluations": self.history, "best": self._best}), indent=2),
@@ -405,12 +420,6 @@ class Trainer:
         self._best = state["best"]
         self._meter.load_state_dict(state["meter"], self.device)
 
-    def _log_exposure(self) -> None:
-        for task, draws in self.batches.schedule.draws(self.steps * self.options.accumulate).items():
-            size = len(self.batches.sources[task].dataset)
-            seen = draws * self._batch_size(task) / size
-            LOG.info("task %s: %d training images, each seen %.1f times", task, size, seen)
-
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Ctrl-C or SIGTERM ends training after the step; a second Ctrl-C at once."""
@@ -439,11 +448,6 @@ def _lay_out_channels_last(model: nn.Module) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dim() == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-
-
-def _known(target: Tensor) -> Tensor:
-    """What of an image-level target is known: -1 stands for an unknown class, NaN for an unknown number."""
-    return target.isfinite() if target.is_floating_point() else target >= 0
 
 
 def _better(score: float, top: float, higher_is_better: bool) -> bool:
