@@ -112,9 +112,7 @@ def test_a_step_depends_on_nothing_that_was_asked_before(
 
 
 @given(lengths=LENGTHS, temperature=st.floats(1, 50), steps=st.integers(0, 10**6))
-def test_shares_of_the_steps_are_those_of_the_papers(
-    lengths: dict[str, int], temperature: float, steps: int
-) -> None:
+def test_shares_of_the_steps_are_those_of_the_papers(lengths: dict[str, int], temperature: float, steps: int) -> None:
     """arXiv:1910.10683, section 3.5.2, up to the bound that the class states."""
     draws = Temperature(lengths, temperature=temperature).draws(steps)
     assert sum(draws.values()) == steps

@@ -95,6 +95,7 @@ def _observers(recipe: Recipe, strict: bool) -> Hooks:
 def _fit(trainer: Trainer) -> None:
     tasks = ", ".join(f"{task} ({len(source.dataset)} images)" for task, source in trainer.batches.sources.items())
     say(f"training {tasks} on {trainer.device} for {trainer.steps} steps into {trainer.run.path}")
+    say([f"warning: {text}" for text in trainer.cautions])
     try:
         print_scores(trainer.fit())
     except OSError as error:

@@ -47,8 +47,8 @@ class Joint(Schedule):
 
     Args:
         lengths: By task, the batches that show each of its images once.
-        every: By task, k: it takes part in steps 0, k, 2k and so on. 1 where it is not named, and for one task at least,
-            as a step would else train nothing.
+        every: By task, k: it takes part in steps 0, k, 2k and so on. 1 for those that are not named; of one task at
+            least, since a step would else train nothing.
     """
 
     def __init__(self, lengths: Mapping[str, int], *, every: Mapping[str, int] | None = None) -> None:
@@ -94,9 +94,9 @@ class Epochs(Schedule):
 class Temperature(Schedule):
     """One task a step, each as often as the power 1 / temperature of its batches says.
 
-    p_t ∝ w_t = n_t^(1/τ) with n_t the batches that show each of its images once (arXiv:1910.10683,
-    sec. 3.5.2, after arXiv:1907.05019; there n_t are examples). At τ = 1 every image of every task is seen equally often, and
-    towards infinity tasks have equal turns.
+    p_t ∝ w_t = n_t^(1/τ) with n_t the batches that show each of its images once (arXiv:1910.10683, sec. 3.5.2, after
+    arXiv:1907.05019; there n_t are examples). At τ = 1 every image of every task is seen equally often, and towards
+    infinity tasks have equal turns.
 
     The papers draw the task at random. Here turns are spread evenly, which gives the shares exactly and without
     gaps: batch k of task t is due at (k + 1/2) / w_t, and steps go through the batches as they are due, the first task
@@ -109,9 +109,10 @@ class Temperature(Schedule):
 
     def __init__(self, lengths: Mapping[str, int], *, temperature: float) -> None:
         super().__init__(lengths)
-        self._weights = [round(_UNIT * length ** (1 / temperature)) for length in lengths.values()]
-        # When the last task has shown each of its images once, in units of 1 / 2 w.
-        last = max(Fraction(2 * length - 1, weight) for length, weight in zip(lengths.values(), self._weights, strict=True))
+        counts = [*lengths.values()]
+        self._weights = [round(_UNIT * count ** (1 / temperature)) for count in counts]
+        # When the last task has shown each of its images once; all times are doubled, which spares the halves.
+        last = max(self._next(turn, [count - 1 for count in counts]) for turn in range(len(counts)))
         self.steps_per_epoch = sum(self._due(last))
 
     def _due(self, time: Fraction) -> list[int]:
@@ -131,6 +132,7 @@ class Temperature(Schedule):
         return dict(zip(self.tasks, counts, strict=True))
 
     def _next(self, turn: int, counts: list[int]) -> Fraction:
+        """When a task's next batch is due, after so many of each."""
         return Fraction(2 * counts[turn] + 1, self._weights[turn])
 
 

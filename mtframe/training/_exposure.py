@@ -6,50 +6,62 @@ from mtframe.data import MixedBatches
 
 from ._log import LOG
 
-# From this factor between two tasks on, a warning says what shows them more alike.
-_UNEVEN = 10.0
+# From this factor between two tasks on, it is said what shows them more alike.
+_UNEVEN = 10
 
-# What shows one task less, or another one more often, by schedule; how often follows from the lengths with the others.
+# What that is, by schedule. Of `epochs` and `proportional` the exposures are alike but for the end.
 _REMEDIES = {
-    "joint": "train.schedule=proportional shows all equally often, temperature is between; or give {often} a smaller "
-    "batch_size or every=N",
-    "round-robin": "train.schedule=proportional shows all equally often, temperature is between; or give {often} a "
-    "smaller batch_size",
+    "joint": "train.schedule=proportional shows all equally often, and temperature is between; so are a smaller "
+    "tasks.{often}.batch_size and tasks.{often}.every=N",
+    "round-robin": "train.schedule=proportional shows all equally often, and temperature is between; so is a smaller "
+    "tasks.{often}.batch_size",
     "temperature": "a train.temperature nearer to 1 shows them more alike",
 }
 
 
-def announce(batches: MixedBatches, steps: int, schedule: str) -> None:
-    """Logs how often all training will show each image, and warns of tasks that it shows too little or unevenly.
+def cautions(batches: MixedBatches, steps: int, schedule: str) -> list[str]:
+    """Tasks that training shows too little, or much more often than others, each with what changes it.
 
     Args:
         batches: The training data.
         steps: Batches of the whole training.
         schedule: Name of the schedule.
     """
-    seen = batches.epochs(steps)
-    sizes = {task: len(source.dataset) for task, source in batches.sources.items()}
-    for task, size in sizes.items():
-        LOG.info("task %s: %d training images, each will be seen %s times", task, size, times(seen[task]))
-    for task in (task for task in sizes if seen[task] < 1):
-        part = "it never trains" if seen[task] == 0 else f"only {seen[task]:.1%} of its {sizes[task]} images are seen"
-        LOG.warning("task %s: %s in this training; train longer (train.steps or train.epochs), %s", task, part,
-                    "or choose another train.schedule or a larger batch_size for it")  # fmt: skip
-    often, seldom = max(sizes, key=seen.__getitem__), min(sizes, key=seen.__getitem__)
-    if schedule in _REMEDIES and seen[often] > _UNEVEN * seen[seldom] > 0:
-        LOG.warning("the images of task %s are seen %s times, those of task %s %s times. If that is not meant: %s",
-                    often, times(seen[often]), seldom, times(seen[seldom]),
-                    _REMEDIES[schedule].format(often=often))  # fmt: skip
+    seen = {task: number for task, number in batches.epochs(steps).items() if task in batches.sources}
+    said = []
+    for task, number in seen.items():
+        if number < 1:
+            size = len(batches.sources[task].dataset)
+            part = f"only {number:.1%} of its {size} training images are seen" if number else "it never trains"
+            said.append(f"task {task}: {part}; train.epochs=1 or more shows each once, as may another train.schedule")
+    often, seldom = max(seen, key=seen.__getitem__), min(seen, key=seen.__getitem__)
+    if schedule in _REMEDIES and seen[often] > _UNEVEN * seen[seldom]:
+        said.append(
+            f"each image of task {often} is seen {_times(seen[often])}, of task {seldom} {_times(seen[seldom])}. "
+            f"If that is not meant: {_REMEDIES[schedule].format(often=often)}"
+        )
+    return said
+
+
+def announce(batches: MixedBatches, steps: int, schedule: str) -> None:
+    """Logs how often all of training will show each image, and `cautions` as warnings."""
+    _log(batches, steps, "will be seen")
+    for text in cautions(batches, steps, schedule):
+        LOG.warning("%s", text)
 
 
 def account(batches: MixedBatches, steps: int) -> None:
-    """Logs how often the steps that were done have shown each image."""
-    for task, seen in batches.epochs(steps).items():
+    """Logs how often the batches that were trained on have shown each image."""
+    _log(batches, steps, "seen")
+
+
+def _log(batches: MixedBatches, steps: int, verb: str) -> None:
+    for task, number in batches.epochs(steps).items():
         if task in batches.sources:
             size = len(batches.sources[task].dataset)
-            LOG.info("task %s: %d training images, each seen %s times", task, size, times(seen))
+            LOG.info("task %s: %d training images, each %s %s", task, size, verb, _times(number))
 
 
-def times(number: float) -> str:
-    """A number of times, with two digits that count where there are few."""
-    return f"{number:.1f}" if number >= 1 or number == 0 else f"{number:.2g}"
+def _times(number: float) -> str:
+    """With two digits that count where it is below once."""
+    return f"{number:.1f} times" if number >= 1 or number == 0 else f"{number:.2g} times"

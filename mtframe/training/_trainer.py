@@ -24,7 +24,7 @@ from mtframe.hooks import Hooks
 from mtframe.registry import name_of
 from mtframe.run import RunFolder, check_fit, pick_device, write_text
 
-from ._exposure import account, announce
+from ._exposure import account, announce, cautions
 from ._gradients import GradientEngine
 from ._labelled import known, labelled
 from ._log import LOG, LossMeter, open_log
@@ -88,9 +88,7 @@ class Trainer:
         if isinstance(self.balancer, nn.Module):
             self.balancer.to(self.device)
         self._engine = GradientEngine(self.model)
-        self.batches = MixedBatches(
-            assembly.sources(), options.seed, options.schedule, temperature=options.temperature
-        )
+        self.batches = MixedBatches(assembly.sources(), options.seed, options.schedule, temperature=options.temperature)
         per_epoch = self.batches.schedule.steps_per_epoch
         self.steps_per_epoch = math.ceil(per_epoch / options.accumulate)
         self.steps = options.steps or options.epochs * self.steps_per_epoch
@@ -139,6 +137,11 @@ class Trainer:
             name_of(component)
         run = RunFolder.open(path)
         return cls(Assembly(run.checked_recipe(training=True), run.infos()), run, hooks, resume=True)
+
+    @property
+    def cautions(self) -> list[str]:
+        """Tasks that this training shows too little, or much more often than others, in words."""
+        return cautions(self.batches, self.steps * self.options.accumulate, self.options.schedule)
 
     @property
     def best_steps(self) -> dict[str, int]:

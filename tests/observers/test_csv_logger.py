@@ -23,7 +23,8 @@ def test_a_row_every_log_every_steps_and_the_curves_of_the_losses(tmp_path: Path
     with (run.path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     losses = ["one/cross_entropy", "two/cross_entropy"]
-    assert list(rows[0]) == ["step", "epoch", "lr", "images_per_second", *losses]
+    seen = ["epochs_one", "epochs_two"]
+    assert list(rows[0]) == ["step", "epoch", "lr", "images_per_second", *seen, *losses]
     # The last step too, though it is not at an interval's end; 30 images in batches of 4 are 8 steps.
     assert [(row["step"], row["epoch"]) for row in rows] == [("2", "0.250"), ("4", "0.500"), ("5", "0.625")]
     assert (run.path / "plots" / "losses.png").stat().st_size > 1000
