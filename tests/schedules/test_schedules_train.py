@@ -83,8 +83,7 @@ def test_it_learns_both_tasks_and_trains_them_as_often_as_is_said(tmp_path: Path
     assert watch.trained["one"] == pytest.approx(expected[schedule], abs=0.5)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("schedule", "accumulate"), [*((name, 2) for name in SCHEDULES), ("temperature", 1)])
 def test_a_run_that_was_killed_goes_on_exactly(tmp_path: Path, schedule: str, accumulate: int) -> None:
     recipe = recipe_of(schedule, steps=23, save_every_steps=4, log_every=3, accumulate=accumulate, evaluate_every=0.4)
     train(tmp_path / "whole", recipe)
