@@ -84,8 +84,8 @@ class HookSpecs:
 
         Args:
             step: Optimiser steps done so far.
-            values: `epoch`, `lr`, `images_per_second`, and by `TASK/TERM` the mean of each loss term since the last
-                call.
+            values: `epoch`, `lr`, `images_per_second`, by `epochs_TASK` how often each of its images was seen so far,
+                and by `TASK/TERM` the mean of each loss term since the last call.
         """
 
     @_hookspec

@@ -113,7 +113,9 @@ class Temperature(Schedule):
         self._weights = [round(_UNIT * count ** (1 / temperature)) for count in counts]
         # When the last task has shown each of its images once; all times are doubled, which spares the halves.
         last = max(self._next(turn, [count - 1 for count in counts]) for turn in range(len(counts)))
-        self.steps_per_epoch = sum(self._due(last))
+        # And as many as its share asks for, so that several epochs show them as often.
+        shares = (-(-count * sum(self._weights) // weight) for count, weight in zip(counts, self._weights, strict=True))
+        self.steps_per_epoch = max(sum(self._due(last)), *shares)
 
     def _due(self, time: Fraction) -> list[int]:
         """Batches of each task that are due up to a time, that time included."""
