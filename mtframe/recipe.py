@@ -426,7 +426,7 @@ def _misscheduled(recipe: Recipe) -> list[str]:
     if schedule == "temperature" and temperature is None:
         wrong.append("train.temperature: required with train.schedule=temperature; 1 is proportional, 5 is usual")
     if schedule != "temperature" and temperature is not None:
-        wrong.append(f"train.temperature: only train.schedule=temperature has one, got schedule {schedule!r}")
+        wrong.append(f"train.temperature: only for train.schedule=temperature, got schedule {schedule!r}; leave it out")
     every = {name: task.every for name, task in recipe.tasks.items() if task.images is None}
     if schedule != "joint":
         wrong += [

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from mtframe.assembly import Assembly
 from mtframe.data import Batch, MixedBatches, Sample, Source, SplitBatches
+from mtframe.data._schedule import SCHEDULES
 from mtframe.errors import BadImageError, DataError
-from toy import ToyData, ToyTransform
+from mtframe.inference import preview
+from mtframe.recipe import Recipe
+from toy import ToyData, ToyTransform, toy_recipe
 
 
 def sources(bad: int | None = None) -> dict[str, Source]:
@@ -51,16 +55,33 @@ def test_an_epoch_shows_every_image_of_the_longest_task_once_and_shorter_tasks_g
     assert draws[:7] != draws[7:14]
 
 
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_from_a_later_step_on_are_those_of_a_loader_that_was_never_stopped(workers: int) -> None:
-    batches = MixedBatches(sources(), seed=3)
+def test_batches_from_a_later_step_on_are_those_of_a_loader_that_was_never_stopped(workers: int, schedule: str) -> None:
+    temperature = 2.0 if schedule == "temperature" else None
+    batches = MixedBatches(sources(), 3, schedule, temperature=temperature)
     whole = list(batches.batches(0, 6, workers=0))
     rest = list(batches.batches(4, 6, workers=workers))
     assert len(rest) == 2
     for expected, batch in zip(whole[4:], rest, strict=True):
-        for task in ("short", "long"):
+        assert expected.keys() == batch.keys()
+        for task in batch:
             assert torch.equal(expected[task].images, batch[task].images)
             assert torch.equal(expected[task].targets["label"], batch[task].targets["label"])
+
+
+def test_a_task_that_takes_part_now_and_then_goes_through_its_images_all_the_same() -> None:
+    parts = sources()
+    parts["short"].every = 2
+    batches = MixedBatches(parts, seed=0)
+    assert [list(batch) for batch in batches.batches(0, 4, workers=0)] == [["short", "long"], ["long"]] * 2
+    # Its second batch is that of the second step of a run in which it is always there.
+    now_and_then, always = batches[2], MixedBatches(sources(), seed=0)[1]
+    assert isinstance(now_and_then, dict)
+    assert isinstance(always, dict)
+    assert torch.equal(now_and_then["short"].images, always["short"].images)
+    # Two batches of 3 of its 7 images, four of 4 of the 20.
+    assert batches.epochs(4) == {"short": 6 / 7, "long": 16 / 20}
 
 
 def test_seeds_differ() -> None:
@@ -134,3 +155,9 @@ def test_images_that_a_transform_makes_nothing_of_are_replaced_or_left_out_and_n
     (scored,) = SplitBatches(data, Picky(16, False), 8).batches(workers=0)
     assert len(scored) == 8 - len(dark)
     assert len(scored.skipped) == len(dark)
+
+
+def test_what_training_sees_now_and_then_can_be_looked_at() -> None:
+    plain = toy_recipe({"one": {}, "two": {"every": 3}})
+    sheet = preview(Assembly(Recipe.from_plain(plain)), "two", images=10)
+    assert sheet.size[0] > 0

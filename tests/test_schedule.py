@@ -165,7 +165,7 @@ def recipe(every: dict[str, int] | None = None, **train: Any) -> Recipe:
     ("given", "message"),
     [
         ({"schedule": "temperature"}, r"^train\.temperature: required with train\.schedule=temperature"),
-        ({"temperature": 5.0}, r"^train\.temperature: only train\.schedule=temperature has one, got schedule 'joint'"),
+        ({"temperature": 5.0}, r"^train\.temperature: only for train\.schedule=temperature, got schedule 'joint'"),
         ({"schedule": "temperature", "temperature": 0.5}, r"^train\.temperature: expected greater than or equal to 1"),
         (
             {"schedule": "round-robin", "every": {"two": 3}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -35,7 +36,9 @@ def preview(assembly: Assembly, task: str, *, images: int = 24, step: int = 0) -
         MtframeError: The data set cannot be read.
     """
     lender = assembly.recipe.tasks[task].images or task
-    batches = MixedBatches({lender: assembly.sources()[lender]}, assembly.recipe.train.seed)
+    # In every step, since it is alone.
+    source = replace(assembly.sources()[lender], every=1)
+    batches = MixedBatches({lender: source}, assembly.recipe.train.seed)
     info = assembly.infos[task]
     tiles: list[Image.Image] = []
     captions: list[str] = []
