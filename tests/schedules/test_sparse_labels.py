@@ -98,6 +98,39 @@ def test_a_task_without_a_label_does_not_reach_the_balancer(tmp_path: Path, bala
     assert all(moved)
 
 
+class Full(Sparse):
+    """Knows the class of every image."""
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        return {"label": torch.tensor(int(id.removeprefix("toy/").removesuffix(".jpg")) % 2)}
+
+
+@pytest.mark.parametrize("sharing", ["network", {"name": "layers", "shared": 1}])
+@pytest.mark.parametrize("balancer", ["sum", "mgda"])
+def test_a_task_that_knows_another_ones_images_stands_in_for_it(tmp_path: Path, balancer: str, sharing: Any) -> None:
+    tasks: dict[str, Any] = {"sparse": {"dataset": f"{HERE}:Sparse", "loss": "cross-entropy", "batch_size": 2}}
+    tasks |= {"full": {"dataset": f"{HERE}:Full", "images": "sparse"}, "other": {"batch_size": 2}}
+    plain = toy_recipe(tasks, steps=12)
+    for field in ("transform", "size", "batch_size"):
+        del plain["tasks"]["full"][field]
+    recipe = Recipe.from_plain({**plain, "balancer": balancer, "sharing": sharing})
+    assembly = Assembly(recipe)
+    trainer = Trainer(assembly, RunFolder.create(tmp_path / "run", recipe, assembly.infos))
+    told: list[set[str]] = []
+    trainer.hooks.call = Recording(trainer.hooks.call, told)  # type: ignore[assignment]
+    passes: list[int] = []
+    trainer.model.sharing.register_forward_pre_hook(
+        lambda _, given: passes.append(sum(map(len, given[0].values()))) if trainer.model.training else None
+    )
+    trainer.fit()
+    assert {frozenset(tasks) for tasks in told} == {
+        frozenset({"full", "other"}),
+        frozenset({"sparse", "full", "other"}),
+    }
+    # Whoever knows them, the images pass once: two of each.
+    assert set(passes) == {4}
+
+
 class Recording:
     """The hooks, of which it notes whose losses a step had."""
 
