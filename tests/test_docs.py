@@ -150,8 +150,9 @@ def test_readme_component_works_from_a_file_and_from_a_package(tmp_path: Path) -
     (tmp_path / "balancers.py").write_text(source)
     component = resolve(kind, f"./balancers.py:{attribute}", tmp_path).component
     balance = options.build(component, kind, {"eps": 1e-6}, {"tasks": ("a", "b")}, kind)
-    # The geometric mean of 2 and 8.
-    assert balance({"a": torch.tensor(2.0), "b": torch.tensor(8.0)}).item() == pytest.approx(4.0, rel=1e-5)
+    # Gradients 1 and 3 long become 2 long.
+    weights = balance.weigh(torch.tensor([[1.0, 0.5], [0.5, 9.0]]).double(), torch.ones(2).double())
+    assert weights.tolist() == pytest.approx([2.0, 2 / 3], rel=1e-5)
     assert options.describe(component, kind)[0].doc
 
 
