@@ -1,17 +1,20 @@
 """What gradients per task cost: a step of the engine against the plain sum of losses, and against others.
 
-    python tests/benchmarks/gradient_step.py [--tasks 2 3 5] [--rounds 9] [--threads 2] [--only engine naive]
+    python tests/benchmarks/gradient_step.py [--tasks 2 3 5] [--rounds 9] [--threads 2] [--norm group] [--only engine]
 
-Every side runs the same model on the same images, 16 a task, in one concatenated forward pass; a step is forward and
-backward, to the shared parameters' balanced gradient. Weights are fixed, so that what is measured is the gradients:
+Every side runs the same model on the same images, 16 a task; a step is forward and backward, to the shared parameters'
+balanced gradient:
 
-    plain     one backward pass of the summed losses
-    engine    mtframe: gradients per task, their Gram matrix, the weighted sum
-    maps      mtframe, balancing at the feature maps
-    naive     a backward pass a task through the joint graph, then the same Gram matrix and sum
-    torchjd   TorchJD's `mtl_backward` (one task at a time), then the same; if it is installed
-    libmtl    what LibMTL's gradient methods do: a backward pass a task over all parameters into one matrix, and one for
-              the heads; if LibMTL is installed
+    plain     one backward pass of the summed losses of one concatenated forward pass
+    engine    mtframe: gradients per task, their Gram matrix, UPGrad's weights
+    maps      mtframe, likewise at the feature maps
+    naive     a backward pass a task through the joint graph, then the same Gram matrix and weights
+    torchjd   TorchJD: `mtl_backward`, one task at a time, and its UPGrad
+    autogram  TorchJD: the Gram matrix by its autogram engine, its UPGrad's weights, a backward pass with these
+    libmtl    LibMTL's PCGrad: a forward pass a task, losses in one tensor, as its trainer does
+
+The last three need `pip install 'mtframe[peers]'`, and are left out without. Autogram wants a trunk without BatchNorm:
+it is there with `--norm group`, which gives all sides GroupNorm.
 
 Times are medians over interleaved rounds, so that the machine's drift meets all sides; the ratio is that of the
 medians, and beside it the median of each round's own ratio, which another program's load disturbs least. FLOPs are
@@ -32,13 +35,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
+from timm.layers import GroupNorm
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mtframe.balance import UPGrad
 from mtframe.kinds import FeatureSpec
 from mtframe.model import MultiTaskModel, Network
 from mtframe.training._gradients import GradientEngine
@@ -50,9 +58,10 @@ BATCH, SIZE = 16, 96
 class Trunk(nn.Module):
     """The last map of a timm model."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, norm: str) -> None:
         super().__init__()
-        self.net = timm.create_model(name, num_classes=0, global_pool="")
+        layer = {} if norm == "batch" else {"norm_layer": GroupNorm}
+        self.net = timm.create_model(name, num_classes=0, global_pool="", **layer)
         self.features = (FeatureSpec("last", self.net.num_features, 32),)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -77,20 +86,13 @@ class Loss(nn.Module):
         return {"loss": nn.functional.cross_entropy(outputs["logits"], targets["label"])}
 
 
-class Equal:
-    """Equal weights."""
-
-    def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
-        return torch.ones_like(losses)
-
-
 class Case:
     """A model with its batches, and the steps that are compared."""
 
-    def __init__(self, backbone: str, count: int) -> None:
+    def __init__(self, backbone: str, count: int, norm: str) -> None:
         torch.manual_seed(0)
         self.tasks = [f"task{i}" for i in range(count)]
-        trunk = Trunk(backbone)
+        trunk = Trunk(backbone, norm)
         heads = {task: Head(trunk.features) for task in self.tasks}
         losses = {task: Loss() for task in self.tasks}
         self.model = MultiTaskModel(Network(trunk, [self.tasks]), heads, losses, mean=(0.5,) * 3, std=(0.3,) * 3)
@@ -101,18 +103,29 @@ class Case:
         self.engine = GradientEngine(self.model)
         self.steps: dict[str, Callable[[], None]] = {
             "plain": lambda: sum(self.losses().values()).backward(),
-            "engine": lambda: self.engine.backward(self.images, {}, self.losses, Equal("parameters")),
-            "maps": lambda: self.engine.backward(self.images, {}, self.losses, Equal("maps")),
+            "engine": lambda: self.engine.backward(self.images, {}, self.losses, UPGrad()),
+            "maps": lambda: self.engine.backward(self.images, {}, self.losses, UPGrad(), at="maps"),
             "naive": self.naive,
         }
         if importlib.util.find_spec("torchjd"):
             self.steps["torchjd"] = self.torchjd
+        if importlib.util.find_spec("torchjd") and norm == "group":
+            from torchjd.aggregation import UPGradWeighting
+            from torchjd.autogram import Engine
+
+            # A model of its own: the engine's hooks do not bear passes that it is not asked of.
+            self.hooked = deepcopy(self.model)
+            self.autogram_engine = Engine(self.hooked.sharing.backbone, batch_dim=None)
+            self.weighting = UPGradWeighting()
+            self.steps["autogram"] = self.autogram
         if importlib.util.find_spec("LibMTL"):
+            self.peer = libmtl_balancer(self)
             self.steps["libmtl"] = self.libmtl
 
-    def losses(self) -> dict[str, Tensor]:
-        outputs = self.model(self.images)
-        return {task: self.model.loss(task, outputs[task], self.targets[task])["loss"] for task in self.tasks}
+    def losses(self, model: MultiTaskModel | None = None) -> dict[str, Tensor]:
+        model = model or self.model
+        outputs = model(self.images)
+        return {task: model.loss(task, outputs[task], self.targets[task])["loss"] for task in self.tasks}
 
     def naive(self) -> None:
         losses = list(self.losses().values())
@@ -126,33 +139,52 @@ class Case:
         self._balance(rows)
 
     def torchjd(self) -> None:
-        from torchjd.autojac import mtl_backward
+        from torchjd.aggregation import UPGrad as TheirUPGrad
+        from torchjd.autojac import jac_to_grad, mtl_backward
 
         maps: list[Tensor] = []
         handle = self.model.sharing.backbone.register_forward_hook(lambda module, inputs, output: maps.extend(output))
         losses = list(self.losses().values())
         handle.remove()
         mtl_backward(losses, features=maps, parallel_chunk_size=1)
-        self._balance([[p.jac[row] for p in self.shared] for row in range(len(losses))])
-        for parameter in self.shared:
-            del parameter.jac
+        jac_to_grad(self.shared, TheirUPGrad())
+
+    def autogram(self) -> None:
+        self.hooked.zero_grad()
+        losses = torch.stack(list(self.losses(self.hooked).values()))
+        losses.backward(self.weighting(self.autogram_engine.compute_gramian(losses)))
 
     def libmtl(self) -> None:
-        losses = list(self.losses().values())
-        matrix_TP = torch.zeros(len(losses), sum(p.numel() for p in self.shared))
-        for row, loss in enumerate(losses):
-            loss.backward(retain_graph=True)
-            matrix_TP[row] = torch.cat([p.grad.flatten() for p in self.shared])
-            for parameter in self.shared:
-                parameter.grad = None
-        weights = torch.ones(len(losses))
-        matrix_TP @ matrix_TP.T
-        sum(losses[i] * weights[i] for i in range(len(losses))).backward()
+        losses = torch.zeros(len(self.tasks))
+        for row, task in enumerate(self.tasks):
+            outputs = self.model({task: self.images[task]})
+            losses[row] = self.model.loss(task, outputs[task], self.targets[task])["loss"]
+        self.peer.backward(losses)
 
     def _balance(self, rows: list[list[Tensor]]) -> None:
-        gram_matrix([{str(i): gradient for i, gradient in enumerate(row)} for row in rows])
+        gram = gram_matrix([{str(i): gradient for i, gradient in enumerate(row)} for row in rows])
+        weights = UPGrad().weigh(gram, torch.ones(len(rows), dtype=torch.float64)).tolist()
         for i, parameter in enumerate(self.shared):
-            parameter.grad = weighted_sum([(row[i], 1.0) for row in rows])
+            parameter.grad = weighted_sum([(row[i], weight) for row, weight in zip(rows, weights, strict=True)])
+
+
+def libmtl_balancer(case: Case) -> Any:
+    """LibMTL's PCGrad, with what its trainer's model gives it."""
+    # LibMTL 1.1.5 imports a function from where torchvision no longer has it.
+    sys.modules.setdefault("torchvision.models.utils", torch.hub)
+    from LibMTL.weighting import PCGrad
+
+    class Peer(PCGrad):
+        task_num, rep_grad, device = len(case.tasks), False, torch.device("cpu")
+
+        def get_share_params(self) -> list[nn.Parameter]:
+            return case.shared
+
+        def zero_grad_share_params(self) -> None:
+            for parameter in case.shared:
+                parameter.grad.zero_()
+
+    return Peer()
 
 
 def main() -> None:
@@ -162,19 +194,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--norm", choices=("batch", "group"), default="batch")
     parser.add_argument("--only", nargs="+", help="sides beside plain; all if not given")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.memory_of is not None:
-        print(peak_memory(Case(arguments.backbone, arguments.tasks[0]), arguments.memory_of))
+        print(peak_memory(Case(arguments.backbone, arguments.tasks[0], arguments.norm), arguments.memory_of))
         return
     print(
         f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}, timm {timm.__version__}, "
-        f"{arguments.backbone}, {BATCH} images a task of {SIZE} pixels, fp32, {arguments.rounds} rounds"
+        f"{versions()}{arguments.backbone}, {arguments.norm} norm, {BATCH} images a task of {SIZE} pixels, fp32, "
+        f"{arguments.rounds} rounds"
     )
     for count in arguments.tasks:
-        compare(Case(arguments.backbone, count), arguments)
+        compare(Case(arguments.backbone, count, arguments.norm), arguments)
+
+
+def versions() -> str:
+    """Of the peers that are there."""
+    there = {name: importlib.util.find_spec(name) for name in ("torchjd", "LibMTL")}
+    return "".join(f"{name} {metadata.version(name)}, " for name, spec in there.items() if spec)
 
 
 def compare(case: Case, arguments: argparse.Namespace) -> None:
@@ -215,7 +255,8 @@ def flops_of(case: Case, name: str) -> int:
 def memory_of(name: str, count: int, arguments: argparse.Namespace) -> float:
     """MiB that a step needs beside model and images, in a process of its own."""
     command = [sys.executable, str(Path(__file__)), "--tasks", str(count), "--memory-of", name,
-               "--threads", str(arguments.threads), "--backbone", arguments.backbone]  # fmt: skip
+               "--threads", str(arguments.threads), "--backbone", arguments.backbone,
+               "--norm", arguments.norm]  # fmt: skip
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
