@@ -167,6 +167,7 @@ class TrainOptions(BaseModel):
         evaluate_every: Epochs between evaluations during training; null evaluates only at the end.
         save_every_steps: Steps between checkpoints besides those after evaluations; null for none.
         log_every: Steps between rows of `metrics.csv`.
+        gradients_every: Steps from one whose gradients are measured, task by task, to the next; null measures none.
         max_unreadable: Unreadable images that are skipped before training stops.
     """
 
@@ -195,6 +196,7 @@ class TrainOptions(BaseModel):
     evaluate_every: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
     save_every_steps: Positive | None = None
     log_every: Positive = 10
+    gradients_every: Positive | None = None
     max_unreadable: Annotated[int, Field(ge=0)] = 100
 
 

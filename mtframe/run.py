@@ -41,6 +41,7 @@ class RunFolder:
         self.path = Path(path)
         self.recipe_file = self.path / "recipe.yaml"
         self.metrics_json = self.path / "metrics.json"
+        self.gradients_csv = self.path / "gradients.csv"
         self.log_file = self.path / "log.txt"
         self.checkpoints = self.path / "checkpoints"
 

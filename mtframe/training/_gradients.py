@@ -112,13 +112,18 @@ class GradientEngine:
         also: Mapping[str, str],
         forward: Callable[[], Mapping[str, Tensor]],
         divide: int,
+        look: Callable[[_Cut, Mapping[str, StandIn]], None] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Gradients]]:
+        """`look` is given the graph of a pass by rows, to take more of it."""
         if self._by_rows(parameters, images):
             try:
                 attribution = Attribution(tuple(images), self._fixed())
                 with standing_in(self.model.sharing, parameters, attribution) as stands, self._cut_at_maps() as cut:
                     losses = _backward(forward(), divide)
-                    return losses, _passes_by_rows(cut, attribution, stands, also)
+                    found = _passes_by_rows(cut, attribution, stands, also, keep=look is not None)
+                    if look is not None:
+                        look(cut, stands)
+                    return losses, found
             except Unattributable as error:
                 # Not met in the trial run. The pass is repeated, which moves running statistics once more.
                 self._give_up(images, str(error))
@@ -261,7 +266,7 @@ class _Cut:
 
 
 def _passes_by_rows(
-    cut: _Cut, attribution: Attribution, stands: Mapping[str, StandIn], also: Mapping[str, str]
+    cut: _Cut, attribution: Attribution, stands: Mapping[str, StandIn], also: Mapping[str, str], *, keep: bool = False
 ) -> dict[str, Gradients]:
     """One backward pass for all tasks with images of their own, one for a second task on each of these, and so on."""
     viewers = {owner: [owner, *(task for task in also if also[task] == owner)] for owner in attribution.slots}
@@ -269,7 +274,7 @@ def _passes_by_rows(
     found: dict[str, Gradients] = {}
     for number in range(count):
         viewing = {owner: tasks[number] for owner, tasks in viewers.items() if number < len(tasks)}
-        cut.pull(list(viewing.values()), keep=number + 1 < count)
+        cut.pull(list(viewing.values()), keep=keep or number + 1 < count)
         for owner, task in viewing.items():
             slot = attribution.slots[owner]
             found[task] = {name: _taken(stand.leaves[slot]) for name, stand in stands.items()}

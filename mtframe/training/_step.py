@@ -13,6 +13,7 @@ from mtframe.kinds import Balancer, GradientBalancer
 from mtframe.model import MultiTaskModel
 
 from ._gradients import GradientEngine
+from ._measurement import Measurement, measured_backward
 
 
 def training_step(
@@ -24,6 +25,7 @@ def training_step(
     divide: int = 1,
     at: Literal["parameters", "maps"] = "parameters",
     engine: GradientEngine | None = None,
+    measurement: Measurement | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Adds the gradient of the balanced loss, or the balanced gradient, to the parameters' `.grad`.
 
@@ -35,6 +37,7 @@ def training_step(
         divide: The loss is divided by so much: number of batches that an optimiser step accumulates.
         at: Which gradients a balancer that weighs them gets, see `GradientEngine.backward`.
         engine: For a balancer that weighs gradients: the model's, kept from step to step; a new one if None.
+        measurement: Takes the tasks' gradients on the way, of a step of several tasks.
 
     Returns:
         The loss terms by task and name, detached.
@@ -55,7 +58,10 @@ def training_step(
             terms.update({task: model.loss(task, outputs[task], wanted) for task, wanted in targets.items()})
             return {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
 
-    if hasattr(chosen, "weigh") or hasattr(chosen, "combine"):
+    if measurement is not None and len(targets) > 1:
+        engine = engine or GradientEngine(model)
+        measured_backward(engine, images, also, losses, chosen, measurement, at=at, divide=divide)
+    elif hasattr(chosen, "weigh") or hasattr(chosen, "combine"):
         (engine or GradientEngine(model)).backward(images, also, losses, chosen, at=at, divide=divide)
     else:
         (chosen(losses()) / divide).backward()

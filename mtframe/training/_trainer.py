@@ -25,6 +25,7 @@ from mtframe.registry import name_of
 from mtframe.run import RunFolder, check_fit, pick_device, write_text
 
 from ._exposure import account, announce, cautions
+from ._gradient_log import GradientLog
 from ._gradients import GradientEngine
 from ._labelled import known, labelled
 from ._log import LOG, LossMeter, open_log
@@ -90,6 +91,8 @@ class Trainer:
         self._engine = GradientEngine(self.model)
         self.batches = MixedBatches(assembly.sources(), options.seed, options.schedule, temperature=options.temperature)
         per_epoch = self.batches.schedule.steps_per_epoch
+        every = options.gradients_every
+        self._gradient_log = None if every is None else GradientLog(self._engine, every, options.log_every)
         self.steps_per_epoch = math.ceil(per_epoch / options.accumulate)
         self.steps = options.steps or options.epochs * self.steps_per_epoch
         images = sum(n * self._batch_size(task) for task, n in self.batches.schedule.draws(per_epoch).items())
@@ -196,6 +199,8 @@ class Trainer:
     def _fit(self) -> dict[str, Evaluation]:
         LOG.info("training %s from step %d to %d", ", ".join(self.assembly.tasks), self.step, self.steps)
         announce(self.batches, self.steps * self.options.accumulate, self.options.schedule)
+        if self._gradient_log is not None:
+            self._gradient_log.begin(self.run.gradients_csv, self.step)
         self.hooks.call.training_started(trainer=self)
         if self.step == 0:
             # A run that is killed at any time can be resumed.
@@ -228,6 +233,8 @@ class Trainer:
         account(self.batches, self.step * self.options.accumulate)
         if failures := getattr(self.balancer, "failures", 0):
             LOG.warning("balancer %s: its solver did not converge %d times", self.recipe.balancer.name, failures)
+        if self._gradient_log is not None:
+            self._gradient_log.end()
         return evaluations
 
     def _grouped_batches(self) -> Iterator[list[dict[str, Batch]]]:
@@ -249,6 +256,7 @@ class Trainer:
             if set_progress is not None:
                 set_progress(self.step / self.steps)
         terms: dict[str, dict[str, Tensor]] = {}
+        measurement = None if self._gradient_log is None else self._gradient_log.measurement(self.step + 1)
         for batches in group:
             self._count_unreadable(batches)
             if self._unlabelled:
@@ -258,7 +266,7 @@ class Trainer:
                 continue
             terms = training_step(
                 self.model, on_device, self.balancer, precision=options.precision, divide=len(group),
-                at=options.balance_at, engine=self._engine,
+                at=options.balance_at, engine=self._engine, measurement=measurement,
             )  # fmt: skip
             for task, named in terms.items():
                 for name, value in named.items():
@@ -268,11 +276,15 @@ class Trainer:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_grad)
             # A finite loss can have an infinite gradient, which would leave no finite weight.
             self._check_finite(f"the gradient's norm over tasks {', '.join(self.assembly.tasks)}", norm)
+        if measurement is not None:
+            measurement.before_update()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.model, step=self.step)
         self.step += 1
+        if self._gradient_log is not None and measurement is not None:
+            self._gradient_log.write(self.step, measurement)
         self.hooks.call.step_ended(step=self.step, losses=terms)
         if self.step % options.log_every == 0 or self.step == self.steps:
             self._log_metrics()
@@ -336,7 +348,8 @@ class Trainer:
             "images_per_second": rate,
             **{f"epochs_{task}": seen for task, seen in self._seen().items()},
         }
-        self.hooks.call.metrics_logged(step=self.step, values=values | self._meter.take())
+        gradients = {} if self._gradient_log is None else self._gradient_log.take()
+        self.hooks.call.metrics_logged(step=self.step, values=values | self._meter.take() | gradients)
 
     def _evaluation_due(self) -> bool:
         every = self.options.evaluate_every

@@ -1,0 +1,174 @@
+"""`gradients.csv` of a run: what the tasks' gradients were like, a block of rows a measured step, and what it sums to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+
+from mtframe.errors import RecipeError
+from mtframe.run import write_text
+
+from ._gradients import GradientEngine
+from ._log import LOG
+from ._measurement import Measurement, Row
+from ._stage_gradients import ALL, names_by_stage
+
+COLUMNS = ("step", "stage", "task", "other", "cosine", "norm", "weight", "effective_lr")
+
+
+class GradientLog:
+    """Measures the tasks' gradients every so many steps, for a file, observers and a summary.
+
+    A run that goes on gives the rows of one that never stopped.
+
+    Args:
+        engine: Gives the tasks' gradients.
+        every: Steps from one measured step to the next.
+        log_every: Steps between two calls of observers.
+
+    Raises:
+        RecipeError: There is one task only, or the tasks have no trained parameters in common.
+    """
+
+    def __init__(self, engine: GradientEngine, every: int, log_every: int) -> None:
+        check_sharing(engine, "train.gradients_every")
+        self.engine = engine
+        self.every = every
+        self.log_every = log_every
+        self._stages = names_by_stage(engine.model.sharing, engine._shared())
+        self._file: Path | None = None
+        self._latest: dict[str, float] = {}
+
+    def begin(self, file: Path, step: int) -> None:
+        """Writes to this file from now on. Drops rows after the step that training goes on from."""
+        self._file = file
+        kept = [row for row in read_rows(file) if int(row["step"]) <= step]
+        if file.is_file():
+            write_text(file, _text(kept, header=True))
+        logged = step // self.log_every * self.log_every
+        self._latest = _values(row for row in kept[-_block(kept) :] if int(row["step"]) > logged)
+
+    def measurement(self, step: int) -> Measurement | None:
+        """What the step with this number, counted from 1, is measured with, if it is its turn."""
+        return Measurement(self.engine._shared(), self._stages) if step % self.every == 0 else None
+
+    def write(self, step: int, measurement: Measurement) -> None:
+        """Adds the rows of a step that is done. Raises OSError, with the path."""
+        rows = [{"step": str(step), **_written(row)} for row in measurement.rows()]
+        self._latest = _values(rows)
+        if self._file is None or not rows:
+            return
+        try:
+            with self._file.open("a", newline="") as file:
+                file.write(_text(rows, header=file.tell() == 0))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._file)) from error
+
+    def take(self) -> dict[str, float]:
+        """For observers: `cosine.A.B`, `gradient_norm.A` and `effective_lr.A` of all stages, if measured since."""
+        values, self._latest = self._latest, {}
+        return values
+
+    def end(self) -> None:
+        """Writes what it comes to into the log."""
+        for line in summary(read_rows(self._file)) if self._file else ():
+            LOG.info(line)
+
+
+def check_sharing(engine: GradientEngine, what: str) -> None:
+    """Raises RecipeError if there are no two tasks whose gradients could be compared."""
+    tasks = engine.model.tasks
+    if len(tasks) < 2:
+        raise RecipeError(f"{what}: compares tasks, and {tasks[0]!r} is the only one")
+    if not engine._shared():
+        raise RecipeError(
+            f"{what}: the tasks {', '.join(tasks)} have no trained parameters in common, so there is nothing to "
+            "compare. Share some stages (sharing=network), or unfreeze the backbone"
+        )
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of `gradients.csv` that are complete; none if it is not there."""
+    if not file.is_file():
+        return []
+    with file.open(newline="") as opened:
+        # What was being written when the run was killed may be cut off anywhere.
+        rows = list(csv.reader(opened))
+    return [
+        dict(zip(COLUMNS, row, strict=True))
+        for row in rows[1:]
+        if tuple(rows[0]) == COLUMNS and len(row) == len(COLUMNS) and row[0].isdigit()
+    ]
+
+
+def summary(rows: list[dict[str, str]]) -> list[str]:
+    """Lines for people: of each pair of tasks how often and where they pull apart, of each task its lengths."""
+    lines = []
+    whole = [row for row in rows if row["stage"] == ALL]
+    for task, other in dict.fromkeys((row["task"], row["other"]) for row in whole if row["other"]):
+        of_pair = [row for row in rows if (row["task"], row["other"]) == (task, other) and row["cosine"]]
+        by_stage: dict[str, list[float]] = {}
+        for row in of_pair:
+            by_stage.setdefault(row["stage"], []).append(float(row["cosine"]))
+        found = by_stage.pop(ALL, [])
+        if found:
+            half = (len(found) + 1) // 2
+            stages = ", ".join(f"{stage} {_mean(values):+.3f}" for stage, values in by_stage.items())
+            lines.append(
+                f"gradients of {task} and {other} in {len(found)} measured steps: mean cosine {_mean(found):+.3f} "
+                f"(by stage {stages}), opposed in {_opposed(found):.0%} (first half {_opposed(found[:half]):.0%}, "
+                f"second {_opposed(found[half:] or found):.0%})"
+            )
+    for task in dict.fromkeys(row["task"] for row in whole):
+        of_task = [row for row in whole if row["task"] == task and row["effective_lr"]]
+        if of_task:
+            norm, rate = (median(float(row[key]) for row in of_task) for key in ("norm", "effective_lr"))
+            lines.append(f"gradients of {task}: median length {norm:.3g}, median effective learning rate {rate:.3g}")
+    return lines
+
+
+def _written(row: Row) -> dict[str, str]:
+    return {key: value if isinstance(value, str) else _number(value) for key, value in row.items()}
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else format(value, ".6g")
+
+
+def _text(rows: Iterable[dict[str, str]], *, header: bool) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _block(rows: list[dict[str, str]]) -> int:
+    """Number of rows of the last step."""
+    return sum(row["step"] == rows[-1]["step"] for row in rows) if rows else 0
+
+
+def _values(rows: Iterable[dict[str, str]]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for row in rows:
+        if row["stage"] == ALL:
+            named = {
+                f"cosine.{row['task']}.{row.get('other', '')}": row.get("cosine"),
+                f"gradient_norm.{row['task']}": row.get("norm"),
+                f"effective_lr.{row['task']}": row.get("effective_lr"),
+            }
+            values |= {name: float(value) for name, value in named.items() if value}
+    return values
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _opposed(cosines: list[float]) -> float:
+    return sum(value < 0 for value in cosines) / len(cosines)
