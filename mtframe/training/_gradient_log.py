@@ -1,4 +1,4 @@
-"""`gradients.csv` of a run: what the tasks' gradients were like, a block of rows a measured step, and what it sums to."""
+"""`gradients.csv` of a run: what the tasks' gradients were like, some rows a measured step, and a summary of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
+from mtframe.data import MixedBatches
 from mtframe.errors import RecipeError
 from mtframe.run import write_text
 
@@ -27,15 +28,16 @@ class GradientLog:
 
     Args:
         engine: Gives the tasks' gradients.
+        batches: What the steps train on.
         every: Steps from one measured step to the next.
         log_every: Steps between two calls of observers.
 
     Raises:
-        RecipeError: There is one task only, or the tasks have no trained parameters in common.
+        RecipeError: There are no two tasks whose gradients could be compared.
     """
 
-    def __init__(self, engine: GradientEngine, every: int, log_every: int) -> None:
-        check_sharing(engine, "train.gradients_every")
+    def __init__(self, engine: GradientEngine, batches: MixedBatches, every: int, log_every: int) -> None:
+        check_comparable(engine, batches, "train.gradients_every")
         self.engine = engine
         self.every = every
         self.log_every = log_every
@@ -79,16 +81,22 @@ class GradientLog:
             LOG.info(line)
 
 
-def check_sharing(engine: GradientEngine, what: str) -> None:
-    """Raises RecipeError if there are no two tasks whose gradients could be compared."""
-    tasks = engine.model.tasks
+def check_comparable(engine: GradientEngine, batches: MixedBatches, what: str) -> None:
+    """Raises RecipeError if no two tasks meet in trained parameters and in a step; `what` asks for it."""
+    tasks, schedule = engine.model.tasks, batches.schedule
     if len(tasks) < 2:
         raise RecipeError(f"{what}: compares tasks, and {tasks[0]!r} is the only one")
     if not engine._shared():
         raise RecipeError(
-            f"{what}: the tasks {', '.join(tasks)} have no trained parameters in common, so there is nothing to "
-            "compare. Share some stages (sharing=network), or unfreeze the backbone"
+            f"{what}: tasks {', '.join(tasks)} have no trained parameters in common, so there is nothing to compare. "
+            "Share some stages (sharing=network), or leave the backbone unfrozen"
         )
+    together = (
+        sum(1 + len(batches.sources[task].labellers) for task in schedule.at(step))
+        for step in range(schedule.steps_per_epoch)
+    )
+    if not any(count > 1 for count in together):
+        raise RecipeError(f"{what}: compares tasks in one step, and none has two of them; use train.schedule=joint")
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:

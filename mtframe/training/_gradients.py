@@ -84,7 +84,7 @@ class GradientEngine:
             if len(images) + len(also) == 1 or not parameters:
                 _backward(forward(), divide)
             elif at == "maps":
-                weigh_heads(self._balance_maps(images, also, forward, balancer, divide))
+                weigh_heads(self._balance_maps(also, forward, balancer, divide))
             else:
                 losses, gradients = self._gradients(parameters, images, also, forward, divide)
                 weigh_heads(_balance(parameters, losses, gradients, balancer, divide))
@@ -132,18 +132,11 @@ class GradientEngine:
             return losses, _passes_by_task(cut, parameters)
 
     def _balance_maps(
-        self,
-        images: Mapping[str, Tensor],
-        also: Mapping[str, str],
-        forward: Callable[[], Mapping[str, Tensor]],
-        balancer: Any,
-        divide: int,
+        self, also: Mapping[str, str], forward: Callable[[], Mapping[str, Tensor]], balancer: Any, divide: int
     ) -> dict[str, float]:
         with self._cut_at_maps() as cut:
             losses = _backward(forward(), divide)
-        owner = {task: task for task in images} | dict(also)
-        rows = {task: {f"{owner[task]}/{i}": leaf.grad for i, leaf in enumerate(cut.leaves[task])} for task in losses}
-        weights = _weights(losses, rows, balancer, divide)
+        weights = _map_weights(cut, losses, also, balancer, divide)
         outputs, gradients = [], []
         for task, weight in weights.items():
             for output, leaf in zip(cut.outputs[task], cut.leaves[task], strict=True):
@@ -318,6 +311,15 @@ def _weights(
     balancer.present = tuple(losses)
     gram = gram_matrix([gradients[task] for task in losses]) * divide**2
     return dict(zip(losses, balancer.weigh(gram, _stacked(losses)).tolist(), strict=True))
+
+
+def _map_weights(
+    cut: _Cut, losses: Mapping[str, Tensor], also: Mapping[str, str], balancer: Any, divide: int
+) -> dict[str, float]:
+    maps = {
+        task: {f"{also.get(task, task)}/{i}": leaf.grad for i, leaf in enumerate(cut.leaves[task])} for task in losses
+    }
+    return _weights(losses, maps, balancer, divide)
 
 
 def _stacked(losses: Mapping[str, Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ._gradients import GradientEngine, Gradients, _add, _backward, _balance, _passes_by_task
+from ._gradients import GradientEngine, Gradients, _add, _backward, _balance, _map_weights, _passes_by_task
 from ._row_parameters import StandIn
 from ._stage_gradients import cosine, stage_grams
 
@@ -95,6 +95,7 @@ def measured_backward(
     balancer: Any,
     measurement: Measurement,
     *,
+    at: str = "parameters",
     divide: int = 1,
 ) -> None:
     """The backward pass of a step, with any balancer, and the tasks' gradients on the way.
@@ -102,7 +103,8 @@ def measured_backward(
     Adds to every parameter's `.grad` what the step would have added without it, up to the order of summation.
     Arguments as of `GradientEngine.backward`.
     """
-    weigh = _weigh_gradients if hasattr(balancer, "weigh") or hasattr(balancer, "combine") else _weigh_losses
+    by_gradients = hasattr(balancer, "weigh") or hasattr(balancer, "combine")
+    weigh = (_weigh_maps if at == "maps" else _weigh_gradients) if by_gradients else _weigh_losses
     gradients, weights = weigh(engine, images, also, losses, balancer, divide)
     measurement.add(gradients, weights)
 
@@ -144,14 +146,34 @@ def _weigh_losses(
     # Of the balanced loss: w_t g_t for each task, as only its own loss depends on its maps.
     _, gradients = task_gradients(engine, images, also, total, divide)
     weights = {task: 0.0 if loss.grad is None else loss.grad.item() * divide for task, loss in terms.items()}
+    return _taken_apart(engine, gradients, weights), weights
+
+
+def _weigh_maps(
+    engine: GradientEngine, images: Any, also: Any, losses: Callable[[], dict[str, Tensor]], balancer: Any, divide: int
+) -> tuple[dict[str, Gradients], dict[str, float]]:
+    with engine._heads_apart(balancer) as weigh_heads, engine._uncompiled():
+        with engine._cut_at_maps() as cut:
+            found = _backward(losses(), divide)
+        weights = _map_weights(cut, found, also, balancer, divide)
+        weigh_heads(weights)
+        for task, leaves in cut.leaves.items():
+            for leaf in leaves:
+                leaf.grad = None if leaf.grad is None else leaf.grad * weights[task]
+        return _taken_apart(engine, _passes_by_task(cut, engine._shared()), weights), weights
+
+
+def _taken_apart(
+    engine: GradientEngine, gradients: dict[str, Gradients], weights: Mapping[str, float]
+) -> dict[str, Gradients]:
+    """Adds the sum of weighed gradients to the parameters'; gives them unweighed, of a task that weighs 0 as 0."""
     for name, parameter in engine._shared().items():
         _add(parameter, _sum([of_task[name] for of_task in gradients.values()]))
     for task, of_task in gradients.items():
-        # Of a task that weighs nothing nothing is known.
         for gradient in of_task.values() if weights[task] not in (0, 1) else ():
             if gradient is not None:
                 gradient.div_(weights[task])
-    return gradients, weights
+    return gradients
 
 
 def _weigh_gradients(

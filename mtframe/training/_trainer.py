@@ -92,7 +92,9 @@ class Trainer:
         self.batches = MixedBatches(assembly.sources(), options.seed, options.schedule, temperature=options.temperature)
         per_epoch = self.batches.schedule.steps_per_epoch
         every = options.gradients_every
-        self._gradient_log = None if every is None else GradientLog(self._engine, every, options.log_every)
+        self._gradient_log = (
+            None if every is None else GradientLog(self._engine, self.batches, every, options.log_every)
+        )
         self.steps_per_epoch = math.ceil(per_epoch / options.accumulate)
         self.steps = options.steps or options.epochs * self.steps_per_epoch
         images = sum(n * self._batch_size(task) for task, n in self.batches.schedule.draws(per_epoch).items())
