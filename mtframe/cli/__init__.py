@@ -2,13 +2,14 @@
 
 import typer
 
-from . import backbones, check, data, demo, doctor, evaluate, init, new, plugins, predict, train
+from . import affinity, backbones, check, data, demo, doctor, evaluate, init, new, plugins, predict, train
 from ._app import app as app
 from ._app import run
 
 app.command()(demo.demo)
 app.command()(init.init)
 app.command()(train.train)
+app.command()(affinity.affinity)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(backbones.backbones)

@@ -1,5 +1,12 @@
 """Training: the multi-task step and the trainer."""
 
+from ._affinity import Affinity as Affinity
+from ._affinity import estimate_affinity as estimate_affinity
+from ._affinity import lookahead as lookahead
+from ._groups import Grouping as Grouping
+from ._groups import Network as Network
+from ._groups import best_groupings as best_groupings
+from ._groups import choose as choose
 from ._progress import Progress as Progress
 from ._step import training_step as training_step
 from ._trainer import Interrupted as Interrupted

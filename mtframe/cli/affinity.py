@@ -1,0 +1,52 @@
+"""`mtframe affinity`: which tasks of a recipe help each other, and what to train together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def affinity(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Change the recipe, e.g. train.lr=3e-4")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Length of the training, in place of the recipe's.")] = 200,
+    every: Annotated[int, typer.Option(min=1, help="Steps from one measured step to the next.")] = 5,
+    networks: Annotated[
+        int | None, typer.Option(min=1, help="How many networks you would train at most (default: as few as do).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write affinity.json there.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Estimate which tasks help each other, from a short training, and propose what to train together.
+
+    mtframe affinity recipe.yaml
+
+    mtframe affinity recipe.yaml tasks.faces.batch_size=32 --steps 400 --networks 2 --out affinity
+    """
+    import json
+
+    from mtframe.recipe import load_recipe
+
+    chosen = load_recipe(recipe, overrides or [])
+    chosen.check()
+    from mtframe.assembly import Assembly
+    from mtframe.cli import _affinity, _work
+    from mtframe.hooks import Hooks
+    from mtframe.training import Progress, estimate_affinity
+
+    hooks = Hooks()
+    if not json_output:
+        hooks.register(Progress(_work.CONSOLE), "progress")
+    found = estimate_affinity(Assembly(chosen), hooks, steps=steps, every=every)
+    report = _affinity.Report(found, networks)
+    written = report.write(out) if out is not None else None
+    if json_output:
+        typer.echo(json.dumps(report.plain(), indent=2))
+        return
+    report.show(_work.CONSOLE)
+    if written is not None:
+        _work.say(f"wrote {written}")
