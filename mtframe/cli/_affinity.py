@@ -1,5 +1,7 @@
 """What `mtframe affinity` found, as tables and as JSON. Imports torch."""
 
+# Shapes: T tasks.
+
 from __future__ import annotations
 
 import json
@@ -7,15 +9,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
-
 from mtframe.errors import MtframeError
 from mtframe.evaluation import finite
 from mtframe.run import write_text
-from mtframe.training import Affinity, Grouping, Network, best_groupings, choose
+from mtframe.training import Affinity, Group, Grouping, Means, best_groupings, choose
+
+from ._app import table
 
 
 class Report:
@@ -24,6 +23,9 @@ class Report:
     Args:
         found: What was measured.
         networks: How many networks there may be; None for as few as do.
+
+    Raises:
+        RecipeError: There are too many tasks.
     """
 
     def __init__(self, found: Affinity, networks: int | None) -> None:
@@ -34,31 +36,24 @@ class Report:
     def plain(self) -> dict[str, Any]:
         """For JSON; null where nothing was measured."""
         found, tasks = self.found, self.found.tasks
-        pairs = [
-            {
-                "tasks": [tasks[a], tasks[b]],
-                "stages": {
-                    stage: _numbers(means.mean, means.error, means.negative, a, b)
-                    for stage, means in found.cosines.items()
-                },
-            }
-            for a, b in combinations(range(len(tasks)), 2)
-        ]
         affinity = {
-            task: {
-                other: _numbers(found.affinity.mean, found.affinity.error, found.affinity.negative, i, j)
-                for j, other in enumerate(tasks)
-            }
+            task: {other: _numbers(found.affinity, i, j) for j, other in enumerate(tasks)}
             for i, task in enumerate(tasks)
         }
+        cosines = [
+            {
+                "tasks": [tasks[a], tasks[b]],
+                "stages": {stage: _numbers(means, a, b) for stage, means in found.cosines.items()},
+            }
+            for a, b in self._pairs()
+        ]
+        groupings = [{"networks": budget, **_plain(grouping)} for budget, grouping in enumerate(self.groupings, 1)]
         return finite(
             {
                 "measured_steps": found.measured,
                 "affinity": affinity,
-                "cosines": pairs,
-                "groupings": [
-                    {"networks": budget, **_plain(grouping)} for budget, grouping in enumerate(self.groupings, 1)
-                ],
+                "cosines": cosines,
+                "groupings": groupings,
                 "proposal": _plain(self.chosen),
             }
         )
@@ -68,88 +63,99 @@ class Report:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MtframeError(f"--out: {out} could not be made ({error.strerror or error})") from error
+            raise MtframeError(f"--out: {out} cannot be made ({error.strerror or error})") from error
         write_text(out / "affinity.json", json.dumps(self.plain(), indent=1) + "\n")
         return out / "affinity.json"
 
-    def show(self, console: Console) -> None:
-        """Prints tables: affinities, cosines by stage, groupings, and the proposal."""
-        found, tasks = self.found, self.found.tasks
-        table = _table(f"affinity of a task onto others, thousandths of their loss ({found.measured} measured steps)",
-                       "of", *(f"onto {task}" for task in tasks))  # fmt: skip
-        for i, task in enumerate(tasks):
-            table.add_row(
-                task, *(_cell(found.affinity.mean, found.affinity.error, i, j, 1e3) for j in range(len(tasks)))
-            )
-        console.print(table)
-        stages = list(found.cosines)
-        table = _table("cosine of the tasks' gradients, by stage of the backbone", "tasks",
-                       *("all stages" if stage == "all" else f"stage {stage}" for stage in stages), "opposed")  # fmt: skip
-        for a, b in combinations(range(len(tasks)), 2):
-            cells = [_cell(found.cosines[stage].mean, found.cosines[stage].error, a, b) for stage in stages]
-            table.add_row(f"{tasks[a]}, {tasks[b]}", *cells, f"{found.cosines['all'].negative[a, b].item():.0%}")
-        console.print(table)
-        table = _table("best groups", "networks", "score", "groups")
-        for budget, grouping in enumerate(self.groupings, 1):
-            mark = "bold" if grouping is self.chosen and budget == len(grouping.networks) else ""
-            table.add_row(str(budget), f"{grouping.score * 1e3:.3g}", _groups(grouping), style=mark)
-        console.print(table)
-        for line in self._proposal():
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def lines(self) -> list[str]:
+        """For people: affinities, cosines by stage, groups, and what is proposed."""
+        return [
+            f"Affinity of a task onto others, in thousandths of their loss, ± standard error of {self.found.measured} "
+            "measured steps",
+            *self._affinities(),
+            "",
+            "Cosine of two tasks' gradients, by stage of the backbone; share of the steps in which it was below 0",
+            *self._cosines(),
+            "",
+            "Best groups for a number of networks; sum of the affinities in them, in thousandths",
+            *self._groups(),
+            "",
+            "Proposed",
+            *(f"  {line}" for line in self._proposed()),
+        ]
 
-    def _proposal(self) -> list[str]:
-        lines = []
-        for number, network in enumerate(self.chosen.networks, 1):
-            trained = (*network.tasks, *network.helpers)
-            lines.append(f"network {number}: {_named(network)}{_sharing(network) if len(trained) > 1 else ''}")
-        return ["proposal", *(f"  {line}" for line in lines)]
+    def _affinities(self) -> list[str]:
+        tasks, means = self.found.tasks, self.found.affinity
+        rows = [
+            [f"of {task}", *(_cell(means, i, j, "+.2f", 1e3) for j in range(len(tasks)))]
+            for i, task in enumerate(tasks)
+        ]
+        return table(["", *(f"onto {task}" for task in tasks)], rows).splitlines()
+
+    def _cosines(self) -> list[str]:
+        tasks, cosines = self.found.tasks, self.found.cosines
+        rows = [
+            [
+                f"{tasks[a]}, {tasks[b]}",
+                *(_cell(means, a, b, "+.3f") for means in cosines.values()),
+                f"{cosines['all'].negative[a, b].item():.0%}",
+            ]
+            for a, b in self._pairs()
+        ]
+        names = ("all stages" if stage == "all" else f"stage {stage}" for stage in cosines)
+        return table(["", *names, "below 0"], rows).splitlines()
+
+    def _groups(self) -> list[str]:
+        rows = [
+            [str(budget), f"{grouping.score * 1e3:+.2f}", " | ".join(map(_named, grouping.groups))]
+            for budget, grouping in enumerate(self.groupings, 1)
+        ]
+        return table(["networks", "score", "groups"], rows).splitlines()
+
+    def _proposed(self) -> list[str]:
+        return [f"{_named(group)}: {_sharing(group)}" for group in self.chosen.groups]
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        return list(combinations(range(len(self.found.tasks)), 2))
 
 
-def _sharing(network: Network) -> str:
-    if network.why is None:
-        return f"; nothing speaks against sharing all {network.stages} stages"
-    stage, task, other, cosine = network.why
-    where = f"gradients of {task} and {other} are opposed in stage {stage} (cosine {cosine:+.3f})"
-    if network.shared == 0:
-        return f"; share nothing: {where}"
-    return f"; sharing={{name: layers, shared: {network.shared}}}: {where}"
+def _sharing(group: Group) -> str:
+    if len(group.tasks) + len(group.helpers) == 1:
+        return "by itself"
+    if group.opposed is None:
+        return f"together, nothing speaks against sharing all {group.stages} stages that were measured"
+    at = group.opposed
+    where = f"{at.task} and {at.other} are opposed in stage {at.stage}, cosine {at.cosine:+.3f}"
+    if group.shared == 0:
+        return f"together by affinity, but with no stage to share: {where}"
+    return f"together, with sharing={{name: layers, shared: {group.shared}}}: {where}"
 
 
-def _numbers(mean: Tensor, error: Tensor, negative: Tensor, i: int, j: int) -> dict[str, float]:
-    return {"mean": mean[i, j].item(), "error": error[i, j].item(), "negative": negative[i, j].item()}
-
-
-def _plain(grouping: Grouping) -> dict[str, Any]:
+def _numbers(means: Means, i: int, j: int) -> dict[str, float]:
     return {
-        "score": grouping.score,
-        "groups": [
-            {
-                "tasks": list(network.tasks),
-                "helpers": list(network.helpers),
-                "shared_stages": network.shared,
-                "stages": network.stages,
-            }
-            for network in grouping.networks
-        ],
+        "mean": means.mean[i, j].item(),
+        "error": means.error[i, j].item(),
+        "negative": means.negative[i, j].item(),
     }
 
 
-def _named(network: Network) -> str:
-    helpers = f" (helped by {', '.join(network.helpers)})" if network.helpers else ""
-    return ", ".join(network.tasks) + helpers
+def _plain(grouping: Grouping) -> dict[str, Any]:
+    groups = [
+        {
+            "tasks": list(group.tasks),
+            "helpers": list(group.helpers),
+            "shared_stages": group.shared,
+            "stages": group.stages,
+        }
+        for group in grouping.groups
+    ]
+    return {"score": grouping.score, "groups": groups}
 
 
-def _groups(grouping: Grouping) -> str:
-    return " | ".join(_named(network) for network in grouping.networks)
+def _named(group: Group) -> str:
+    return ", ".join(group.tasks) + (f" (helped by {', '.join(group.helpers)})" if group.helpers else "")
 
 
-def _cell(mean: Tensor, error: Tensor, i: int, j: int, factor: float = 1.0) -> str:
-    value, spread = mean[i, j].item() * factor, error[i, j].item() * factor
-    return "n/a" if value != value else f"{value:+.3g} ± {spread:.2g}"
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 or column == "groups" else "right")
-    return table
+def _cell(means: Means, i: int, j: int, form: str, factor: float = 1.0) -> str:
+    value, error = means.mean[i, j].item() * factor, means.error[i, j].item() * factor
+    return "n/a" if value != value else f"{value:{form}} ± {error:{form[1:]}}"

@@ -43,10 +43,8 @@ def affinity(
         hooks.register(Progress(_work.CONSOLE), "progress")
     found = estimate_affinity(Assembly(chosen), hooks, steps=steps, every=every)
     report = _affinity.Report(found, networks)
-    written = report.write(out) if out is not None else None
+    written = [] if out is None else [f"wrote {report.write(out)}"]
     if json_output:
         typer.echo(json.dumps(report.plain(), indent=2))
-        return
-    report.show(_work.CONSOLE)
-    if written is not None:
-        _work.say(f"wrote {written}")
+    else:
+        _work.say([*report.lines(), *written])

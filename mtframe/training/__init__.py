@@ -1,10 +1,11 @@
 """Training: the multi-task step and the trainer."""
 
 from ._affinity import Affinity as Affinity
+from ._affinity import Means as Means
 from ._affinity import estimate_affinity as estimate_affinity
 from ._affinity import lookahead as lookahead
+from ._groups import Group as Group
 from ._groups import Grouping as Grouping
-from ._groups import Network as Network
 from ._groups import best_groupings as best_groupings
 from ._groups import choose as choose
 from ._progress import Progress as Progress

@@ -118,9 +118,9 @@ def task_gradients(
 ) -> tuple[dict[str, Tensor], dict[str, Gradients]]:
     """Losses and, by task and name, ∂L_t/∂θ of the shared parameters: by rows where these are apart.
 
-    Where BatchNorm normalises the rows of several tasks together it takes a backward pass a task. By rows, what moves
-    a common mean would be in the gradients of two tasks with opposite signs, as only their sum does not have it: they
-    would seem to conflict where no loss changes. (A balancer of gradients, of which only the sum is used, may have it.)
+    Where BatchNorm normalises the rows of several tasks together it takes a backward pass a task. What only moves a
+    common mean changes no loss, and is not in the sum of gradients that are taken by rows, but is in each of them: in
+    those of two tasks with opposite signs, which would seem to conflict.
     """
     with engine._uncompiled():
         parameters = engine._shared()

@@ -1,7 +1,7 @@
 """Tasks whose relation is known: an original, its duplicate, an unrelated one and an adversarial one.
 
-Heads read one channel of the last map and have no weights, so that tasks can only be learned in what they share: two that
-read one channel and want the same agree, two that read it and want opposite numbers cannot both be learned.
+Heads read one channel of the last map and have no weights, so that tasks can only be learned in what they share: two
+that read one channel and want the same agree, two that read it and want opposite numbers cannot both be learned.
 """
 
 from __future__ import annotations
@@ -154,6 +154,14 @@ def constructed(*tasks: str, norm: str = "group", **train: Any) -> dict[str, Any
             }
             for task in tasks or TASKS
         },
-        "train": {"steps": 60, "workers": 0, "device": "cpu", "precision": "fp32", "evaluate_every": None, "ema": None,
-                  "lr": 3e-3, **train},  # fmt: skip
+        "train": {
+            "steps": 60,
+            "workers": 0,
+            "device": "cpu",
+            "precision": "fp32",
+            "evaluate_every": None,
+            "ema": None,
+            "lr": 3e-3,
+            **train,
+        },
     }
