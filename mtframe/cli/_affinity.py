@@ -9,7 +9,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from mtframe.errors import MtframeError
 from mtframe.evaluation import finite
 from mtframe.run import write_text
 from mtframe.training import Affinity, Group, Grouping, Means, best_groupings, choose
@@ -58,14 +57,10 @@ class Report:
             }
         )
 
-    def write(self, out: Path) -> Path:
-        """Writes `affinity.json` into a folder, which is made. Raises MtframeError if it cannot be."""
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MtframeError(f"--out: {out} cannot be made ({error.strerror or error})") from error
-        write_text(out / "affinity.json", json.dumps(self.plain(), indent=1) + "\n")
-        return out / "affinity.json"
+    def write(self, folder: Path) -> Path:
+        """Writes `affinity.json` into a folder."""
+        write_text(folder / "affinity.json", json.dumps(self.plain(), indent=1) + "\n")
+        return folder / "affinity.json"
 
     def lines(self) -> list[str]:
         """For people: affinities, cosines by stage, groups, and what is proposed."""

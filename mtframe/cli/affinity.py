@@ -36,7 +36,12 @@ def affinity(
     from mtframe.assembly import Assembly
     from mtframe.cli import _affinity, _work
     from mtframe.hooks import Hooks
-    from mtframe.training import Progress, estimate_affinity
+    from mtframe.training import Progress, check_count, estimate_affinity
+
+    # What would fail after the training fails before it.
+    check_count(list(chosen.tasks))
+    if out is not None:
+        make_folder(out)
 
     hooks = Hooks()
     if not json_output:
@@ -48,3 +53,13 @@ def affinity(
         typer.echo(json.dumps(report.plain(), indent=2))
     else:
         _work.say([*report.lines(), *written])
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, if it is not there. Raises RecipeError if it cannot be made."""
+    from mtframe.errors import RecipeError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"--out: {path} cannot be made ({error.strerror or error})") from None

@@ -7,6 +7,7 @@ from ._affinity import lookahead as lookahead
 from ._groups import Group as Group
 from ._groups import Grouping as Grouping
 from ._groups import best_groupings as best_groupings
+from ._groups import check_count as check_count
 from ._groups import choose as choose
 from ._progress import Progress as Progress
 from ._step import training_step as training_step

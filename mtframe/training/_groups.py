@@ -64,6 +64,12 @@ class Grouping:
     score: float
 
 
+def check_count(tasks: Sequence[str]) -> None:
+    """Raises RecipeError if there are too many tasks for an exact search."""
+    if len(tasks) > _MOST_TASKS:
+        raise RecipeError(f"tasks: groups are searched among {_MOST_TASKS} tasks at most, here are {len(tasks)}")
+
+
 def best_groupings(affinity: Affinity) -> list[Grouping]:
     """For a budget of 1, 2, ..., T networks.
 
@@ -75,9 +81,7 @@ def best_groupings(affinity: Affinity) -> list[Grouping]:
     Raises:
         RecipeError: There are too many tasks for an exact search.
     """
-    count = len(affinity.tasks)
-    if count > _MOST_TASKS:
-        raise RecipeError(f"tasks: groups are searched among {_MOST_TASKS} tasks at most, here are {count}")
+    check_count(affinity.tasks)
     gain_TT = affinity.affinity.certain
     found: list[Grouping] = []
     for score, parts in _best_partitions(gain_TT):
