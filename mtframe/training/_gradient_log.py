@@ -28,16 +28,11 @@ class GradientLog:
 
     Args:
         engine: Gives the tasks' gradients.
-        batches: What the steps train on.
         every: Steps from one measured step to the next.
         log_every: Steps between two calls of observers.
-
-    Raises:
-        RecipeError: There are no two tasks whose gradients could be compared.
     """
 
-    def __init__(self, engine: GradientEngine, batches: MixedBatches, every: int, log_every: int) -> None:
-        check_comparable(engine, batches, "train.gradients_every")
+    def __init__(self, engine: GradientEngine, every: int, log_every: int) -> None:
         self.engine = engine
         self.every = every
         self.log_every = log_every
