@@ -13,6 +13,7 @@ from mtframe.data import MixedBatches
 from mtframe.errors import RecipeError
 from mtframe.run import write_text
 
+from ._gradient_plot import plot_gradients
 from ._gradients import GradientEngine
 from ._log import LOG
 from ._measurement import Measurement, Row
@@ -71,9 +72,12 @@ class GradientLog:
         return values
 
     def end(self) -> None:
-        """Writes what it comes to into the log."""
-        for line in summary(read_rows(self._file)) if self._file else ():
-            LOG.info(line)
+        """Writes what it comes to into the log, and draws it beside the file in `plots/gradients.png`."""
+        if self._file is not None:
+            rows = read_rows(self._file)
+            for line in summary(rows):
+                LOG.info(line)
+            plot_gradients(rows, self._file.parent / "plots" / "gradients.png")
 
 
 def check_comparable(engine: GradientEngine, batches: MixedBatches, what: str) -> None:

@@ -80,6 +80,7 @@ def test_constructed_tasks_conflict_as_they_must(tmp_path: Path, norm: str) -> N
     unrelated = pairs(rows)["original", "unrelated"]
     assert abs(sum(unrelated) / 20) < 0.1
     assert 0.2 < sum(value < 0 for value in unrelated) / 20 < 0.8
+    assert (tmp_path / "run" / "plots" / "gradients.png").stat().st_size > 10_000
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "gradients of original and adversarial in 20 measured steps: mean cosine -0." in log
     assert "opposed in 100% (first half 100%, second 100%)" in log
