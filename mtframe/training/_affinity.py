@@ -28,6 +28,10 @@ from ._stage_gradients import cosine, names_by_stage, stage_grams
 from ._trainer import Trainer
 
 
+# Standard errors. Two would be a false alarm in 20, and some tasks and stages are that many means.
+_CERTAIN = 3
+
+
 @dataclass(frozen=True)
 class Means:
     """What was measured at N steps, on average.
@@ -54,8 +58,8 @@ class Means:
 
     @property
     def certain(self) -> Tensor:
-        """(T, T) means that differ from 0 by more than two standard errors; 0 in place of the others."""
-        return torch.where(self.mean.abs() > 2 * self.error, self.mean, 0)
+        """(T, T) means that differ from 0 by more than three standard errors; 0 in place of the others."""
+        return torch.where(self.mean.abs() > _CERTAIN * self.error, self.mean, 0)
 
 
 @dataclass(frozen=True)

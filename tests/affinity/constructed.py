@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mtframe._yaml import parse_yaml
 from mtframe.data import Batch, DataInfo, Geometry, Sample
 from mtframe.kinds import FeatureSpec
 
-HERE = str(Path(__file__).resolve())
+HERE = Path(__file__).resolve()
 
 
 class Trunk(nn.Module):
@@ -131,37 +132,11 @@ class Error:
         return {"error": sum(self.errors) / len(self.errors)}
 
 
-# By task: what is to be told, from which pictures, and the channel that says it.
-TASKS = {
-    "original": {"sign": 1, "seed": 10, "channel": 0},
-    "duplicate": {"sign": 1, "seed": 20, "channel": 0},
-    "unrelated": {"sign": 0, "seed": 30, "channel": 1},
-    "adversarial": {"sign": -1, "seed": 40, "channel": 0},
-}
-
-
 def constructed(*tasks: str, norm: str = "group", **train: Any) -> dict[str, Any]:
-    """A recipe with some of the tasks, all if none are named, as plain YAML values."""
-    part = {"transform": f"{HERE}:AsTheyAre", "loss": f"{HERE}:Square", "metrics": [f"{HERE}:Error"],
-            "size": 16, "batch_size": 16}  # fmt: skip
-    return {
-        "backbone": {"name": f"{HERE}:Trunk", "norm": norm},
-        "tasks": {
-            task: {
-                **part,
-                "dataset": {"name": f"{HERE}:Slopes", "sign": TASKS[task]["sign"], "seed": TASKS[task]["seed"]},
-                "head": {"name": f"{HERE}:Channel", "channel": TASKS[task]["channel"]},
-            }
-            for task in tasks or TASKS
-        },
-        "train": {
-            "steps": 60,
-            "workers": 0,
-            "device": "cpu",
-            "precision": "fp32",
-            "evaluate_every": None,
-            "ema": None,
-            "lr": 3e-3,
-            **train,
-        },
-    }
+    """The recipe beside this file with some of its tasks, all if none are named, as plain YAML values."""
+    text = HERE.with_suffix(".yaml").read_text().replace("./constructed.py", str(HERE))
+    plain = parse_yaml(text, HERE.name)
+    plain["backbone"]["norm"] = norm
+    plain["tasks"] = {task: plain["tasks"][task] for task in tasks or plain["tasks"]}
+    plain["train"] |= train
+    return plain

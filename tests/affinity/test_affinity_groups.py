@@ -67,7 +67,7 @@ def test_tasks_that_do_nothing_to_each_other_take_one_network() -> None:
     assert choose(groupings, networks=3) is groupings[0]
 
 
-def test_what_is_within_two_standard_errors_of_0_counts_0() -> None:
+def test_what_is_within_three_standard_errors_of_0_counts_0() -> None:
     mean = torch.tensor([[9.0, -1, 2], [-1, 9, 2], [2, 2, 9]], dtype=torch.float64)
     means = Means(mean, torch.full_like(mean, 0.6), mean)
     found = best_groupings(Affinity(("a", "b", "c"), 10, means, {"all": exactly(mean)}))
