@@ -517,3 +517,11 @@ def test_the_gram_matrix_of_gradients_that_some_tasks_do_not_have() -> None:
     aa, bb = a.double().square().sum(), b.double().square().sum()
     expected = torch.stack([aa + bb, 2 * bb, -aa, 2 * bb, 4 * bb, 0 * aa, -aa, 0 * aa, aa]).view(3, 3)
     torch.testing.assert_close(gram, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_with_batchnorm_and_a_second_task_on_some_images_the_rows_add_up_to_the_joint_gradient() -> None:
+    """The second task's pass moves the statistics that the other tasks' rows are normalised with, too."""
+    step = Step(Staged(nn.BatchNorm2d), also={"attributes": "faces"})
+    found, expected = step.found(), step.expected()
+    total = {"sum": {n: sum(of_task[n] for of_task in expected.values()) for n in step.shared}}
+    assert_same({"sum": {n: sum(of_task[n] for of_task in found.values()) for n in step.shared}}, total, 1e-9)

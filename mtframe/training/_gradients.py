@@ -268,10 +268,17 @@ def _passes_by_rows(
     for number in range(count):
         viewing = {owner: tasks[number] for owner, tasks in viewers.items() if number < len(tasks)}
         cut.pull(list(viewing.values()), keep=keep or number + 1 < count)
-        for owner, task in viewing.items():
-            slot = attribution.slots[owner]
-            found[task] = {name: _taken(stand.leaves[slot]) for name, stand in stands.items()}
+        for owner, slot in attribution.slots.items():
+            # Through BatchNorm a pass reaches the rows of tasks that it is not of: those who began with these have it.
+            task = viewing.get(owner, owner)
+            more = {name: _taken(stand.leaves[slot]) for name, stand in stands.items()}
+            found[task] = _summed(found[task], more) if task in found else more
     return found
+
+
+def _summed(first: Gradients, second: Gradients) -> Gradients:
+    """In the memory of the first."""
+    return {name: weighted_sum([(first[name], 1.0), (second[name], 1.0)]) for name in first}
 
 
 def _passes_by_task(cut: _Cut, parameters: Mapping[str, nn.Parameter]) -> dict[str, Gradients]:
