@@ -27,7 +27,6 @@ from ._measurement import task_gradients
 from ._stage_gradients import cosine, names_by_stage, stage_grams
 from ._trainer import Trainer
 
-
 # Standard errors. Two would be a false alarm in 20, and some tasks and stages are that many means.
 _CERTAIN = 3
 
