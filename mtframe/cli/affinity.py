@@ -33,7 +33,6 @@ def affinity(
 
     chosen = load_recipe(recipe, overrides or [])
     chosen.check()
-    from mtframe.assembly import Assembly
     from mtframe.cli import _affinity, _work
     from mtframe.hooks import Hooks
     from mtframe.training import Progress, check_count, estimate_affinity
@@ -46,7 +45,7 @@ def affinity(
     hooks = Hooks()
     if not json_output:
         hooks.register(Progress(_work.CONSOLE), "progress")
-    found = estimate_affinity(Assembly(chosen), hooks, steps=steps, every=every)
+    found = estimate_affinity(chosen, hooks, steps=steps, every=every)
     report = _affinity.Report(found, networks)
     written = [] if out is None else [f"wrote {report.write(out)}"]
     if json_output:

@@ -19,6 +19,7 @@ from mtframe.data import Batch
 from mtframe.errors import RecipeError
 from mtframe.hooks import Hooks
 from mtframe.model import MultiTaskModel
+from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 
 from ._gradient_log import check_comparable
@@ -78,41 +79,41 @@ class Affinity:
     cosines: dict[str, Means]
 
 
-def estimate_affinity(assembly: Assembly, hooks: Hooks | None = None, *, steps: int = 200, every: int = 5) -> Affinity:
+def estimate_affinity(recipe: Recipe, hooks: Hooks | None = None, *, steps: int = 200, every: int = 5) -> Affinity:
     """Trains a recipe for a while, into no run, and measures at every so many steps how its tasks affect each other.
 
     Args:
-        assembly: The recipe's parts.
+        recipe: A recipe that was checked.
         hooks: Observers of the training.
         steps: Length of the training, with a learning-rate schedule of its own.
         every: Steps from one measured step to the next.
 
     Raises:
-        RecipeError: There are no two tasks to be compared, or no step would be measured.
-        TrainingError: A loss is not finite, or too many images cannot be read.
+        MtframeError: A part cannot be built or read, no two tasks can be compared in a step, or training failed.
     """
     if every > steps:
         raise RecipeError(f"--every: must be at most the number of steps, {steps}, got {every}")
-    recipe = assembly.recipe
     options = recipe.train.model_copy(update={"steps": steps, "ema": None, "gradients_every": None})
-    brief = Assembly(recipe.model_copy(update={"train": options}), assembly.infos)
+    assembly = Assembly(recipe.model_copy(update={"train": options}))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(brief, RunFolder(folder), hooks or Hooks())
+        trainer = Trainer(assembly, RunFolder(folder), hooks or Hooks())
         engine = GradientEngine(trainer.model)
         check_comparable(engine, trainer.batches, "affinity")
         affinities: list[Tensor] = []
         cosines: dict[str, list[Tensor]] = {}
+        due = every
         with _observed(trainer):
             for group in trainer._grouped_batches():
                 together = sum(1 + len(batch.also) for batch in group[0].values())
-                if together > 1 and (trainer.step + 1) % every == 0:
+                if together > 1 and trainer.step + 1 >= due:
+                    due += every
                     affinity_TT, by_stage = _measure(trainer, engine, group[0])
                     affinities.append(affinity_TT)
                     for stage, cosines_TT in by_stage.items():
                         cosines.setdefault(stage, []).append(cosines_TT)
                 trainer._train_step(group)
     if not affinities:
-        raise RecipeError(f"--every: of the steps that are measured, every {every} of {steps}, none has two tasks")
+        raise RecipeError(f"--every: from step {every} to {steps} no step has two tasks; use train.schedule=joint")
     return Affinity(
         trainer.model.tasks,
         len(affinities),
@@ -208,7 +209,7 @@ def _values(model: MultiTaskModel, losses: Callable[[], dict[str, Tensor]]) -> d
 
 @contextmanager
 def _moved(
-    shared: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None], lr: float, kept: Any
+    shared: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None], lr: float, kept: Mapping[str, Tensor]
 ) -> Iterator[None]:
     """Within it, the shared parameters are one plain gradient step further."""
     with torch.no_grad():

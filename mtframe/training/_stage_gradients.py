@@ -27,7 +27,8 @@ def names_by_stage(sharing: nn.Module, names: Iterable[str]) -> dict[str, list[s
     prefixes = [
         (number, f"{path}.{prefix}." if path else f"{prefix}.")
         for path, module in sharing.named_modules()
-        if isinstance(stages := getattr(module, "stages", None), Sequence)
+        # Of a backbone, as the contract has it: models have modules of that name.
+        if isinstance(stages := getattr(module, "stages", None), tuple)
         for number, of_stage in enumerate(stages, 1)
         for prefix in of_stage
     ]

@@ -120,6 +120,12 @@ def test_by_rows_batchnorm_would_make_tasks_seem_to_conflict() -> None:
     assert max(own[task][bias].abs().max() for task in TASKS) < 1e-12
 
 
+def test_batchnorm_that_keeps_its_statistics_needs_no_pass_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtframe.training._measurement._passes_by_task", None)
+    step = Step(Staged(nn.BatchNorm2d), batchnorm="frozen")
+    assert_same(found_gradients(measured(step, Sum(TASKS))), step.expected(), 1e-9)
+
+
 @norms
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 def test_rows_are_cosines_lengths_and_effective_learning_rates_by_stage(norm: str, optimizer: Any) -> None:
