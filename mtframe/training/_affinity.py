@@ -22,9 +22,10 @@ from mtframe.model import MultiTaskModel
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 
-from ._gradient_log import check_comparable
 from ._gradients import GradientEngine
+from ._labelled import labelled
 from ._measurement import task_gradients
+from ._meetings import Meetings, check_comparable
 from ._stage_gradients import cosine, names_by_stage, stage_grams
 from ._trainer import Trainer
 
@@ -98,22 +99,21 @@ def estimate_affinity(recipe: Recipe, hooks: Hooks | None = None, *, steps: int 
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(assembly, RunFolder(folder), hooks or Hooks())
         engine = GradientEngine(trainer.model)
-        check_comparable(engine, trainer.batches, "affinity")
+        meetings = Meetings(trainer.batches, options.accumulate)
+        check_comparable(engine, meetings, "affinity")
         affinities: list[Tensor] = []
         cosines: dict[str, list[Tensor]] = {}
-        due = every
         with _observed(trainer):
             for group in trainer._grouped_batches():
-                together = sum(1 + len(batch.also) for batch in group[0].values())
-                if together > 1 and trainer.step + 1 >= due:
-                    due += every
-                    affinity_TT, by_stage = _measure(trainer, engine, group[0])
+                batches = max((labelled(batches, trainer._kinds) for batches in group), key=_count)
+                if meetings.due(trainer.step + 1, every) and _count(batches) > 1:
+                    affinity_TT, by_stage = _measure(trainer, engine, batches)
                     affinities.append(affinity_TT)
                     for stage, cosines_TT in by_stage.items():
                         cosines.setdefault(stage, []).append(cosines_TT)
                 trainer._train_step(group)
     if not affinities:
-        raise RecipeError(f"--every: from step {every} to {steps} no step has two tasks; use train.schedule=joint")
+        raise RecipeError(f"--steps: {steps} steps have none that is measured; give more, or a smaller --every")
     return Affinity(
         trainer.model.tasks,
         len(affinities),
@@ -199,6 +199,11 @@ def _measure(trainer: Trainer, engine: GradientEngine, batches: dict[str, Batch]
         for a, b in combinations(range(len(tasks)), 2):
             cosines[stage][a, b] = cosines[stage][b, a] = cosine(gram_TT, a, b)
     return affinity_TT, cosines
+
+
+def _count(batches: Mapping[str, Batch]) -> int:
+    """Of tasks."""
+    return sum(1 + len(batch.also) for batch in batches.values())
 
 
 @torch.no_grad()

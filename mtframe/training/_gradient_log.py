@@ -9,14 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-from mtframe.data import MixedBatches
-from mtframe.errors import RecipeError
 from mtframe.run import write_text
 
 from ._gradient_plot import plot_gradients
 from ._gradients import GradientEngine
 from ._log import LOG
 from ._measurement import Measurement, Row
+from ._meetings import Meetings
 from ._stage_gradients import ALL, names_by_stage
 
 COLUMNS = ("step", "stage", "task", "other", "cosine", "norm", "weight", "effective_lr")
@@ -29,12 +28,14 @@ class GradientLog:
 
     Args:
         engine: Gives the tasks' gradients.
+        meetings: In which steps tasks meet.
         every: Steps from one measured step to the next.
         log_every: Steps between two calls of observers.
     """
 
-    def __init__(self, engine: GradientEngine, every: int, log_every: int) -> None:
+    def __init__(self, engine: GradientEngine, meetings: Meetings, every: int, log_every: int) -> None:
         self.engine = engine
+        self.meetings = meetings
         self.every = every
         self.log_every = log_every
         self._stages = names_by_stage(engine.model.sharing, engine._shared())
@@ -52,7 +53,8 @@ class GradientLog:
 
     def measurement(self, step: int) -> Measurement | None:
         """What the step with this number, counted from 1, is measured with, if it is its turn."""
-        return Measurement(self.engine._shared(), self._stages) if step % self.every == 0 else None
+        due = self.meetings.due(step, self.every)
+        return Measurement(self.engine._shared(), self._stages) if due else None
 
     def write(self, step: int, measurement: Measurement) -> None:
         """Adds the rows of a step that is done. Raises OSError, with the path."""
@@ -78,24 +80,6 @@ class GradientLog:
             for line in summary(rows):
                 LOG.info(line)
             plot_gradients(rows, self._file.parent / "plots" / "gradients.png")
-
-
-def check_comparable(engine: GradientEngine, batches: MixedBatches, what: str) -> None:
-    """Raises RecipeError if no two tasks meet in trained parameters and in a step; `what` asks for it."""
-    tasks, schedule = engine.model.tasks, batches.schedule
-    if len(tasks) < 2:
-        raise RecipeError(f"{what}: compares tasks, and {tasks[0]!r} is the only one")
-    if not engine._shared():
-        raise RecipeError(
-            f"{what}: tasks {', '.join(tasks)} have no trained parameters in common, so there is nothing to compare. "
-            "Share some stages (sharing=network), or leave the backbone unfrozen"
-        )
-    together = (
-        sum(1 + len(batches.sources[task].labellers) for task in schedule.at(step))
-        for step in range(schedule.steps_per_epoch)
-    )
-    if not any(count > 1 for count in together):
-        raise RecipeError(f"{what}: compares tasks in one step, and none has two of them; use train.schedule=joint")
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:

@@ -25,10 +25,11 @@ from mtframe.registry import name_of
 from mtframe.run import RunFolder, check_fit, pick_device, write_text
 
 from ._exposure import account, announce, cautions
-from ._gradient_log import GradientLog, check_comparable
+from ._gradient_log import GradientLog
 from ._gradients import GradientEngine
 from ._labelled import known, labelled
 from ._log import LOG, LossMeter, open_log
+from ._meetings import Meetings, check_comparable
 from ._optim import make_average, make_optimizer, make_scheduler
 from ._step import training_step
 
@@ -93,8 +94,9 @@ class Trainer:
         per_epoch = self.batches.schedule.steps_per_epoch
         self._gradient_log: GradientLog | None = None
         if options.gradients_every is not None:
-            check_comparable(self._engine, self.batches, "train.gradients_every")
-            self._gradient_log = GradientLog(self._engine, options.gradients_every, options.log_every)
+            meetings = Meetings(self.batches, options.accumulate)
+            check_comparable(self._engine, meetings, "train.gradients_every")
+            self._gradient_log = GradientLog(self._engine, meetings, options.gradients_every, options.log_every)
         self.steps_per_epoch = math.ceil(per_epoch / options.accumulate)
         self.steps = options.steps or options.epochs * self.steps_per_epoch
         images = sum(n * self._batch_size(task) for task, n in self.batches.schedule.draws(per_epoch).items())

@@ -31,6 +31,14 @@ from mtframe.training._measurement import measured_backward
 EVERY = (20, 50, 100)
 
 
+class Every:
+    """In place of a schedule: all tasks meet in every step."""
+
+    def due(self, step: int, every: int) -> bool:
+        """Always."""
+        return True
+
+
 class Timed:
     """Steps of one model, measured or not."""
 
@@ -40,7 +48,7 @@ class Timed:
         trunk: Any = case.model.sharing.backbone
         trunk.stages = tuple((f"net.{name}",) for name, _ in trunk.net.named_children())
         self.optimizer = torch.optim.AdamW(case.model.parameters(), fused=True)
-        self.log = GradientLog(case.engine, 1, 1)
+        self.log = GradientLog(case.engine, Every(), 1, 1)
         self.log.begin(file, 0)
         self.balancers = {"sum": Sum(case.tasks), "engine": Equal()}
 
