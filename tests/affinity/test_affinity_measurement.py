@@ -127,6 +127,29 @@ def test_batchnorm_that_keeps_its_statistics_needs_no_pass_a_task(monkeypatch: p
 
 
 @norms
+@pytest.mark.parametrize("balancer", [Sum(TASKS), PCGrad()], ids=["sum", "pcgrad"])
+def test_a_compiled_backbone_is_measured_alike_and_has_its_stages(norm: str, balancer: Any) -> None:
+    step = Step(Staged(NORMS[norm]))
+    step.model.sharing.backbone = torch.compile(step.model.sharing.backbone, backend="aot_eager")
+    expected = step.expected()
+    found = measured(step, balancer)
+    assert_same(found_gradients(found), expected, 1e-9)
+    assert list(found.stages) == ["1", "2"]
+
+
+def test_what_a_sharing_scheme_adds_is_the_rest_and_copies_of_a_stage_are_one() -> None:
+    scheme = nn.Module()
+    scheme.copies = nn.ModuleList([Staged(), Staged()])
+    scheme.units = nn.Linear(2, 2)
+    found = names_by_stage(scheme, [name for name, _ in scheme.named_parameters() if name.endswith("weight")])
+    assert found == {
+        "1": [f"copies.{i}.stem.{j}.weight" for i in range(2) for j in range(2)],
+        "2": [f"copies.{i}.body.{j}.weight" for i in range(2) for j in range(2)],
+        "rest": ["units.weight"],
+    }
+
+
+@norms
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 def test_rows_are_cosines_lengths_and_effective_learning_rates_by_stage(norm: str, optimizer: Any) -> None:
     step = Step(Staged(NORMS[norm]))
