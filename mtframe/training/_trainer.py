@@ -311,10 +311,11 @@ class Trainer:
 
     def _check_finite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):
+            kept = self.run.checkpoints / "last"
             raise TrainingError(
-                f"{what} is {value.item()} at step {self.step + 1}. The last checkpoint is "
-                f"{self.run.checkpoints / 'last'}. Try a lower train.lr (now {self.options.lr}), a smaller "
-                f"train.clip_grad or train.precision=fp32"
+                f"{what} is {value.item()} at step {self.step + 1}."
+                + (f" The last checkpoint is {kept}." if kept.is_dir() else "")
+                + f" Try a lower train.lr (now {self.options.lr}), a smaller train.clip_grad or train.precision=fp32"
             )
 
     def _count_unreadable(self, batches: dict[str, Batch]) -> None:

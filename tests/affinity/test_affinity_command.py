@@ -132,6 +132,15 @@ def test_mistakes_are_one_message(here: Path, change: dict[str, Any], arguments:
     assert list(here.iterdir()) == [here / "recipe.yaml"]
 
 
+def test_a_loss_that_is_not_finite_fails_without_speaking_of_a_run(here: Path) -> None:
+    plain = toy_recipe()
+    plain["tasks"]["one"]["loss"] = {"name": plain["tasks"]["one"]["loss"], "explode_after": 0.5}
+    (here / "recipe.yaml").write_text(dump_yaml(plain))
+    result = mtframe("affinity", "recipe.yaml", "--steps", 4, "--every", 2)
+    assert result.code == 1
+    assert "error: task one: loss 'cross_entropy' is nan at step 3. Try a lower train.lr" in result.err
+
+
 def test_a_folder_that_cannot_be_made_is_told_before_training(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mtframe.training.estimate_affinity", None)
     Path("found").write_text("a file")
