@@ -149,6 +149,8 @@ class TrainOptions(BaseModel):
             `proportional`, large ones come near `round-robin`.
         balance_at: What gradients a balancer that weighs them weighs: those of the shared `parameters`, or those of
             the feature `maps`, for tasks on the same images.
+        exact_gradients: Whether a balancer weighs each task's own gradient also where BatchNorm ties tasks together,
+            which takes a backward pass a task; else what its images contribute to the joint gradient.
         optimizer: Name of an optimiser of timm.optim.
         lr: Peak learning rate.
         weight_decay: Weight decay; biases and norms have none.
@@ -178,6 +180,7 @@ class TrainOptions(BaseModel):
     schedule: Literal["joint", "round-robin", "epochs", "proportional", "temperature"] = "joint"
     temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     balance_at: Literal["parameters", "maps"] = "parameters"
+    exact_gradients: bool = False
     optimizer: str = "adamw"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     weight_decay: NotNegative = 0.05

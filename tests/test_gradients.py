@@ -525,3 +525,29 @@ def test_with_batchnorm_and_a_second_task_on_some_images_the_rows_add_up_to_the_
     found, expected = step.found(), step.expected()
     total = {"sum": {n: sum(of_task[n] for of_task in expected.values()) for n in step.shared}}
     assert_same({"sum": {n: sum(of_task[n] for of_task in found.values()) for n in step.shared}}, total, 1e-9)
+
+
+def test_exact_gradients_with_batchnorm_are_those_of_the_losses_and_rows_are_not() -> None:
+    step = Step(Staged(nn.BatchNorm2d))
+    expected = step.expected()
+    _, exact = GradientEngine(step.model, exact=True).gradients(step.images, step.also, step.losses)
+    assert_same(exact, expected)
+    rows = step.found()
+    assert step.fallbacks == []
+    off = [(rows[task][name] - gradient).abs().max() for task in expected for name, gradient in expected[task].items()]
+    assert max(off) > 0.01
+    for name in step.shared:
+        summed = sum(rows[task][name] for task in expected)
+        torch.testing.assert_close(summed, sum(expected[task][name] for task in expected), rtol=1e-9, atol=1e-9)
+
+
+def test_without_batchnorm_exact_gradients_cost_nothing() -> None:
+    step = Step(Staged())
+    backward: list[int] = []
+    step.model.sharing.backbone.stem[0].register_forward_hook(
+        lambda module, inputs, output: (
+            output.register_hook(lambda gradient: backward.append(0)) if output.requires_grad else None
+        )
+    )
+    GradientEngine(step.model, exact=True).gradients(step.images, step.also, step.losses)
+    assert backward == [0]

@@ -43,11 +43,9 @@ def cautions(batches: MixedBatches, steps: int, schedule: str) -> list[str]:
     return said
 
 
-def announce(batches: MixedBatches, steps: int, schedule: str) -> None:
-    """Logs how often all of training will show each image, and `cautions` as warnings."""
+def announce(batches: MixedBatches, steps: int) -> None:
+    """Logs how often all of training will show each image."""
     _log(batches, steps, "will be seen")
-    for text in cautions(batches, steps, schedule):
-        LOG.warning("%s", text)
 
 
 def account(batches: MixedBatches, steps: int) -> None:

@@ -10,7 +10,8 @@ t is
 Where no layer mixes rows (GroupNorm, LayerNorm, BatchNorm with fixed statistics) ∂L/∂y_r = ∂L_t/∂y_r, and g_t is
 ∂L_t/∂θ exactly. BatchNorm with joint statistics mixes them: a row of t then also carries how it moves the other tasks'
 losses through mean and variance. g_t is what the samples of t contribute to the joint gradient, and no other task's
-sample enters it directly.
+sample enters it directly. It is not ∂L_t/∂θ: what only moves a common mean changes no loss and cancels in Σ_t g_t, but
+is in each g_t, in two of them with opposite signs. `exact` takes ∂L_t/∂θ, for a backward pass a task.
 
 Tasks that look at the same images have the same rows: each further task on them costs one more backward pass through
 the shared layers.
@@ -26,6 +27,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtframe.model import MultiTaskModel
 
@@ -48,10 +50,12 @@ class GradientEngine:
 
     Args:
         model: The model, on its device.
+        exact: Take a backward pass a task also where only BatchNorm mixes rows.
     """
 
-    def __init__(self, model: MultiTaskModel) -> None:
+    def __init__(self, model: MultiTaskModel, *, exact: bool = False) -> None:
         self.model = model
+        self.exact = exact
         self._tried: dict[Any, str | None] = {}
 
     def backward(
@@ -98,6 +102,11 @@ class GradientEngine:
         """
         with self._uncompiled():
             return self._gradients(self._shared(), images, also, forward, 1)
+
+    @property
+    def mixes_rows(self) -> bool:
+        """Whether gradients are taken by rows that BatchNorm normalises together with those of other tasks."""
+        return not self.exact and mixes_rows(self.model.sharing)
 
     def _shared(self) -> dict[str, nn.Parameter]:
         sharing: Any = self.model.sharing
@@ -148,6 +157,8 @@ class GradientEngine:
 
     def _by_rows(self, parameters: Mapping[str, nn.Parameter], images: Mapping[str, Tensor]) -> bool:
         """Whether rows tell the tasks apart, for batches like these."""
+        if self.exact and mixes_rows(self.model.sharing):
+            return False
         key = _key(images)
         if key not in self._tried:
             self._tried[key] = None
@@ -231,6 +242,11 @@ class GradientEngine:
             for module in self.model.sharing.modules()
         )
         return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
+def mixes_rows(sharing: nn.Module) -> bool:
+    """Whether what is normalised depends on the other rows of the batch."""
+    return any(isinstance(m, _BatchNorm) and (m.training or m.running_mean is None) for m in sharing.modules())
 
 
 class _Cut:

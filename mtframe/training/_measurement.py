@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ._gradients import GradientEngine, Gradients, _add, _backward, _balance, _map_weights, _passes_by_task
+from ._gradients import GradientEngine, Gradients, _add, _backward, _balance, _map_weights, _passes_by_task, mixes_rows
 from ._row_parameters import StandIn
 from ._stage_gradients import cosine, stage_grams
 
@@ -124,7 +123,7 @@ def task_gradients(
     """
     with engine._uncompiled():
         parameters = engine._shared()
-        if not _mixes_rows(engine.model.sharing):
+        if not mixes_rows(engine.model.sharing):
             return engine._gradients(parameters, images, also, forward, divide)
         with engine._cut_at_maps() as cut:
             found = _backward(forward(), divide)
@@ -187,17 +186,12 @@ def _weigh_gradients(
 
     with engine._heads_apart(balancer) as weigh_heads, engine._uncompiled():
         parameters = engine._shared()
-        mixed = _mixes_rows(engine.model.sharing)
+        mixed = mixes_rows(engine.model.sharing)
         found, gradients = engine._gradients(parameters, images, also, losses, divide, look if mixed else None)
         spare = gradients if own else _spared(gradients, found)
         weights = _balance(parameters, found, spare, balancer, divide)
         weigh_heads(weights)
     return own or gradients, weights
-
-
-def _mixes_rows(sharing: nn.Module) -> bool:
-    """Whether what is normalised depends on the other rows of the batch."""
-    return any(isinstance(m, _BatchNorm) and (m.training or m.running_mean is None) for m in sharing.modules())
 
 
 def _own(cut: Any, task: str, stands: Mapping[str, StandIn]) -> Gradients:

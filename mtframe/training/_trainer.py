@@ -89,7 +89,7 @@ class Trainer:
         self.balancer: Any = assembly.balancer()
         if isinstance(self.balancer, nn.Module):
             self.balancer.to(self.device)
-        self._engine = GradientEngine(self.model)
+        self._engine = GradientEngine(self.model, exact=options.exact_gradients)
         self.batches = MixedBatches(assembly.sources(), options.seed, options.schedule, temperature=options.temperature)
         per_epoch = self.batches.schedule.steps_per_epoch
         self._gradient_log: GradientLog | None = None
@@ -147,8 +147,16 @@ class Trainer:
 
     @property
     def cautions(self) -> list[str]:
-        """Tasks that this training shows too little, or much more often than others, in words."""
-        return cautions(self.batches, self.steps * self.options.accumulate, self.options.schedule)
+        """What of this training may not be meant, in words: how often images are seen, what a balancer sees."""
+        said = cautions(self.batches, self.steps * self.options.accumulate, self.options.schedule)
+        weighs = hasattr(self.balancer, "weigh") or hasattr(self.balancer, "combine")
+        if weighs and self.options.balance_at == "parameters" and self._engine.mixes_rows:
+            said.append(
+                f"balancer {self.recipe.balancer.name} takes for a task's gradient what its images contribute to the "
+                "joint one, which with BatchNorm holds what only moves common means, and that looks like conflict "
+                "(docs/training.md). train.exact_gradients=true takes each task's own, for a backward pass a task"
+            )
+        return said
 
     @property
     def best_steps(self) -> dict[str, int]:
@@ -202,7 +210,9 @@ class Trainer:
 
     def _fit(self) -> dict[str, Evaluation]:
         LOG.info("training %s from step %d to %d", ", ".join(self.assembly.tasks), self.step, self.steps)
-        announce(self.batches, self.steps * self.options.accumulate, self.options.schedule)
+        announce(self.batches, self.steps * self.options.accumulate)
+        for text in self.cautions:
+            LOG.warning("%s", text)
         if self._gradient_log is not None:
             self._gradient_log.begin(self.run.gradients_csv, self.step)
         self.hooks.call.training_started(trainer=self)
