@@ -11,4 +11,9 @@ from ._pyramid import SimplePyramid as SimplePyramid
 from ._pyramid import group_norm as group_norm
 from ._rows import current_rows as current_rows
 from ._rows import rows_of as rows_of
+from ._sharing import BatchNormPolicy as BatchNormPolicy
 from ._sharing import Network as Network
+from ._sharing import by_task as by_task
+from ._stages import StageEnd as StageEnd
+from ._stages import stage_ends as stage_ends
+from ._stagewise import Stagewise as Stagewise

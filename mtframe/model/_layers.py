@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mtframe.errors import RecipeError
 
 from ._batchnorm import freeze_statistics, split_statistics, use_group
 from ._rows import rows_of
 from ._sharing import BatchNormPolicy, by_task
+from ._tape import Stopped, Tape, become, inside, subclass
 
 
 class Layers(nn.Module):
@@ -61,16 +61,16 @@ class Layers(nn.Module):
         self.groups = tuple(tuple(group) for group in groups)
         self.features = backbone.features
         self._split = batchnorm == "per-task" and len(self.groups) > 1 and shared > 0
-        self._tape = tape = _Tape()
+        self._tape = tape = Tape()
         common, own = sum(stages[:shared], ()), sum(stages[shared:], ())
         self.branches = by_task({task: deepcopy(backbone) for group in self.groups for task in group})
         lent = list(_weights(backbone, common))
         for branch in self.branches.values():
             _strip(branch, common)
-            _become(branch, common, _replaying, tape)
+            become(branch, common, _replaying, tape)
         _strip(backbone, own)
-        _become(backbone, own, _stopping, tape)
-        _become(backbone, common, _recording, tape)
+        become(backbone, own, _stopping, tape)
+        become(backbone, common, _recording, tape)
         self.trunk = backbone if shared else None
         self._lent = [
             (backbone.get_submodule(owner), name, [branch.get_submodule(owner) for branch in self.branches.values()])
@@ -99,7 +99,7 @@ class Layers(nn.Module):
             if trunk is not None:
                 joined = images[present[0]] if len(present) == 1 else torch.cat([images[task] for task in present])
                 self._tape.begin(len(joined))
-                with suppress(_Stopped), rows_of({task: len(images[task]) for task in present}):
+                with suppress(Stopped), rows_of({task: len(images[task]) for task in present}):
                     trunk(joined)
             first = 0
             for lender in present:
@@ -128,64 +128,6 @@ class Layers(nn.Module):
                 object.__setattr__(borrower, name, value)
 
 
-class _Stopped(Exception):
-    """The shared stages are done."""
-
-
-class _Tape:
-    """What the outermost calls of shared modules gave, in their order: written by the trunk, read by branches."""
-
-    def __init__(self) -> None:
-        self.outputs: list[tuple[str, Any]] = []
-        self.inside = False
-        self.total = self.position = 0
-        self.rows, self.copy = slice(None), False
-
-    def begin(self, total: int) -> None:
-        """Starts anew, for `total` images."""
-        self.outputs, self.total, self.inside = [], total, False
-
-    def write(self, module: str, inputs: Any, output: Any) -> None:
-        """Adds a module's output if it was made from images, and not a table that serves all of them."""
-        if any(isinstance(leaf, Tensor) and self._per_image(leaf) for leaf in tree_leaves(inputs)):
-            self.outputs.append((module, output))
-
-    def rewind(self, rows: slice, copy: bool) -> None:
-        """Goes back to the first output, to read these rows; copied where several tasks read the same."""
-        self.position, self.rows, self.copy = 0, rows, copy
-
-    def holds(self, module: str) -> bool:
-        """Whether the next output is of this module."""
-        return self.position < len(self.outputs) and self.outputs[self.position][0] == module
-
-    def read(self) -> Any:
-        """The rows of the next output."""
-        self.position += 1
-        return tree_map_only(Tensor, self._narrowed, self.outputs[self.position - 1][1])
-
-    def clear(self) -> None:
-        """Lets go of everything."""
-        self.outputs = []
-
-    def _per_image(self, tensor: Tensor) -> bool:
-        return tensor.dim() > 0 and len(tensor) > 0 and len(tensor) % self.total == 0
-
-    def _narrowed(self, tensor: Tensor) -> Tensor:
-        if not self._per_image(tensor):
-            return tensor
-        # An image may have several rows, one after the other: windows.
-        each = len(tensor) // self.total
-        part = tensor[self.rows.start * each : self.rows.stop * each]
-        # In-place activations would change what the next task reads.
-        return part.clone() if self.copy else part
-
-
-def _inside(module: nn.Module, names: Sequence[str]) -> list[tuple[str, nn.Module]]:
-    """The modules of these names and all within them, with their names."""
-    ends = tuple(f"{name}." for name in names)
-    return [(name, child) for name, child in module.named_modules() if f"{name}.".startswith(ends)]
-
-
 def _weights(module: nn.Module, names: Sequence[str]) -> list[tuple[str, str]]:
     """Parameters and buffers at or under these names: the name of the module that holds each, and its own."""
     ends = tuple(f"{name}." for name in names)
@@ -199,18 +141,6 @@ def _strip(module: nn.Module, names: Sequence[str]) -> None:
         holder = module.get_submodule(owner)
         holder._parameters.pop(name, None)
         holder._buffers.pop(name, None)
-
-
-def _become(module: nn.Module, names: Sequence[str], role: Any, tape: _Tape) -> None:
-    """Gives the modules at or under these names another forward pass; type, hooks and attributes stay theirs."""
-    for name, child in _inside(module, names):
-        child._tape, child._name = tape, name  # type: ignore[assignment]
-        kind: Any = type(child)
-        child.__class__ = role(kind)
-
-
-def _subclass(base: type[nn.Module], forward: Any) -> Any:
-    return type(base.__name__, (base,), {"__module__": base.__module__, "forward": forward})
 
 
 @cache
@@ -227,7 +157,7 @@ def _recording(base: type[nn.Module]) -> Any:
         tape.write(module._name, (args, kwargs), output)
         return output
 
-    return _subclass(base, forward)
+    return subclass(base, forward)
 
 
 @cache
@@ -238,7 +168,7 @@ def _replaying(base: type[nn.Module]) -> Any:
         tape = module._tape
         return tape.read() if tape.holds(module._name) else base.forward(module, *args, **kwargs)
 
-    return _subclass(base, forward)
+    return subclass(base, forward)
 
 
 @cache
@@ -246,6 +176,6 @@ def _stopping(base: type[nn.Module]) -> Any:
     """A subclass of `base` at which the pass ends."""
 
     def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
-        raise _Stopped
+        raise Stopped
 
-    return _subclass(base, forward)
+    return subclass(base, forward)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -67,6 +67,10 @@ class Network(nn.Module):
             for position, task in enumerate(present):
                 maps[task] = [part[position] for part in parts]
         return maps | {task: maps[lender] for task, lender in (also or {}).items()}
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the backbone."""
+        return self.backbone.parameters()
 
 
 def by_task(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:

@@ -36,14 +36,14 @@ def check_gradients(module: nn.Module, outputs: Callable[[], Mapping[Any, Tensor
         module.zero_grad(set_to_none=True)
         _weighted(outputs()).backward()
         unreached = [name for name, parameter in trained.items() if parameter.grad is None]
-        expect(not unreached, f"no gradient reaches {_some(unreached)}: nothing that comes out depends on it")
+        expect(not unreached, f"no gradient reaches {some(unreached)}: nothing that comes out depends on it")
         strange = [name for name, p in trained.items() if p.grad is not None and not p.grad.isfinite().all()]
-        expect(not strange, f"the gradient of {_some(strange)} is not finite")
+        expect(not strange, f"the gradient of {some(strange)} is not finite")
         left = {name: parameter for name, parameter in left.items() if not _taught(parameter)}
         if not left:
             return
         _shake(trained.values())
-    expect(False, f"no gradient reaches {_some(list(left))}: it is zero, whatever the weights and inputs are")
+    expect(False, f"no gradient reaches {some(list(left))}: it is zero, whatever the weights and inputs are")
 
 
 def _weighted(outputs: Mapping[Any, Tensor]) -> Tensor:
@@ -76,5 +76,6 @@ def _taught(parameter: nn.Parameter) -> bool:
     return not parameter.numel() or (parameter.grad is not None and bool(parameter.grad.any()))
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first few of these names."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

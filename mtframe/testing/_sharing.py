@@ -4,18 +4,20 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mtframe.kinds import FeatureSpec
 
-from ._check import checks
+from ._check import checks, passes_first
 from ._companions import build_backbone
-from ._gradients import check_gradients
+from ._gradients import check_gradients, some
 from ._subject import SIZE
 from ._violation import Skip, expect
 
@@ -59,8 +61,7 @@ def tasks_alone(subject: Subject) -> None:
     with torch.no_grad():
         together, alone = sharing(images), {task: sharing({task: images[task]})[task] for task in images}
     for task, found in alone.items():
-        same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(found, together[task], strict=True))
-        expect(same, f"the maps of {task!r} depend on which other tasks are in the step")
+        expect(_close(found, together[task]), f"the maps of {task!r} depend on which other tasks are in the step")
 
 
 def gradients(subject: Subject) -> None:
@@ -72,6 +73,89 @@ def gradients(subject: Subject) -> None:
         return {(task, number): feature for task, several in maps.items() for number, feature in enumerate(several)}
 
     check_gradients(sharing, found)
+
+
+def own_parameters(subject: Subject) -> None:
+    """`shared_parameters` names those that several tasks' gradients reach, and no task's own."""
+    passes_first(images_of_another_task, subject)
+    passes_first(gradients, subject)
+    # In training BatchNorm's joint statistics lead from a task's images to another's maps.
+    sharing = make(subject).eval()
+    if not hasattr(sharing, "shared_parameters"):
+        raise Skip("it does not say which parameters are shared (shared_parameters); all of them then count as such")
+    named = set(sharing.shared_parameters())
+    reaching = _reaching(sharing)
+    hidden = [name for name, (parameter, tasks) in reaching.items() if len(tasks) > 1 and parameter not in named]
+    expect(not hidden, f"gradients of several tasks reach {some(hidden)}, which shared_parameters leaves out")
+    alone = [name for name, (parameter, tasks) in reaching.items() if len(tasks) < 2 and parameter in named]
+    expect(not alone, f"shared_parameters gives {some(alone)}, which gradients of one task only reach")
+
+
+def copies(subject: Subject) -> None:
+    """A deep copy computes with its own weights, as averaged weights do, and the original stays as it is."""
+    sharing, images = make(subject).eval(), _images()
+    before = _found(sharing, images)
+    twin = copy.deepcopy(sharing)
+    same = all(map(_close, _found(twin, images).values(), before.values()))
+    expect(same, "the maps of a deep copy differ")
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(1.5)
+    changed = _found(twin, images)
+    expect(
+        not any(map(_close, changed.values(), before.values())),
+        "the maps of a deep copy do not depend on the copy's weights; does something hold on to the original?",
+    )
+    same = all(map(_close, _found(sharing, images).values(), before.values()))
+    expect(same, "the original's maps are others after its deep copy was changed")
+
+
+def saves_and_loads(subject: Subject) -> None:
+    """Another instance with its weights, by way of a safetensors file, gives the same maps."""
+    sharing, images = make(subject).eval(), _images()
+    torch.manual_seed(1)
+    other = make(subject).eval()
+    kept = save({name: tensor.clone().contiguous() for name, tensor in sharing.state_dict().items()})
+    other.load_state_dict(load(kept))
+    same = all(map(_close, _found(other, images).values(), _found(sharing, images).values()))
+    expect(
+        same, "the loaded maps differ: something that decides them is neither a parameter nor a persistent buffer"
+    )
+
+
+def bf16(subject: Subject) -> None:
+    """Under bf16 autocast its maps are finite and of the same shapes."""
+    sharing, images = make(subject).eval(), _images()
+    plain = _found(sharing, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = _found(sharing, images)
+    for task, several in found.items():
+        shapes = [[tuple(feature.shape) for feature in each] for each in (several, plain[task])]
+        expect(shapes[0] == shapes[1], f"{task!r} gets maps of {shapes[0]} in bf16, of {shapes[1]} in fp32")
+        expect(all(feature.isfinite().all() for feature in several), f"{task!r} gets maps that are not finite in bf16")
+
+
+def _reaching(sharing: Any) -> dict[str, tuple[Tensor, list[str]]]:
+    """Each parameter that is trained, and the tasks whose gradients reach it, be it as zeros."""
+    found = sharing(_images(), _ALSO)
+    trained = {name: parameter for name, parameter in sharing.named_parameters() if parameter.requires_grad}
+    reaching: dict[str, tuple[Tensor, list[str]]] = {name: (parameter, []) for name, parameter in trained.items()}
+    for task, several in found.items():
+        total = torch.stack([feature.float().sum() for feature in several]).sum()
+        gradients = torch.autograd.grad(total, list(trained.values()), retain_graph=True, allow_unused=True)
+        for name, gradient in zip(trained, gradients, strict=True):
+            if gradient is not None:
+                reaching[name][1].append(task)
+    return reaching
+
+
+def _found(sharing: Any, images: dict[str, Tensor]) -> dict[str, list[Tensor]]:
+    with torch.no_grad():
+        return {task: list(several) for task, several in sharing(images).items()}
+
+
+def _close(these: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return all(torch.allclose(one, other, rtol=1e-3, atol=1e-4) for one, other in zip(these, others, strict=True))
 
 
 def _images(seed: int = 0) -> dict[str, Tensor]:
@@ -101,4 +185,6 @@ def _check_shapes(task: str, features: Sequence[FeatureSpec], found: Sequence[Te
         expect(tuple(feature.shape) == wanted, f"{task!r}: expected {wanted} from {spec}, got {tuple(feature.shape)}")
 
 
-CHECKS = checks(maps, images_of_another_task, tasks_alone, gradients)
+CHECKS = checks(
+    maps, images_of_another_task, tasks_alone, gradients, own_parameters, copies, saves_and_loads, bf16
+)

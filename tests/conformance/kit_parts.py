@@ -6,7 +6,7 @@ Every class here is offered by a distribution of its own, made up by the tests.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,6 +191,62 @@ class Stopping(Network):
     def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
         maps = super().forward(images, also)
         return {task: [feature.detach() * self.scale for feature in several] for task, several in maps.items()}
+
+
+class GoodOwnScales(Network):
+    """Each task scales its maps by a number of its own."""
+
+    def __init__(self, backbone: nn.Module, groups: Sequence[Sequence[str]]) -> None:
+        super().__init__(backbone, groups)
+        self.scale = nn.ParameterDict({f"of {task}": torch.ones(()) for group in groups for task in group})
+
+    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+        maps = super().forward(images, also)
+        return {task: [feature * self.scale[f"of {task}"] for feature in of] for task, of in maps.items()}
+
+
+class Overclaiming(GoodOwnScales):
+    """Says that what is each task's own is shared."""
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        return self.parameters()
+
+
+class Underclaiming(GoodOwnScales):
+    """Leaves out what is shared."""
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        return iter(())
+
+
+class Holding(Network):
+    """Runs what a copy of it still has from the original."""
+
+    def __init__(self, backbone: nn.Module, groups: Sequence[Sequence[str]]) -> None:
+        super().__init__(backbone, groups)
+        whole = super().forward
+        self.run = lambda images, also: whole(images, also)
+
+    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+        return self.run(images, also)
+
+
+class ForgetfulSharing(Network):
+    """Keeps something random where no checkpoint finds it."""
+
+    def __init__(self, backbone: nn.Module, groups: Sequence[Sequence[str]]) -> None:
+        super().__init__(backbone, groups)
+        self.offset = torch.randn(()).item()
+
+    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+        return {task: [each + self.offset for each in of] for task, of in super().forward(images, also).items()}
+
+
+class Fp32Sharing(Network):
+    """Adds what autocast has made bf16 to a buffer that is not."""
+
+    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+        return {task: [added_up(feature) for feature in of] for task, of in super().forward(images, also).items()}
 
 
 class GoodHead(ToyHead):

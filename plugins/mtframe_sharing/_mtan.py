@@ -1,0 +1,103 @@
+"""Multi-task attention: each task looks at what it needs of maps that all tasks share."""
+
+# Shapes: B images of a task, C channels, H height, W width.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool2d
+
+from mtframe.errors import RecipeError
+from mtframe.kinds import FeatureSpec
+from mtframe.model import BatchNormPolicy, Network, by_task, group_norm
+
+
+class MTAN(nn.Module):
+    """Every task runs through the whole backbone, in one pass, and has attention modules of its own over its maps.
+
+    Liu, Johns, Davison, End-to-End Multi-Task Learning with Attention, CVPR 2019, arXiv:1803.10704, eqs. 1 and 2: of
+    the shared map p_j of level j, finest first, task t gets
+
+        â_tj = a_tj ⊙ p_j,        a_tj = h_tj(g_tj([p_j ; f_tj(â_t,j-1)])),
+
+    with g and h convolutions of 1 × 1, h ending in a sigmoid, and f one of 3 × 3 with max pooling to the next level's
+    size; the first level has p_1 alone. Where the paper's network has a block of two convolutions a level, whose first
+    one the attention is made of and whose second one it masks, any backbone has its feature maps, and both are p_j.
+    GroupNorm stands for the paper's BatchNorm, since a task's own batch may be two images.
+
+    Args:
+        backbone: A backbone (see `mtframe.kinds.Backbone`).
+        groups: Task names by pass: the tasks of a group always have images of one size.
+        width: Channels between g and h as a part of the level's, above 0.
+        batchnorm: What BatchNorm does where sizes differ, as in `network`.
+
+    Raises:
+        RecipeError: `width` is not above 0.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        groups: Sequence[Sequence[str]],
+        *,
+        width: float = 0.25,
+        batchnorm: BatchNormPolicy = "per-task",
+    ) -> None:
+        super().__init__()
+        if not 0 < width:
+            raise RecipeError(f"width: must be above 0, got {width:g}")
+        self.trunk = Network(backbone, groups, batchnorm=batchnorm)
+        self.features: tuple[FeatureSpec, ...] = self.trunk.features
+        tasks = [task for group in groups for task in group]
+        self.attention = by_task({task: _Attention(self.features, width) for task in tasks})
+
+    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+        """Normalised images (B, 3, H, W) by task to one (B, C, H / stride, W / stride) map per feature, by task.
+
+        Tasks in `also` look at another task's shared maps with attention of their own.
+        """
+        return {task: self.attention[task](maps) for task, maps in self.trunk(images, also).items()}
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the backbone."""
+        return self.trunk.parameters()
+
+
+class _Attention(nn.Module):
+    """One task's modules of all levels."""
+
+    def __init__(self, features: Sequence[FeatureSpec], width: float) -> None:
+        super().__init__()
+        channels = [spec.channels for spec in features]
+        self.masks = nn.ModuleList(
+            _mask(own + (own if level else 0), max(8, round(width * own)), own) for level, own in enumerate(channels)
+        )
+        self.onward = nn.ModuleList(_conv(before, own, 3) for before, own in zip(channels, channels[1:], strict=False))
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Shared maps to the task's, of the same shapes."""
+        attended: list[Tensor] = []
+        for level, shared in enumerate(maps):
+            seen: Any = shared
+            if level:
+                before = self.onward[level - 1](attended[-1])
+                seen = torch.cat([shared, adaptive_max_pool2d(before, shared.shape[-2:])], 1)
+            attended.append(self.masks[level](seen) * shared)
+        return attended
+
+
+def _conv(channels: int, width: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, kernel, 1, kernel // 2, bias=False), group_norm(width), nn.ReLU(inplace=True)
+    )
+
+
+def _mask(channels: int, width: int, own: int) -> nn.Sequential:
+    """g and h of the paper."""
+    return nn.Sequential(
+        *_conv(channels, width, 1), nn.Conv2d(width, own, 1, bias=False), group_norm(own), nn.Sigmoid()
+    )
