@@ -30,7 +30,7 @@ def check_gradients(module: nn.Module, outputs: Callable[[], Mapping[Any, Tensor
     trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     if not trained:
         raise Skip("it has no parameters that are trained")
-    _wake(trained.values())
+    wake(trained.values())
     left = trained
     for _ in range(_TRIES):
         module.zero_grad(set_to_none=True)
@@ -58,7 +58,7 @@ def _weighted(outputs: Mapping[Any, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def _wake(parameters: Any) -> None:
+def wake(parameters: Any) -> None:
     """Makes those that are all zero small: a last layer that begins at zero hides what comes before it."""
     for parameter in parameters:
         if not parameter.any():

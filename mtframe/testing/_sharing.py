@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from mtframe.kinds import FeatureSpec
 
 from ._check import checks, passes_first
 from ._companions import build_backbone
-from ._gradients import check_gradients, some
+from ._gradients import check_gradients, some, wake
 from ._subject import SIZE
 from ._violation import Skip, expect
 
@@ -84,11 +84,14 @@ def own_parameters(subject: Subject) -> None:
     if not hasattr(sharing, "shared_parameters"):
         raise Skip("it does not say which parameters are shared (shared_parameters); all of them then count as such")
     named = set(sharing.shared_parameters())
-    reaching = _reaching(sharing)
-    hidden = [name for name, (parameter, tasks) in reaching.items() if len(tasks) > 1 and parameter not in named]
+    wake(sharing.parameters())
+    trained = {name: parameter for name, parameter in sharing.named_parameters() if parameter.requires_grad}
+    reaching = _reaching(sharing, trained)
+    # A joint pass leads from every task to another's own parameters, with gradients of 0.
+    hidden = [n for n, found in reaching.items() if sum(map(_any, found)) > 1 and trained[n] not in named]
     expect(not hidden, f"gradients of several tasks reach {some(hidden)}, which shared_parameters leaves out")
-    alone = [name for name, (parameter, tasks) in reaching.items() if len(tasks) < 2 and parameter in named]
-    expect(not alone, f"shared_parameters gives {some(alone)}, which gradients of one task only reach")
+    alone = [n for n, found in reaching.items() if len(found) < 2 and trained[n] in named]
+    expect(not alone, f"shared_parameters gives {some(alone)}, which the gradient of one task only reaches")
 
 
 def copies(subject: Subject) -> None:
@@ -135,18 +138,20 @@ def bf16(subject: Subject) -> None:
         expect(all(feature.isfinite().all() for feature in several), f"{task!r} gets maps that are not finite in bf16")
 
 
-def _reaching(sharing: Any) -> dict[str, tuple[Tensor, list[str]]]:
-    """Each parameter that is trained, and the tasks whose gradients reach it, be it as zeros."""
-    found = sharing(_images(), _ALSO)
-    trained = {name: parameter for name, parameter in sharing.named_parameters() if parameter.requires_grad}
-    reaching: dict[str, tuple[Tensor, list[str]]] = {name: (parameter, []) for name, parameter in trained.items()}
-    for task, several in found.items():
+def _reaching(sharing: Any, trained: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+    """Of each of these parameters the tasks' gradients, where there are any."""
+    reaching: dict[str, list[Tensor]] = {name: [] for name in trained}
+    for several in sharing(_images(), _ALSO).values():
         total = torch.stack([feature.float().sum() for feature in several]).sum()
-        gradients = torch.autograd.grad(total, list(trained.values()), retain_graph=True, allow_unused=True)
-        for name, gradient in zip(trained, gradients, strict=True):
+        found = torch.autograd.grad(total, list(trained.values()), retain_graph=True, allow_unused=True)
+        for name, gradient in zip(trained, found, strict=True):
             if gradient is not None:
-                reaching[name][1].append(task)
+                reaching[name].append(gradient)
     return reaching
+
+
+def _any(gradient: Tensor) -> bool:
+    return bool(gradient.any())
 
 
 def _found(sharing: Any, images: dict[str, Tensor]) -> dict[str, list[Tensor]]:
