@@ -18,7 +18,7 @@ from mtframe.errors import RecipeError
 from ._batchnorm import freeze_statistics, split_statistics, use_group
 from ._rows import rows_of
 from ._sharing import BatchNormPolicy, by_task
-from ._tape import Stopped, Tape, become, inside, subclass
+from ._tape import Stopped, Tape, become, subclass
 
 
 class Layers(nn.Module):

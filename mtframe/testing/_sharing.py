@@ -121,9 +121,7 @@ def saves_and_loads(subject: Subject) -> None:
     kept = save({name: tensor.clone().contiguous() for name, tensor in sharing.state_dict().items()})
     other.load_state_dict(load(kept))
     same = all(map(_close, _found(other, images).values(), _found(sharing, images).values()))
-    expect(
-        same, "the loaded maps differ: something that decides them is neither a parameter nor a persistent buffer"
-    )
+    expect(same, "the loaded maps differ: something that decides them is neither a parameter nor a persistent buffer")
 
 
 def bf16(subject: Subject) -> None:
@@ -190,6 +188,4 @@ def _check_shapes(task: str, features: Sequence[FeatureSpec], found: Sequence[Te
         expect(tuple(feature.shape) == wanted, f"{task!r}: expected {wanted} from {spec}, got {tuple(feature.shape)}")
 
 
-CHECKS = checks(
-    maps, images_of_another_task, tasks_alone, gradients, own_parameters, copies, saves_and_loads, bf16
-)
+CHECKS = checks(maps, images_of_another_task, tasks_alone, gradients, own_parameters, copies, saves_and_loads, bf16)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,18 +28,18 @@ class Adapters(nn.Module):
     Args:
         backbone: A backbone (see `mtframe.kinds.Backbone`).
         groups: Task names by pass: the tasks of a group always have images of one size.
-        width: Channels between D and U as a part of the stage's, above 0.
+        width: Channels between D and U as a part of the stage's, above 0 and at most 4.
         trunk: `shared`: the backbone is trained with all tasks. `frozen`: it stays as it came, weights and BatchNorm
             statistics, and a task's adapters and head are all that is trained; only sensible for a pretrained one.
         batchnorm: What BatchNorm does where sizes differ, as in `network`.
 
     Raises:
-        RecipeError: `width` is not above 0, or the backbone cannot be cut between stages.
+        RecipeError: `width` is out of range, or the backbone cannot be cut between stages.
     """
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         groups: Sequence[Sequence[str]],
         *,
         width: float = 0.125,
@@ -46,12 +47,10 @@ class Adapters(nn.Module):
         batchnorm: BatchNormPolicy = "per-task",
     ) -> None:
         super().__init__()
-        if not 0 < width:
-            raise RecipeError(f"width: must be above 0, got {width:g}")
-        self.features: tuple[FeatureSpec, ...] = backbone.features  # type: ignore[assignment]
-        self.inserted = Inserted(
-            backbone, groups, lambda end: _Adapter(end, width), trunk=trunk, batchnorm=batchnorm
-        )
+        if not 0 < width <= 4:
+            raise RecipeError(f"width: must be above 0 and at most 4, got {width:g}")
+        self.features: tuple[FeatureSpec, ...] = backbone.features
+        self.inserted = Inserted(backbone, groups, lambda end: _Adapter(end, width), trunk=trunk, batchnorm=batchnorm)
 
     def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
         """Normalised images (B, 3, H, W) by task to one (B, C, H / stride, W / stride) map per feature, by task.
@@ -87,14 +86,14 @@ class FiLM(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         groups: Sequence[Sequence[str]],
         *,
         trunk: Trunk = "shared",
         batchnorm: BatchNormPolicy = "per-task",
     ) -> None:
         super().__init__()
-        self.features: tuple[FeatureSpec, ...] = backbone.features  # type: ignore[assignment]
+        self.features: tuple[FeatureSpec, ...] = backbone.features
         self.inserted = Inserted(backbone, groups, _Modulation, trunk=trunk, batchnorm=batchnorm)
 
     def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:

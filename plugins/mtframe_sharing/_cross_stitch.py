@@ -62,8 +62,7 @@ class CrossStitch(nn.Module):
         self._mixed = sum(backbone.stages[: len(ends)], ())
         self.columns = by_task({task: Stagewise(deepcopy(backbone), ends) for task in self.tasks})
         self.units = nn.ModuleList(
-            by_task({task: _Unit(len(self.tasks), number, own) for number, task in enumerate(self.tasks)})
-            for _ in ends
+            by_task({task: _Unit(len(self.tasks), number, own) for number, task in enumerate(self.tasks)}) for _ in ends
         )
         self._split = batchnorm == "per-task" and len(self.groups) > 1
         if self._split:
@@ -116,9 +115,10 @@ class CrossStitch(nn.Module):
         for task in self.tasks:
             self._column(task).begin(joined)
         handed: dict[str, Any] = dict.fromkeys(self.tasks)
-        for stage, units in enumerate(self.units):
+        each_stage: Any = self.units
+        for stage, units in enumerate(each_stage):
             outputs = [self._column(task).advance(stage, handed[task]) for task in self.tasks]
-            handed = {task: units[task](outputs) for task in self.tasks}
+            handed = {task: unit(outputs) for task, unit in units.items()}
         return handed
 
 

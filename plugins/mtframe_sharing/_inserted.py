@@ -49,11 +49,9 @@ class Inserted(nn.Module):
         self.network = Network(backbone, groups, batchnorm=batchnorm)
         if trunk == "frozen":
             freeze(self, ("network",))
-        self.tasks = by_task(
-            {task: nn.ModuleList(make(end) for end in ends) for group in groups for task in group}
-        )
+        self.tasks = by_task({task: nn.ModuleList(make(end) for end in ends) for group in groups for task in group})
         self._viewer: dict[str, str] = {}
-        self._calls: dict[str, int] = {}
+        self._calls: dict[int, int] = {}
         for number, end in enumerate(ends):
             backbone.get_submodule(end.module).register_forward_hook(partial(self._insert, number, end))
         backbone.register_forward_pre_hook(self._begin)

@@ -35,7 +35,7 @@ class MMoE(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         groups: Sequence[Sequence[str]],
         *,
         experts: int = 4,
@@ -45,7 +45,7 @@ class MMoE(nn.Module):
         if experts < 1:
             raise RecipeError(f"experts: must be 1 or more, got {experts}")
         self.trunk = Network(_WithExperts(backbone, experts), groups, batchnorm=batchnorm)
-        self.features: tuple[FeatureSpec, ...] = self.trunk.features
+        self.features: tuple[FeatureSpec, ...] = backbone.features
         tasks = [task for group in groups for task in group]
         self.gates = by_task({task: nn.Linear(self.features[-1].channels, experts, bias=False) for task in tasks})
 
@@ -83,7 +83,8 @@ class _WithExperts(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images of all tasks (B, 3, H, W) to 1 + levels × E maps."""
         maps = list(self.backbone(images))
-        return [maps[-1], *(expert[level](shared) for level, shared in enumerate(maps) for expert in self.experts)]
+        experts: Any = self.experts
+        return [maps[-1], *(expert[level](shared) for level, shared in enumerate(maps) for expert in experts)]
 
 
 def _expert(channels: int) -> nn.Sequential:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,26 +33,26 @@ class MTAN(nn.Module):
     Args:
         backbone: A backbone (see `mtframe.kinds.Backbone`).
         groups: Task names by pass: the tasks of a group always have images of one size.
-        width: Channels between g and h as a part of the level's, above 0.
+        width: Channels between g and h as a part of the level's, above 0 and at most 4.
         batchnorm: What BatchNorm does where sizes differ, as in `network`.
 
     Raises:
-        RecipeError: `width` is not above 0.
+        RecipeError: `width` is out of range.
     """
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         groups: Sequence[Sequence[str]],
         *,
         width: float = 0.25,
         batchnorm: BatchNormPolicy = "per-task",
     ) -> None:
         super().__init__()
-        if not 0 < width:
-            raise RecipeError(f"width: must be above 0, got {width:g}")
+        if not 0 < width <= 4:
+            raise RecipeError(f"width: must be above 0 and at most 4, got {width:g}")
         self.trunk = Network(backbone, groups, batchnorm=batchnorm)
-        self.features: tuple[FeatureSpec, ...] = self.trunk.features
+        self.features: tuple[FeatureSpec, ...] = backbone.features
         tasks = [task for group in groups for task in group]
         self.attention = by_task({task: _Attention(self.features, width) for task in tasks})
 
@@ -76,7 +77,7 @@ class _Attention(nn.Module):
         self.masks = nn.ModuleList(
             _mask(own + (own if level else 0), max(8, round(width * own)), own) for level, own in enumerate(channels)
         )
-        self.onward = nn.ModuleList(_conv(before, own, 3) for before, own in zip(channels, channels[1:], strict=False))
+        self.onward = nn.ModuleList(_conv(before, own, 3) for before, own in pairwise(channels))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Shared maps to the task's, of the same shapes."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from torch import nn
 
 from mtframe.model import Layers, Network
 from mtframe_sharing import MTAN, Adapters, CrossStitch, FiLM, MMoE
-from test_gradients import Backbone, Staged, Step, assert_same
+from test_gradients import Staged, Step, assert_same
 
 SCHEMES: dict[str, tuple[Any, dict[str, Any]]] = {
     "network": (Network, {}),
