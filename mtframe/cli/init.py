@@ -1,31 +1,60 @@
-"""mtframe init."""
+"""`mtframe init`: a recipe of named tasks, and what its model costs."""
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
+from mtframe.errors import RecipeError
+
+# What of a recipe has no dot in its key, and is no task.
+_WHOLE = ("sharing", "balancer", "hooks")
+
 
 def init(
-    tasks: Annotated[
+    arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME=PRESET[:ROOT]",
-            help="Tasks, as in faces=face-recognition, and overrides with a dot, as in train.epochs=5.",
+            metavar="NAME=PRESET[:ROOT]|RECIPE",
+            help="Tasks, as in faces=face-recognition, or a recipe file; and overrides, as in train.epochs=5.",
         ),
     ],
-    backbone: Annotated[str, typer.Option("-b", "--backbone", help="What all tasks share: timm/resnet18.")],
+    backbone: Annotated[
+        str | None, typer.Option("-b", "--backbone", help="What all tasks share: timm/resnet18; with tasks.")
+    ] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Also say what the model costs: parameters and FLOPs by task.")
+    ] = False,
 ) -> None:
     """Print a recipe, with everything that presets fill in written out.
 
     Roots that are not given are data/NAME, with the data set's name.
-    """
-    from mtframe.recipe import assemble_recipe
 
-    # A task's name has no dot, and an override of a task's part or of training always has one.
-    overrides = [argument for argument in tasks if "." in argument.partition("=")[0]]
-    named = [argument for argument in tasks if argument not in overrides]
-    recipe = assemble_recipe(backbone, named, overrides, data="data")
+    mtframe init recipe.yaml sharing=mtan --summary > other.yaml
+    """
+    from mtframe.recipe import assemble_recipe, load_recipe
+
+    if backbone is None:
+        if "=" in arguments[0]:
+            raise RecipeError(
+                "expected -b BACKBONE beside tasks, as in -b timm/resnet18; or a recipe file in place of both"
+            )
+        recipe = load_recipe(arguments[0], arguments[1:])
+    else:
+        # A task's name has no dot, and an override of a task's part or of training always has one.
+        overrides = [argument for argument in arguments if _overrides(argument.partition("=")[0])]
+        named = [argument for argument in arguments if argument not in overrides]
+        recipe = assemble_recipe(backbone, named, overrides, data="data")
     recipe.check()
-    print("# Train it with: mtframe train THIS_FILE [KEY=VALUE]...\n" + recipe.to_yaml(), end="")
+    print("# Train it with: mtframe train THIS_FILE [KEY=VALUE]...\n" + recipe.to_yaml(), end="", flush=True)
+    if summary:
+        from mtframe.cli._summary import summarise
+
+        # Beside the recipe, which usually goes into a file.
+        print(summarise(recipe), file=sys.stderr)
+
+
+def _overrides(key: str) -> bool:
+    return "." in key or key in _WHOLE

@@ -3,6 +3,9 @@
 from ._batchnorm import freeze_statistics as freeze_statistics
 from ._batchnorm import split_statistics as split_statistics
 from ._batchnorm import use_group as use_group
+from ._cost import Cost as Cost
+from ._cost import TaskCost as TaskCost
+from ._cost import cost_of as cost_of
 from ._frozen import freeze as freeze
 from ._layers import Layers as Layers
 from ._multitask import MultiTaskModel as MultiTaskModel
