@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from mtframe.assembly import Assembly
@@ -115,6 +116,15 @@ def test_copies_and_state_dicts_hold_each_weight_once() -> None:
         assert not torch.allclose(before, changed)
         sharing.load_state_dict(twin.state_dict())
         torch.testing.assert_close(sharing(given)["b"][-1], changed)
+
+
+def test_weights_of_batchnorms_are_loaded_from_a_file() -> None:
+    torch.manual_seed(0)
+    sharing, other = (Layers(ToyBackbone(), (("a",), ("b",)), shared=1) for _ in range(2))
+    sharing(images(32))
+    other.load_state_dict(load(save(dict(sharing.state_dict()))))
+    given = images(32)
+    torch.testing.assert_close(other.eval()(given)["b"], sharing.eval()(given)["b"])
 
 
 def test_in_place_activations_do_not_reach_another_task() -> None:

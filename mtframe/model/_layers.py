@@ -140,7 +140,9 @@ def _strip(module: nn.Module, names: Sequence[str]) -> None:
     for owner, name in _weights(module, names):
         holder = module.get_submodule(owner)
         holder._parameters.pop(name, None)
-        holder._buffers.pop(name, None)
+        if holder._buffers.pop(name, None) is not None and isinstance(holder, nn.modules.batchnorm._NormBase):
+            # Or it would look for statistics in weights that are loaded from a file.
+            holder.track_running_stats = False
 
 
 @cache
