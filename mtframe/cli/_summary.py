@@ -19,7 +19,8 @@ def summarise(recipe: Recipe) -> str:
         assembly = Assembly(recipe)
     except MtframeError as error:
         raise type(error)(
-            f"{error}\n--summary builds the model; the training data says how many classes there are"
+            f"{error}\n--summary builds the model, for which the training data has to be there: it says how many "
+            "classes there are"
         ) from error
     cost = _cost(assembly, recipe)
     plain = recipe.model_copy(update={"sharing": Choice(name="network")})
@@ -35,9 +36,9 @@ def summarise(recipe: Recipe) -> str:
     ]
     header = ["TASK", "PIXELS", "SHARED", "OWN", "HEAD", "PARAMETERS", "GFLOPS AN IMAGE"]
     separate = sum(own.total for own in alone.tasks.values()), sum(own.flops for own in alone.tasks.values())
+    trained = "" if cost.trained == cost.parameters else f", of which {_thousands(cost.trained)} are trained"
     lines = [
-        f"parameters: {_thousands(cost.parameters)}, of which {_thousands(cost.trained)} are trained; "
-        f"separate models have {_thousands(separate[0])}",
+        f"parameters: {_thousands(cost.parameters)}{trained}; separate models have {_thousands(separate[0])}",
         f"one image for all tasks: {_giga(cost.flops)} GFLOPs; separate models take {_giga(separate[1])}",
     ]
     if losses := sum(own.loss for own in cost.tasks.values()):
