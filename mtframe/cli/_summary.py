@@ -35,7 +35,8 @@ def summarise(recipe: Recipe) -> str:
         for task, own in cost.tasks.items()
     ]
     header = ["TASK", "PIXELS", "SHARED", "OWN", "HEAD", "PARAMETERS", "GFLOPS AN IMAGE"]
-    separate = sum(own.total for own in alone.tasks.values()), sum(own.flops for own in alone.tasks.values())
+    heads = sum(own.head for own in alone.tasks.values())
+    separate = len(rows) * (alone.parameters - heads) + heads, sum(own.flops for own in alone.tasks.values())
     trained = "" if cost.trained == cost.parameters else f", of which {_thousands(cost.trained)} are trained"
     lines = [
         f"parameters: {_thousands(cost.parameters)}{trained}; separate models have {_thousands(separate[0])}",

@@ -63,7 +63,7 @@ def stage_ends(backbone: Any) -> tuple[StageEnd, ...]:
         if end is None:
             raise RecipeError(f"stage {stage + 1} of the backbone's {count} does not end in one feature map; {_ELSE}")
     found = tuple(end for end in ends if end is not None)
-    if not found:
+    if not found or (count == 1 and len(backbone.features) > 1):
         raise RecipeError(f"the backbone has one stage only, and it gives several maps; {_ELSE}")
     if past := probe.passed(found):
         raise RecipeError(
@@ -107,16 +107,17 @@ class _Probe:
         raise RecipeError(f"the backbone does not run on images of {size} px, to find where its stages end: {failure}")
 
     def end_of(self, stage: int) -> StageEnd | None:
-        """The last call before a later stage's first; None if it is another stage's, or gives no single tensor."""
+        """The stage's last call before a later one's first; None if there is none, or it gives no single tensor."""
         later = [n for n, (name, _) in enumerate(self.calls) if self.stages[name] > stage]
-        number = min(later, default=len(self.calls)) - 1
-        if number < 0 or self.stages[self.calls[number][0]] != stage:
+        before = self.calls[: min(later, default=len(self.calls))]
+        number = max((n for n, (name, _) in enumerate(before) if self.stages[name] == stage), default=None)
+        if number is None:
             return None
-        name, output = self.calls[number]
+        name, output = before[number]
         if not isinstance(output, Tensor) or output.dim() < 3 or len(output) != 2:
             return None
         axis = self._channel_axis(output)
-        return StageEnd(name, [n for n, _ in self.calls[:number]].count(name), axis, output.shape[axis])
+        return StageEnd(name, [n for n, _ in before[:number]].count(name), axis, output.shape[axis])
 
     def passed(self, ends: tuple[StageEnd, ...]) -> int:
         """Number of the first stage, from 1, that more than its end connects with the next one's; 0 if none."""
