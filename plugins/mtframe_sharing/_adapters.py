@@ -22,8 +22,8 @@ class Adapters(nn.Module):
     """The backbone is shared; after each stage a task adds what a small network of its own makes of the maps.
 
     x + U_t ReLU(D_t x), a place of the map at a time: the residual adapters of Rebuffi, Bilen, Vedaldi,
-    arXiv:1705.08045 (their eq. 2 has one matrix and BatchNorm) with the bottleneck of Houlsby et al.,
-    arXiv:1902.00751. U begins at 0, so training begins as with `network`.
+    arXiv:1705.08045 (one matrix and BatchNorm there), with the bottleneck of Houlsby et al., arXiv:1902.00751. U begins
+    at 0, so training begins as with `network`.
 
     Args:
         backbone: A backbone (see `mtframe.kinds.Backbone`).

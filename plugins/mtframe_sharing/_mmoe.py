@@ -18,8 +18,8 @@ from mtframe.model import BatchNormPolicy, Network, by_task, group_norm
 class MMoE(nn.Module):
     """Every task runs through the whole backbone and through all experts, in one pass, and mixes what these say.
 
-    Ma et al., Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts, KDD 2018, eqs. 6
-    and 7: of the shared maps x, task t gets Σ_e g_te(x) f_e(x) with g_t(x) = softmax(W_t x). Here an expert f_e is a
+    Ma et al., Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts, KDD 2018, eqs. 7
+    and 8: of the shared maps x, task t gets Σ_e g_te(x) f_e(x) with g_t(x) = softmax(W_t x). Here an expert f_e is a
     convolution of 3 × 3 for each level of the maps, with GroupNorm and ReLU, and W_t sees the mean of the coarsest map,
     so that an image has one set of weights, in all levels.
 

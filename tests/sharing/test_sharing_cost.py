@@ -112,9 +112,9 @@ def test_three_columns() -> None:
 def test_attention_of_its_own() -> None:
     found = cost("mtan", {"a": 16, "b": 16})
     a = found.tasks["a"]
-    # Masks of 8 channels inside with GroupNorm, and the convolution to the next level's channels.
+    # Masks of 8 channels inside with GroupNorm, and the shared convolution to the next level's channels.
     first, second, onward = 8 * 8 + 16 + 8 * 8 + 16, 8 * 8 + 16 + 8 * 4 + 8, 9 * 8 * 4 + 8
-    assert (a.shared, a.own) == (STEM + BODY, first + second + onward)
+    assert (a.shared, a.own) == (STEM + BODY + onward, first + second)
     masks = (8 * 8 + 8 * 8) * 64 + (8 * 8 + 8 * 4) * 16 + 9 * 8 * 4 * 64
     assert a.flops == 2 * (STEM_MACS + BODY_MACS + masks + 4)
 

@@ -125,12 +125,12 @@ def test_attention_is_the_papers_by_hand() -> None:
     for task, own in given.items():
         p1, p2 = sharing.trunk.backbone(own)
         mine = sharing.attention[task]
-        a1 = mine.masks[0](p1)
+        a1 = mine[0](p1)
         assert a1.min() > 0
         assert a1.max() < 1
         first = a1 * p1
-        onward = max_pool2d(mine.onward[0](first), 2)
-        close(sharing(given)[task], [first, mine.masks[1](torch.cat([p2, onward], 1)) * p2])
+        onward = max_pool2d(sharing.onward[0](first), 2)
+        close(sharing(given)[task], [first, mine[1](torch.cat([p2, onward], 1)) * p2])
 
 
 def test_levels_of_one_size_or_of_odd_ones_are_attended_to() -> None:
