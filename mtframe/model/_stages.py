@@ -55,7 +55,7 @@ def stage_ends(backbone: Any) -> tuple[StageEnd, ...]:
     Raises:
         RecipeError: There are no such places.
     """
-    probe = _Probe(deepcopy(backbone))
+    probe = _Probe(backbone)
     probe.run()
     count = len(backbone.stages)
     ends = [probe.end_of(stage) for stage in range(count)]
@@ -79,10 +79,10 @@ _ELSE = "choose another backbone, or what does not cut between stages (sharing=n
 class _Probe:
     """Passes through a copy of a backbone, and what its modules give in them."""
 
-    def __init__(self, copy: Any) -> None:
-        self.backbone = copy.eval().requires_grad_(False)
+    def __init__(self, backbone: Any) -> None:
+        self.backbone = backbone
         self.stages: dict[str, int] = {
-            name: number for number, names in enumerate(copy.stages) for name, _ in inside(copy, names)
+            name: number for number, names in enumerate(backbone.stages) for name, _ in inside(backbone, names)
         }
         self.calls: list[tuple[str, Any]] = []
         self.images = torch.empty(0)
@@ -92,8 +92,7 @@ class _Probe:
         size = getattr(self.backbone, "size", _USUAL)
         failure: Exception | None = None
         for device in ("meta", "cpu"):
-            # Once its values are gone it is of no use on the CPU.
-            candidate = deepcopy(self.backbone).to(device) if device == "meta" else self.backbone
+            candidate = deepcopy(self.backbone).to(device).eval().requires_grad_(False)
             for sides in (_OBLONG, (size, size), (_USUAL, _USUAL)):
                 images = torch.zeros(2, 3, *sides, device=device, requires_grad=True)
                 try:
