@@ -101,6 +101,7 @@ class _Counter:
             flops=self._flops(task, size, ()),
         )
 
+    @torch.enable_grad()
     def _reached(self, task: str, size: int) -> set[Tensor]:
         outputs = self.model({task: self._images(size)})[task].values()
         total = torch.stack([output.float().sum() for output in outputs if output.requires_grad]).sum()

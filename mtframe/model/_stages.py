@@ -39,6 +39,7 @@ class StageEnd:
     channels: int
 
 
+@torch.enable_grad()
 def stage_ends(backbone: Any) -> tuple[StageEnd, ...]:
     """Finds out with what each stage ends, from a pass of a copy of the backbone, without memory where it can be.
 

@@ -241,6 +241,16 @@ def test_state_dicts_go_by_the_tasks_names(name: str) -> None:
     assert {key.replace(".a.", ".b.") for key in own} <= set(first.state_dict())
 
 
+@pytest.mark.parametrize("name", SCHEMES)
+def test_one_task_alone_will_do(name: str) -> None:
+    scheme, options = SCHEMES[name]
+    with torch.no_grad():
+        sharing = scheme(Staged(), (("a",),), **options)
+    maps = sharing(images(2))["a"]
+    sum(m.square().sum() for m in maps).backward()
+    assert all(p.grad is not None for p in sharing.parameters())
+
+
 @pytest.mark.parametrize(
     ("scheme", "options", "said"),
     [
