@@ -85,7 +85,8 @@ class HookSpecs:
         Args:
             step: Optimiser steps done so far.
             values: `epoch`, `lr`, `images_per_second`, by `epochs_TASK` how often each of its images was seen so far,
-                and by `TASK/TERM` the mean of each loss term since the last call.
+                and by `TASK/TERM` the mean of each loss term since the last call. With `train.gradients_every` also
+                `cosine.A.B`, `gradient_norm.A` and `effective_lr.A` of the last measured step since.
         """
 
     @_hookspec

@@ -172,6 +172,10 @@ class Sharing(Protocol):
     Wired: `backbone`; `groups`: tuples of task names whose images always have one size, so that they can be
     concatenated, e.g. `(("faces", "people"), ("objects",))`; together, all tasks.
 
+    One that opens `mtframe.model.rows_of` around each pass through what its tasks share lets balancers of gradients
+    work in one backward pass. It may also have `shared_parameters() -> iterator`: those that several tasks use, where
+    these are not all.
+
     Attributes:
         features: What heads are given: the feature maps as the tasks see them.
     """

@@ -544,10 +544,11 @@ def test_exact_gradients_with_batchnorm_are_those_of_the_losses_and_rows_are_not
 def test_without_batchnorm_exact_gradients_cost_nothing() -> None:
     step = Step(Staged())
     backward: list[int] = []
-    step.model.sharing.backbone.stem[0].register_forward_hook(
-        lambda module, inputs, output: (
-            output.register_hook(lambda gradient: backward.append(0)) if output.requires_grad else None
-        )
-    )
+
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(lambda gradient: backward.append(0))
+
+    step.model.sharing.backbone.stem[0].register_forward_hook(count)
     GradientEngine(step.model, exact=True).gradients(step.images, step.also, step.losses)
     assert backward == [0]

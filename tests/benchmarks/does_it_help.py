@@ -54,6 +54,9 @@ FACES = {"task": "face-recognition", "loss": "softmax", "batch_size": 16}
 SCENES = {"task": "scene-recognition", "batch_size": 12, "flip_test": False}
 CATEGORIES = {"task": "multi-label-classification", "batch_size": 16}
 
+# The backbone has BatchNorm: what these make of each task's own gradient, not of what its images contribute.
+EXACT = ("cagrad", "mgda", "nash-mtl", "pcgrad", "upgrad")
+
 # Of sharing schemes that need more than their name; `layers` at three cuts.
 SHARINGS: dict[str, list[dict[str, Any]]] = {
     "layers": [{"name": "layers", "shared": shared} for shared in (1, 2, 3)],
@@ -82,7 +85,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             for name, part in configurations(tasks):
                 key = {"data": data, "name": name, "seed": seed, "steps": arguments.steps}
-                chosen = not arguments.only or name.partition(" ")[0] in arguments.only
+                chosen = not arguments.only or {name, name.partition(" ")[0]} & set(arguments.only)
                 if chosen and not any(key.items() <= row.items() for row in done):
                     done.append(key | train(part, seed, arguments.steps))
                     append(arguments.out, done[-1])
@@ -101,6 +104,8 @@ def configurations(tasks: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
     balancers = [c.name for c in discover("balancer") if c.dist == "mtframe" and c.name != "torchjd"]
     for name in sorted(balancers, key=lambda name: (name != "sum", name)):
         yield name, {"tasks": tasks, "balancer": name}
+    for name in EXACT:
+        yield f"{name} exact", {"tasks": tasks, "balancer": name, "train": {"exact_gradients": True}}
     for name in [c.name for c in discover("sharing") if c.dist == "mtframe" and c.name != "network"]:
         for options in SHARINGS.get(name, [{"name": name}]):
             told = " ".join(str(value) for value in options.values())
@@ -114,7 +119,8 @@ def train(part: dict[str, Any], seed: int, steps: int) -> dict[str, Any]:
             "backbone": {"name": "timm/test_resnet", "pretrained": False},
             **part,
             "hooks": [],
-            "train": {
+            "train": part.get("train", {})
+            | {
                 "steps": steps, "lr": 2e-3, "clip_grad": None, "ema": None, "precision": "fp32", "seed": seed,
                 "evaluate_every": None, "workers": 0, "device": "cpu",
             },
