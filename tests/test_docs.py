@@ -95,7 +95,7 @@ def test_calls_name_commands_options_keys_and_presets_that_exist(path: Path) -> 
         called = "mtframe " + " ".join(words)
         command = COMMANDS
         rest = list(words)
-        while hasattr(command, "commands") and rest and re.fullmatch(r"[a-z]+", rest[0]):
+        while hasattr(command, "commands") and rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]):
             assert rest[0] in command.commands, f"{path.name}: no such command: {called}"
             command = command.commands[rest.pop(0)]
         known = {"-h", "--help"} | {name for part in command.params for name in (*part.opts, *part.secondary_opts)}
