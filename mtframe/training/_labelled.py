@@ -22,7 +22,7 @@ def labelled(batches: Mapping[str, Batch], kinds: Mapping[str, str]) -> dict[str
 
     Args:
         batches: Those of a step, by task.
-        kinds: Each task's kind of target, `DataInfo.target`.
+        kinds: Each trained task's kind of target, `DataInfo.target`. Another one may only lend its images.
 
     Returns:
         By task, those of which something is known; perhaps none.
@@ -30,7 +30,7 @@ def labelled(batches: Mapping[str, Batch], kinds: Mapping[str, str]) -> dict[str
     kept = {}
     for task, batch in batches.items():
         told = {name: targets for name, targets in {task: batch.targets, **batch.also}.items()
-                if _knows(kinds[name], targets)}  # fmt: skip
+                if name in kinds and _knows(kinds[name], targets)}  # fmt: skip
         if told:
             owner, *others = told
             kept[owner] = replace(batch, targets=told[owner], also={name: told[name] for name in others})
