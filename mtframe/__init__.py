@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from mtframe.recipe import Recipe as Recipe
     from mtframe.recipe import load_recipe as load_recipe
     from mtframe.training import Trainer as Trainer
+    from mtframe.training import add_task as add_task
+    from mtframe.training import remove_task as remove_task
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Recipe": "recipe",
     "Trainer": "training",
+    "add_task": "training",
     "assemble": "assembly",
     "load_recipe": "recipe",
     "load_run": "inference",
+    "remove_task": "training",
 }
 
 _MODULES = ("assembly", "data", "errors", "evaluation", "hooks", "inference", "kinds", "model", "options", "recipe",

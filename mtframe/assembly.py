@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from mtframe._fit import mismatch, targets_of
+from mtframe._labels import read_labels, run_of
 from mtframe.data import DataInfo, Source, WithTargetsOf
 from mtframe.errors import DataError, MtframeError, PluginError, RecipeError
 from mtframe.hooks import Hooks
@@ -40,9 +41,7 @@ class Assembly:
         self.recipe = recipe
         self._trained = trained or recipe
         self._train_sets: dict[str, Dataset] = {}
-        self.infos = dict(infos) if infos is not None else {
-            task: self._train_set(task).info for task in recipe.tasks
-        }  # fmt: skip
+        self.infos = dict(infos) if infos is not None else self._infos()
         if unknown := [task for task in recipe.tasks if task not in self.infos]:
             raise RecipeError(f"tasks.{unknown[0]}: the run was trained without it, on {', '.join(self.infos)}")
 
@@ -94,7 +93,9 @@ class Assembly:
             RecipeError: It is to weigh the gradients of feature maps, and weighs no gradients.
         """
         choice = self.recipe.balancer
-        balancer: Balancer | GradientBalancer = self._build("balancer", choice, "balancer", {"tasks": self.tasks})
+        # What keeps a task that is not trained is a loss like those of the others.
+        tasks = self.recipe.trained if self.recipe.train.distil is None else self.tasks
+        balancer: Balancer | GradientBalancer = self._build("balancer", choice, "balancer", {"tasks": tasks})
         if self.recipe.train.balance_at == "maps" and not hasattr(balancer, "weigh"):
             raise RecipeError(
                 f"train.balance_at: maps is for balancers that weigh gradients, such as mgda, which {choice.name} does "
@@ -103,14 +104,20 @@ class Assembly:
         return balancer
 
     def sources(self) -> dict[str, Source]:
-        """Training data of the tasks that have images of their own, each with the tasks that use them too.
+        """Training data of the trained tasks that have images of their own, each with the tasks that use them too.
+
+        Among them is also a task that is not trained but lends its images to one that is.
 
         Raises:
             DataError: Its labels are not those of `infos`: the data was changed since the run began.
             RecipeError: Images that another task uses would be mixed with each other.
         """
         sources = {}
+        tasks = {name: self.recipe.tasks[name] for name in self.recipe.trained}
+        lenders = {task.images for task in tasks.values() if task.images is not None}
         for name, task in self.recipe.tasks.items():
+            if name not in tasks and name not in lenders:
+                continue
             dataset = self._train_set(name)
             if dataset.info != self.infos[name]:
                 raise DataError(
@@ -122,7 +129,7 @@ class Assembly:
             transform = self.transform(name, train=True)
             dataset.decode_size = transform.decode_size
             sources[name] = Source(dataset, transform, task.batch_size, every=task.every)
-        for name, task in self.recipe.tasks.items():
+        for name, task in tasks.items():
             if task.images is not None:
                 if getattr(sources[task.images].transform, "mixes", False):
                     raise RecipeError(
@@ -188,9 +195,20 @@ class Assembly:
         told = [
             pretraining(backbone.member, **recipe.backbone.options) if pretraining else None,
             aligned(**transform.options) if aligned else None,
+            recipe.train.start and f"what the weights of {recipe.train.start} have learned from",
         ]
         others = [f"task {name} ({part.dataset.name})" for name, part in recipe.tasks.items() if name != task]
         return (*filter(None, told), *others)
+
+    def _infos(self) -> dict[str, DataInfo]:
+        """What the training data tells, and of tasks that are not trained the run that they come from."""
+        start, trained = self.recipe.train.start, self.recipe.trained
+        run = run_of(start) if start is not None and len(trained) < len(self.tasks) else None
+        infos = {} if run is None else read_labels(run)
+        infos |= {task: self._train_set(task).info for task in trained}
+        if unknown := [task for task in self.tasks if task not in infos]:
+            raise RecipeError(f"train.tasks: {unknown[0]!r} is not trained, and {start} is of no run that knows it")
+        return {task: infos[task] for task in self.tasks}
 
     def _train_set(self, task: str) -> Dataset:
         if task not in self._train_sets:

@@ -26,7 +26,7 @@ from mtframe._overrides import apply_overrides as apply_overrides
 from mtframe._presets import LENT, fill, lend
 from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.errors import RecipeError
-from mtframe.registry import Resolved, local_file, name_of, resolve
+from mtframe.registry import Resolved, did_you_mean, local_file, name_of, resolve
 
 _CONFIG = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -166,6 +166,12 @@ class TrainOptions(BaseModel):
         seed: Of everything random.
         workers: Processes that read images; 0 reads in the training process.
         device: `auto` (a GPU where there is one), or what torch.device takes.
+        start: Weights that training starts from, as far as they fit by name and shape: a run's folder (its best ones),
+            or a file of weights in one.
+        tasks: The tasks that are trained, all if null; the others stay as they are in `start`, and no data of theirs is
+            needed.
+        freeze: Names of parts and parameters of the model that are not trained, e.g. `sharing` or `heads.faces`.
+        distil: Weight of what keeps tasks that are not trained near what `start` answers; null for nothing.
         evaluate_every: Epochs between evaluations during training; null evaluates only at the end.
         save_every_steps: Steps between checkpoints besides those after evaluations; null for none.
         log_every: Steps between rows of `metrics.csv`.
@@ -196,6 +202,10 @@ class TrainOptions(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     workers: Annotated[int, Field(ge=0)] = 2
     device: str = "auto"
+    start: str | None = None
+    tasks: Annotated[list[str], Field(min_length=1)] | None = None
+    freeze: list[str] = []
+    distil: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     evaluate_every: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
     save_every_steps: Positive | None = None
     log_every: Positive = 10
@@ -226,6 +236,12 @@ class Recipe(BaseModel):
     hooks: Annotated[list[Part], BeforeValidator(_several)] = [Choice(name=name) for name in _OBSERVERS]
     train: TrainOptions = TrainOptions()
     base: Path | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The tasks that are trained, in the order of all."""
+        chosen = self.train.tasks
+        return tuple(name for name in self.tasks if chosen is None or name in chosen)
 
     def choices(self) -> Iterator[tuple[str, str, Choice]]:
         """Every component that is named: (place in the recipe, kind, choice)."""
@@ -268,9 +284,29 @@ class Recipe(BaseModel):
                 wrong.append(text if text.startswith(where) else f"{where}: {text}")
         wrong += [problem for name in self.tasks for problem in mismatches(name, found)]
         wrong += [problem for name, task in self.tasks.items() if task.images for problem in no_labels(name, found)]
+        wrong += self._untrainable() if training else []
         if wrong:
             raise RecipeError("\n".join(wrong))
         return found
+
+    def _untrainable(self) -> list[str]:
+        """What is wrong with the choice of what is trained."""
+        train, there = self.train, ", ".join(self.tasks)
+        wrong = [
+            f"train.tasks: no task {task!r}{did_you_mean(task, self.tasks) or f'; the tasks are {there}'}"
+            for task in train.tasks or ()
+            if task not in self.tasks
+        ]
+        idle = [task for task in self.tasks if task not in self.trained]
+        if idle and train.start is None:
+            wrong.append(
+                f"train.tasks: {idle[0]!r} is not trained, so it must come from a run: name it with train.start=RUN"
+            )
+        if train.distil is not None and not idle:
+            wrong.append(
+                "train.distil: keeps tasks that are not trained, and all are; train.tasks names those that are"
+            )
+        return wrong
 
     def to_yaml(self) -> str:
         """The recipe as a file's text; `load_recipe` reads the same recipe from it."""

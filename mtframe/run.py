@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from mtframe._labels import read_labels
 from mtframe._origins import Origins, changed, keep_sources, origins, revive
 from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, MtframeError, RecipeError, TrainingError
@@ -123,12 +124,7 @@ class RunFolder:
 
     def infos(self) -> dict[str, DataInfo]:
         """What the labels of each task mean. Raises CheckpointError if the file that says so is damaged."""
-        file = self.path / "labels.json"
-        try:
-            stored = json.loads(file.read_text())
-            return {task: DataInfo(info["target"], tuple(info["classes"])) for task, info in stored.items()}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{file}: cannot be read as the labels of a run ({error})") from None
+        return read_labels(self.path)
 
     def save_checkpoint(self, name: str, weights: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> Path:
         """Writes a checkpoint; the old one of that name stays until the new one is complete.
@@ -175,6 +171,19 @@ class RunFolder:
         Raises:
             CheckpointError: There is none, it is damaged, or it is of another architecture.
         """
+        name, file = self.weights_file(name)
+        weights = read_weights(file)
+        with self._explained():
+            check_fit(model, weights, file)
+        take_weights(model, weights)
+        return name
+
+    def weights_file(self, name: str = "best") -> tuple[str, Path]:
+        """A checkpoint's name and file of weights; of `last` where there is no `best` yet.
+
+        Raises:
+            CheckpointError: There is none.
+        """
         folder = self._checkpoint(name)
         if folder is None and name == "best":
             name, folder = "last", self._checkpoint("last")
@@ -182,15 +191,7 @@ class RunFolder:
             there = sorted(p.name for p in self.checkpoints.glob("[!.]*")) if self.checkpoints.is_dir() else []
             known = f"there are {', '.join(there)}" if there else "there is none"
             raise CheckpointError(f"{self.checkpoints / name}: no such checkpoint; {known}")
-        file = folder / "weights.safetensors"
-        try:
-            weights = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file}: cannot be read as safetensors ({error})") from None
-        with self._explained():
-            check_fit(model, weights, file)
-        model.load_state_dict(weights)
-        return name
+        return name, folder / "weights.safetensors"
 
     def load_state(self) -> dict[str, Any]:
         """What going on from `last` needs.
@@ -203,6 +204,11 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.path}: stopped before its first checkpoint, so there is nothing to go on from. Start again: "
                 f"mtframe train {self.recipe_file} --out ANOTHER_FOLDER"
+            )
+        if not (folder / "training.pt").is_file():
+            raise CheckpointError(
+                f"{self.path}: made of another run without training, so there is nothing to go on with. Train it "
+                f"further with: mtframe train {self.recipe_file} --from {self.path}"
             )
         try:
             return torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
@@ -230,6 +236,23 @@ class RunFolder:
             # Killed between the two renames of _swap.
             old.rename(folder)
         return folder if folder.is_dir() else None
+
+
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name. Raises CheckpointError if the file is no safetensors."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: cannot be read as safetensors ({error})") from None
+
+
+def take_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Loads tensors by name, in place; what is not among them stays."""
+    state = model.state_dict()
+    # With the versions of modules that a state dict has and safetensors have not: without, BatchNorm takes the file for
+    # one of old times, and looks for counters where `layers` has taken them away.
+    state.update(weights)
+    model.load_state_dict(state)
 
 
 def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], source: object) -> None:

@@ -2,7 +2,9 @@
 
 import typer
 
-from . import affinity, backbones, check, data, demo, doctor, evaluate, init, new, plugins, predict, train
+from . import (
+    add_task, affinity, backbones, check, data, demo, doctor, evaluate, init, new, plugins, predict, remove_task, train,
+)  # fmt: skip
 from ._app import app as app
 from ._app import run
 
@@ -10,6 +12,8 @@ app.command()(demo.demo)
 app.command()(init.init)
 app.command()(train.train)
 app.command()(affinity.affinity)
+app.command()(add_task.add_task)
+app.command()(remove_task.remove_task)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(backbones.backbones)

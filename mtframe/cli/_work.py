@@ -27,8 +27,16 @@ def train_recipe(recipe: Recipe, out: Path | None, name: str, *, strict: bool = 
     run = RunFolder(out or free_folder(Path("runs") / name))
     run.check_new()
     hooks = _observers(recipe, strict)
-    assembly = Assembly(recipe)
-    for task in assembly.tasks:
+    return _train(Assembly(recipe), run, hooks)
+
+
+def train_assembly(assembly: Assembly, run: RunFolder, *, strict: bool = False) -> RunFolder:
+    """Trains what is assembled into a new run and prints its scores."""
+    return _train(assembly, run, _observers(assembly.recipe, strict))
+
+
+def _train(assembly: Assembly, run: RunFolder, hooks: Hooks) -> RunFolder:
+    for task in assembly.recipe.trained:
         # What evaluation will need is looked at now, not after hours of training.
         assembly.metrics(task, assembly.dataset(task, "val"))
     trainer = Trainer(assembly, run, hooks)
@@ -86,6 +94,23 @@ def say(lines: Sequence[str] | str) -> None:
         CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def _print_kept(trainer: Trainer) -> None:
+    """A table of what became of the tasks that distillation keeps."""
+    kept = trainer.distillation.tasks if trainer.distillation is not None else ()
+    if not any(task in trainer.evaluated for task in kept):
+        return
+    before = trainer.history[0]["tasks"]
+    after = next(one for one in trainer.history if one["step"] == trainer.best_steps["best"])
+    table = Table(box=box.SIMPLE_HEAD)
+    for column, justify in (("kept task", "left"), ("metric", "left"), ("before", "right"), ("best", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for task in trainer.evaluated:
+        for position, (name, value) in enumerate(before[task].items() if task in kept else ()):
+            table.add_row(task if position == 0 else "", name, number(value), number(after["tasks"][task][name]))
+    CONSOLE.print(table)
+    say(f"best is of step {after['step']}")
+
+
 def _observers(recipe: Recipe, strict: bool) -> Hooks:
     hooks = observe(recipe, strict=strict)
     hooks.register(Progress(CONSOLE), "progress")
@@ -94,10 +119,18 @@ def _observers(recipe: Recipe, strict: bool) -> Hooks:
 
 def _fit(trainer: Trainer) -> None:
     tasks = ", ".join(f"{task} ({len(source.dataset)} images)" for task, source in trainer.batches.sources.items())
+    say(trainer.loaded.shown() if trainer.loaded is not None else [])
+    for task, why in trainer.unevaluated.items():
+        say(f"{task}: what becomes of it is not measured: {why}")
+    if trainer.distillation is None and (
+        kept := [task for task in trainer.assembly.tasks if task not in trainer.evaluated]
+    ):
+        say(f"kept as they are: {', '.join(kept)}")
     say(f"training {tasks} on {trainer.device} for {trainer.steps} steps into {trainer.run.path}")
     say([f"warning: {text}" for text in trainer.cautions])
     try:
         print_scores(trainer.fit())
+        _print_kept(trainer)
     except OSError as error:
         raise TrainingError(
             f"{error.filename or trainer.run.path}: {error.strerror or error}. Training stopped at step "

@@ -24,6 +24,12 @@ def train(
         typer.Option("-t", "--task", metavar="NAME=PRESET:ROOT", help="A task; may be repeated."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default: runs/NAME).")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Start from that run's weights, or a file of them, as far as they fit."
+        ),
+    ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
     observers: Annotated[
         list[str] | None,
@@ -39,10 +45,16 @@ def train(
 
     mtframe train recipe.yaml --with tensorboard --with '{name: early-stopping, patience: 3}'
 
+    mtframe train recipe.yaml --from runs/other
+
     mtframe train --resume runs/recipe
     """
     arguments = arguments or []
     if resume is not None:
+        if start is not None:
+            raise RecipeError(
+                "--resume RUN goes on with that run's own weights; --from begins a new run with another's"
+            )
         if arguments or backbone or task or out or observers:
             raise RecipeError("--resume RUN goes on with that run's own recipe; it takes no recipe, parts or overrides")
         from mtframe.cli._work import resume_run
@@ -50,6 +62,8 @@ def train(
         resume_run(resume, strict=strict)
         return
     recipe, name = recipe_of(arguments, backbone, task, observers or [])
+    if start is not None:
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"start": str(start)})})
     recipe.check()
     from mtframe.cli._work import train_recipe
 

@@ -1,5 +1,6 @@
 """The multi-task model, sharing schemes, feature pyramids and BatchNorm policies."""
 
+from ._batchnorm import STATISTICS as STATISTICS
 from ._batchnorm import freeze_statistics as freeze_statistics
 from ._batchnorm import split_statistics as split_statistics
 from ._batchnorm import use_group as use_group

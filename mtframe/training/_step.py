@@ -12,6 +12,7 @@ from mtframe.data import Batch
 from mtframe.kinds import Balancer, GradientBalancer
 from mtframe.model import MultiTaskModel
 
+from ._distillation import Distillation
 from ._gradients import GradientEngine
 from ._measurement import Measurement, measured_backward
 
@@ -26,6 +27,7 @@ def training_step(
     at: Literal["parameters", "maps"] = "parameters",
     engine: GradientEngine | None = None,
     measurement: Measurement | None = None,
+    distillation: Distillation | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Adds the gradient of the balanced loss, or the balanced gradient, to the parameters' `.grad`.
 
@@ -38,6 +40,7 @@ def training_step(
         at: Which gradients a balancer that weighs them gets, see `GradientEngine.backward`.
         engine: For a balancer that weighs gradients: the model's, kept from step to step; a new one if None.
         measurement: Takes the tasks' gradients on the way, of a step of several tasks.
+        distillation: Adds losses of tasks that are not trained but kept.
 
     Returns:
         The loss terms by task and name, detached.
@@ -47,15 +50,21 @@ def training_step(
     images = {task: batch.images for task, batch in batches.items()}
     targets = {task: batch.targets for task, batch in batches.items()}
     targets |= {other: batches[task].also[other] for other, task in also.items()}
-    # The order in which a balancer knows them.
-    targets = {task: targets[task] for task in model.tasks if task in targets}
     chosen: Any = balancer
     terms: dict[str, dict[str, Tensor]] = {}
+    answers: dict[str, dict[str, Tensor]] = {}
+    if distillation is not None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            images, also, answers = distillation.look(images, also)
 
     def losses() -> dict[str, Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             outputs = model(images, also)
-            terms.update({task: model.loss(task, outputs[task], wanted) for task, wanted in targets.items()})
+            named = {task: model.loss(task, outputs[task], wanted) for task, wanted in targets.items()}
+            if distillation is not None:
+                named |= distillation.losses(outputs, answers)
+            # In the order in which a balancer knows them.
+            terms.update({task: named[task] for task in model.tasks if task in named})
             return {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
 
     if measurement is not None and len(targets) > 1:

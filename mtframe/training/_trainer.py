@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from mtframe.assembly import Assembly, observe
 from mtframe.data import Batch, MixedBatches
-from mtframe.errors import MtframeError, RecipeError, TrainingError
+from mtframe.errors import CheckpointError, MtframeError, RecipeError, TrainingError
 from mtframe.evaluation import Evaluation, evaluate_split, finite, mean_relative_gain
 from mtframe.hooks import Hooks
 from mtframe.registry import name_of
 from mtframe.run import RunFolder, check_fit, pick_device, write_text
 
+from ._distillation import Distillation, evaluable
 from ._exposure import account, announce, cautions
 from ._gradient_log import GradientLog
 from ._gradients import GradientEngine
@@ -31,6 +32,7 @@ from ._labelled import known, labelled
 from ._log import LOG, LossMeter, open_log
 from ._meetings import Meetings, check_comparable
 from ._optim import make_average, make_optimizer, make_scheduler
+from ._start import freeze_parts, start_model
 from ._step import training_step
 
 
@@ -63,6 +65,9 @@ class Trainer:
         stopped: Why training ended before its last step; None if it did not.
         history: The evaluations so far: `step`, `gain` (mean relative gain) and every metric's values by task.
         images_per_step: Images of all tasks that one step sees; the mean where steps differ.
+        loaded: What was loaded from `train.start`; None if nothing is named, or of a run that is resumed.
+        evaluated: The tasks that are scored: those that are trained, and those that distillation keeps.
+        unevaluated: Of the latter, by name, why one cannot be.
     """
 
     def __init__(
@@ -82,10 +87,13 @@ class Trainer:
         self.hooks = observe(self.recipe) if hooks is None else hooks
         self.device = pick_device(options.device)
         torch.manual_seed(options.seed)
-        self.model = assembly.model(restoring=resume)
-        self.model.to(self.device)
-        if options.channels_last:
-            _lay_out_channels_last(self.model)
+        self.model, self.loaded = start_model(assembly, restoring=resume)
+        freeze_parts(self.model, options.freeze)
+        self.distillation = Distillation(assembly, self.model) if options.distil is not None else None
+        for network in (self.model, *([self.distillation.teacher] if self.distillation else ())):
+            network.to(self.device)
+            if options.channels_last:
+                _lay_out_channels_last(network)
         self.balancer: Any = assembly.balancer()
         if isinstance(self.balancer, nn.Module):
             self.balancer.to(self.device)
@@ -108,14 +116,17 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.stopped: str | None = None
         self._best: dict[str, dict[str, float]] = {"scores": {}, "tasks": {}, "steps": {}}
-        self._kinds = {task: info.target for task, info in assembly.infos.items()}
+        self._kinds = {task: assembly.infos[task].target for task in self.recipe.trained}
         self._meter = LossMeter()
         self._unreadable: dict[str, None] = {}
-        self._unlabelled = {task: part.images for task, part in self.recipe.tasks.items() if part.images}
+        self._unlabelled = {
+            task: lender for task in self.recipe.trained if (lender := self.recipe.tasks[task].images) is not None
+        }
         self._interrupted = False
         self._since = (time.monotonic(), 0)
         if resume:
             self._restore()
+        self.evaluated, self.unevaluated = self._evaluable()
         # A run that goes on has not seen what came before.
         self._labels_due = self.step + self.steps_per_epoch
         self.hooks.call.model_assembled(model=self.model, recipe=self.recipe.model_copy(deep=True))
@@ -209,7 +220,11 @@ class Trainer:
             handler.close()
 
     def _fit(self) -> dict[str, Evaluation]:
-        LOG.info("training %s from step %d to %d", ", ".join(self.assembly.tasks), self.step, self.steps)
+        for line in self.loaded.lines() if self.loaded is not None else ():
+            LOG.info(line)
+        for task, why in self.unevaluated.items():
+            LOG.warning("task %s: what becomes of it is not measured: %s", task, why)
+        LOG.info("training %s from step %d to %d", ", ".join(self.recipe.trained), self.step, self.steps)
         announce(self.batches, self.steps * self.options.accumulate)
         for text in self.cautions:
             LOG.warning("%s", text)
@@ -280,7 +295,7 @@ class Trainer:
                 continue
             terms = training_step(
                 self.model, on_device, self.balancer, precision=options.precision, divide=len(group),
-                at=options.balance_at, engine=self._engine, measurement=measurement,
+                at=options.balance_at, engine=self._engine, measurement=measurement, distillation=self.distillation,
             )  # fmt: skip
             for task, named in terms.items():
                 for name, value in named.items():
@@ -371,7 +386,20 @@ class Trainer:
         due = every is not None and self.step % max(1, round(every * self.steps_per_epoch)) == 0
         done = self.history and self.history[-1]["step"] == self.step
         last = self.step == self.steps or self.stopped is not None
-        return self.step > 0 and (due or last) and not done
+        if self.step == 0:
+            # What tasks that are kept are measured against.
+            return self.distillation is not None and not done
+        return (due or last) and not done
+
+    def _evaluable(self) -> tuple[tuple[str, ...], dict[str, str]]:
+        """The tasks that are scored, and of those that should be why one cannot."""
+        if self.distillation is None:
+            return self.recipe.trained, {}
+        if self.history:
+            # As it began: what is compared must be there to the end.
+            return tuple(self.history[-1]["tasks"]), {}
+        able, why = evaluable(self.assembly)
+        return tuple(task for task in self.assembly.tasks if task in (*able, *self.recipe.trained)), why
 
     def _saving_due(self) -> bool:
         every = self.options.save_every_steps
@@ -380,7 +408,7 @@ class Trainer:
     def _evaluate(self) -> dict[str, Evaluation]:
         evaluations = {}
         model: Any = self.evaluated_model
-        for task in self.assembly.tasks:
+        for task in self.evaluated:
             evaluations[task] = evaluate_split(model, self.assembly, task, "val", self.device)
             for reason in evaluations[task].skipped:
                 LOG.warning("task %s: evaluation skipped an unreadable image: %s", task, reason)
@@ -402,7 +430,9 @@ class Trainer:
                 self._save_best(f"best_{task}")
                 tops[task] = score
         gain = mean_relative_gain(scores, tops, higher)
-        if not self._best["scores"] or gain > mean_relative_gain(self._best["scores"], tops, higher):
+        # What no step has trained yields to anything: it only says what tasks that are kept were like.
+        untrained = self._best["steps"].get("best", 0) == 0
+        if untrained or gain > mean_relative_gain(self._best["scores"], tops, higher):
             self._save_best("best")
             self._best["scores"] = scores
         values = {task: result.values for task, result in evaluations.items()}
@@ -429,6 +459,7 @@ class Trainer:
             "best": self._best,
             "meter": self._meter.state_dict(),
             "stopped": self.stopped,
+            "teacher": self.distillation.digest if self.distillation is not None else None,
         }
         path = self.run.save_checkpoint("last", self.evaluated_model.state_dict(), state)
         self.hooks.call.checkpoint_saved(path=path, step=self.step)
@@ -439,6 +470,11 @@ class Trainer:
             raise RecipeError(f"{self.run.path}: already trained to its end, step {state['step']} of {self.steps}")
         if state["stopped"] is not None:
             raise RecipeError(f"{self.run.path}: was ended at step {state['step']} of {self.steps}: {state['stopped']}")
+        if self.distillation is not None and state["teacher"] != self.distillation.digest:
+            raise CheckpointError(
+                f"train.start: the weights of {self.options.start} are not those that this run began with, and what is "
+                "kept would be something else"
+            )
         check_fit(self.model, state["model"], self.run.checkpoints / "last")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

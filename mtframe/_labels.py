@@ -1,0 +1,38 @@
+"""What the labels of a run's tasks mean, as it is kept beside the weights, and which run weights are of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mtframe.data import DataInfo
+from mtframe.errors import CheckpointError, RecipeError
+
+
+def read_labels(run: Path) -> dict[str, DataInfo]:
+    """DataInfo by task of the run in a folder. Raises CheckpointError if the file that says so is damaged."""
+    file = run / "labels.json"
+    try:
+        stored = json.loads(file.read_text())
+        return {task: DataInfo(info["target"], tuple(info["classes"])) for task, info in stored.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: cannot be read as the labels of a run ({error})") from None
+
+
+def run_of(start: str) -> Path | None:
+    """The folder of the run that `train.start` names, itself or by a file in it; None for a file that is in no run.
+
+    Raises:
+        RecipeError: There is no such folder or file, or it is neither a run nor weights.
+    """
+    path = Path(start)
+    if path.is_file() and path.suffix == ".safetensors":
+        # RUN/checkpoints/NAME/weights.safetensors
+        folder = path.resolve().parents[2] if len(path.resolve().parents) > 2 else None
+        return folder if folder is not None and (folder / "recipe.yaml").is_file() else None
+    if (path / "recipe.yaml").is_file():
+        return path
+    what = "no run and no .safetensors file" if path.exists() else "no such run or file"
+    raise RecipeError(
+        f"train.start: {start}: {what}. Expected the folder of a run, or RUN/checkpoints/NAME/weights.safetensors"
+    )

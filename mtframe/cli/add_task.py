@@ -1,0 +1,41 @@
+"""`mtframe add-task`: one more task for a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def add_task(
+    run: Annotated[Path, typer.Argument(help="The run that is added to; it stays as it is.")],
+    task: Annotated[str, typer.Argument(metavar="NAME=PRESET:ROOT", help="The new task and its data.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Change the recipe, e.g. train.epochs=5"),
+    ] = None,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Train the whole network; distillation keeps the old tasks.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="The new run's folder (default: RUN-NAME).")] = None,
+    observers: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="HOOKS", help="What observes it besides, e.g. tensorboard; may be repeated."),
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Let a failing hook stop the training.")] = False,
+) -> None:
+    """Train one more task into a copy of a trained model.
+
+    mtframe add-task runs/recipe scenes=scene-recognition:data/scenes
+
+    mtframe add-task runs/recipe scenes=scene-recognition:data/scenes --finetune train.distil=2
+    """
+    from mtframe.cli._work import free_folder, train_assembly
+    from mtframe.run import RunFolder
+    from mtframe.training import add_task as added
+
+    folder = RunFolder(out or free_folder(run.with_name(f"{run.name}-{task.partition('=')[0]}")))
+    folder.check_new()
+    assembly = added(run, task, overrides or [], finetune=finetune, hooks=observers or [])
+    train_assembly(assembly, folder, strict=strict)

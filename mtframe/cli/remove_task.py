@@ -1,0 +1,26 @@
+"""`mtframe remove-task`: a trained model without one of its tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def remove_task(
+    run: Annotated[Path, typer.Argument(help="The run's folder; it stays as it is.")],
+    task: Annotated[str, typer.Argument(metavar="NAME", help="The task that goes.")],
+    out: Annotated[Path | None, typer.Option(help="The new run's folder (default: RUN-without-NAME).")] = None,
+) -> None:
+    """Make a run of another one without one of its tasks.
+
+    mtframe remove-task runs/recipe objects
+    """
+    from mtframe.cli._work import free_folder, say
+    from mtframe.training import remove_task as removed
+
+    left = removed(run, task, out or free_folder(run.with_name(f"{run.name}-without-{task}")))
+    checkpoints = ", ".join(sorted(folder.name for folder in left.checkpoints.iterdir()))
+    say([f"removed {task}; left are {', '.join(left.infos())}, as they were, in the checkpoints {checkpoints}",
+         f"run: {left.path}"])  # fmt: skip

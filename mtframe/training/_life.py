@@ -1,0 +1,223 @@
+"""The life of a run's tasks: one more, one less."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtframe._labels import run_of
+from mtframe._overrides import add_hooks, apply_overrides, parse_task
+from mtframe._yaml import parse_yaml
+from mtframe.assembly import Assembly
+from mtframe.errors import CheckpointError, RecipeError
+from mtframe.model import MultiTaskModel
+from mtframe.recipe import Choice, Recipe
+from mtframe.registry import name_of
+from mtframe.run import RunFolder
+
+from ._log import LOG, open_log
+from ._start import Loaded, Start, parts_within
+
+
+def add_task(
+    path: str | os.PathLike[str],
+    task: str,
+    overrides: Sequence[str] = (),
+    *,
+    finetune: bool = False,
+    hooks: Sequence[str] = (),
+    components: Sequence[Any] = (),
+) -> Assembly:
+    """What trains a task in addition to those of a run, into a run of its own.
+
+    The model is the old one with a head and a loss for the new task, and what the sharing scheme has for each task. By
+    default all that is old is frozen, and the old tasks' outputs stay what they are, bit by bit. Their data is not
+    needed.
+
+    Args:
+        path: The old run's folder, which stays as it is; the new one starts from its best weights.
+        task: `NAME=PRESET:ROOT`, e.g. `scenes=scene-recognition:data/scenes`.
+        overrides: `key=value` changes to the recipe, which for all else is the old one.
+        finetune: Train the whole network on the new task's data, while distillation (`train.distil`) keeps the old
+            tasks near what they are.
+        hooks: Further observers, see `mtframe.load_recipe`.
+        components: The classes that the old run's recipe was given from Python.
+
+    Returns:
+        The assembly for a `Trainer`.
+
+    Raises:
+        RecipeError: There is no such run, it has a task of that name, or the old tasks cannot stay what they are.
+    """
+    for component in components:
+        name_of(component)
+    old = _opened(path)
+    recipe = _extended(old.recipe, os.fspath(path), task, overrides, finetune, hooks)
+    recipe.check()
+    assembly = Assembly(recipe)
+    if not finetune:
+        freeze = [*recipe.train.freeze, *_frozen(old, assembly, os.fspath(path))]
+        train = recipe.train.model_copy(update={"freeze": list(dict.fromkeys(freeze))})
+        assembly.recipe = recipe.model_copy(update={"train": train})
+    return assembly
+
+
+def remove_task(
+    path: str | os.PathLike[str], task: str, out: str | os.PathLike[str], *, components: Sequence[Any] = ()
+) -> RunFolder:
+    """Makes a run of another one without one of its tasks; what the other tasks give stays the same, bit by bit.
+
+    Args:
+        path: The old run's folder, which stays as it is.
+        task: The task that goes.
+        out: The new run's folder.
+        components: The classes that the old run's recipe was given from Python.
+
+    Returns:
+        The new run: recipe, labels and every checkpoint's weights, but no training to go on with.
+
+    Raises:
+        RecipeError: There is no such run or task, it is the last one or lends its images, or the others need its parts.
+    """
+    for component in components:
+        name_of(component)
+    old, new = RunFolder.open(path), RunFolder(out)
+    new.check_new()
+    before = _opened(path)
+    assembly = Assembly(
+        _reduced(before.recipe, os.fspath(path), task),
+        {name: info for name, info in before.infos.items() if name != task},
+    )
+    weights = {}
+    for name in sorted(folder.name for folder in old.checkpoints.glob("[!.]*")):
+        if name != f"best_{task}":
+            weights[name] = _without(task, Start(old.checkpoints / name / "weights.safetensors", before), assembly)
+    if not weights:
+        raise CheckpointError(f"{old.checkpoints}: no checkpoint, so there is nothing to take over")
+    run = RunFolder.create(out, assembly.recipe, assembly.infos)
+    for name, tensors in weights.items():
+        run.save_checkpoint(name, tensors)
+    handler = open_log(run.log_file)
+    LOG.info("made of %s without its task %s", path, task)
+    LOG.removeHandler(handler)
+    handler.close()
+    return run
+
+
+def _opened(path: str | os.PathLike[str]) -> Assembly:
+    run = RunFolder.open(path)
+    return Assembly(run.checked_recipe(), run.infos())
+
+
+def _extended(
+    old: Recipe, run: str, task: str, overrides: Sequence[str], finetune: bool, hooks: Sequence[str]
+) -> Recipe:
+    """The old run's recipe with one more task, which alone is trained."""
+    name, part = parse_task(task)
+    if name in old.tasks:
+        raise RecipeError(
+            f"{name!r}: {run} has a task of that name already; its tasks are {', '.join(old.tasks)}. Choose another "
+            "name for the new one"
+        )
+    plain = parse_yaml(old.to_yaml(), run)
+    # Presets have filled these, and are not asked again.
+    presets = {known: its.pop("task", None) for known, its in plain["tasks"].items()}
+    plain["tasks"][name] = part
+    plain["hooks"] = [hook for hook in plain["hooks"] if not _follows(hook, () if finetune else old.tasks)]
+    # What made one gradient of several tasks' has nothing to do for one.
+    plain["balancer"], plain["train"]["balance_at"] = "sum", "parameters"
+    plain["train"] |= {"start": run, "tasks": [name], "freeze": [], "distil": 1.0 if finetune else None}
+    recipe = Recipe.from_plain(apply_overrides(add_hooks(plain, hooks, ()), overrides))
+    start = run_of(recipe.train.start) if recipe.train.start is not None else None
+    if start is None or start.resolve() != Path(run).resolve():
+        raise RecipeError(f"train.start: must be {run} or weights in it; they are what is added to")
+    named = {
+        known: its.model_copy(update={"task": presets.get(known, its.task)}) for known, its in recipe.tasks.items()
+    }
+    return recipe.model_copy(update={"tasks": named})
+
+
+def _frozen(old: Assembly, new: Assembly, run: str) -> list[str]:
+    """The parts of the new model that hold all that is old.
+
+    Raises:
+        RecipeError: The old tasks would not give the same outputs.
+    """
+    start = Start.open(str(new.recipe.train.start))
+    model = new.model(restoring=True)
+    loaded = start.load(model, new)
+    added = [task for task in new.tasks if task not in old.tasks]
+    way = f"{', '.join(added)} cannot be added to {run} with all else kept as it is"
+    hint = ". With --finetune it can, which keeps the old tasks about as good as they are"
+    _check_whole(loaded, way, hint)
+    _check_same(start.model(), model, {task: part.size for task, part in old.recipe.tasks.items()}, way, hint)
+    kept = {name for name, source in loaded.sources.items() if name == source}
+    return list(parts_within(model, kept, set(added)))
+
+
+def _reduced(old: Recipe, run: str, task: str) -> Recipe:
+    """The old run's recipe without one task."""
+    if task not in old.tasks:
+        raise RecipeError(f"{task!r}: no such task; the tasks of {run} are {', '.join(old.tasks)}")
+    if len(old.tasks) == 1:
+        raise RecipeError(f"{task!r}: the only task of {run}; a run without any is none")
+    if borrowers := [name for name, part in old.tasks.items() if part.images == task]:
+        raise RecipeError(f"{task!r}: {', '.join(borrowers)} uses its images (images: {task}), so it cannot go first")
+    balancer = Choice(
+        name=old.balancer.name,
+        options={
+            key: {name: its for name, its in value.items() if name != task} if isinstance(value, Mapping) else value
+            for key, value in old.balancer.options.items()
+        },
+    )
+    train = old.train.model_copy(update={"start": run, "tasks": None, "freeze": [], "distil": None})
+    tasks = {name: part for name, part in old.tasks.items() if name != task}
+    hooks = [hook for hook in old.hooks if not _follows(hook.plain(), (task,))]
+    return old.model_copy(update={"tasks": tasks, "balancer": balancer, "hooks": hooks, "train": train})
+
+
+def _follows(hook: Any, tasks: Collection[str]) -> bool:
+    """Whether an observer is told to follow one of these tasks, as early stopping may be."""
+    return isinstance(hook, Mapping) and hook.get("task") in tasks
+
+
+def _without(task: str, start: Start, assembly: Assembly) -> dict[str, Tensor]:
+    """A checkpoint's weights for the model without a task."""
+    model = assembly.model(restoring=True)
+    loaded = start.load(model, assembly)
+    way = f"{task} cannot be removed"
+    _check_whole(loaded, way, dropping=task)
+    _check_same(start.model(), model, {name: part.size for name, part in assembly.recipe.tasks.items()}, way)
+    return model.state_dict()
+
+
+def _check_whole(loaded: Loaded, way: str, hint: str = "", dropping: str | None = None) -> None:
+    """Raises RecipeError if an old tensor has no place in the new model, or another shape there."""
+    lost = [name for name in loaded.unused if dropping not in name.split(".")]
+    unfit = [f"{name} is {theirs} in the run, and would be {ours}" for name, (ours, theirs) in loaded.unfit.items()]
+    if dropping is not None:
+        unfit += [f"{name} would be new" for name in loaded.missing]
+    if problems := [*unfit, *(f"{name} would have no place" for name in lost)]:
+        raise RecipeError(f"{way}: " + "; ".join(problems[:3]) + hint)
+
+
+@torch.inference_mode()
+def _check_same(
+    before: MultiTaskModel, after: MultiTaskModel, sizes: Mapping[str, int], way: str, hint: str = ""
+) -> None:
+    """Raises RecipeError if two models do not give exactly the same for some picture of noise."""
+    generator = torch.Generator().manual_seed(0)
+    for task, size in sizes.items():
+        noise = torch.randint(256, (1, 3, size, size), generator=generator, dtype=torch.uint8)
+        old, new = (_outputs(model, task, noise) for model in (before, after))
+        if any(not torch.equal(old[name], new[name]) for name in old):
+            raise RecipeError(f"{way}: with this sharing scheme and backbone it changes what {task} gives{hint}")
+
+
+def _outputs(model: nn.Module, task: str, images: Tensor) -> dict[str, Tensor]:
+    return model.eval()({task: images})[task]

@@ -1,0 +1,266 @@
+"""Starting from the weights of another run: what fits by name and shape, and what is not trained from there on."""
+
+# Shapes: G groups of tasks that pass together, C channels.
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mtframe._labels import run_of
+from mtframe.assembly import Assembly
+from mtframe.errors import CheckpointError, RecipeError
+from mtframe.model import STATISTICS, MultiTaskModel, freeze
+from mtframe.registry import did_you_mean
+from mtframe.run import RunFolder, check_fit, read_weights, take_weights
+
+Shape = tuple[int, ...]
+
+# What the backbone wants of images belongs to its weights.
+_NORMALISATION = ("mean", "std", "_extra_state")
+
+# Lines about tensors that did not fit which a terminal shows; the log has all.
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What of some weights a model started from.
+
+    Attributes:
+        file: Where the weights are from.
+        sources: By name of a tensor of the model that was loaded, its name there.
+        unfit: By name, the shapes of tensors that differ: the model's, the weights'.
+        missing: Tensors of the model of which the weights have none.
+        unused: Tensors of the weights that the model has no place for.
+        like: By task that the run did not have, the task whose own part of the sharing scheme it started as a copy of.
+    """
+
+    file: Path
+    sources: Mapping[str, str] = field(repr=False)
+    unfit: Mapping[str, tuple[Shape, Shape]]
+    missing: Sequence[str] = field(repr=False)
+    unused: Sequence[str] = field(repr=False)
+    like: Mapping[str, str]
+
+    def lines(self, most: int | None = None) -> list[str]:
+        """What was loaded and what was not, for people; of what did not fit, the first `most` tensors by name."""
+        loaded = Counter(map(part_of, self.sources))
+        whole = loaded + Counter(map(part_of, [*self.unfit, *self.missing]))
+        told = [f"started from {self.file}: {len(self.sources)} of {whole.total()} tensors loaded"]
+        told += [f"  {part}: {loaded[part]} of {count}" for part, count in whole.items()]
+        copied = {task for name, source in self.sources.items() if name != source for task in name.split(".")}
+        told += [f"  sharing of {task}: copied from that of {like}"
+                 for task, like in self.like.items() if task in copied]  # fmt: skip
+        unused = Counter(map(part_of, self.unused))
+        told += [f"  not used: {part} ({count} of its tensors)" for part, count in unused.items()]
+        unfit = [f"  did not fit: {name}: the model has {ours}, the weights {theirs}"
+                 for name, (ours, theirs) in self.unfit.items()]  # fmt: skip
+        left = len(unfit) - most if most is not None else 0
+        return told + unfit[:most] + ([f"  and {left} more that did not fit; the run's log.txt names all"] * (left > 0))
+
+    def shown(self) -> list[str]:
+        """The lines for a terminal."""
+        return self.lines(_SHOWN)
+
+
+class Start:
+    """Weights to start from.
+
+    Args:
+        file: Where they are.
+        assembly: The run that they are of, if they are of one.
+    """
+
+    def __init__(self, file: Path, assembly: Assembly | None) -> None:
+        self.file = file
+        self.weights = read_weights(file)
+        self.assembly = assembly
+
+    @classmethod
+    def open(cls, start: str) -> Start:
+        """What `train.start` names.
+
+        Raises:
+            RecipeError: Nothing there.
+            CheckpointError: It is damaged, or the run has no checkpoint.
+        """
+        folder = run_of(start)
+        if folder is None:
+            return cls(Path(start), None)
+        run = RunFolder.open(folder)
+        file = Path(start) if Path(start).is_file() else run.weights_file()[1]
+        return cls(file, Assembly(run.checked_recipe(), run.infos()))
+
+    def load(self, model: MultiTaskModel, assembly: Assembly) -> Loaded:
+        """Loads what fits into a model, in place.
+
+        By name and shape, but for two things that a run says more of. BatchNorm statistics are those of a group of
+        tasks: a group gets those of its own tasks, whatever its number. And what a sharing scheme has for a task that
+        the run did not have is a copy of what it has for the task whose images have the nearest size.
+
+        Args:
+            model: Of `assembly`.
+            assembly: What will be trained.
+
+        Raises:
+            RecipeError: Nothing fits.
+        """
+        like = self._like(assembly)
+        rows = self._rows(assembly, like)
+        fitting: dict[str, Tensor] = {}
+        sources, unfit, missing = dict[str, str](), dict[str, tuple[Shape, Shape]](), list[str]()
+        state = model.state_dict()
+        for name, tensor in state.items():
+            source = self._source(name, like)
+            if source is None:
+                missing.append(name)
+                continue
+            found = _regrouped(name, self.weights[source], tensor, rows)
+            if found.shape == tensor.shape:
+                fitting[name], sources[name] = found, source
+            else:
+                unfit[name] = tuple(tensor.shape), tuple(found.shape)
+        shared = [name for name in state if name.startswith("sharing.")]
+        if 2 * sum(name in fitting for name in shared) <= len(shared):
+            # Another backbone keeps its own, whatever of the old one happens to fit.
+            for name in _NORMALISATION:
+                missing += [name] if fitting.pop(name, None) is not None else []
+                sources.pop(name, None)
+        if not fitting:
+            raise RecipeError(
+                f"train.start: nothing in {self.file} fits this model: of its {len(self.weights)} tensors none has "
+                f"both name and shape of one here, such as {next(iter(state))}"
+            )
+        take_weights(model, fitting)
+        unused = sorted(self.weights.keys() - set(sources.values()) - unfit.keys())
+        return Loaded(self.file, sources, unfit, missing, unused, like)
+
+    def model(self) -> MultiTaskModel:
+        """The run's own model, with these weights. Raises CheckpointError if they are of no run."""
+        if self.assembly is None:
+            raise CheckpointError(f"{self.file}: in no run, so nobody knows of which model these weights are")
+        model = self.assembly.model(restoring=True)
+        check_fit(model, self.weights, self.file)
+        take_weights(model, self.weights)
+        return model
+
+    def _like(self, assembly: Assembly) -> dict[str, str]:
+        """By task that the run did not have, the one of nearest size that it had: the first of several."""
+        if self.assembly is None:
+            return {}
+        old, tasks = self.assembly.recipe.tasks, assembly.recipe.tasks
+        return {
+            task: min(old, key=lambda known: abs(old[known].size - part.size))
+            for task, part in tasks.items()
+            if task not in old
+        }
+
+    def _rows(self, assembly: Assembly, like: Mapping[str, str]) -> list[int] | None:
+        """By group of tasks here, the number of the group there whose statistics it gets; None if nobody knows."""
+        if self.assembly is None:
+            return None
+        at = {task: number for number, group in enumerate(self.assembly.groups()) for task in group}
+        # A group that has a task of the run goes on with its statistics.
+        return [at[next((task for task in group if task in at), like.get(group[0], ""))] for group in assembly.groups()]
+
+    def _source(self, name: str, like: Mapping[str, str]) -> str | None:
+        """The name of the tensor that one of the model starts from; None if there is none."""
+        if name in self.weights or not name.startswith("sharing."):
+            return name if name in self.weights else None
+        parts = name.split(".")
+        copies = (".".join([*parts[:place], like[part], *parts[place + 1 :]])
+                  for place, part in enumerate(parts) if part in like)  # fmt: skip
+        return next((copy for copy in copies if copy in self.weights), None)
+
+
+def part_of(name: str) -> str:
+    """The part of the model that a tensor is reported with."""
+    whole, _, rest = name.partition(".")
+    if whole in _NORMALISATION:
+        return "normalisation"
+    return f"{whole}.{rest.partition('.')[0]}" if whole in ("heads", "losses") else whole
+
+
+def start_model(assembly: Assembly, *, restoring: bool) -> tuple[MultiTaskModel, Loaded | None]:
+    """The model that training begins with, and what of it was loaded from `train.start`.
+
+    Args:
+        assembly: The recipe's parts.
+        restoring: All weights will be replaced by those of a run that goes on.
+
+    Raises:
+        MtframeError: What `train.start` names cannot be used.
+    """
+    start = assembly.recipe.train.start
+    if restoring or start is None:
+        return assembly.model(restoring=restoring), None
+    weights = Start.open(start)
+    # Pretrained weights are fetched only where something is left to them.
+    model = assembly.model(restoring=True)
+    loaded = weights.load(model, assembly)
+    if any(name.startswith("sharing.") for name in (*loaded.missing, *loaded.unfit)):
+        model = assembly.model()
+        loaded = weights.load(model, assembly)
+    return model, loaded
+
+
+def freeze_parts(model: nn.Module, names: Sequence[str]) -> None:
+    """Keeps what `train.freeze` names as it is (see `mtframe.model.freeze`).
+
+    Raises:
+        RecipeError: The model has no such part, or nothing is left to train.
+    """
+    known = {name for name, _ in (*model.named_modules(), *model.named_parameters()) if name}
+    for name in names:
+        if name not in known:
+            few = [*(part for part, _ in model.named_children()), *_children(model, "sharing", "heads")]
+            raise RecipeError(
+                f"train.freeze: the model has no part {name!r}{did_you_mean(name, known)}; "
+                f"its parts are {', '.join(few)}, and those within them"
+            )
+    freeze(model, names)
+    if names and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise RecipeError("train.freeze: nothing is left to train")
+
+
+def parts_within(module: nn.Module, names: Set[str], new: Set[str], prefix: str = "") -> Iterator[str]:
+    """The largest parts of a module that hold nothing but what is old, by name.
+
+    Args:
+        module: The model.
+        names: Of parameters and buffers: the old ones.
+        new: Tasks that are new; a part that has something of theirs is not old, whether it has weights or not.
+        prefix: Where the module is.
+    """
+    for name, child in module.named_children():
+        place = f"{prefix}{name}"
+        held = {f"{place}.{key}" for key in child.state_dict()}
+        within = {part for inner, _ in child.named_modules() for part in inner.split(".")}
+        if held and held <= names and not within & new:
+            yield place
+        elif held:
+            yield from parts_within(child, names, new, f"{place}.")
+    yield from (f"{prefix}{name}" for name in module._parameters if f"{prefix}{name}" in names)
+
+
+def _children(model: nn.Module, *parts: str) -> Iterable[str]:
+    return (f"{part}.{name}" for part in parts for name, _ in model.get_submodule(part).named_children())
+
+
+def _regrouped(name: str, found: Tensor, wanted: Tensor, rows: Sequence[int] | None) -> Tensor:
+    """BatchNorm statistics, of all tasks (C,) or by group (G, C), for the model's groups; other tensors as they are."""
+    kind = name.rpartition(".")[2]
+    dims = 0 if kind == "num_batches_tracked" else 1
+    if kind not in STATISTICS or max(found.dim(), wanted.dim()) == dims:
+        return found
+    if found.dim() == dims:
+        return torch.stack([found] * len(wanted))
+    if rows is None:
+        return found
+    return found[rows] if wanted.dim() > dims else found[rows[0]]
