@@ -1,0 +1,196 @@
+"""Starting from the weights of another run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from toy_tasks import TOY, done, train_two
+
+from command import mtframe
+from mtframe._yaml import dump_yaml
+from mtframe.assembly import Assembly
+from mtframe.recipe import Recipe
+from mtframe.training import Trainer
+from mtframe.training._start import Start, start_model
+from toy import toy_recipe
+
+
+def assembled(tasks: Any = None, *, start: Path, **change: Any) -> Assembly:
+    return Assembly(Recipe.from_plain(toy_recipe(tasks, start=str(start)) | change))
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / "best" / "weights.safetensors")
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_two(tmp_path_factory.mktemp("start") / "old")
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a pass for each of its tasks."""
+    return train_two(tmp_path_factory.mktemp("start") / "split", sizes=(32, 64))
+
+
+def test_the_same_recipe_starts_where_the_other_ended(old: Path, tmp_path: Path) -> None:
+    said = done("train", old.with_suffix(".yaml"), "--from", old, "train.ema=0.9", "--out", tmp_path / "new").out
+    assert f"started from {old / 'checkpoints' / 'best' / 'weights.safetensors'}: 21 of 21 tensors loaded" in said
+    assert "did not fit" not in said
+    model, loaded = start_model(assembled(start=old), restoring=False)
+    assert loaded is not None
+    assert (loaded.unfit, loaded.missing, loaded.unused) == ({}, [], [])
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in weights(old).items())
+
+
+def test_the_average_starts_from_what_was_loaded(old: Path, tmp_path: Path) -> None:
+    recipe = Recipe.from_plain(toy_recipe(start=str(old), ema=0.9))
+    trainer = Trainer(Assembly(recipe), tmp_path / "new")
+    averaged = trainer.evaluated_model.state_dict()
+    assert trainer.evaluated_model is not trainer.model
+    assert all(torch.equal(averaged[name], tensor) for name, tensor in weights(old).items())
+
+
+def test_what_was_and_was_not_loaded_is_said(old: Path, tmp_path: Path) -> None:
+    plain = toy_recipe({"one": {"head": {"name": f"{TOY}:ToyHead", "bias": False}}, "other": {}}, steps=1)
+    plain["backbone"] = {"name": f"{TOY}:ToyBackbone", "width": 8}
+    plain["tasks"]["one"]["size"] = 64
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_yaml(plain))
+    said = done("train", file, "--from", old, "--out", tmp_path / "new").out
+    told = said[: said.index("training ")].splitlines()
+    assert told == [
+        f"started from {old / 'checkpoints' / 'best' / 'weights.safetensors'}: 18 of 20 tensors loaded",
+        "  normalisation: 3 of 3",
+        "  sharing: 14 of 14",
+        "  heads.one: 1 of 1",
+        "  heads.other: 0 of 2",
+        "  not used: heads.one (1 of its tensors)",
+        "  not used: heads.two (2 of its tensors)",
+    ]
+    log = (tmp_path / "new" / "log.txt").read_text()
+    assert all(line in log for line in told)
+
+
+def test_what_does_not_fit_is_named_with_both_shapes(old: Path, tmp_path: Path) -> None:
+    said = done("train", old.with_suffix(".yaml"), "backbone.width=4", "--from", old, "--out", tmp_path / "new").out
+    assert "  sharing: 2 of 14\n" in said
+    assert "  did not fit: sharing.backbone.stem.0.weight: the model has (4, 3, 3, 3), the weights (8, 3, 3, 3)" in said
+    assert "  and 4 more that did not fit; the run's log.txt names all" in said
+    log = (tmp_path / "new" / "log.txt").read_text()
+    assert log.count("did not fit: ") == 14
+    assert "  did not fit: heads.two.linear.weight: the model has (2, 4), the weights (2, 8)" in log
+    # Counters of batches fit any backbone; that does not make it the same one.
+    assert "  normalisation: 0 of 3\n" in said
+
+
+def test_a_file_of_weights_will_do(old: Path, tmp_path: Path) -> None:
+    inside = old / "checkpoints" / "last" / "weights.safetensors"
+    loose = Path(shutil.copy(inside, tmp_path / "loose.safetensors"))
+    for file in (inside, loose):
+        assert Start.open(str(file)).file == file
+        _, loaded = start_model(assembled(start=file), restoring=False)
+        assert loaded is not None
+        assert len(loaded.sources) == 21
+    assert Start.open(str(inside)).assembly is not None
+    assert Start.open(str(loose)).assembly is None
+
+
+def test_statistics_go_to_the_group_of_the_same_tasks(split: Path) -> None:
+    theirs = weights(split)["sharing.backbone.stem.1.running_mean"]
+    assert theirs.shape == (2, 8)
+    assert not torch.equal(theirs[0], theirs[1])
+
+    def statistics(tasks: dict[str, dict[str, Any]], start: Path = split) -> torch.Tensor:
+        model, _ = start_model(assembled(tasks, start=start), restoring=False)
+        return model.state_dict()["sharing.backbone.stem.1.running_mean"]
+
+    # In another order, alone, one of them with another task, with one of a size of its own that is nearest to two's.
+    assert torch.equal(statistics({"two": {"size": 64}, "one": {}}), theirs[[1, 0]])
+    assert torch.equal(statistics({"two": {"size": 64}}), theirs[1])
+    assert torch.equal(statistics({"new": {}, "one": {}, "two": {"size": 64}}), theirs)
+    assert torch.equal(statistics({"new": {"size": 56}, "one": {}, "two": {"size": 64}}), theirs[[1, 0, 1]])
+    # All of one size: no task can have its own, the first one's are as good as any.
+    assert torch.equal(statistics({"one": {}, "two": {}}), theirs[0])
+
+
+def test_statistics_of_nobody_knows_which_tasks(old: Path, split: Path, tmp_path: Path) -> None:
+    one = Path(shutil.copy(old / "checkpoints" / "best" / "weights.safetensors", tmp_path / "one.safetensors"))
+    two = Path(shutil.copy(split / "checkpoints" / "best" / "weights.safetensors", tmp_path / "two.safetensors"))
+    name = "sharing.backbone.stem.1.running_mean"
+    model, _ = start_model(assembled({"a": {}, "b": {"size": 64}}, start=one), restoring=False)
+    assert torch.equal(model.state_dict()[name], torch.stack([weights(old)[name]] * 2))
+    model, _ = start_model(assembled({"a": {}, "b": {"size": 64}}, start=two), restoring=False)
+    assert torch.equal(model.state_dict()[name], weights(split)[name])
+    _, loaded = start_model(assembled({"a": {}}, start=two), restoring=False)
+    assert loaded is not None
+    assert loaded.unfit[name] == ((8,), (2, 8))
+
+
+def test_pretrained_weights_are_fetched_only_where_something_is_left_to_them(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    model = Assembly.model
+
+    def watched(assembly: Assembly, *, restoring: bool = False) -> Any:
+        built.append((len(assembly.tasks), restoring))
+        return model(assembly, restoring=restoring)
+
+    monkeypatch.setattr(Assembly, "model", watched)
+    start_model(assembled(start=old), restoring=False)
+    assert built == [(2, True)]
+    built.clear()
+    start_model(assembled(start=old, backbone={"name": f"{TOY}:ToyBackbone", "width": 4}), restoring=False)
+    assert built == [(2, True), (2, False)]
+
+
+def test_another_backbone_keeps_its_own_normalisation(old: Path, tmp_path: Path) -> None:
+    theirs = weights(old)
+    file = tmp_path / "heads.safetensors"
+    save_file({name: tensor for name, tensor in theirs.items() if not name.startswith("sharing.")}, file)
+    theirs["mean"] += 1
+    save_file(theirs, tmp_path / "other.safetensors")
+    model, loaded = start_model(assembled(start=file), restoring=False)
+    assert loaded is not None
+    assert {"mean", "std", "_extra_state"} <= set(loaded.missing)
+    model, _ = start_model(assembled(start=tmp_path / "other.safetensors"), restoring=False)
+    assert torch.equal(model.mean, theirs["mean"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{recipe}", "--from", "{run}-not"], "train.start: {run}-not: no such run or file. Expected the folder of a"),
+        (["{recipe}", "--from", "{recipe}"], "train.start: {recipe}: no run and no .safetensors file"),
+        (["{recipe}", "--from", "{other}"], "train.start: nothing in {other} fits this model: of its 1 tensors none"),
+        (["--resume", "{run}", "--from", "{run}"], "--resume RUN goes on with that run's own weights; --from begins"),
+        (["{recipe}", "train.freeze=[heads.thre]"], "no part 'heads.thre'; did you mean 'heads.two'?"),
+        (["{recipe}", "train.strat=x"], "train.strat: unknown option; did you mean 'start'?"),
+    ],
+)
+def test_mistakes(old: Path, here: Path, arguments: list[str], message: str) -> None:
+    other = here / "other.safetensors"
+    save_file({"conv.weight": torch.zeros(3)}, other)
+    known = {"run": old, "recipe": old.with_suffix(".yaml"), "other": other}
+    result = mtframe("train", *(part.format(**known) for part in arguments))
+    assert result.code == 2, result
+    assert message.format(**known) in result.err
+    assert list(here.iterdir()) == [other]
+
+
+def test_damaged_weights_are_no_weights(old: Path, here: Path) -> None:
+    (here / "broken.safetensors").write_bytes(b"nothing")
+    result = mtframe("train", old.with_suffix(".yaml"), "--from", "broken.safetensors")
+    assert (result.code, "broken.safetensors: cannot be read as safetensors" in result.err) == (1, True)
+
+
+def test_what_a_model_started_from_is_outside_data(old: Path) -> None:
+    told = assembled({"one": {}}, start=old).outside("one")
+    assert told == (f"what the weights of {old} have learned from",)
