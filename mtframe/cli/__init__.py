@@ -3,8 +3,21 @@
 import typer
 
 from . import (
-    add_task, affinity, backbones, check, data, demo, doctor, evaluate, init, new, plugins, predict, remove_task, train,
-)  # fmt: skip
+    add_task,
+    affinity,
+    backbones,
+    check,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    init,
+    new,
+    plugins,
+    predict,
+    remove_task,
+    train,
+)
 from ._app import app as app
 from ._app import run
 

@@ -129,8 +129,9 @@ def _extended(
     presets = {known: its.pop("task", None) for known, its in plain["tasks"].items()}
     plain["tasks"][name] = part
     plain["hooks"] = [hook for hook in plain["hooks"] if not _follows(hook, () if finetune else old.tasks)]
-    # What made one gradient of several tasks' has nothing to do for one.
-    plain["balancer"], plain["train"]["balance_at"] = "sum", "parameters"
+    # What makes one gradient of several tasks', or compares them, has nothing to do for one.
+    plain["balancer"] = "sum"
+    plain["train"] |= {"balance_at": "parameters", "gradients_every": None}
     plain["train"] |= {"start": run, "tasks": [name], "freeze": [], "distil": 1.0 if finetune else None}
     recipe = Recipe.from_plain(apply_overrides(add_hooks(plain, hooks, ()), overrides))
     start = run_of(recipe.train.start) if recipe.train.start is not None else None
