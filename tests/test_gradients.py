@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from mtframe.assembly import Assembly
+from mtframe.gradients import GradientEngine
+from mtframe.gradients._gram import gram_matrix
 from mtframe.kinds import FeatureSpec
 from mtframe.model import Layers, MultiTaskModel, Network
 from mtframe.recipe import Recipe
 from mtframe.training import Trainer
-from mtframe.training._gradients import GradientEngine
-from mtframe.training._gram import gram_matrix
 from toy import toy_recipe
 
 TASKS = ("faces", "objects", "scenes")

@@ -9,9 +9,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from mtframe.affinity import Affinity, Group, Grouping, Means, best_groupings, choose
 from mtframe.evaluation import finite
 from mtframe.run import write_text
-from mtframe.training import Affinity, Group, Grouping, Means, best_groupings, choose
 
 from ._app import table
 

@@ -33,9 +33,10 @@ def affinity(
 
     chosen = load_recipe(recipe, overrides or [])
     chosen.check()
+    from mtframe.affinity import check_count, estimate_affinity
     from mtframe.cli import _affinity, _work
     from mtframe.hooks import Hooks
-    from mtframe.training import Progress, check_count, estimate_affinity
+    from mtframe.training import Progress
 
     # What would fail after the training fails before it.
     check_count(list(chosen.tasks))

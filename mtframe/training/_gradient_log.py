@@ -9,14 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
+from mtframe.gradients import ALL, GradientEngine, Measurement, Row, names_by_stage
 from mtframe.run import write_text
 
 from ._gradient_plot import plot_gradients
-from ._gradients import GradientEngine
 from ._log import LOG
-from ._measurement import Measurement, Row
 from ._meetings import Meetings
-from ._stage_gradients import ALL, names_by_stage
 
 COLUMNS = ("step", "stage", "task", "other", "cosine", "norm", "weight", "effective_lr")
 

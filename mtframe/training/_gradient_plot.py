@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mtframe.gradients import ALL
 from mtframe.palette import COLOURS
-
-from ._stage_gradients import ALL
 
 # Thin lines of yellow cannot be seen on white.
 _LINES = COLOURS[:-1]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from mtframe.data import MixedBatches
 from mtframe.errors import RecipeError
-
-from ._gradients import GradientEngine
+from mtframe.gradients import GradientEngine
 
 
 class Meetings:

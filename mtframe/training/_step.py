@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from mtframe.data import Batch
+from mtframe.gradients import GradientEngine, Measurement, measured_backward
 from mtframe.kinds import Balancer, GradientBalancer
 from mtframe.model import MultiTaskModel
 
 from ._distillation import Distillation
-from ._gradients import GradientEngine
-from ._measurement import Measurement, measured_backward
 
 
 def training_step(

@@ -20,6 +20,7 @@ from mtframe.assembly import Assembly, observe
 from mtframe.data import Batch, MixedBatches
 from mtframe.errors import CheckpointError, MtframeError, RecipeError, TrainingError
 from mtframe.evaluation import Evaluation, evaluate_split, finite, mean_relative_gain
+from mtframe.gradients import GradientEngine
 from mtframe.hooks import Hooks
 from mtframe.registry import name_of
 from mtframe.run import RunFolder, check_fit, pick_device, write_text
@@ -27,7 +28,6 @@ from mtframe.run import RunFolder, check_fit, pick_device, write_text
 from ._distillation import Distillation, evaluable
 from ._exposure import account, announce, cautions
 from ._gradient_log import GradientLog
-from ._gradients import GradientEngine
 from ._labelled import known, labelled
 from ._log import LOG, LossMeter, open_log
 from ._meetings import Meetings, check_comparable

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from command import mtframe
 from mtframe._yaml import dump_yaml
+from mtframe.affinity import lookahead
 from mtframe.data import Batch, Geometry
-from mtframe.training import lookahead
-from mtframe.training._gradients import GradientEngine
+from mtframe.gradients import GradientEngine
 from test_gradients import Staged, Step
 from toy import toy_recipe
 
@@ -142,7 +142,7 @@ def test_a_loss_that_is_not_finite_fails_without_speaking_of_a_run(here: Path) -
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_training(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtframe.training.estimate_affinity", None)
+    monkeypatch.setattr("mtframe.affinity.estimate_affinity", None)
     Path("found").write_text("a file")
     result = mtframe("affinity", recipe, "--out", "found")
     assert (result.code, result.err) == (2, "error: --out: found cannot be made (File exists)\n")

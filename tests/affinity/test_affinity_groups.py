@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mtframe.affinity import Affinity, Means, best_groupings, choose
 from mtframe.errors import RecipeError
-from mtframe.training import Affinity, Means, best_groupings, choose
 
 
 def exactly(values: Tensor) -> Means:

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mtframe.balance import GradDrop, GradNorm, LogSum, PCGrad, Random, Sum, Uncertainty
-from mtframe.training._gradients import GradientEngine
-from mtframe.training._measurement import Measurement, measured_backward
-from mtframe.training._stage_gradients import names_by_stage
+from mtframe.gradients import GradientEngine, Measurement, measured_backward, names_by_stage
 from test_gradients import TASKS, Staged, Step, Weigh, assert_same
 
 NORMS: dict[str, Any] = {"group": lambda width: nn.GroupNorm(2, width), "batch": nn.BatchNorm2d}
@@ -121,7 +119,7 @@ def test_by_rows_batchnorm_would_make_tasks_seem_to_conflict() -> None:
 
 
 def test_batchnorm_that_keeps_its_statistics_needs_no_pass_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtframe.training._measurement._passes_by_task", None)
+    monkeypatch.setattr("mtframe.gradients._measurement.passes_by_task", None)
     step = Step(Staged(nn.BatchNorm2d), batchnorm="frozen")
     assert_same(found_gradients(measured(step, Sum(TASKS))), step.expected(), 1e-9)
 

@@ -25,8 +25,8 @@ import torch
 from gradient_step import BATCH, SIZE, Case, Equal
 
 from mtframe.balance import Sum
+from mtframe.gradients import measured_backward
 from mtframe.training._gradient_log import GradientLog
-from mtframe.training._measurement import measured_backward
 
 EVERY = (20, 50, 100)
 

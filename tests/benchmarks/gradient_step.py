@@ -47,10 +47,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtframe.balance import UPGrad
+from mtframe.gradients import GradientEngine
+from mtframe.gradients._gram import gram_matrix, weighted_sum
 from mtframe.kinds import FeatureSpec
 from mtframe.model import MultiTaskModel, Network
-from mtframe.training._gradients import GradientEngine
-from mtframe.training._gram import gram_matrix, weighted_sum
 
 BATCH, SIZE = 16, 96
 

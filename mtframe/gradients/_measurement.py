@@ -12,9 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._gradients import GradientEngine, Gradients, _add, _backward, _balance, _map_weights, _passes_by_task, mixes_rows
+from ._engine import (
+    GradientEngine,
+    Gradients,
+    accumulate,
+    backward_of_sum,
+    balance,
+    map_weights,
+    mixes_rows,
+    passes_by_task,
+)
 from ._row_parameters import StandIn
-from ._stage_gradients import cosine, stage_grams
+from ._stages import cosine, stage_grams
 
 Row = dict[str, str | float]
 
@@ -126,8 +135,8 @@ def task_gradients(
         if not mixes_rows(engine.model.sharing):
             return engine._gradients(parameters, images, also, forward, divide)
         with engine._cut_at_maps() as cut:
-            found = _backward(forward(), divide)
-            return found, _passes_by_task(cut, parameters)
+            found = backward_of_sum(forward(), divide)
+            return found, passes_by_task(cut, parameters)
 
 
 def _weigh_losses(
@@ -153,13 +162,13 @@ def _weigh_maps(
 ) -> tuple[dict[str, Gradients], dict[str, float]]:
     with engine._heads_apart(balancer) as weigh_heads, engine._uncompiled():
         with engine._cut_at_maps() as cut:
-            found = _backward(losses(), divide)
-        weights = _map_weights(cut, found, also, balancer, divide)
+            found = backward_of_sum(losses(), divide)
+        weights = map_weights(cut, found, also, balancer, divide)
         weigh_heads(weights)
         for task, leaves in cut.leaves.items():
             for leaf in leaves:
                 leaf.grad = None if leaf.grad is None else leaf.grad * weights[task]
-        return _taken_apart(engine, _passes_by_task(cut, engine._shared()), weights), weights
+        return _taken_apart(engine, passes_by_task(cut, engine._shared()), weights), weights
 
 
 def _taken_apart(
@@ -167,7 +176,7 @@ def _taken_apart(
 ) -> dict[str, Gradients]:
     """Adds the sum of weighed gradients to the parameters'; gives them unweighed, of a task that weighs 0 as 0."""
     for name, parameter in engine._shared().items():
-        _add(parameter, _sum([of_task[name] for of_task in gradients.values()]))
+        accumulate(parameter, _sum([of_task[name] for of_task in gradients.values()]))
     for task, of_task in gradients.items():
         for gradient in of_task.values() if weights[task] not in (0, 1) else ():
             if gradient is not None:
@@ -189,7 +198,7 @@ def _weigh_gradients(
         mixed = mixes_rows(engine.model.sharing)
         found, gradients = engine._gradients(parameters, images, also, losses, divide, look if mixed else None)
         spare = gradients if own else _spared(gradients, found)
-        weights = _balance(parameters, found, spare, balancer, divide)
+        weights = balance(parameters, found, spare, balancer, divide)
         weigh_heads(weights)
     return own or gradients, weights
 

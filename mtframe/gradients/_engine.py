@@ -21,6 +21,7 @@ the shared layers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
@@ -32,8 +33,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mtframe.model import MultiTaskModel
 
 from ._gram import combined, gram_matrix, weighted_sum
-from ._log import LOG
 from ._row_parameters import Attribution, StandIn, Unattributable, standing_in
+
+LOG = logging.getLogger("mtframe")
 
 # By name of a shared parameter; None where the task does not reach it.
 Gradients = dict[str, Tensor | None]
@@ -86,12 +88,12 @@ class GradientEngine:
         with self._heads_apart(balancer) as weigh_heads, self._uncompiled():
             parameters = self._shared()
             if len(images) + len(also) == 1 or not parameters:
-                _backward(forward(), divide)
+                backward_of_sum(forward(), divide)
             elif at == "maps":
                 weigh_heads(self._balance_maps(also, forward, balancer, divide))
             else:
                 losses, gradients = self._gradients(parameters, images, also, forward, divide)
-                weigh_heads(_balance(parameters, losses, gradients, balancer, divide))
+                weigh_heads(balance(parameters, losses, gradients, balancer, divide))
 
     def gradients(
         self, images: Mapping[str, Tensor], also: Mapping[str, str], forward: Callable[[], Mapping[str, Tensor]]
@@ -128,7 +130,7 @@ class GradientEngine:
             try:
                 attribution = Attribution(tuple(images), self._fixed())
                 with standing_in(self.model.sharing, parameters, attribution) as stands, self._cut_at_maps() as cut:
-                    losses = _backward(forward(), divide)
+                    losses = backward_of_sum(forward(), divide)
                     found = _passes_by_rows(cut, attribution, stands, also, keep=look is not None)
                     if look is not None:
                         look(cut, stands)
@@ -137,15 +139,15 @@ class GradientEngine:
                 # Not met in the trial run. The pass is repeated, which moves running statistics once more.
                 self._give_up(images, str(error))
         with self._cut_at_maps() as cut:
-            losses = _backward(forward(), divide)
-            return losses, _passes_by_task(cut, parameters)
+            losses = backward_of_sum(forward(), divide)
+            return losses, passes_by_task(cut, parameters)
 
     def _balance_maps(
         self, also: Mapping[str, str], forward: Callable[[], Mapping[str, Tensor]], balancer: Any, divide: int
     ) -> dict[str, float]:
         with self._cut_at_maps() as cut:
-            losses = _backward(forward(), divide)
-        weights = _map_weights(cut, losses, also, balancer, divide)
+            losses = backward_of_sum(forward(), divide)
+        weights = map_weights(cut, losses, also, balancer, divide)
         outputs, gradients = [], []
         for task, weight in weights.items():
             for output, leaf in zip(cut.outputs[task], cut.leaves[task], strict=True):
@@ -234,7 +236,7 @@ class GradientEngine:
 
         yield weigh
         for parameter, gradient in before.items():
-            _add(parameter, gradient)
+            accumulate(parameter, gradient)
 
     def _uncompiled(self) -> AbstractContextManager[Any]:
         compiled = any(
@@ -297,7 +299,7 @@ def _summed(first: Gradients, second: Gradients) -> Gradients:
     return {name: weighted_sum([(first[name], 1.0), (second[name], 1.0)]) for name in first}
 
 
-def _passes_by_task(cut: _Cut, parameters: Mapping[str, nn.Parameter]) -> dict[str, Gradients]:
+def passes_by_task(cut: _Cut, parameters: Mapping[str, nn.Parameter]) -> dict[str, Gradients]:
     """A backward pass a task, through the one graph."""
     before = {name: _taken(parameter) for name, parameter in parameters.items()}
     found: dict[str, Gradients] = {}
@@ -309,7 +311,7 @@ def _passes_by_task(cut: _Cut, parameters: Mapping[str, nn.Parameter]) -> dict[s
     return found
 
 
-def _balance(
+def balance(
     parameters: Mapping[str, nn.Parameter],
     losses: Mapping[str, Tensor],
     gradients: Mapping[str, Gradients],
@@ -320,11 +322,11 @@ def _balance(
     balancer.present = tuple(losses)
     if hasattr(balancer, "combine"):
         for name, gradient in combined(gradients, list(losses), parameters, balancer.combine, _stacked(losses)).items():
-            _add(parameters[name], gradient)
+            accumulate(parameters[name], gradient)
         return {}
     weights = _weights(losses, gradients, balancer, divide)
     for name, parameter in parameters.items():
-        _add(parameter, weighted_sum([(gradients[task][name], weight) for task, weight in weights.items()]))
+        accumulate(parameter, weighted_sum([(gradients[task][name], weight) for task, weight in weights.items()]))
     return weights
 
 
@@ -336,7 +338,7 @@ def _weights(
     return dict(zip(losses, balancer.weigh(gram, _stacked(losses)).tolist(), strict=True))
 
 
-def _map_weights(
+def map_weights(
     cut: _Cut, losses: Mapping[str, Tensor], also: Mapping[str, str], balancer: Any, divide: int
 ) -> dict[str, float]:
     maps = {
@@ -349,7 +351,7 @@ def _stacked(losses: Mapping[str, Tensor]) -> Tensor:
     return torch.tensor([loss.item() for loss in losses.values()], dtype=torch.float64)
 
 
-def _backward(losses: Mapping[str, Tensor], divide: int) -> dict[str, Tensor]:
+def backward_of_sum(losses: Mapping[str, Tensor], divide: int) -> dict[str, Tensor]:
     """From the losses' plain sum; gives them detached."""
     # A running sum, not a stack, which would tie the tasks' graphs together.
     total: Tensor = sum(losses.values())  # type: ignore[assignment]
@@ -357,7 +359,7 @@ def _backward(losses: Mapping[str, Tensor], divide: int) -> dict[str, Tensor]:
     return {task: loss.detach() for task, loss in losses.items()}
 
 
-def _add(parameter: Tensor, gradient: Tensor | None) -> None:
+def accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
     if gradient is not None:
         parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 

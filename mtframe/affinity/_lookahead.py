@@ -17,17 +17,14 @@ from torch import Tensor
 from mtframe.assembly import Assembly
 from mtframe.data import Batch
 from mtframe.errors import RecipeError
+from mtframe.gradients import GradientEngine, cosine, names_by_stage, stage_grams, task_gradients
 from mtframe.hooks import Hooks
 from mtframe.model import MultiTaskModel
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
-
-from ._gradients import GradientEngine
-from ._labelled import labelled
-from ._measurement import task_gradients
-from ._meetings import Meetings, check_comparable
-from ._stage_gradients import cosine, names_by_stage, stage_grams
-from ._trainer import Trainer
+from mtframe.training import Trainer
+from mtframe.training._labelled import labelled
+from mtframe.training._meetings import Meetings, check_comparable
 
 # Standard errors. Two would be a false alarm in 20, and some tasks and stages are that many means.
 _CERTAIN = 3
