@@ -174,14 +174,33 @@ def test_without_batchnorm_it_is_the_gradient_of_each_tasks_own_loss(name: str) 
     assert step.fallbacks == []
 
 
+def batch_norm_that_responds_to_own_images(
+    x: Tensor, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False,
+    momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Of the value of F.batch_norm; its mean and variance have the derivative of those of each task's own images."""
+    assert training
+    axes = (0, *range(2, x.dim()))
+    mean = x.detach().mean(axes, keepdim=True)
+    variance = x.detach().var(axes, False, keepdim=True)
+    parts = []
+    for part in x.split([len(x) // sum(COUNTS.values()) * count for count in COUNTS.values()]):
+        own_mean, own_variance = part.mean(axes, keepdim=True), (part - mean).square().mean(axes, keepdim=True)
+        moving = variance + own_variance - own_variance.detach()
+        parts.append((part - mean - own_mean + own_mean.detach()) / (moving + eps).sqrt())
+    shape = (1, -1) + (1,) * (x.dim() - 2)
+    return torch.cat(parts) * weight.view(shape) + bias.view(shape)
+
+
 @pytest.mark.parametrize("name", JOINT_STATISTICS)
-def test_with_batchnorm_the_rows_add_up_to_the_joint_gradient(name: str) -> None:
+def test_with_batchnorm_statistics_respond_to_each_task_s_own_images(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     step = Step(Backbone(name, **JOINT_STATISTICS[name]))
     found = step.found()
     assert step.fallbacks == []
-    expected = step.expected()
-    total = {"sum": {n: sum(of_task[n] for of_task in expected.values()) for n in step.shared}}
-    assert_same({"sum": {n: sum(of_task[n] for of_task in found.values()) for n in step.shared}}, total, 1e-9)
+    monkeypatch.setattr("torch.nn.functional.batch_norm", batch_norm_that_responds_to_own_images)
+    assert_same(found, step.expected(), 1e-9)
 
 
 def test_joint_statistics_are_moved_once_and_as_in_the_plain_pass() -> None:
@@ -311,9 +330,13 @@ def test_frozen_stages_get_no_gradient_and_do_not_count() -> None:
     assert all(name.startswith("backbone.body") for name in step.shared)
 
 
-def test_channels_last_and_bf16_agree_with_the_plain_pass() -> None:
-    for norm in (nn.BatchNorm2d, lambda width: nn.GroupNorm(2, width)):
-        step = Step(Staged(norm), double=False)
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_channels_last_and_bf16_agree_with_the_plain_pass(batchnorm: bool) -> None:
+    # With BatchNorm weights of one are the plain sum for a single task's images.
+    counts = {"faces": 4} if batchnorm else COUNTS
+    also = {"people": "faces", "mood": "faces"} if batchnorm else {}
+    for norm in (nn.BatchNorm2d if batchnorm else lambda width: nn.GroupNorm(2, width),):
+        step = Step(Staged(norm), double=False, counts=counts, also=also)
         for parameter in step.model.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -332,7 +355,7 @@ def test_channels_last_and_bf16_agree_with_the_plain_pass() -> None:
             step.model.zero_grad()
             engine = GradientEngine(step.model)
             balancer = Weigh(1.0, 1.0, 1.0)
-            engine.backward(images, {}, losses, balancer)
+            engine.backward(images, also, losses, balancer)
             assert list(engine._tried.values()) == [None]
             assert balancer.losses.tolist() == [loss.item() for loss in plain.values()]
             largest = max(gradient.norm() for gradient in wanted.values())
@@ -482,7 +505,8 @@ def test_training_with_weights_of_one_is_training_with_the_sum(
 ) -> None:
     losses = {}
     for balancer in ("sum", f"{Path(__file__).resolve()}:Ones"):
-        recipe = toy_recipe(steps=8, accumulate=2, schedule=schedule) | {"balancer": balancer}
+        # The toy has BatchNorm.
+        recipe = toy_recipe(steps=8, accumulate=2, schedule=schedule, exact_gradients=True) | {"balancer": balancer}
         trainer = Trainer(Assembly(Recipe.from_plain(recipe)), tmp_path / balancer[-4:])
         trainer.fit()
         rows = (tmp_path / balancer[-4:] / "metrics.csv").read_text().splitlines()
@@ -490,10 +514,8 @@ def test_training_with_weights_of_one_is_training_with_the_sum(
         losses[balancer] = [
             [float(v or "nan") for k, v in zip(keys, row.split(","), strict=True) if "/cross" in k] for row in rows[1:]
         ]
-        gradient = trainer
-    assert set(gradient._engine._tried.values()) == ({None} if every else set())
     torch.testing.assert_close(*map(torch.tensor, losses.values()), rtol=1e-4, atol=1e-5, equal_nan=True)
-    assert gradient.balancer.steps == ([every] * 16 if every else [])
+    assert trainer.balancer.steps == ([every] * 16 if every else [])
 
 
 def test_parameters_are_the_models_own_again_after_a_step_that_failed() -> None:
@@ -519,26 +541,22 @@ def test_the_gram_matrix_of_gradients_that_some_tasks_do_not_have() -> None:
     torch.testing.assert_close(gram, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_with_batchnorm_and_a_second_task_on_some_images_the_rows_add_up_to_the_joint_gradient() -> None:
-    """The second task's pass moves the statistics that the other tasks' rows are normalised with, too."""
+def test_with_batchnorm_a_second_task_on_some_images_has_a_gradient_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step(Staged(nn.BatchNorm2d), also={"attributes": "faces"})
-    found, expected = step.found(), step.expected()
-    total = {"sum": {n: sum(of_task[n] for of_task in expected.values()) for n in step.shared}}
-    assert_same({"sum": {n: sum(of_task[n] for of_task in found.values()) for n in step.shared}}, total, 1e-9)
+    found = step.found()
+    monkeypatch.setattr("torch.nn.functional.batch_norm", batch_norm_that_responds_to_own_images)
+    assert_same(found, step.expected(), 1e-9)
 
 
-def test_exact_gradients_with_batchnorm_are_those_of_the_losses_and_rows_are_not() -> None:
+def test_exact_gradients_with_batchnorm_are_those_of_the_losses() -> None:
     step = Step(Staged(nn.BatchNorm2d))
     expected = step.expected()
     _, exact = GradientEngine(step.model, exact=True).gradients(step.images, step.also, step.losses)
     assert_same(exact, expected)
-    rows = step.found()
-    assert step.fallbacks == []
-    off = [(rows[task][name] - gradient).abs().max() for task in expected for name, gradient in expected[task].items()]
-    assert max(off) > 0.01
-    for name in step.shared:
-        summed = sum(rows[task][name] for task in expected)
-        torch.testing.assert_close(summed, sum(expected[task][name] for task in expected), rtol=1e-9, atol=1e-9)
+    # By rows they are near, and not the same.
+    for task, of_task in step.found().items():
+        near, own = (torch.cat([g.flatten() for g in each.values()]) for each in (of_task, expected[task]))
+        assert 0.5 < torch.cosine_similarity(near, own, dim=0) < 1 - 1e-6
 
 
 def test_without_batchnorm_exact_gradients_cost_nothing() -> None:

@@ -2,16 +2,16 @@
 
 Tasks have images of their own, which go through the shared layers in one concatenated pass, so the gradient of a task
 needs only that task's rows: the backward pass runs once for all rows, and each layer's weight gradient is taken per
-task (`_row_parameters`). For a shared layer y = f(x, θ) and ∂L/∂y of the summed loss L = Σ_t L_t, the gradient of task
-t is
+task (`_row_parameters`). For a shared layer y = f(x, θ) the gradient of task t is
 
-    g_t = Σ_{rows r of t} (∂y_r / ∂θ)ᵀ ∂L/∂y_r,        so that Σ_t g_t = ∂L/∂θ.
+    g_t = Σ_{rows r of t} (∂y_r / ∂θ)ᵀ ∂L_t/∂y_r.
 
-Where no layer mixes rows (GroupNorm, LayerNorm, BatchNorm with fixed statistics) ∂L/∂y_r = ∂L_t/∂y_r, and g_t is
-∂L_t/∂θ exactly. BatchNorm with joint statistics mixes them: a row of t then also carries how it moves the other tasks'
-losses through mean and variance. g_t is what the samples of t contribute to the joint gradient, and no other task's
-sample enters it directly. It is not ∂L_t/∂θ: what only moves a common mean changes no loss and cancels in Σ_t g_t, but
-is in each g_t, in two of them with opposite signs. `exact` takes ∂L_t/∂θ, for a backward pass a task.
+Where no layer mixes rows (GroupNorm, LayerNorm, BatchNorm with fixed statistics) that is ∂L_t/∂θ exactly, and Σ_t g_t
+the gradient of the sum. BatchNorm with joint statistics mixes them: θ also moves the other tasks' images, and these the
+mean and variance that t's are normalised with. g_t is then taken as if those images moved as t's do: the statistics
+keep their joint values, and respond to t's own images alone (`_row_layers.BatchNorm`). Taking what t's rows contribute
+to the joint gradient instead would add up to it, but has in it how these rows move the other tasks' losses, which
+cancels in the sum and looks like conflict in its parts. `exact` takes ∂L_t/∂θ, for a backward pass a task.
 
 Tasks that look at the same images have the same rows: each further task on them costs one more backward pass through
 the shared layers.
@@ -52,7 +52,7 @@ class GradientEngine:
 
     Args:
         model: The model, on its device.
-        exact: Take a backward pass a task also where only BatchNorm mixes rows.
+        exact: Take a backward pass a task where BatchNorm mixes rows.
     """
 
     def __init__(self, model: MultiTaskModel, *, exact: bool = False) -> None:
@@ -105,11 +105,6 @@ class GradientEngine:
         with self._uncompiled():
             return self._gradients(self._shared(), images, also, forward, 1)
 
-    @property
-    def mixes_rows(self) -> bool:
-        """Whether gradients are taken by rows that BatchNorm normalises together with those of other tasks."""
-        return not self.exact and mixes_rows(self.model.sharing)
-
     def _shared(self) -> dict[str, nn.Parameter]:
         sharing: Any = self.model.sharing
         given = getattr(sharing, "shared_parameters", None)
@@ -133,6 +128,7 @@ class GradientEngine:
                     losses = backward_of_sum(forward(), divide)
                     found = _passes_by_rows(cut, attribution, stands, also, keep=look is not None)
                     if look is not None:
+                        attribution.through_all_rows = True
                         look(cut, stands)
                     return losses, found
             except Unattributable as error:
@@ -286,17 +282,14 @@ def _passes_by_rows(
     for number in range(count):
         viewing = {owner: tasks[number] for owner, tasks in viewers.items() if number < len(tasks)}
         cut.pull(list(viewing.values()), keep=keep or number + 1 < count)
-        for owner, slot in attribution.slots.items():
-            # Through BatchNorm a pass reaches the rows of tasks that it is not of: those who began with these have it.
-            task = viewing.get(owner, owner)
-            more = {name: _taken(stand.leaves[slot]) for name, stand in stands.items()}
-            found[task] = _summed(found[task], more) if task in found else more
+        for owner, task in viewing.items():
+            slot = attribution.slots[owner]
+            found[task] = {name: _taken(stand.leaves[slot]) for name, stand in stands.items()}
+        for stand in stands.values():
+            # Zeros, of tasks that this pass was not of.
+            for leaf in stand.leaves:
+                leaf.grad = None
     return found
-
-
-def _summed(first: Gradients, second: Gradients) -> Gradients:
-    """In the memory of the first."""
-    return {name: weighted_sum([(first[name], 1.0), (second[name], 1.0)]) for name in first}
 
 
 def passes_by_task(cut: _Cut, parameters: Mapping[str, nn.Parameter]) -> dict[str, Gradients]:

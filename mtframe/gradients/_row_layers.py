@@ -1,8 +1,7 @@
 """Layers whose backward pass takes the weights' gradient once per task, each from that task's rows.
 
-The input's gradient is taken once for all rows, as ever, so nothing is computed twice, and BatchNorm's statistics are
-those of the joint pass. In place of a weight these layers take one tensor per task, all of one value; each gets the
-gradient of its rows.
+The input's gradient is taken once for all rows, as ever, so nothing is computed twice. In place of a weight these
+layers take one tensor per task, all of one value; each gets the gradient of its rows.
 """
 
 # Shapes: B rows of all tasks, C channels, G groups, H height, W width, D features in, O features out.
@@ -10,9 +9,11 @@ gradient of its rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,6 @@ from torch.autograd import Function
 from torch.nn.modules.utils import _pair
 
 aten = torch.ops.aten
-Gradients = tuple[Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +33,20 @@ class Kept:
     more: tuple[Tensor, ...]
 
 
-class Layer(Protocol):
+class Layer(ABC):
     """The mathematics of one layer, in its two halves."""
 
+    @abstractmethod
     def run(self, x: Tensor, weight: Any, bias: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The output, and what else than the arguments to keep."""
-        ...
 
-    def input_gradient(self, dy: Tensor, kept: Kept) -> Tensor:
-        """That of all rows."""
-        ...
+    def input_gradient(self, dy: Tensor, kept: Kept, tasks: Sequence[slice]) -> Tensor:
+        """That of all rows; `tasks` are the rows of each task."""
+        return self.gradients(dy, kept, slice(None), (True, False, False))[0]
 
-    def weight_gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool]) -> Gradients:
-        """Weight's and bias's from these rows; None or anything where not wanted."""
-        ...
+    @abstractmethod
+    def gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool, bool]) -> Any:
+        """Input's, weight's and bias's of these rows; None or anything where not wanted."""
 
 
 class _PerTask(Function):
@@ -65,10 +65,10 @@ class _PerTask(Function):
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, weight, bias, *more = ctx.saved_tensors
         kept = Kept(x, weight, bias, tuple(more))
-        dx = ctx.layer.input_gradient(dy, kept) if ctx.needs_input_grad[3] else None
-        pairs, first = [], 0
-        for count in ctx.counts:
-            pairs.append(ctx.layer.weight_gradients(dy, kept, slice(first, first := first + count), ctx.wanted))
+        ends = list(accumulate(ctx.counts, initial=0))
+        tasks = [slice(first, end) for first, end in pairwise(ends)]
+        dx = ctx.layer.input_gradient(dy, kept, tasks) if ctx.needs_input_grad[3] else None
+        pairs = [ctx.layer.gradients(dy, kept, rows, (False, *ctx.wanted))[1:] for rows in tasks]
         found = [pair[i] for i in (0, 1) if ctx.wanted[i] for pair in pairs]
         gradients = [gradient.to(dtype) for gradient, dtype in zip(found, ctx.dtypes, strict=True)]
         return (None, None, None, dx, None, None, *gradients)
@@ -94,7 +94,7 @@ def run_per_task(
 
 
 @dataclass(frozen=True, slots=True)
-class Convolution:
+class Convolution(Layer):
     """Of (B, C, H, W); strides and so on as torch.conv2d takes them."""
 
     stride: Any = 1
@@ -106,49 +106,51 @@ class Convolution:
         """As torch.conv2d."""
         return torch.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups), ()
 
-    def input_gradient(self, dy: Tensor, kept: Kept) -> Tensor:
-        """(B, C, H, W)."""
-        return self._backward(dy, kept.x, kept.weight, [True, False, False])[0]
-
-    def weight_gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool]) -> Gradients:
-        """(O, C / groups, h, w) and (O,)."""
-        return self._backward(dy[rows], kept.x[rows], kept.weight, [False, *wanted])[1:]
-
-    def _backward(self, dy: Tensor, x: Tensor, weight: Any, mask: list[bool]) -> Any:
+    def gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool, bool]) -> Any:
+        """(B, C, H, W), (O, C / groups, h, w) and (O,)."""
+        assert kept.weight is not None
         stride, padding, dilation = _pair(self.stride), _pair(self.padding), _pair(self.dilation)
         return aten.convolution_backward(
-            dy, x, weight, [len(weight)], stride, padding, dilation, False, [0, 0], self.groups, mask
-        )
+            dy[rows], kept.x[rows], kept.weight, [len(kept.weight)], stride, padding, dilation, False, [0, 0],
+            self.groups, list(wanted),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
+class Linear(Layer):
     """(B, ..., D) to (B, ..., O)."""
 
     def run(self, x: Tensor, weight: Any, bias: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """As F.linear."""
         return torch.nn.functional.linear(x, weight, bias), ()
 
-    def input_gradient(self, dy: Tensor, kept: Kept) -> Tensor:
-        """(B, ..., D)."""
+    def gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool, bool]) -> Any:
+        """(B, ..., D), (O, D) and (O,)."""
         assert kept.weight is not None
-        return dy @ kept.weight
-
-    def weight_gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool]) -> Gradients:
-        """(O, D) and (O,)."""
         flat = dy[rows].flatten(0, -2)
-        return (flat.T @ kept.x[rows].flatten(0, -2) if wanted[0] else None, flat.sum(0) if wanted[1] else None)
+        return (
+            dy[rows] @ kept.weight if wanted[0] else None,
+            flat.T @ kept.x[rows].flatten(0, -2) if wanted[1] else None,
+            flat.sum(0) if wanted[2] else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class BatchNorm:
-    """(B, C, ...), normalised by the statistics of all rows (`training`), or the running ones."""
+class BatchNorm(Layer):
+    """(B, C, ...), normalised by the statistics of all rows (`training`), or the running ones.
+
+    Backwards, the statistics of all rows respond to the rows of each task as if these were all there are: with x̂ the
+    normalised input, k = γ / σ and means over the task's own rows, dx = k (dy - mean(dy) - x̂ mean(dy x̂)). So each task
+    is told what its weights' gradient is, and no row hears of another task's loss. `through_all_rows` takes the
+    statistics' response to all rows instead, which is the derivative of what was computed.
+    """
 
     running_mean: Tensor | None
     running_var: Tensor | None
     training: bool
     momentum: float
     eps: float
+    through_all_rows: Callable[[], bool]
 
     def run(self, x: Tensor, weight: Any, bias: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """As F.batch_norm; updates the running statistics once."""
@@ -157,24 +159,23 @@ class BatchNorm:
         )
         return y, (mean, invstd)
 
-    def input_gradient(self, dy: Tensor, kept: Kept) -> Tensor:
-        """Through the joint statistics: rows of one task get gradient from those of another."""
-        return self._backward(dy, kept, slice(None), [True, False, False])[0]
+    def input_gradient(self, dy: Tensor, kept: Kept, tasks: Sequence[slice]) -> Tensor:
+        """(B, C, ...), of each task by itself."""
+        if self.through_all_rows():
+            return Layer.input_gradient(self, dy, kept, tasks)
+        return torch.cat([self.gradients(dy, kept, rows, (True, False, False))[0] for rows in tasks])
 
-    def weight_gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool]) -> Gradients:
-        """Twice (C,)."""
+    def gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool, bool]) -> Any:
+        """(B, C, ...) and twice (C,)."""
         # Sums over these rows; what they are normalised by was kept, and is the mean and deviation of all.
-        return self._backward(dy, kept, rows, [False, *wanted])[1:]
-
-    def _backward(self, dy: Tensor, kept: Kept, rows: slice, mask: list[bool]) -> Any:
         return aten.native_batch_norm_backward(
             dy[rows], kept.x[rows], kept.weight, self.running_mean, self.running_var, *kept.more, self.training,
-            self.eps, mask,
+            self.eps, list(wanted),
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class LayerNorm:
+class LayerNorm(Layer):
     """(B, ..., *shape), normalised over the axes of `shape`."""
 
     shape: tuple[int, ...]
@@ -185,23 +186,17 @@ class LayerNorm:
         y, mean, rstd = torch.native_layer_norm(x, self.shape, weight, bias, self.eps)
         return y, (mean, rstd)
 
-    def input_gradient(self, dy: Tensor, kept: Kept) -> Tensor:
-        """(B, ...)."""
-        return self._backward(dy, kept, slice(None), [True, False, False])[0]
-
-    def weight_gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool]) -> Gradients:
-        """Twice `shape`."""
-        return self._backward(dy, kept, rows, [False, *wanted])[1:]
-
-    def _backward(self, dy: Tensor, kept: Kept, rows: slice, mask: list[bool]) -> Any:
+    def gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool, bool]) -> Any:
+        """(B, ...) and twice `shape`."""
         mean, rstd = (part[rows] for part in kept.more)
         return aten.native_layer_norm_backward(
-            dy[rows].contiguous(), kept.x[rows].contiguous(), self.shape, mean, rstd, kept.weight, kept.bias, mask
-        )
+            dy[rows].contiguous(), kept.x[rows].contiguous(), self.shape, mean, rstd, kept.weight, kept.bias,
+            list(wanted),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class GroupNorm:
+class GroupNorm(Layer):
     """(B, C, ...), each image normalised over groups of channels."""
 
     groups: int
@@ -213,19 +208,14 @@ class GroupNorm:
         y, mean, rstd = torch.native_group_norm(x, weight, bias, *self._sizes(x), self.groups, self.eps)
         return y, (mean, rstd)
 
-    def input_gradient(self, dy: Tensor, kept: Kept) -> Tensor:
-        """(B, C, ...)."""
-        return self._backward(dy, kept, slice(None), [True, False, False])[0]
-
-    def weight_gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool]) -> Gradients:
-        """Twice (C,)."""
-        return self._backward(dy, kept, rows, [False, *wanted])[1:]
-
-    def _backward(self, dy: Tensor, kept: Kept, rows: slice, mask: list[bool]) -> Any:
+    def gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool, bool]) -> Any:
+        """(B, C, ...) and twice (C,)."""
         x = _dense(kept.x[rows])
         dy = dy[rows].contiguous(memory_format=_format(x))
         mean, rstd = (part[rows] for part in kept.more)
-        return aten.native_group_norm_backward(dy, x, mean, rstd, kept.weight, *self._sizes(x), self.groups, mask)
+        return aten.native_group_norm_backward(
+            dy, x, mean, rstd, kept.weight, *self._sizes(x), self.groups, list(wanted)
+        )
 
     @staticmethod
     def _sizes(x: Tensor) -> tuple[int, int, int]:

@@ -42,6 +42,8 @@ class Attribution:
         self.slots = {task: slot for slot, task in enumerate(tasks)}
         self.fixed = fixed
         self.poisoned = poisoned
+        # Whether a backward pass goes through statistics to the rows of all tasks, as the derivative does.
+        self.through_all_rows = False
 
     def holds_rows(self, value: Any, counts: dict[str, int]) -> bool:
         """Whether an argument is made of images: floating, some rows an image, and none of the model's own."""
@@ -219,7 +221,7 @@ def _batch_norm(
     weight: Any = None, bias: Any = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
     *rest: Any,
 ) -> Tensor:  # fmt: skip
-    layer = BatchNorm(running_mean, running_var, training, momentum, eps)
+    layer = BatchNorm(running_mean, running_var, training, momentum, eps, lambda: attribution.through_all_rows)
     output = _run(attribution, counts, layer, input, weight, bias)
     if output is None:
         raise Unattributable(f"batch_norm gets {_shape(input)}, of which the images are not the first axis")

@@ -158,16 +158,8 @@ class Trainer:
 
     @property
     def cautions(self) -> list[str]:
-        """What of this training may not be meant, in words: how often images are seen, what a balancer sees."""
-        said = cautions(self.batches, self.steps * self.options.accumulate, self.options.schedule)
-        weighs = hasattr(self.balancer, "weigh") or hasattr(self.balancer, "combine")
-        if weighs and self.options.balance_at == "parameters" and self._engine.mixes_rows:
-            said.append(
-                f"balancer {self.recipe.balancer.name} takes for a task's gradient what its images contribute to the "
-                "joint one, which with BatchNorm holds what only moves common means, and that looks like conflict "
-                "(docs/training.md). train.exact_gradients=true takes each task's own, for a backward pass a task"
-            )
-        return said
+        """Tasks that this training shows too little, or much more often than others, in words."""
+        return cautions(self.batches, self.steps * self.options.accumulate, self.options.schedule)
 
     @property
     def best_steps(self) -> dict[str, int]:

@@ -107,17 +107,6 @@ def test_balancing_at_the_maps_is_measured_as_it_is() -> None:
     assert found.weights == {"faces": [0.5], "attributes": [3.0]}
 
 
-def test_by_rows_batchnorm_would_make_tasks_seem_to_conflict() -> None:
-    """Gradients of a bias before BatchNorm are zero: it changes no loss. Those by rows are not, and cancel."""
-    step = Step(Staged(nn.BatchNorm2d))
-    bias = "backbone.stem.0.bias"
-    by_rows = step.found()
-    assert sum(by_rows[task][bias] for task in TASKS).abs().max() < 1e-12
-    assert max(by_rows[task][bias].abs().max() for task in TASKS) > 0.1
-    own = found_gradients(measured(step, Sum(TASKS)))
-    assert max(own[task][bias].abs().max() for task in TASKS) < 1e-12
-
-
 def test_batchnorm_that_keeps_its_statistics_needs_no_pass_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mtframe.gradients._measurement.passes_by_task", None)
     step = Step(Staged(nn.BatchNorm2d), batchnorm="frozen")
