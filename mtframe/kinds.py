@@ -349,7 +349,8 @@ class GradientBalancer(Protocol):
     Instead of `weigh` it may have `combine(gradients, losses) -> Tensor`, (T, P) gradients to (P,), in the parameters'
     precision and on their device. It may also have the attributes
 
-    - `weighs_heads`: True if the weights are meant for the heads' and losses' gradients too;
+    - `weighs_heads`: True if the weights are meant for the heads' and losses' gradients too (what a sharing scheme
+      keeps for one task has that task's own gradient in any case);
     - `present`: names of the tasks of the step, which is set before each call.
     """
 

@@ -570,3 +570,20 @@ def test_without_batchnorm_exact_gradients_cost_nothing() -> None:
     step.model.sharing.backbone.stem[0].register_forward_hook(count)
     GradientEngine(step.model, exact=True).gradients(step.images, step.also, step.losses)
     assert backward == [0]
+
+
+class Lengths:
+    """Adds gradients, and notes how long they were."""
+
+    def combine(self, gradients: Tensor, losses: Tensor) -> Tensor:
+        self.seen = gradients.norm(dim=1).tolist()
+        return gradients.sum(0)
+
+
+def test_what_combines_gradients_sees_them_undivided() -> None:
+    first, second = Lengths(), Lengths()
+    whole = {n: g.clone() for n, g in engine_step(Step(Staged()), first).items() if g is not None}
+    parts = engine_step(Step(Staged()), second, divide=4)
+    assert second.seen == pytest.approx(first.seen)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient / 4)

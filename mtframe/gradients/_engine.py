@@ -81,8 +81,8 @@ class GradientEngine:
             balancer: Has `weigh` or `combine`; at `maps`, `weigh`.
             at: Of which gradients it gets the inner products: those of the shared parameters, or those of the feature
                 maps that heads are given, as MGDA-UB (arXiv:1810.04650, sec. 3.3). The weighed maps' gradients go
-                through the shared layers in one backward pass, whatever the tasks look at; but tasks with images of
-                their own are orthogonal there, so it suits tasks on the same images.
+                through all of `sharing` in one backward pass, whatever the tasks look at, a task's own stages
+                included; but tasks with images of their own are orthogonal there, so it suits tasks on the same images.
             divide: All gradients are divided by so much. The balancer sees them undivided.
         """
         with self._heads_apart(balancer) as weigh_heads, self._uncompiled():
@@ -314,7 +314,8 @@ def balance(
     """Adds the balanced gradient to the parameters'. Returns weights by task; none of a balancer that combines."""
     balancer.present = tuple(losses)
     if hasattr(balancer, "combine"):
-        for name, gradient in combined(gradients, list(losses), parameters, balancer.combine, _stacked(losses)).items():
+        found = combined(gradients, list(losses), parameters, balancer.combine, _stacked(losses), divide)
+        for name, gradient in found.items():
             accumulate(parameters[name], gradient)
         return {}
     weights = _weights(losses, gradients, balancer, divide)

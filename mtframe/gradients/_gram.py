@@ -53,8 +53,12 @@ def combined(
     parameters: Mapping[str, Tensor],
     combine: Callable[[Tensor, Tensor], Tensor],
     losses: Tensor,
+    divide: int,
 ) -> dict[str, Tensor]:
-    """What `combine` makes of all gradients in one (T, P) buffer, by parameter. Empties `gradients`."""
+    """What `combine` makes of all gradients in one (T, P) buffer, by parameter. Empties `gradients`.
+
+    They are divided by `divide`, and so is what is made of them; `combine` sees them undivided.
+    """
     sizes = [parameter.numel() for parameter in parameters.values()]
     first = next(iter(parameters.values()))
     buffer_TP = first.new_zeros(len(tasks), sum(sizes), requires_grad=False)
@@ -63,7 +67,7 @@ def combined(
             gradient = gradients[task].pop(name)
             if gradient is not None:
                 part.copy_(gradient.reshape(-1))
-    total_P = combine(buffer_TP, losses)
+    total_P = combine(buffer_TP.mul_(divide), losses) / divide
     parts = zip(total_P.split(sizes), parameters.items(), strict=True)
     return {name: part.view(parameter.shape).clone() for part, (name, parameter) in parts}
 

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 from mtframe.gradients import ALL, GradientEngine, Measurement, Row, names_by_stage
 from mtframe.run import write_text
@@ -106,9 +106,9 @@ def summary(rows: list[dict[str, str]]) -> list[str]:
         found = by_stage.pop(ALL, [])
         if found:
             half = (len(found) + 1) // 2
-            stages = ", ".join(f"{stage} {_mean(values):+.3f}" for stage, values in by_stage.items())
+            stages = ", ".join(f"{stage} {fmean(values):+.3f}" for stage, values in by_stage.items())
             lines.append(
-                f"gradients of {task} and {other} in {len(found)} measured steps: mean cosine {_mean(found):+.3f} "
+                f"gradients of {task} and {other} in {len(found)} measured steps: mean cosine {fmean(found):+.3f} "
                 f"(by stage {stages}), opposed in {_opposed(found):.0%} (first half {_opposed(found[:half]):.0%}, "
                 f"second {_opposed(found[half:] or found):.0%})"
             )
@@ -153,10 +153,6 @@ def _values(rows: Iterable[dict[str, str]]) -> dict[str, float]:
             }
             values |= {name: float(value) for name, value in named.items() if value}
     return values
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _opposed(cosines: list[float]) -> float:
