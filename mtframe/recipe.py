@@ -149,8 +149,8 @@ class TrainOptions(BaseModel):
             `proportional`, large ones come near `round-robin`.
         balance_at: What gradients a balancer that weighs them weighs: those of the shared `parameters`, or those of
             the feature `maps`, for tasks on the same images.
-        exact_gradients: Whether a balancer weighs each task's own gradient also where BatchNorm ties tasks together,
-            which takes a backward pass a task; else what its images contribute to the joint gradient.
+        exact_gradients: Whether a balancer weighs the derivative of each task's loss also where BatchNorm ties tasks
+            together, which takes a backward pass a task; else statistics respond to the task's own images.
         optimizer: Name of an optimiser of timm.optim.
         lr: Peak learning rate.
         weight_decay: Weight decay; biases and norms have none.
