@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtframe.errors import RecipeError
+from mtframe.errors import RecipeError, TrainingError, told
 from mtframe.registry import did_you_mean
 
 # What an aggregator remembers from step to step is among its attributes; these are the types of those that a
@@ -31,12 +32,12 @@ class TorchJD:
         member: TorchJD's name of the aggregator.
         tasks: Names of the tasks.
         arguments: Of the aggregator's constructor, as TorchJD documents them, e.g. `{c: 0.5}` of `CAGrad`; a list is
-            made a tensor, a number a task in the recipe's order. `n_tasks` is given. With either, a task that takes no
-            part in a step has a gradient of 0 in it.
+            made a tensor, a number a task in the recipe's order (`tau` of `PCD`: a task but the first). `n_tasks` is
+            given. With either, a task that takes no part in a step has a gradient of 0 in it.
 
     Raises:
-        RecipeError: TorchJD or what the aggregator needs is not installed, there is no such aggregator, or it does not
-            take the arguments.
+        RecipeError: TorchJD or what the aggregator needs is not installed, there is no such aggregator, it does not
+            take the arguments, or a list has not a number a task.
     """
 
     example: ClassVar[str] = "UPGrad"
@@ -45,18 +46,39 @@ class TorchJD:
         found = _aggregators()
         if member not in found:
             raise RecipeError(f"no aggregator {member!r} in TorchJD{did_you_mean(member, found)}")
-        self.tasks = tuple(tasks)
+        self.tasks, self._member = tuple(tasks), member
         self.present: Sequence[str] = self.tasks
-        self._aggregator, self._of_all = _built(found[member], member, arguments or {}, len(tasks))
+        self._aggregator, self._of_all = _built(found[member], member, arguments or {}, self.tasks)
         weighting = getattr(self._aggregator, "gramian_weighting", None)
         if weighting is not None:
             self.weigh = lambda gram, losses: self._weighed(weighting, gram)
         else:
-            self.combine = lambda gradients, losses: self._aggregator(self._beside(self._spread(gradients, (0,))))
+            self.combine = lambda gradients, losses: self._asked(self._aggregator, self._spread(gradients, (0,)))
 
     def _weighed(self, weighting: Callable[[Tensor], Tensor], gram: Tensor) -> Tensor:
-        weights: Tensor = weighting(self._beside(self._spread(gram, (0, 1))))
+        weights = self._asked(weighting, self._spread(gram, (0, 1)))
         return weights[self._here()] if len(weights) > len(gram) else weights
+
+    def _asked(self, aggregator: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """What the library makes of what it is given.
+
+        Raises:
+            TrainingError: It raised an error, of finite gradients.
+        """
+        given = self._beside(given)
+        try:
+            return aggregator(given)
+        except torch.OutOfMemoryError:
+            raise
+        # A solver's errors are of types of its own.
+        except Exception as error:
+            if not given.isfinite().all():
+                # The trainer says which loss or norm it is; to a solver it is just a matrix that it does not take.
+                return torch.full_like(given[0], torch.nan)
+            raise TrainingError(
+                f"balancer torchjd/{self._member}: it fails with the gradients of {_counted(self.present)}: "
+                f"{told(error)}. Change its arguments, or take another balancer"
+            ) from error
 
     def _here(self) -> list[int]:
         return [self.tasks.index(name) for name in self.present]
@@ -125,15 +147,12 @@ def _aggregators() -> dict[str, type]:
     return {name: cls for name, cls in offered.items() if issubclass(cls, library.Aggregator) and cls not in bases}
 
 
-def _built(cls: type, member: str, arguments: Mapping[str, Any], num_tasks: int) -> tuple[Any, bool]:
+def _built(cls: type, member: str, arguments: Mapping[str, Any], tasks: Sequence[str]) -> tuple[Any, bool]:
     """The aggregator, and whether it is made for all tasks, not for those of a step."""
     parameters = inspect.signature(cls).parameters
-    made = {
-        name: torch.tensor(value, dtype=torch.float64) if isinstance(value, list) else value
-        for name, value in arguments.items()
-    }
+    made = dict(arguments)
     if "n_tasks" in parameters:
-        made.setdefault("n_tasks", num_tasks)
+        made.setdefault("n_tasks", len(tasks))
     for name in made:
         if name not in parameters:
             there = ", ".join(parameters) or "none"
@@ -141,7 +160,25 @@ def _built(cls: type, member: str, arguments: Mapping[str, Any], num_tasks: int)
     needed = [name for name, one in parameters.items() if one.default is one.empty and name not in made]
     if needed:
         raise RecipeError(f"arguments: {member} needs {', '.join(needed)}, as in {{{needed[0]}: ...}}")
+    for name, value in arguments.items():
+        if isinstance(value, list):
+            # PCD's first task is the primary one, and `tau` what it leaves to each of the others.
+            made[name] = _vector(name, value, tasks[1:] if (member, name) == ("PCD", "tau") else tasks)
     try:
         return cls(**made), "n_tasks" in made or any(isinstance(value, list) for value in arguments.values())
     except (ImportError, TypeError, ValueError) as error:
         raise RecipeError(f"arguments: {member} cannot be made: {error}") from error
+
+
+def _vector(name: str, values: Sequence[Any], tasks: Sequence[str]) -> Tensor:
+    """An argument that is a number a task."""
+    if len(values) != len(tasks):
+        raise RecipeError(f"arguments.{name}: expected a number for each of the {_counted(tasks)}, got {len(values)}")
+    for value in values:
+        if isinstance(value, bool) or not (isinstance(value, int | float) and math.isfinite(value)):
+            raise RecipeError(f"arguments.{name}: expected a finite number for each of the tasks, got {value!r}")
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _counted(tasks: Sequence[str]) -> str:
+    return f"{len(tasks)} task{'s' * (len(tasks) != 1)} ({', '.join(tasks)})"

@@ -31,7 +31,7 @@ from mtframe.balance import (
     Uncertainty,
     UPGrad,
 )
-from mtframe.errors import RecipeError
+from mtframe.errors import RecipeError, TrainingError
 
 aggregation = pytest.importorskip("torchjd.aggregation", reason="TorchJD is not installed")
 scalarization = pytest.importorskip("torchjd.scalarization", reason="TorchJD is not installed")
@@ -276,12 +276,62 @@ def test_aggregators_that_remember_resume_exactly(member: str) -> None:
         ("Krum", {}, "arguments: Krum needs n_byzantine, as in {n_byzantine: ...}"),
         ("MGDA", {"epsilo": 1}, "arguments: MGDA has no 'epsilo'; did you mean 'epsilon'?; it has: epsilon, max_iters"),
         ("MGDA", {"epsilon": -1.0}, "arguments: MGDA cannot be made: epsilon must be positive, but got -1.0."),
+        (
+            "UPGrad",
+            {"pref_vector": [1.0, 2.0]},
+            "arguments.pref_vector: expected a number for each of the 3 tasks (a, b, c), got 2",
+        ),
+        ("GradDrop", {"leak": []}, "arguments.leak: expected a number for each of the 3 tasks (a, b, c), got 0"),
+        ("PCD", {"tau": [0.1] * 3}, "arguments.tau: expected a number for each of the 2 tasks (b, c), got 3"),
+        (
+            "Constant",
+            {"weights": [1, 2, "x"]},
+            "arguments.weights: expected a finite number for each of the tasks, got 'x'",
+        ),
+        (
+            "Constant",
+            {"weights": [1, 2, torch.nan]},
+            "arguments.weights: expected a finite number for each of the tasks, got nan",
+        ),
+        (
+            "Constant",
+            {"weights": [[1.0]] * 3},
+            "arguments.weights: expected a finite number for each of the tasks, got [1.0]",
+        ),
     ],
 )
 def test_mistakes_are_named(member: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         TorchJD(member, TASKS, arguments=arguments)
     assert str(caught.value) == message
+
+
+def test_pcd_has_a_number_for_each_task_but_the_first() -> None:
+    assert update(TorchJD("PCD", TASKS, arguments={"tau": [0.1, 0.2]}), ROWS[0]).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("member", "arguments", "message"),
+    [
+        ("Krum", {"n_byzantine": 1}, "the gradients of 3 tasks (a, b, c): ValueError: Parameter `gramian` should have"),
+        (
+            "TrimmedMean",
+            {"trim_number": 2},
+            "the gradients of 3 tasks (a, b, c): ValueError: Parameter `matrix` should",
+        ),
+    ],
+)
+def test_what_the_library_raises_in_training_names_the_aggregator(
+    member: str, arguments: dict[str, Any], message: str
+) -> None:
+    balancer = TorchJD(member, TASKS, arguments=arguments)
+    ask = balancer.weigh if hasattr(balancer, "weigh") else balancer.combine
+    given = ROWS[0] @ ROWS[0].T
+    with pytest.raises(TrainingError) as caught:
+        ask(given, torch.ones(3))
+    assert str(caught.value).startswith(f"balancer torchjd/{member}: it fails with {message}")
+    # Of a gradient that is not finite the trainer has more to say.
+    assert ask(given * torch.nan, torch.ones(3)).isnan().all()
 
 
 def test_without_torchjd_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
