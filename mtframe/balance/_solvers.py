@@ -95,13 +95,15 @@ def min_norm_point(gram_TT: Array) -> tuple[Array, bool]:
     return (x_T / x_T.sum(), solved) if x_T.sum() > 0 else (np.full(len(x_T), 1 / len(x_T)), False)
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def power_balance(
     matrix_TT: Array, factor_T: Array, power: float, *, largest: float = 1e5, steps: int = 200
 ) -> tuple[Array, bool]:
     """The x > 0 with Mx = k x^-p, by Newton's method on x'Mx / 2 - sum of k times an integral of x^-p.
 
     Where M maps some x > 0 to 0 there is none, and iterates grow without end: it stops where an x is `largest` times
-    the square root of x'Mx, a sum of unit gradients that all but cancel: in float32 it would be rounding.
+    the square root of x'Mx, a sum of unit gradients that all but cancel: in float32 it would be rounding. Likewise
+    where factors are so far apart that the step cannot be found, or its powers overflow.
 
     Args:
         matrix_TT: M, positive semi-definite with a diagonal of ones.
@@ -117,13 +119,19 @@ def power_balance(
         error_T: Array = matrix_TT @ x_T - wanted_T
         if float((np.abs(error_T) / _size(matrix_TT, x_T, wanted_T)).max()) <= 1e-12:
             break
-        step_T = np.linalg.solve(matrix_TT + np.diag(power * wanted_T / x_T), -error_T).astype(np.float64)
+        try:
+            step_T = np.linalg.solve(matrix_TT + np.diag(power * wanted_T / x_T), -error_T).astype(np.float64)
+        except np.linalg.LinAlgError:
+            break
         moved_T = x_T + _damping(matrix_TT, factor_T, power, x_T, step_T, float(error_T @ step_T)) * step_T
-        if norm(matrix_TT, moved_T) * largest < float(moved_T.max()) or np.array_equal(moved_T, x_T):
+        if not (np.isfinite(moved_T) & (moved_T > 0)).all() or np.array_equal(moved_T, x_T):
+            break
+        if norm(matrix_TT, moved_T) * largest < float(moved_T.max()):
             break
         x_T = moved_T
     wanted_T = factor_T * x_T**-power
-    return x_T, bool((np.abs(matrix_TT @ x_T - wanted_T) <= _TOLERANCE * _size(matrix_TT, x_T, wanted_T)).all())
+    missed_T, size_T = np.abs(matrix_TT @ x_T - wanted_T), _size(matrix_TT, x_T, wanted_T)
+    return x_T, bool(np.isfinite(size_T).all() and (missed_T <= _TOLERANCE * size_T).all())
 
 
 def _size(matrix_TT: Array, x_T: Array, wanted_T: Array) -> Array:

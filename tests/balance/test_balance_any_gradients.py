@@ -123,6 +123,40 @@ def test_trouble_gives_finite_weights_and_no_update_out_of_proportion(name: str,
         assert getattr(balancer, "failures", 0) == 0
 
 
+ALSO = {
+    "nash-mtl-limited": lambda tasks: NashMTL(),
+    "fairgrad-tenth": lambda tasks: FairGrad(alpha=0.1),
+    "fairgrad-fifth": lambda tasks: FairGrad(alpha=0.2),
+    "fairgrad-100": lambda tasks: FairGrad(alpha=100.0),
+    "cagrad-far": lambda tasks: CAGrad(c=3.0),
+    "aligned-mtl-median": lambda tasks: AlignedMTL(scale="median"),
+    "aligned-mtl-rmse": lambda tasks: AlignedMTL(scale="rmse"),
+}
+
+
+@pytest.mark.parametrize("name", [*MAKERS, *ALSO])
+@fast
+@given(jacobians(scales=True), st.booleans(), st.booleans())
+def test_dependent_gradients_of_any_lengths_give_finite_weights(
+    name: str, rows: Tensor, opposite: bool, single: bool
+) -> None:
+    if opposite:
+        rows = torch.cat([rows, -1e-3 * rows[:1]])
+    # As those of a step are, whose inner products are then not quite those of any vectors.
+    rows = rows.float() if single else rows
+    balancer = (MAKERS | ALSO)[name](tuple("abcdefgh"[: len(rows)]))
+    ones = torch.ones(len(rows), dtype=torch.float64)
+    assert balancer.weigh((rows @ rows.T).double(), ones).isfinite().all()
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2])
+def test_a_singular_system_is_counted_as_not_solved(alpha: float) -> None:
+    rows = [[47026.0], [1116852.0], [-0.3828], [-2.662e-05], [-5718.0], [-0.004358]]
+    balancer = FairGrad(alpha=alpha)
+    assert weigh(balancer, torch.tensor(rows, dtype=torch.float64)).isfinite().all()
+    assert balancer.failures == 1
+
+
 @each
 def test_one_task_goes_along_its_own_gradient(name: str) -> None:
     rows = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
