@@ -8,6 +8,7 @@ import numpy as np
 
 from mtframe.errors import RecipeError
 
+from ._options import checked
 from ._solvers import Array, norm, power_balance
 from ._solving import Solving, by_direction
 
@@ -24,13 +25,14 @@ class NashMTL(Solving):
         max_norm: Length of the update at most; 0 for no limit.
 
     Raises:
-        RecipeError: `max_norm` is negative.
+        RecipeError: `max_norm` is negative or NaN.
     """
 
     name: ClassVar[str] = "nash-mtl"
 
     def __init__(self, *, max_norm: float = 1.0) -> None:
-        if max_norm < 0:
+        # Infinity is no limit, too, hence not `checked`.
+        if not max_norm >= 0:
             raise RecipeError(f"max_norm: must be 0 or more, got {max_norm:g}")
         self.max_norm = max_norm
 
@@ -59,15 +61,13 @@ class FairGrad(Solving):
         alpha: How fair.
 
     Raises:
-        RecipeError: `alpha` is neither 0 nor 0.1 or more: the equation's powers overflow.
+        RecipeError: `alpha` is neither 0 nor 0.1 or more (the equation's powers overflow), or not finite.
     """
 
     name: ClassVar[str] = "fairgrad"
 
     def __init__(self, *, alpha: float = 1.0) -> None:
-        if alpha != 0 and alpha < 0.1:
-            raise RecipeError(f"alpha: must be 0, or 0.1 or more, got {alpha:g}")
-        self.alpha = alpha
+        self.alpha = checked("alpha", alpha, alpha == 0 or alpha >= 0.1, "0, or 0.1 or more")
 
     def solve(self, gram_TT: Array) -> tuple[Array, bool]:
         """Weights of the tasks' gradients, above 0 where those are not 0."""

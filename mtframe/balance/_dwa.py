@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtframe.errors import RecipeError
-
+from ._options import checked
 from ._terms import detached, weighted
 
 # Shapes: T tasks.
@@ -26,15 +25,13 @@ class DWA:
         period: Steps that a loss is averaged over.
 
     Raises:
-        RecipeError: `temperature` is not above 0, or `period` is below 1.
+        RecipeError: `temperature` is not above 0, `period` is below 1, or one is not finite.
     """
 
     def __init__(self, tasks: Sequence[str], *, temperature: float = 2.0, period: int = 100) -> None:
-        if temperature <= 0:
-            raise RecipeError(f"temperature: must be above 0, got {temperature:g}")
-        if period < 1:
-            raise RecipeError(f"period: must be 1 or more, got {period}")
-        self.tasks, self.temperature, self.period = tuple(tasks), temperature, period
+        self.tasks = tuple(tasks)
+        self.temperature = checked("temperature", temperature, temperature > 0, "above 0")
+        self.period = checked("period", period, period >= 1, "1 or more")
         self._steps = 0
         # Rows: sum and number of the losses of this period, their means in the last and in the one before.
         self._history_4T = torch.zeros(4, len(self.tasks))

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtframe.errors import RecipeError
-
+from ._options import checked
 from ._terms import detached, weighted
 
 # Shapes: T tasks.
@@ -36,14 +35,13 @@ class FAMO:
         weight_decay: Pulls the logits to 0, all tasks alike (the paper's gamma).
 
     Raises:
-        RecipeError: `lr` or `weight_decay` is negative.
+        RecipeError: `lr` or `weight_decay` is negative or not finite.
     """
 
     def __init__(self, tasks: Sequence[str], *, lr: float = 0.025, weight_decay: float = 1e-3) -> None:
-        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
-            if value < 0:
-                raise RecipeError(f"{name}: must be 0 or more, got {value:g}")
-        self.tasks, self.lr, self.weight_decay = tuple(tasks), lr, weight_decay
+        self.tasks = tuple(tasks)
+        self.lr = checked("lr", lr, lr >= 0, "0 or more")
+        self.weight_decay = checked("weight_decay", weight_decay, weight_decay >= 0, "0 or more")
         self._steps = 0
         # Rows: logits, Adam's two moments, each task's last loss.
         self._state_4T = torch.zeros(4, len(self.tasks))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtframe.errors import RecipeError
+from ._options import checked
 
 # Shapes: T tasks, P shared parameters.
 
@@ -23,9 +23,7 @@ class GradDrop:
     """
 
     def __init__(self, *, leak: float = 0.0) -> None:
-        if not 0 <= leak <= 1:
-            raise RecipeError(f"leak: must be 0 to 1, got {leak:g}")
-        self.leak = leak
+        self.leak = checked("leak", leak, 0 <= leak <= 1, "0 to 1")
 
     def combine(self, gradients: Tensor, losses: Tensor) -> Tensor:
         """The update of the shared parameters.

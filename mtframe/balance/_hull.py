@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mtframe.errors import RecipeError
-
+from ._options import checked
 from ._solvers import Array, conflict_averse, min_norm_point
 from ._solving import Solving
 
@@ -34,15 +33,13 @@ class CAGrad(Solving):
             of the mean loss.
 
     Raises:
-        RecipeError: `c` is negative.
+        RecipeError: `c` is negative or not finite.
     """
 
     name: ClassVar[str] = "cagrad"
 
     def __init__(self, *, c: float = 0.4) -> None:
-        if c < 0:
-            raise RecipeError(f"c: must be 0 or more, got {c:g}")
-        self.c = c
+        self.c = checked("c", c, c >= 0, "0 or more")
 
     def solve(self, gram_TT: Array) -> tuple[Array, bool]:
         """Weights of the direction."""

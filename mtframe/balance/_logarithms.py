@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mtframe.errors import RecipeError
-
+from ._options import checked
 from ._terms import add
 
 
@@ -22,11 +21,11 @@ class LogSum:
         eps: Added to each loss, so that one of 0 has a logarithm.
 
     Raises:
-        RecipeError: `eps` is not above 0.
+        RecipeError: `eps` is not above 0, or not finite.
     """
 
     def __init__(self, *, eps: float = 1e-8) -> None:
-        self.eps = _above_zero(eps)
+        self.eps = checked("eps", eps, eps > 0, "above 0")
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Scalars by task to one scalar."""
@@ -43,19 +42,13 @@ class GeometricMean:
         eps: Added to each loss, so that one of 0 has a logarithm.
 
     Raises:
-        RecipeError: `eps` is not above 0.
+        RecipeError: `eps` is not above 0, or not finite.
     """
 
     def __init__(self, *, eps: float = 1e-8) -> None:
-        self.eps = _above_zero(eps)
+        self.eps = checked("eps", eps, eps > 0, "above 0")
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Scalars by task to one scalar."""
         # By logarithms: a product of many losses over- or underflows in float32.
         return torch.exp(add(torch.log(loss.float() + self.eps) for loss in losses.values()) / len(losses))
-
-
-def _above_zero(eps: float) -> float:
-    if eps <= 0:
-        raise RecipeError(f"eps: must be above 0, got {eps:g}")
-    return eps

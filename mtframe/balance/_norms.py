@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from mtframe.errors import RecipeError
+from ._options import checked
 
 # Below this a weight of GradNorm does not fall: a negative one would make its task worse.
 _LEAST = 1e-3
@@ -52,16 +53,16 @@ class GradNorm:
         lr: Learning rate of the weights.
 
     Raises:
-        RecipeError: `lr` is not above 0.
+        RecipeError: `lr` is not above 0, or a number is not finite.
     """
 
     # The weights are those of the losses: the heads feel them, too.
     weighs_heads: ClassVar[bool] = True
 
     def __init__(self, tasks: Sequence[str], *, alpha: float = 1.5, lr: float = 0.025) -> None:
-        if lr <= 0:
-            raise RecipeError(f"lr: must be above 0, got {lr:g}")
-        self.tasks, self.alpha, self.lr = tuple(tasks), alpha, lr
+        self.tasks = tuple(tasks)
+        self.alpha = checked("alpha", alpha, not math.isnan(alpha), "a number")
+        self.lr = checked("lr", lr, lr > 0, "above 0")
         self.present: Sequence[str] = self.tasks
         self.weights_T = torch.ones(len(tasks), dtype=torch.float64)
         self._first_T = torch.full_like(self.weights_T, torch.nan)

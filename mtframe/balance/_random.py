@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mtframe.errors import RecipeError
-
+from ._options import checked
 from ._terms import weighted
 
 
@@ -20,14 +19,13 @@ class Random:
         spread: Standard deviation of what the softmax is taken of; 0 weighs all tasks alike.
 
     Raises:
-        RecipeError: `spread` is negative.
+        RecipeError: `spread` is negative or not finite.
     """
 
     def __init__(self, tasks: Sequence[str], *, spread: float = 1.0) -> None:
-        if spread < 0:
-            raise RecipeError(f"spread: must be 0 or more, got {spread:g}")
         # Sorted: what a task draws does not depend on where the recipe has it.
-        self.tasks, self.spread = tuple(sorted(tasks)), spread
+        self.tasks = tuple(sorted(tasks))
+        self.spread = checked("spread", spread, spread >= 0, "0 or more")
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Scalars by task to their sum with the weights of this step."""

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtframe.errors import RecipeError
-
+from ._options import checked
 from ._terms import by_task, detached
 
 # Shapes: T tasks.
@@ -49,11 +48,9 @@ class STCH:
         normalise: bool = True,
         warmup: int = 100,
     ) -> None:
-        if mu <= 0:
-            raise RecipeError(f"mu: must be above 0, got {mu:g}")
-        if warmup < 1:
-            raise RecipeError(f"warmup: must be 1 or more, got {warmup}")
-        self.tasks, self.mu, self.normalise, self.warmup = tuple(tasks), mu, normalise, warmup
+        self.tasks, self.normalise = tuple(tasks), normalise
+        self.mu = checked("mu", mu, mu > 0, "above 0")
+        self.warmup = checked("warmup", warmup, warmup >= 1, "1 or more")
         self.weights = by_task(tasks, weights, "weights", default=1.0, floor=0.0)
         self.ideals = by_task(tasks, ideals, "ideals", default=0.0)
         # Rows: sum and number of each task's first losses above its ideal.

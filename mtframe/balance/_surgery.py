@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtframe.errors import RecipeError
+from ._options import checked
 
 
 class PCGrad:
@@ -46,9 +46,7 @@ class GradVac:
     """
 
     def __init__(self, tasks: Sequence[str], *, beta: float = 0.01) -> None:
-        if not 0 <= beta <= 1:
-            raise RecipeError(f"beta: must be 0 to 1, got {beta:g}")
-        self.tasks, self.beta = tuple(tasks), beta
+        self.tasks, self.beta = tuple(tasks), checked("beta", beta, 0 <= beta <= 1, "0 to 1")
         self.present: Sequence[str] = self.tasks
         self.targets_TT = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)
 
