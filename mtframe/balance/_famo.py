@@ -29,6 +29,8 @@ class FAMO:
     off again, as the sum of d_t over steps is log L_t(first) - log L_t(last). It does slow the logits down, as Adam
     divides by it.
 
+    A loss of -1e-8 or less has no logarithm: the sum is NaN then, which stops the training.
+
     Args:
         tasks: Names of the tasks.
         lr: Learning rate of the logits.
@@ -48,7 +50,7 @@ class FAMO:
         self._state_4T[3] = torch.nan
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Positive scalars by task to their sum with the weights of this step."""
+        """Positive scalars by task to their sum with the weights of this step; NaN if one is not."""
         now_T = detached(losses, self.tasks)
         self._state_4T = self._state_4T.to(now_T.device)
         before_T = self._state_4T[3].clone()
@@ -57,7 +59,9 @@ class FAMO:
             self._learn((torch.log(before_T + _EPS) - torch.log(now_T + _EPS)).nan_to_num(0.0))
         self._steps += 1
         self._state_4T[3] = torch.where(now_T.isnan(), before_T, now_T)
+        # A task without a loss pulls at nothing, and one whose loss has no logarithm makes all of it NaN.
         pulls_T = (self._state_4T[0].softmax(0) / (now_T + _EPS)).nan_to_num(0.0)
+        pulls_T = torch.where(now_T + _EPS <= 0, torch.nan, pulls_T)
         return weighted(losses, dict(zip(self.tasks, pulls_T / pulls_T.sum(), strict=True)))
 
     def _learn(self, falls_T: Tensor) -> None:

@@ -29,7 +29,7 @@ class LogSum:
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Scalars by task to one scalar."""
-        return add(torch.log(loss.float() + self.eps) for loss in losses.values())
+        return add(_log(loss, self.eps) for loss in losses.values())
 
 
 class GeometricMean:
@@ -51,4 +51,11 @@ class GeometricMean:
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Scalars by task to one scalar."""
         # By logarithms: a product of many losses over- or underflows in float32.
-        return torch.exp(add(torch.log(loss.float() + self.eps) for loss in losses.values()) / len(losses))
+        return torch.exp(add(_log(loss, self.eps) for loss in losses.values()) / len(losses))
+
+
+def _log(loss: Tensor, eps: float) -> Tensor:
+    """The logarithm of loss + eps; where there is none it and its gradient are NaN."""
+    above = loss.float() + eps
+    # That of a negative number is NaN, but its gradient 1 / L is finite, and training would go on, the wrong way.
+    return torch.log(above * torch.where(above > 0, 1.0, torch.nan))

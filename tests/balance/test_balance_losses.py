@@ -92,6 +92,7 @@ def test_logarithms_have_no_trouble_with_0_and_none_below(balancer: Any) -> None
     assert all(math.isfinite(weight) for weight in weights(balancer, a=0.0, b=8.0))
     # What is no loss stops the training rather than being turned around.
     assert torch.isnan(balancer(scalars(a=-1.0, b=8.0)))
+    assert math.isnan(weights(balancer, a=-1.0, b=8.0)[0])
     with pytest.raises(RecipeError, match=r"^eps: must be above 0, got 0$"):
         type(balancer)(eps=0.0)
 
@@ -176,6 +177,14 @@ def test_famo_sees_through_the_noise_of_batches(rate: float, low: float, high: f
         balancer({"a": (1 - rate) ** step * noise[0], "b": (1 - 1e-3) ** step * noise[1]})
     share = float(balancer.state_dict()["state"][0].softmax(0)[0])
     assert low < share < high
+
+
+@pytest.mark.parametrize("negative", [-1e-8, -0.5])
+def test_famo_does_not_hide_a_loss_that_has_no_logarithm(negative: float) -> None:
+    balancer = FAMO(TASKS)
+    assert torch.isfinite(balancer(scalars(a=2.0, b=0.0)))
+    assert torch.isnan(balancer(scalars(a=2.0, b=negative)))
+    assert torch.isnan(FAMO(TASKS)(scalars(b=negative)))
 
 
 def test_famo_of_one_task_or_a_task_that_is_away() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtframe.assembly import Assembly
-from mtframe.errors import RecipeError
+from mtframe.errors import RecipeError, TrainingError
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Interrupted, Trainer
@@ -76,6 +76,19 @@ def test_what_did_not_converge_is_told_at_the_end(tmp_path: Path) -> None:
     make(tmp_path / "run", Hopeless).fit()
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "Hopeless: its solver did not converge 8 times" in log
+
+
+@pytest.mark.parametrize("balancer", ["log-sum", "geometric-mean", "famo"])
+def test_a_loss_without_a_logarithm_stops_the_training(
+    tmp_path: Path, balancer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path / "run", balancer)
+    own = trainer.model.losses["two"].forward
+    monkeypatch.setattr(
+        trainer.model.losses["two"], "forward", lambda *given: {name: loss - 100 for name, loss in own(*given).items()}
+    )
+    with pytest.raises(TrainingError, match=r"^the gradient's norm over tasks one, two is nan at step 1\."):
+        trainer.fit()
 
 
 def test_gradients_of_maps_are_for_balancers_that_weigh_gradients(tmp_path: Path) -> None:
