@@ -23,6 +23,9 @@ from mtframe.run import RunFolder
 from ._log import LOG, open_log
 from ._start import Loaded, Start, parts_within
 
+# Of an old task, what its evaluation reads: no answer depends on it.
+_OF_DATA = (("dataset", "root"), ("batch_size",))
+
 
 def add_task(
     path: str | os.PathLike[str],
@@ -52,7 +55,8 @@ def add_task(
         The assembly for a `Trainer`.
 
     Raises:
-        RecipeError: There is no such run, it has a task of that name, or the old tasks cannot stay what they are.
+        RecipeError: There is no such run, it has a task of that name, an override changes what old tasks are computed
+            with, or they cannot stay what they are.
     """
     for component in components:
         name_of(component)
@@ -124,6 +128,7 @@ def _extended(
             f"{name!r}: {run} has a task of that name already; its tasks are {', '.join(old.tasks)}. Choose another "
             "name for the new one"
         )
+    _check_overrides(overrides, old, name)
     plain = parse_yaml(old.to_yaml(), run)
     # Presets have filled these, and are not asked again.
     presets = {known: its.pop("task", None) for known, its in plain["tasks"].items()}
@@ -137,10 +142,28 @@ def _extended(
     start = run_of(recipe.train.start) if recipe.train.start is not None else None
     if start is None or start.resolve() != Path(run).resolve():
         raise RecipeError(f"train.start: must be {run} or weights in it; they are what is added to")
+    if recipe.train.distil is not None and not finetune:
+        raise RecipeError(
+            "train.distil: without --finetune all that is old stays as it is, so there is nothing to distil; leave it "
+            "out, or add --finetune"
+        )
     named = {
         known: its.model_copy(update={"task": presets.get(known, its.task)}) for known, its in recipe.tasks.items()
     }
     return recipe.model_copy(update={"tasks": named})
+
+
+def _check_overrides(overrides: Sequence[str], old: Recipe, task: str) -> None:
+    """Raises RecipeError if one changes what an old task's answers are computed with."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        whole, *within = key.split(".")
+        theirs = whole == "tasks" and (not within or within[0] in old.tasks and tuple(within[1:]) not in _OF_DATA)
+        if theirs or whole in ("backbone", "sharing"):
+            raise RecipeError(
+                f"{key}: the old tasks' answers are computed with it, and it stays as it was. What can be changed is "
+                f"tasks.{task}, train and balancer; and of old tasks dataset.root and batch_size, for their evaluation"
+            )
 
 
 def _frozen(old: Assembly, new: Assembly, run: str) -> list[str]:

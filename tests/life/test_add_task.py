@@ -173,11 +173,8 @@ def test_through_the_command_line_without_the_old_data(small: Small, tmp_path: P
         (["{run}", "three=image-classification:{run}/nowhere"], "tasks.three.dataset.root: no folder"),
         (["{run}", "three=image-classification"], "tasks.three.dataset.root: required"),
         (["{run}", "three"], "expected NAME=PRESET:ROOT"),
-        (
-            ["{run}", THIRD, "tasks.one.head.bias=false"],
-            "heads.one.linear.bias would have no place. With --finetune it can",
-        ),
-        (["{run}", THIRD, "backbone.width=4"], "sharing.backbone.stem.0.weight is (8, 3, 3, 3) in the run, and would"),
+        (["{run}", THIRD, "train.distil=1.0"], "train.distil: without --finetune all that is old stays as it is, so"),
+        (["{run}", THIRD, "train={distil: 1, start: '{run}', tasks: [three]}"], "train.distil: without --finetune"),
         (["{run}", THIRD, "train.start=null"], "train.start: must be"),
         (["{run}", THIRD, "train.tasks=[four]"], "train.tasks: no task 'four'; the tasks are one, two, three"),
         (["{run}", THIRD, "train.freeze=[heads.thre]"], "no part 'heads.thre'; did you mean 'heads.three'?"),
@@ -188,10 +185,43 @@ def test_through_the_command_line_without_the_old_data(small: Small, tmp_path: P
 def test_mistakes(trained: Trained, arguments: list[str], message: str) -> None:
     two = trained()
     there = sorted(two.parent.iterdir())
-    result = mtframe("add-task", *(part.format(run=two) for part in arguments))
+    result = mtframe("add-task", *(part.replace("{run}", str(two)) for part in arguments))
     assert result.code == 2
     assert message in result.err
     assert sorted(two.parent.iterdir()) == there
+
+
+@pytest.mark.parametrize("finetune", [[], ["--finetune"]], ids=["frozen", "finetune"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "tasks.one.size=64",
+        "tasks.one.transform.fixed=false",
+        "tasks.one.head.bias=false",
+        "tasks.one.flip_test=true",
+        "tasks.one={size: 64}",
+        "tasks={}",
+        "sharing.batchnorm=frozen",
+        "sharing=layers",
+        "backbone.width=4",
+    ],
+)
+def test_what_old_tasks_are_computed_with_cannot_be_overridden(
+    trained: Trained, finetune: list[str], override: str
+) -> None:
+    two = trained()
+    there = sorted(two.parent.iterdir())
+    result = mtframe("add-task", two, THIRD, override, *finetune)
+    key = override.partition("=")[0]
+    assert (result.code, f"{key}: the old tasks' answers are computed with it" in result.err) == (2, True), result
+    assert sorted(two.parent.iterdir()) == there
+
+
+@pytest.mark.parametrize("finetune", [False, True])
+def test_where_the_old_data_is_can_be_overridden(trained: Trained, finetune: bool) -> None:
+    change = ["tasks.one.dataset.root=elsewhere", "tasks.one.batch_size=2"]
+    one = add_task(trained(), THIRD, change, finetune=finetune).recipe.tasks["one"]
+    assert (one.dataset.options, one.batch_size) == ({"root": "elsewhere"}, 2)
 
 
 @pytest.mark.parametrize("name", sorted(component.name for component in discover("sharing")))
