@@ -29,6 +29,7 @@ from mtframe.assembly import Assembly
 from mtframe.errors import MtframeError, RecipeError
 from mtframe.model import MultiTaskModel, freeze_statistics
 
+from ._own import is_within, own_parts
 from ._start import Start
 
 Outputs = Mapping[str, Mapping[str, Tensor]]
@@ -154,6 +155,7 @@ def _shapes(module: nn.Module) -> dict[str, torch.Size]:
 
 def _keep_statistics(model: MultiTaskModel, trained: tuple[str, ...]) -> None:
     """Stops the BatchNorm statistics of all that is not a trained task's own."""
+    own = [part for part, task in own_parts(model).items() if task in trained]
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not set(name.split(".")) & set(trained):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not is_within(name, own):
             freeze_statistics(module)

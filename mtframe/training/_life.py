@@ -21,6 +21,7 @@ from mtframe.registry import name_of
 from mtframe.run import RunFolder
 
 from ._log import LOG, open_log
+from ._own import is_within, own_parts
 from ._start import Loaded, Start, parts_within
 
 # Of an old task, what its evaluation reads: no answer depends on it.
@@ -176,12 +177,13 @@ def _frozen(old: Assembly, new: Assembly, run: str) -> list[str]:
     model = new.model(restoring=True)
     loaded = start.load(model, new)
     added = [task for task in new.tasks if task not in old.tasks]
+    own = [part for part, task in own_parts(model).items() if task in added]
     way = f"{', '.join(added)} cannot be added to {run} with all else kept as it is"
     hint = ". With --finetune it can, which keeps the old tasks about as good as they are"
     _check_whole(loaded, way, hint)
     _check_same(start.model(), model, {task: part.size for task, part in old.recipe.tasks.items()}, way, hint)
     kept = {name for name, source in loaded.sources.items() if name == source}
-    return list(parts_within(model, kept, set(added)))
+    return list(parts_within(model, kept, own))
 
 
 def _reduced(old: Recipe, run: str, task: str) -> Recipe:
@@ -212,17 +214,24 @@ def _follows(hook: Any, tasks: Collection[str]) -> bool:
 
 def _without(task: str, start: Start, assembly: Assembly) -> dict[str, Tensor]:
     """A checkpoint's weights for the model without a task."""
-    model = assembly.model(restoring=True)
+    before, model = start.model(), assembly.model(restoring=True)
     loaded = start.load(model, assembly)
     way = f"{task} cannot be removed"
-    _check_whole(loaded, way, dropping=task)
-    _check_same(start.model(), model, {name: part.size for name, part in assembly.recipe.tasks.items()}, way)
+    _check_whole(loaded, way, dropping=[part for part, its in own_parts(before).items() if its == task])
+    _check_same(before, model, {name: part.size for name, part in assembly.recipe.tasks.items()}, way)
     return model.state_dict()
 
 
-def _check_whole(loaded: Loaded, way: str, hint: str = "", dropping: str | None = None) -> None:
-    """Raises RecipeError if an old tensor has no place in the new model, or another shape there."""
-    lost = [name for name in loaded.unused if dropping not in name.split(".")]
+def _check_whole(loaded: Loaded, way: str, hint: str = "", dropping: Collection[str] | None = None) -> None:
+    """Raises RecipeError if an old tensor has no place in the new model, or another shape there.
+
+    Args:
+        loaded: What the new model has of the old one.
+        way: What cannot be.
+        hint: What can.
+        dropping: The old model's parts that go, if some do; then nothing may be new either.
+    """
+    lost = [name for name in loaded.unused if not is_within(name, dropping or ())]
     unfit = [f"{name} is {theirs} in the run, and would be {ours}" for name, (ours, theirs) in loaded.unfit.items()]
     if dropping is not None:
         unfit += [f"{name} would be new" for name in loaded.missing]

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from mtframe.errors import CheckpointError, RecipeError
 from mtframe.model import STATISTICS, MultiTaskModel, freeze
 from mtframe.registry import did_you_mean
 from mtframe.run import RunFolder, check_fit, read_weights, take_weights
+
+from ._own import is_within, own_parts
 
 Shape = tuple[int, ...]
 
@@ -38,7 +40,7 @@ class Loaded:
         unfit: By name, the shapes of tensors that differ: the model's, the weights'.
         missing: Tensors of the model of which the weights have none.
         unused: Tensors of the weights that the model has no place for.
-        like: By task that the run did not have, the task whose own part of the sharing scheme it started as a copy of.
+        like: By task whose own part of the sharing scheme started as a copy, the task of the run that it is one of.
     """
 
     file: Path
@@ -54,9 +56,7 @@ class Loaded:
         whole = loaded + Counter(map(part_of, [*self.unfit, *self.missing]))
         told = [f"started from {self.file}: {len(self.sources)} of {whole.total()} tensors loaded"]
         told += [f"  {part}: {loaded[part]} of {count}" for part, count in whole.items()]
-        copied = {task for name, source in self.sources.items() if name != source for task in name.split(".")}
-        told += [f"  sharing of {task}: copied from that of {like}"
-                 for task, like in self.like.items() if task in copied]  # fmt: skip
+        told += [f"  sharing of {task}: copied from that of {like}" for task, like in self.like.items()]
         unused = Counter(map(part_of, self.unused))
         told += [f"  not used: {part} ({count} of its tensors)" for part, count in unused.items()]
         unfit = [f"  did not fit: {name}: the model has {ours}, the weights {theirs}"
@@ -113,11 +113,12 @@ class Start:
         """
         like = self._like(assembly)
         rows = self._rows(assembly, like)
+        own = {part: task for part, task in own_parts(model).items() if part.startswith("sharing.") and task in like}
         fitting: dict[str, Tensor] = {}
         sources, unfit, missing = dict[str, str](), dict[str, tuple[Shape, Shape]](), list[str]()
         state = model.state_dict()
         for name, tensor in state.items():
-            source = self._source(name, like)
+            source = self._source(name, own, like)
             if source is None:
                 missing.append(name)
                 continue
@@ -139,7 +140,11 @@ class Start:
             )
         take_weights(model, fitting)
         unused = sorted(self.weights.keys() - set(sources.values()) - unfit.keys())
-        return Loaded(self.file, sources, unfit, missing, unused, like)
+        copied = {task for part, task in own.items() for name, source in sources.items()
+                  if name != source and is_within(name, (part,))}  # fmt: skip
+        return Loaded(
+            self.file, sources, unfit, missing, unused, {task: known for task, known in like.items() if task in copied}
+        )
 
     def model(self) -> MultiTaskModel:
         """The run's own model, with these weights. Raises CheckpointError if they are of no run."""
@@ -169,13 +174,12 @@ class Start:
         # A group that has a task of the run goes on with its statistics.
         return [at[next((task for task in group if task in at), like.get(group[0], ""))] for group in assembly.groups()]
 
-    def _source(self, name: str, like: Mapping[str, str]) -> str | None:
+    def _source(self, name: str, own: Mapping[str, str], like: Mapping[str, str]) -> str | None:
         """The name of the tensor that one of the model starts from; None if there is none."""
-        if name in self.weights or not name.startswith("sharing."):
-            return name if name in self.weights else None
-        parts = name.split(".")
-        copies = (".".join([*parts[:place], like[part], *parts[place + 1 :]])
-                  for place, part in enumerate(parts) if part in like)  # fmt: skip
+        if name in self.weights:
+            return name
+        copies = (part.removesuffix(task) + like[task] + name.removeprefix(part)
+                  for part, task in own.items() if is_within(name, (part,)))  # fmt: skip
         return next((copy for copy in copies if copy in self.weights), None)
 
 
@@ -229,20 +233,19 @@ def freeze_parts(model: nn.Module, names: Sequence[str]) -> None:
         raise RecipeError("train.freeze: nothing is left to train")
 
 
-def parts_within(module: nn.Module, names: Set[str], new: Set[str], prefix: str = "") -> Iterator[str]:
+def parts_within(module: nn.Module, names: Set[str], new: Collection[str], prefix: str = "") -> Iterator[str]:
     """The largest parts of a module that hold nothing but what is old, by name.
 
     Args:
         module: The model.
         names: Of parameters and buffers: the old ones.
-        new: Tasks that are new; a part that has something of theirs is not old, whether it has weights or not.
+        new: Names of parts that are new; what has one of them within is not old, whether that has weights or not.
         prefix: Where the module is.
     """
     for name, child in module.named_children():
         place = f"{prefix}{name}"
         held = {f"{place}.{key}" for key in child.state_dict()}
-        within = {part for inner, _ in child.named_modules() for part in inner.split(".")}
-        if held and held <= names and not within & new:
+        if held and held <= names and not any(is_within(part, (place,)) for part in new):
             yield place
         elif held:
             yield from parts_within(child, names, new, f"{place}.")

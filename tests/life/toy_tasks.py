@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -44,6 +44,20 @@ class SteadyBackbone(ToyBackbone):
         self.body[3] = nn.Identity()
 
 
+class NormedBackbone(SteadyBackbone):
+    """A BatchNorm of it is called `bn1`."""
+
+    def __init__(self, *, width: int = 8) -> None:
+        super().__init__(width=width)
+        self.bn1 = self.stem[1]
+        self.stem[1] = nn.Identity()
+        self.stages = (("stem", "bn1"), ("body",))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        stem = self.bn1(self.stem(images))
+        return [stem, self.body(stem)]
+
+
 class Named(ToyData):
     """Says of the toy's images whether their number is even."""
 
@@ -63,6 +77,15 @@ class Counting(Network):
     def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
         count = sum(map(len, self.groups))
         return {task: [part * count for part in maps] for task, maps in super().forward(images, also).items()}
+
+
+class Leaning(Network):
+    """A scheme with a part that is there for two tasks only, and is no task's own, whatever it is called."""
+
+    def __init__(self, backbone: nn.Module, groups: Sequence[Sequence[str]]) -> None:
+        super().__init__(backbone, groups)
+        if sum(map(len, groups)) == 2:
+            self.more = nn.ModuleDict({"bn1": nn.Linear(1, 1, bias=False)})
 
 
 class Vanishing(ToyData):
