@@ -16,7 +16,7 @@ from mtframe._yaml import parse_yaml
 from mtframe.assembly import Assembly
 from mtframe.errors import CheckpointError, RecipeError
 from mtframe.model import MultiTaskModel
-from mtframe.recipe import Choice, Recipe
+from mtframe.recipe import Choice, Recipe, TaskRecipe
 from mtframe.registry import name_of
 from mtframe.run import RunFolder
 
@@ -194,17 +194,44 @@ def _reduced(old: Recipe, run: str, task: str) -> Recipe:
         raise RecipeError(f"{task!r}: the only task of {run}; a run without any is none")
     if borrowers := [name for name, part in old.tasks.items() if part.images == task]:
         raise RecipeError(f"{task!r}: {', '.join(borrowers)} uses its images (images: {task}), so it cannot go first")
-    balancer = Choice(
-        name=old.balancer.name,
-        options={
-            key: {name: its for name, its in value.items() if name != task} if isinstance(value, Mapping) else value
-            for key, value in old.balancer.options.items()
-        },
-    )
     train = old.train.model_copy(update={"start": run, "tasks": None, "freeze": [], "distil": None})
-    tasks = {name: part for name, part in old.tasks.items() if name != task}
+    if len(old.tasks) == 2:
+        # One task has no gradients to compare.
+        train = train.model_copy(update={"gradients_every": None})
+    tasks = _in_some_steps({name: part for name, part in old.tasks.items() if name != task})
     hooks = [hook for hook in old.hooks if not _follows(hook.plain(), (task,))]
-    return old.model_copy(update={"tasks": tasks, "balancer": balancer, "hooks": hooks, "train": train})
+    return old.model_copy(update={"tasks": tasks, "balancer": _balancing(old, task), "hooks": hooks, "train": train})
+
+
+def _balancing(old: Recipe, task: str) -> Choice:
+    """The balancer, without what its options say of one task."""
+    whole = old.tasks if old.train.tasks is None or old.train.distil is not None else old.trained
+    order = [name for name in old.tasks if name in whole]
+
+    def without(value: Any) -> Any:
+        if isinstance(value, Mapping) and set(value) <= set(old.tasks):
+            return {name: its for name, its in value.items() if name != task}
+        return value
+
+    def shorter(value: Any) -> Any:
+        if isinstance(value, list) and len(value) == len(order) and task in order:
+            return [its for name, its in zip(order, value, strict=True) if name != task]
+        return value
+
+    options = dict(old.balancer.options)
+    if old.balancer.name.partition("/")[0].partition("@")[0] == "torchjd":
+        # An aggregator's constructor knows no names: its lists have a number a task (see TorchJD).
+        arguments = options.get("arguments") or {}
+        options |= {"arguments": {key: shorter(value) for key, value in arguments.items()}} if arguments else {}
+    else:
+        options = {key: without(value) for key, value in options.items()}
+    return Choice(name=old.balancer.name, options=options)
+
+
+def _in_some_steps(tasks: Mapping[str, TaskRecipe]) -> dict[str, TaskRecipe]:
+    """The tasks, as often as they took part beside each other, but one of them in every step."""
+    least = min(part.every for part in tasks.values() if part.images is None)
+    return {name: part.model_copy(update={"every": max(1, part.every // least)}) for name, part in tasks.items()}
 
 
 def _follows(hook: Any, tasks: Collection[str]) -> bool:

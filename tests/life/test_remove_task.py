@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,13 @@ from safetensors.torch import load_file
 from toy_tasks import HERE, THIRD, Trained, done, outputs, same, train_two
 
 from command import mtframe
+from mtframe._yaml import parse_yaml
 from mtframe.errors import RecipeError
+from mtframe.recipe import Choice, Recipe
 from mtframe.run import RunFolder
 from mtframe.training import remove_task
+from mtframe.training._life import _reduced
+from toy import toy_recipe
 
 
 @pytest.mark.parametrize("sharing", ["network", "layers"])
@@ -62,6 +67,51 @@ def test_what_is_left_can_be_trained_further(tmp_path: Path) -> None:
     way = f"mtframe train {new / 'recipe.yaml'} --from {new}"
     assert (result.code, way in result.err) == (1, True)
     assert "sharing: 14 of 14" in done(*way.split()[1:], "--out", tmp_path / "further").out
+
+
+def test_one_that_is_left_has_no_gradients_to_compare(tmp_path: Path) -> None:
+    old, new = train_two(tmp_path / "old", balancer="mgda"), tmp_path / "new"
+    file = old / "recipe.yaml"
+    file.write_text(file.read_text().replace("gradients_every: null", "gradients_every: 2"))
+    assert remove_task(old, "two", new).recipe().train.gradients_every is None
+    done("train", new / "recipe.yaml", "--from", new, "--out", tmp_path / "further")
+
+
+THREE: dict[str, Any] = {"a": {}, "b": {}, "c": {}}
+
+
+def reduced(task: str, tasks: dict[str, Any] = THREE, balancer: Any = "sum", **train: Any) -> Recipe:
+    return _reduced(Recipe.from_plain(toy_recipe(tasks, **train) | {"balancer": balancer}), "run", task)
+
+
+def test_two_that_are_left_are_compared_as_before() -> None:
+    assert reduced("c", gradients_every=5).train.gradients_every == 5
+
+
+@pytest.mark.parametrize(
+    ("balancer", "options"),
+    [
+        # TorchJD knows no names.
+        (
+            {"name": "torchjd/UPGrad", "arguments": {"pref_vector": [0.2, 0.5, 0.3]}},
+            {"arguments": {"pref_vector": [0.2, 0.3]}},
+        ),
+        ({"name": "torchjd/Krum", "arguments": {"one": [1, 2]}}, {"arguments": {"one": [1, 2]}}),
+        ({"name": "torchjd/CAGrad", "arguments": {"b": 0.5}}, {"arguments": {"b": 0.5}}),
+        ({"name": "cagrad", "b": 0.5}, {"b": 0.5}),
+        # By task: all keys are tasks.
+        ({"name": "sum", "weights": {"b": 2.0, "c": 3.0}}, {"weights": {"c": 3.0}}),
+        ({"name": "their", "inner": {"b": 2.0, "rate": 3.0}}, {"inner": {"b": 2.0, "rate": 3.0}}),
+    ],
+)
+def test_only_what_a_balancer_has_by_task_goes(balancer: dict[str, Any], options: dict[str, Any]) -> None:
+    assert reduced("b", balancer=balancer).balancer == Choice(name=balancer["name"], options=options)
+
+
+def test_one_that_is_left_takes_part_in_every_step() -> None:
+    left = reduced("a", {"a": {}, "b": {"every": 2}, "c": {"every": 6}})
+    assert {name: task.every for name, task in left.tasks.items()} == {"b": 1, "c": 3}
+    assert Recipe.from_plain(parse_yaml(left.to_yaml(), "left")) == left
 
 
 @pytest.mark.parametrize(
