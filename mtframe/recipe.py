@@ -83,6 +83,14 @@ def _named(name: Any, info: ValidationInfo) -> Any:
     return local_file(name, (info.context or {}).get("base")) if isinstance(name, str) else name
 
 
+def check_task_name(name: str) -> None:
+    """Raises RecipeError for what a recipe takes as no task's name."""
+    try:
+        _task_name(name)
+    except ValueError as error:
+        raise RecipeError(f"tasks.{name}: {error}") from None
+
+
 def _task_name(name: str) -> str:
     # It becomes part of file names (`best_TASK`) and of dotted keys.
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):

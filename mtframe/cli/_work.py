@@ -79,6 +79,12 @@ def number(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.4f}"
 
 
+def beside(run: Path, more: str) -> Path:
+    """A free folder beside a run's, with more behind its name."""
+    named = run if run.name not in ("", "..") else run.resolve()
+    return free_folder(named.with_name(f"{named.name}-{more}"))
+
+
 def free_folder(path: Path) -> Path:
     """The path, or with the first free number behind it."""
     folder, count = path, 1

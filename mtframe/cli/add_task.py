@@ -31,11 +31,16 @@ def add_task(
 
     mtframe add-task runs/recipe scenes=scene-recognition:data/scenes --finetune train.distil=2
     """
-    from mtframe.cli._work import free_folder, train_assembly
+    from mtframe.cli._work import beside, train_assembly
+    from mtframe._overrides import parse_task
+    from mtframe.recipe import check_task_name
     from mtframe.run import RunFolder
     from mtframe.training import add_task as added
 
-    folder = RunFolder(out or free_folder(run.with_name(f"{run.name}-{task.partition('=')[0]}")))
+    name, _ = parse_task(task)
+    check_task_name(name)
+    RunFolder.open(run)
+    folder = RunFolder(out or beside(run, name))
     folder.check_new()
     assembly = added(run, task, overrides or [], finetune=finetune, hooks=observers or [])
     train_assembly(assembly, folder, strict=strict)

@@ -17,10 +17,14 @@ def remove_task(
 
     mtframe remove-task runs/recipe objects
     """
-    from mtframe.cli._work import free_folder, say
+    from mtframe.cli._work import beside, say
+    from mtframe.recipe import check_task_name
+    from mtframe.run import RunFolder
     from mtframe.training import remove_task as removed
 
-    left = removed(run, task, out or free_folder(run.with_name(f"{run.name}-without-{task}")))
+    check_task_name(task)
+    RunFolder.open(run)
+    left = removed(run, task, out or beside(run, f"without-{task}"))
     checkpoints = ", ".join(sorted(folder.name for folder in left.checkpoints.iterdir()))
     say([f"removed {task}; left are {', '.join(left.infos())}, as they were, in the checkpoints {checkpoints}",
          f"run: {left.path}"])  # fmt: skip

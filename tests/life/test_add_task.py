@@ -114,6 +114,16 @@ def test_a_run_goes_by_default_beside_the_old_one(tmp_path: Path) -> None:
     assert (tmp_path / "old-three" / "recipe.yaml").is_file()
 
 
+@pytest.mark.parametrize("named", [".", "../old", "checkpoints/.."])
+def test_the_run_may_be_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    old = train_two(tmp_path / "old")
+    monkeypatch.chdir(old)
+    done("add-task", named, THIRD, "train.steps=1")
+    assert (tmp_path / "old-three" / "recipe.yaml").is_file()
+    done("remove-task", named, "one")
+    assert (tmp_path / "old-without-one" / "recipe.yaml").is_file()
+
+
 def test_a_stopped_one_goes_on_exactly(tmp_path: Path) -> None:
     old = train_two(tmp_path / "old", sizes=(32, 64))
     change = ["train.steps=6", "train.ema=0.9", "tasks.three.size=48"]
@@ -173,6 +183,8 @@ def test_through_the_command_line_without_the_old_data(small: Small, tmp_path: P
         (["{run}", "three=image-classification:{run}/nowhere"], "tasks.three.dataset.root: no folder"),
         (["{run}", "three=image-classification"], "tasks.three.dataset.root: required"),
         (["{run}", "three"], "expected NAME=PRESET:ROOT"),
+        (["{run}", THIRD.replace("three", "a/b")], "tasks.a/b: expected a task's name of letters, digits, '_' and '-'"),
+        (["/", THIRD], "/: no recipe.yaml in it, so it is no run"),
         (["{run}", THIRD, "train.distil=1.0"], "train.distil: without --finetune all that is old stays as it is, so"),
         (["{run}", THIRD, "train={distil: 1, start: '{run}', tasks: [three]}"], "train.distil: without --finetune"),
         (["{run}", THIRD, "train.start=null"], "train.start: must be"),

@@ -117,6 +117,8 @@ def test_one_that_is_left_takes_part_in_every_step() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["{run}", "a/b"], "tasks.a/b: expected a task's name of letters, digits, '_' and '-'"),
+        (["/", "two"], "/: no recipe.yaml in it, so it is no run"),
         (["{run}", "three"], "'three': no such task; the tasks of {run} are one, two"),
         (["{run}", "one"], "'one': two uses its images (images: one), so it cannot go first"),
         (["{run}-not", "one"], "no such folder. A run is what 'mtframe train' writes"),
