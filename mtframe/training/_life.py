@@ -101,7 +101,7 @@ def remove_task(
     weights = {}
     for name in sorted(folder.name for folder in old.checkpoints.glob("[!.]*")):
         if name != f"best_{task}":
-            weights[name] = _without(task, Start(old.checkpoints / name / "weights.safetensors", before), assembly)
+            weights[name] = _without(task, Start(old.checkpoints / name / "weights.safetensors", old, before), assembly)
     if not weights:
         raise CheckpointError(f"{old.checkpoints}: no checkpoint, so there is nothing to take over")
     run = RunFolder.create(out, assembly.recipe, assembly.infos)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from mtframe._labels import run_of
 from mtframe.assembly import Assembly
-from mtframe.errors import CheckpointError, RecipeError
+from mtframe.errors import CheckpointError, MtframeError, RecipeError
 from mtframe.model import STATISTICS, MultiTaskModel, freeze
+from mtframe.recipe import Recipe, read_recipe
 from mtframe.registry import did_you_mean
 from mtframe.run import RunFolder, check_fit, read_weights, take_weights
 
@@ -72,15 +74,21 @@ class Loaded:
 class Start:
     """Weights to start from.
 
+    Of the run that they are of only its recipe is read, as data: its components may be gone, and what lies beside some
+    file of weights is no code to run. Only its model takes them (`assembly`).
+
     Args:
         file: Where they are.
-        assembly: The run that they are of, if they are of one.
+        run: The run that they are of, if they are of one.
+        assembly: Of that run, if there is one already.
     """
 
-    def __init__(self, file: Path, assembly: Assembly | None) -> None:
+    def __init__(self, file: Path, run: RunFolder | None, assembly: Assembly | None = None) -> None:
         self.file = file
         self.weights = read_weights(file)
-        self.assembly = assembly
+        self.run = run
+        self.recipe = assembly.recipe if assembly is not None else None if run is None else _as_data(run)
+        self._assembly = assembly
 
     @classmethod
     def open(cls, start: str) -> Start:
@@ -90,12 +98,22 @@ class Start:
             RecipeError: Nothing there.
             CheckpointError: It is damaged, or the run has no checkpoint.
         """
-        folder = run_of(start)
-        if folder is None:
-            return cls(Path(start), None)
-        run = RunFolder.open(folder)
-        file = Path(start) if Path(start).is_file() else run.weights_file()[1]
-        return cls(file, Assembly(run.checked_recipe(), run.infos()))
+        with _named():
+            folder = run_of(start)
+            run = RunFolder(folder) if folder is not None else None
+            return cls(Path(start) if run is None or Path(start).is_file() else run.weights_file()[1], run)
+
+    @property
+    def assembly(self) -> Assembly | None:
+        """That of the run, whose components it imports; None without a run.
+
+        Raises:
+            MtframeError: One of them is missing.
+        """
+        if self._assembly is None and self.run is not None:
+            with _named(f"{self.run.path}: "):
+                self._assembly = Assembly(self.run.checked_recipe(), self.run.infos())
+        return self._assembly
 
     def load(self, model: MultiTaskModel, assembly: Assembly) -> Loaded:
         """Loads what fits into a model, in place.
@@ -112,7 +130,7 @@ class Start:
             RecipeError: Nothing fits.
         """
         like = self._like(assembly)
-        rows = self._rows(assembly, like)
+        rows, groups = self._rows(assembly, like)
         own = {part: task for part, task in own_parts(model).items() if part.startswith("sharing.") and task in like}
         fitting: dict[str, Tensor] = {}
         sources, unfit, missing = dict[str, str](), dict[str, tuple[Shape, Shape]](), list[str]()
@@ -122,7 +140,9 @@ class Start:
             if source is None:
                 missing.append(name)
                 continue
-            found = _regrouped(name, self.weights[source], tensor, rows)
+            found = self.weights[source]
+            # What the recipe does not show, as several sizes in training, leaves another number of groups.
+            found = _regrouped(name, found, tensor, rows if found.dim() and len(found) == groups else None)
             if found.shape == tensor.shape:
                 fitting[name], sources[name] = found, source
             else:
@@ -149,7 +169,9 @@ class Start:
     def model(self) -> MultiTaskModel:
         """The run's own model, with these weights. Raises CheckpointError if they are of no run."""
         if self.assembly is None:
-            raise CheckpointError(f"{self.file}: in no run, so nobody knows of which model these weights are")
+            raise CheckpointError(
+                f"train.start: {self.file}: in no run, so nobody knows of which model these weights are"
+            )
         model = self.assembly.model(restoring=True)
         check_fit(model, self.weights, self.file)
         take_weights(model, self.weights)
@@ -157,22 +179,36 @@ class Start:
 
     def _like(self, assembly: Assembly) -> dict[str, str]:
         """By task that the run did not have, the one of nearest size that it had: the first of several."""
-        if self.assembly is None:
+        if self.recipe is None:
             return {}
-        old, tasks = self.assembly.recipe.tasks, assembly.recipe.tasks
+        old, tasks = self.recipe.tasks, assembly.recipe.tasks
         return {
             task: min(old, key=lambda known: abs(old[known].size - part.size))
             for task, part in tasks.items()
             if task not in old
         }
 
-    def _rows(self, assembly: Assembly, like: Mapping[str, str]) -> list[int] | None:
-        """By group of tasks here, the number of the group there whose statistics it gets; None if nobody knows."""
-        if self.assembly is None:
-            return None
-        at = {task: number for number, group in enumerate(self.assembly.groups()) for task in group}
+    def _rows(self, assembly: Assembly, like: Mapping[str, str]) -> tuple[list[int] | None, int]:
+        """By group of tasks here, the number of the group there whose statistics it gets, None if nobody knows; and
+        how many groups there are there."""
+        if self.recipe is None:
+            return None, 0
+        groups = self._groups(assembly)
+        at = {task: number for number, group in enumerate(groups) for task in group}
         # A group that has a task of the run goes on with its statistics.
-        return [at[next((task for task in group if task in at), like.get(group[0], ""))] for group in assembly.groups()]
+        rows = [at[next((task for task in group if task in at), like.get(group[0], ""))] for group in assembly.groups()]
+        return rows, len(groups)
+
+    def _groups(self, assembly: Assembly) -> list[list[str]]:
+        """The run's tasks by pass: `Assembly.groups`, but for transforms that are not here."""
+        assert self.recipe is not None
+        here = assembly.recipe.tasks
+        groups: dict[object, list[str]] = {}
+        for name, part in self.recipe.tasks.items():
+            known = name in here and here[name].transform == part.transform
+            fixed = not known or assembly.transform(name, train=True).fixed_size
+            groups.setdefault(part.size if fixed else part.images or name, []).append(name)
+        return list(groups.values())
 
     def _source(self, name: str, own: Mapping[str, str], like: Mapping[str, str]) -> str | None:
         """The name of the tensor that one of the model starts from; None if there is none."""
@@ -181,6 +217,25 @@ class Start:
         copies = (part.removesuffix(task) + like[task] + name.removeprefix(part)
                   for part, task in own.items() if is_within(name, (part,)))  # fmt: skip
         return next((copy for copy in copies if copy in self.weights), None)
+
+
+def _as_data(run: RunFolder) -> Recipe | None:
+    """A run's recipe as it was written; None if it cannot be read. Imports no component."""
+    try:
+        return Recipe.from_plain(read_recipe(run.recipe_file), run.path.resolve(), presets=False)
+    except RecipeError:
+        return None
+
+
+@contextmanager
+def _named(where: str = "") -> Iterator[None]:
+    """Says that an error is one of what training starts from, not of the recipe that says so."""
+    try:
+        yield
+    except MtframeError as error:
+        if str(error).startswith("train.start:"):
+            raise
+        raise type(error)(f"train.start: {where}{error}") from error
 
 
 def part_of(name: str) -> str:

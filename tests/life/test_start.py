@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from toy_tasks import TOY, done, train_two
 
 from command import mtframe
-from mtframe._yaml import dump_yaml
+from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.assembly import Assembly
+from mtframe.errors import RecipeError
 from mtframe.recipe import Recipe
 from mtframe.training import Trainer
 from mtframe.training._start import Start, start_model
@@ -98,8 +100,8 @@ def test_a_file_of_weights_will_do(old: Path, tmp_path: Path) -> None:
         _, loaded = start_model(assembled(start=file), restoring=False)
         assert loaded is not None
         assert len(loaded.sources) == 21
-    assert Start.open(str(inside)).assembly is not None
-    assert Start.open(str(loose)).assembly is None
+    assert list((Start.open(str(inside)).recipe or pytest.fail("no recipe")).tasks) == ["one", "two"]
+    assert Start.open(str(loose)).recipe is None
 
 
 def test_statistics_go_to_the_group_of_the_same_tasks(split: Path) -> None:
@@ -118,6 +120,58 @@ def test_statistics_go_to_the_group_of_the_same_tasks(split: Path) -> None:
     assert torch.equal(statistics({"new": {"size": 56}, "one": {}, "two": {"size": 64}}), theirs[[1, 0, 1]])
     # All of one size: no task can have its own, the first one's are as good as any.
     assert torch.equal(statistics({"one": {}, "two": {}}), theirs[0])
+
+
+@pytest.fixture
+def trapped(split: Path, tmp_path: Path) -> Path:
+    """A run whose components leave a mark where they are imported, and some of which are not installed."""
+    run = Path(shutil.copytree(split, tmp_path / "trapped"))
+    for file in (run / "components").glob("*.py"):
+        file.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n" + file.read_text())
+    recipe = run / "recipe.yaml"
+    recipe.write_text(re.sub("(?m)^backbone: .*$", "backbone: nowhere", recipe.read_text()))
+    return run
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints/best/weights.safetensors"], ids=["run", "file"])
+def test_nothing_of_the_old_run_is_imported(trapped: Path, tmp_path: Path, place: str) -> None:
+    model, loaded = start_model(assembled({"two": {"size": 64}}, start=trapped / place), restoring=False)
+    assert loaded is not None
+    assert (loaded.missing, loaded.unfit) == ([], {})
+    name = "sharing.backbone.stem.1.running_mean"
+    assert torch.equal(model.state_dict()[name], weights(trapped)[name][1])
+    assert not (tmp_path / "imported").exists()
+
+
+def test_a_recipe_that_cannot_be_read_leaves_names_and_shapes(trapped: Path, tmp_path: Path) -> None:
+    (trapped / "recipe.yaml").write_text("backbone: 1\nnothing: else\n")
+    file = trapped / "checkpoints" / "best" / "weights.safetensors"
+    _, loaded = start_model(assembled({"one": {}, "two": {"size": 64}}, start=file), restoring=False)
+    assert loaded is not None
+    assert (loaded.missing, loaded.unfit, loaded.like) == ([], {}, {})
+    assert not (tmp_path / "imported").exists()
+
+
+def test_where_the_old_model_is_needed_its_recipe_is_blamed(trapped: Path) -> None:
+    with pytest.raises(RecipeError, match=r"^train\.start: .*trapped: backbone: no backbone 'nowhere"):
+        Start.open(str(trapped)).model()
+
+
+def test_sizes_that_vary_in_training_leave_their_groups(tmp_path: Path) -> None:
+    varying = {"transform": {"name": f"{TOY}:ToyTransform", "fixed": False}}
+    old = train_two(tmp_path / "old", two=varying)
+    name = "sharing.backbone.stem.1.running_mean"
+    theirs = weights(old)[name]
+    assert theirs.shape == (2, 8)
+    recipe = Recipe.from_plain(parse_yaml((old / "recipe.yaml").read_text(), "old"), old, presets=False)
+    train = recipe.train.model_copy(update={"start": str(old)})
+    two = {"two": recipe.tasks["two"]}
+    model, _ = start_model(Assembly(recipe.model_copy(update={"tasks": two, "train": train})), restoring=False)
+    assert torch.equal(model.state_dict()[name], theirs[1])
+    # By another transform nobody knows which are whose.
+    _, loaded = start_model(assembled({"two": {}}, start=old), restoring=False)
+    assert loaded is not None
+    assert loaded.unfit[name] == ((8,), (2, 8))
 
 
 def test_statistics_of_nobody_knows_which_tasks(old: Path, split: Path, tmp_path: Path) -> None:
