@@ -47,8 +47,20 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], recipe: Recipe, infos: Mapping[str, DataInfo]) -> RunFolder:
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        recipe: Recipe,
+        infos: Mapping[str, DataInfo],
+        checkpoints: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+    ) -> RunFolder:
         """Makes the folder of a new run.
+
+        Args:
+            path: The folder.
+            recipe: The resolved recipe.
+            infos: DataInfo by task.
+            checkpoints: Weights by name of a checkpoint, of a run that is not trained but made of another.
 
         Raises:
             RecipeError: It is there already and not empty, or cannot be made.
@@ -62,6 +74,8 @@ class RunFolder:
             raise RecipeError(f"--out: {run.path} cannot be made ({error.strerror or error})") from None
         try:
             kept = keep_sources(recipe, run.path)
+            for name, weights in (checkpoints or {}).items():
+                run.save_checkpoint(name, weights)
         except MtframeError:
             # It was new, and nothing is in it that is worth keeping: the same call can be made again.
             shutil.rmtree(run.path)

@@ -104,9 +104,7 @@ def remove_task(
             weights[name] = _without(task, Start(old.checkpoints / name / "weights.safetensors", old, before), assembly)
     if not weights:
         raise CheckpointError(f"{old.checkpoints}: no checkpoint, so there is nothing to take over")
-    run = RunFolder.create(out, assembly.recipe, assembly.infos)
-    for name, tensors in weights.items():
-        run.save_checkpoint(name, tensors)
+    run = RunFolder.create(out, assembly.recipe, assembly.infos, weights)
     handler = open_log(run.log_file)
     LOG.info("made of %s without its task %s", path, task)
     LOG.removeHandler(handler)
@@ -159,7 +157,7 @@ def _check_overrides(overrides: Sequence[str], old: Recipe, task: str) -> None:
     for override in overrides:
         key = override.partition("=")[0].strip()
         whole, *within = key.split(".")
-        theirs = whole == "tasks" and (not within or within[0] in old.tasks and tuple(within[1:]) not in _OF_DATA)
+        theirs = whole == "tasks" and (not within or (within[0] in old.tasks and tuple(within[1:]) not in _OF_DATA))
         if theirs or whole in ("backbone", "sharing"):
             raise RecipeError(
                 f"{key}: the old tasks' answers are computed with it, and it stays as it was. What can be changed is "

@@ -146,6 +146,25 @@ def test_the_borrower_goes_then_the_last_one_stays(lent: Path, tmp_path: Path) -
         remove_task(tmp_path / "new", "one", tmp_path / "none")
 
 
+def test_a_folder_is_a_run_only_with_all_its_weights(
+    lent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, seen = RunFolder.save_checkpoint, []
+
+    def watched(run: RunFolder, *arguments: Any) -> Path:
+        seen.append(run.recipe_file.exists())
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return save(run, *arguments)
+
+    monkeypatch.setattr(RunFolder, "save_checkpoint", watched)
+    with pytest.raises(KeyboardInterrupt):
+        remove_task(lent, "two", tmp_path / "new")
+    assert seen == [False] * 3
+    with pytest.raises(RecipeError, match="so it is no run"):
+        RunFolder.open(tmp_path / "new")
+
+
 def test_a_scheme_that_needs_the_task_for_the_others_keeps_it(tmp_path: Path) -> None:
     old = train_two(tmp_path / "old", sharing=f"{HERE}:Counting")
     with pytest.raises(RecipeError, match="two cannot be removed: with this sharing scheme and backbone it changes"):
