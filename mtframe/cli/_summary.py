@@ -7,13 +7,15 @@ from mtframe.cli._app import table
 from mtframe.errors import MtframeError
 from mtframe.model import Cost, cost_of
 from mtframe.recipe import Choice, Recipe
+from mtframe.training import freeze_parts
 
 
 def summarise(recipe: Recipe) -> str:
     """A table of what each task takes, and a line on what separate models would.
 
     Raises:
-        MtframeError: The model cannot be built; for its heads the training data has to be there.
+        MtframeError: The model cannot be built, for whose heads the training data has to be there, or has no part that
+            `train.freeze` names.
     """
     try:
         assembly = Assembly(recipe)
@@ -23,7 +25,9 @@ def summarise(recipe: Recipe) -> str:
             "classes there are"
         ) from error
     cost = _cost(assembly, recipe)
-    plain = recipe.model_copy(update={"sharing": Choice(name="network")})
+    # What is frozen may have no place in it, and does not change what it costs.
+    train = recipe.train.model_copy(update={"freeze": []})
+    plain = recipe.model_copy(update={"sharing": Choice(name="network"), "train": train})
     alone = cost if recipe.sharing.name == "network" else _cost(assembly, plain)
     rows = [
         [
@@ -50,6 +54,7 @@ def summarise(recipe: Recipe) -> str:
 def _cost(assembly: Assembly, recipe: Recipe) -> Cost:
     # The data that was read once serves both.
     model = Assembly(recipe, assembly.infos).model(restoring=True)
+    freeze_parts(model, recipe.train.freeze)
     return cost_of(model, {task: part.size for task, part in recipe.tasks.items()})
 
 

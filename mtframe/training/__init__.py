@@ -3,6 +3,7 @@
 from ._life import add_task as add_task
 from ._life import remove_task as remove_task
 from ._progress import Progress as Progress
+from ._start import freeze_parts as freeze_parts
 from ._step import training_step as training_step
 from ._trainer import Interrupted as Interrupted
 from ._trainer import Trainer as Trainer

@@ -16,6 +16,7 @@ from torch import Tensor
 from toy_tasks import HERE, THIRD, Trained, done, outputs, same, stop_at, trace, train_two
 
 from command import mtframe
+from mtframe._yaml import dump_yaml
 from mtframe.assembly import Assembly
 from mtframe.errors import RecipeError
 from mtframe.recipe import Recipe
@@ -298,3 +299,16 @@ def test_frozen_parts_can_be_named_by_hand(tmp_path: Path) -> None:
     same_as_before = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
     stem = {name for name in before if name.startswith("sharing.backbone.stem.")}
     assert same_as_before == {*stem, "heads.one.linear.bias", "mean", "std", "_extra_state"}
+
+
+def test_what_is_frozen_is_not_counted_as_trained(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_yaml(toy_recipe() | {"sharing": LAYERS}))
+    # Stem: 3·8·9 + 8 and 2·8 of BatchNorm; body: 8·8·9 + 8 + 16, once a task; heads: 8·2 + 2 each.
+    whole = 240 + 2 * 600 + 2 * 18
+    said = mtframe("init", file, "train.freeze=[sharing.trunk, heads.one]", "--summary")
+    assert f"parameters: {whole:,}, of which {whole - 240 - 18:,} are trained" in said.err
+    assert "are trained" not in mtframe("init", file, "--summary").err
+    for arguments in (("init", file, "--summary"), ("train", file, "--out", tmp_path / "new")):
+        result = mtframe(*arguments, "train.freeze=[heads.thre]")
+        assert (result.code, "train.freeze: the model has no part 'heads.thre'" in result.err) == (2, True)
