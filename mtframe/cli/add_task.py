@@ -31,8 +31,8 @@ def add_task(
 
     mtframe add-task runs/recipe scenes=scene-recognition:data/scenes --finetune train.distil=2
     """
-    from mtframe.cli._work import beside, train_assembly
     from mtframe._overrides import parse_task
+    from mtframe.cli._work import beside, train_assembly
     from mtframe.recipe import check_task_name
     from mtframe.run import RunFolder
     from mtframe.training import add_task as added

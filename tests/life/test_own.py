@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from toy_tasks import HERE, done, outputs, same, train_two
 
 from mtframe._yaml import dump_yaml
 from mtframe.assembly import Assembly
+from mtframe.errors import RecipeError
 from mtframe.recipe import Recipe
 from mtframe.training import Trainer, add_task, remove_task
 from mtframe.training._own import is_within, own_parts
@@ -19,6 +21,7 @@ from toy import toy_recipe
 
 # Parts of the trunk have these names too.
 NAMES = ("network", "bn1")
+TASKS: dict[str, dict[str, Any]] = {name: {} for name in NAMES}
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 NORMED = f"{HERE}:NormedBackbone"
 
@@ -40,7 +43,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose tasks are called as parts of its trunk are."""
     out = tmp_path_factory.mktemp("own") / "named"
-    plain = toy_recipe(dict.fromkeys(NAMES, {}), steps=4, lr=0.01) | {"sharing": "adapters", "backbone": NORMED}
+    plain = toy_recipe(TASKS, steps=4, lr=0.01) | {"sharing": "adapters", "backbone": NORMED}
     out.with_suffix(".yaml").write_text(dump_yaml(plain))
     done("train", out.with_suffix(".yaml"), "--out", out)
     return out
@@ -59,7 +62,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["network", "layers", "adapters", "mtan", "mmoe", "cross-stitch"],
 )
 def test_own_parts_are_those_in_dictionaries_of_tasks(sharing: object, containers: list[str]) -> None:
-    plain = toy_recipe(dict.fromkeys(NAMES, {})) | {"sharing": sharing, "backbone": NORMED}
+    plain = toy_recipe(TASKS) | {"sharing": sharing, "backbone": NORMED}
     places = ["heads", "losses", *(f"sharing.{name}" for name in containers)]
     found = own_parts(Assembly(Recipe.from_plain(plain)).model())
     assert found == {f"{place}.{task}": task for place in places for task in NAMES}
@@ -105,9 +108,9 @@ def test_a_task_goes_and_parts_of_the_trunk_of_its_name_stay(
 
 
 def test_a_part_of_the_trunk_that_would_be_lost_is_not_the_tasks_own(tmp_path: Path) -> None:
-    plain = toy_recipe(dict.fromkeys(NAMES, {}), steps=1) | {"backbone": NORMED, "sharing": f"{HERE}:Leaning"}
+    plain = toy_recipe(TASKS, steps=1) | {"backbone": NORMED, "sharing": f"{HERE}:Leaning"}
     file = tmp_path / "old.yaml"
     file.write_text(dump_yaml(plain))
     done("train", file, "--out", tmp_path / "old")
-    with pytest.raises(Exception, match=r"bn1 cannot be removed: sharing\.more\.bn1\.weight would have no place"):
+    with pytest.raises(RecipeError, match=r"bn1 cannot be removed: sharing\.more\.bn1\.weight would have no place"):
         remove_task(tmp_path / "old", "bn1", tmp_path / "new")
