@@ -40,9 +40,10 @@ class Layer(ABC):
     def run(self, x: Tensor, weight: Any, bias: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The output, and what else than the arguments to keep."""
 
-    def input_gradient(self, dy: Tensor, kept: Kept, tasks: Sequence[slice]) -> Tensor:
-        """That of all rows; `tasks` are the rows of each task."""
-        return self.gradients(dy, kept, slice(None), (True, False, False))[0]
+    @property
+    def at_once(self) -> bool:
+        """Whether the input's gradient is taken with the weights', task by task, and not for all rows at once."""
+        return False
 
     @abstractmethod
     def gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool, bool]) -> Any:
@@ -67,9 +68,14 @@ class _PerTask(Function):
         kept = Kept(x, weight, bias, tuple(more))
         ends = list(accumulate(ctx.counts, initial=0))
         tasks = [slice(first, end) for first, end in pairwise(ends)]
-        dx = ctx.layer.input_gradient(dy, kept, tasks) if ctx.needs_input_grad[3] else None
-        pairs = [ctx.layer.gradients(dy, kept, rows, (False, *ctx.wanted))[1:] for rows in tasks]
-        found = [pair[i] for i in (0, 1) if ctx.wanted[i] for pair in pairs]
+        layer, needed = ctx.layer, ctx.needs_input_grad[3]
+        parts = [layer.gradients(dy, kept, rows, (needed and layer.at_once, *ctx.wanted)) for rows in tasks]
+        dx = None
+        if needed and layer.at_once:
+            dx = torch.cat([part[0] for part in parts])
+        elif needed:
+            dx = layer.gradients(dy, kept, slice(None), (True, False, False))[0]
+        found = [part[i] for i in (1, 2) if ctx.wanted[i - 1] for part in parts]
         gradients = [gradient.to(dtype) for gradient, dtype in zip(found, ctx.dtypes, strict=True)]
         return (None, None, None, dx, None, None, *gradients)
 
@@ -159,11 +165,10 @@ class BatchNorm(Layer):
         )
         return y, (mean, invstd)
 
-    def input_gradient(self, dy: Tensor, kept: Kept, tasks: Sequence[slice]) -> Tensor:
-        """(B, C, ...), of each task by itself."""
-        if self.through_all_rows():
-            return Layer.input_gradient(self, dy, kept, tasks)
-        return torch.cat([self.gradients(dy, kept, rows, (True, False, False))[0] for rows in tasks])
+    @property
+    def at_once(self) -> bool:
+        """Unless its derivative is wanted, which ties the tasks together."""
+        return not self.through_all_rows()
 
     def gradients(self, dy: Tensor, kept: Kept, rows: slice, wanted: tuple[bool, bool, bool]) -> Any:
         """(B, C, ...) and twice (C,)."""
@@ -180,6 +185,11 @@ class LayerNorm(Layer):
 
     shape: tuple[int, ...]
     eps: float
+
+    @property
+    def at_once(self) -> bool:
+        """Rows are apart: one pass over them gives all three."""
+        return True
 
     def run(self, x: Tensor, weight: Any, bias: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """As F.layer_norm."""
@@ -201,6 +211,11 @@ class GroupNorm(Layer):
 
     groups: int
     eps: float
+
+    @property
+    def at_once(self) -> bool:
+        """Rows are apart: one pass over them gives all three."""
+        return True
 
     def run(self, x: Tensor, weight: Any, bias: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """As F.group_norm."""

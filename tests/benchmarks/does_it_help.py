@@ -227,10 +227,12 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             joint.setdefault(row["name"], []).append(row)
     tasks = list(dict.fromkeys(task for task, _ in alone))
     seeds = sorted({seed for _, seed in alone})
-    print(f"\n{rows[0]['data']}, {rows[0]['steps']} steps, {len(seeds)} seeds\n")
-    print(f"| | {' | '.join(tasks)} | gain over alone, % | gain over the sum, % | seconds | failures |")
-    print(f"|{'---|' * (len(tasks) + 5)}")
-    print(f"| alone | {' | '.join(spread([alone[task, seed] for seed in seeds]) for task in tasks)} | | | | |")
+    print(f"\n{rows[0]['data']}, {rows[0]['steps']} steps\n")
+    print(f"| | seeds | {' | '.join(tasks)} | gain over alone, % | gain over the sum, % | seconds | failures |")
+    print(f"|{'---|' * (len(tasks) + 6)}")
+    print(
+        f"| alone | {len(seeds)} | {' | '.join(spread([alone[task, seed] for seed in seeds]) for task in tasks)} | | | | |"
+    )
     summed = {row["seed"]: row["scores"] for row in joint.get("sum", [])}
 
     def gains(of: list[dict[str, Any]], base: dict[int, dict[str, float]]) -> list[float]:
@@ -243,15 +245,15 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         seconds = statistics.median(row["seconds"] for row in of)
         failed = sum(row["failures"] for row in of)
         over_alone, over_sum = spread(gains(of, single), 1), spread(gains(of, summed), 1) if name != "sum" else ""
-        print(f"| `{name}` | {scores} | {over_alone} | {over_sum} | {seconds:.0f} | {failed} |")
+        print(f"| `{name}` | {len(of)} | {scores} | {over_alone} | {over_sum} | {seconds:.0f} | {failed} |")
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    """Mean ± standard deviation."""
+    """Mean ± standard deviation; of one value the value."""
     if not values:
         return "n/a"
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 if __name__ == "__main__":
