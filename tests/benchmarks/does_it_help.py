@@ -230,9 +230,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     print(f"\n{rows[0]['data']}, {rows[0]['steps']} steps\n")
     print(f"| | seeds | {' | '.join(tasks)} | gain over alone, % | gain over the sum, % | seconds | failures |")
     print(f"|{'---|' * (len(tasks) + 6)}")
-    print(
-        f"| alone | {len(seeds)} | {' | '.join(spread([alone[task, seed] for seed in seeds]) for task in tasks)} | | | | |"
-    )
+    scores = " | ".join(spread([alone[task, seed] for seed in seeds]) for task in tasks)
+    print(f"| alone | {len(seeds)} | {scores} | | | | |")
     summed = {row["seed"]: row["scores"] for row in joint.get("sum", [])}
 
     def gains(of: list[dict[str, Any]], base: dict[int, dict[str, float]]) -> list[float]:
