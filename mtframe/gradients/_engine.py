@@ -144,13 +144,10 @@ class GradientEngine:
         with self._cut_at_maps() as cut:
             losses = backward_of_sum(forward(), divide)
         weights = map_weights(cut, losses, also, balancer, divide)
-        outputs, gradients = [], []
-        for task, weight in weights.items():
-            for output, leaf in zip(cut.outputs[task], cut.leaves[task], strict=True):
-                if leaf.grad is not None and output.requires_grad:
-                    outputs.append(output)
-                    gradients.append(leaf.grad * weight)
-        torch.autograd.backward(outputs, gradients)
+        pairs = [
+            (output, gradient * weight) for task, weight in weights.items() for output, gradient in cut.pairs([task])
+        ]
+        torch.autograd.backward([output for output, _ in pairs], [gradient for _, gradient in pairs])
         return weights
 
     def _by_rows(self, parameters: Mapping[str, nn.Parameter], images: Mapping[str, Tensor]) -> bool:
@@ -260,15 +257,18 @@ class _Cut:
         self.leaves = {task: [m.detach().requires_grad_() for m in of_task] for task, of_task in maps.items()}
         return self.leaves
 
-    def pull(self, tasks: Sequence[str], *, keep: bool) -> None:
-        """The backward pass of these tasks' gradients through what is shared; `keep` it for another one."""
-        pairs = [
+    def pairs(self, tasks: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
+        """The maps of these tasks that what is shared has a part in, each with the gradient that its head has left."""
+        return [
             (output, leaf.grad)
             for task in tasks
             for output, leaf in zip(self.outputs[task], self.leaves[task], strict=True)
             if leaf.grad is not None and output.requires_grad
         ]
-        if pairs:
+
+    def pull(self, tasks: Sequence[str], *, keep: bool) -> None:
+        """The backward pass of these tasks' gradients through what is shared; `keep` it for another one."""
+        if pairs := self.pairs(tasks):
             torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs], retain_graph=keep)
 
 
@@ -312,8 +312,8 @@ def balance(
     divide: int,
 ) -> dict[str, float]:
     """Adds the balanced gradient to the parameters'. Returns weights by task; none of a balancer that combines."""
-    balancer.present = tuple(losses)
     if hasattr(balancer, "combine"):
+        balancer.present = tuple(losses)
         found = combined(gradients, list(losses), parameters, balancer.combine, _stacked(losses), divide)
         for name, gradient in found.items():
             accumulate(parameters[name], gradient)
@@ -335,6 +335,7 @@ def _weights(
 def map_weights(
     cut: _Cut, losses: Mapping[str, Tensor], also: Mapping[str, str], balancer: Any, divide: int
 ) -> dict[str, float]:
+    """What the balancer gives to each task for the gradients of its maps. Tasks on the same images share maps."""
     maps = {
         task: {f"{also.get(task, task)}/{i}": leaf.grad for i, leaf in enumerate(cut.leaves[task])} for task in losses
     }
@@ -354,6 +355,7 @@ def backward_of_sum(losses: Mapping[str, Tensor], divide: int) -> dict[str, Tens
 
 
 def accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
+    """Adds to a parameter's `.grad`, which may keep the tensor."""
     if gradient is not None:
         parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 

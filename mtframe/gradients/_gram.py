@@ -66,10 +66,10 @@ def combined(
         for part, name in zip(row_P.split(sizes), parameters, strict=True):
             gradient = gradients[task].pop(name)
             if gradient is not None:
-                part.copy_(gradient.reshape(-1))
-    total_P = combine(buffer_TP.mul_(divide), losses) / divide
+                torch.mul(gradient.reshape(-1), divide, out=part)
+    total_P = combine(buffer_TP, losses)
     parts = zip(total_P.split(sizes), parameters.items(), strict=True)
-    return {name: part.view(parameter.shape).clone() for part, (name, parameter) in parts}
+    return {name: part.view(parameter.shape) / divide for part, (name, parameter) in parts}
 
 
 def _chunks(gradients: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:

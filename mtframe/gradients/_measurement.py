@@ -205,11 +205,7 @@ def _weigh_gradients(
 
 def _own(cut: Any, task: str, stands: Mapping[str, StandIn]) -> Gradients:
     """∂L_t/∂θ, from a backward pass of one task's maps alone, whatever rows it goes through."""
-    pairs = [
-        (output, leaf.grad)
-        for output, leaf in zip(cut.outputs[task], cut.leaves[task], strict=True)
-        if leaf.grad is not None and output.requires_grad
-    ]
+    pairs = cut.pairs([task])
     leaves = [leaf for stand in stands.values() for leaf in stand.leaves]
     if not pairs:
         return dict.fromkeys(stands)
