@@ -308,20 +308,6 @@ def environment(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first accelerator, or the CPU.
-
-    Raises:
-        RecipeError: No such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise RecipeError(f"train.device: {name!r} cannot be used here ({error})") from None
-
-
 def write_text(path: Path, text: str) -> None:
     """Writes a file at once: it holds the old text or the new, never a part."""
     partial = path.with_name(f".{path.name}.partial")

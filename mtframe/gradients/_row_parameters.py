@@ -84,12 +84,14 @@ class StandIn(Tensor):
     """A tensor whose gradient is collected per task (see the module).
 
     Attributes:
-        leaves: A tensor per task, all of the same value.
+        value: What it holds, as a plain tensor without a gradient.
+        leaves: A tensor per task, all of that value.
         attribution: The step's.
         origin: Name of a parameter that it comes from.
         expanded: Whether it has a row for each of the images' (a class token), all the same to begin with.
     """
 
+    value: Tensor
     leaves: list[Tensor]
     attribution: Attribution
     origin: str
@@ -98,7 +100,9 @@ class StandIn(Tensor):
     @classmethod
     def of(cls, leaves: Sequence[Tensor], attribution: Attribution, origin: str, expanded: bool = False) -> StandIn:
         """One for tensors of the same value."""
-        self: StandIn = torch.Tensor._make_subclass(cls, leaves[0].detach())
+        value = leaves[0].detach()
+        self: StandIn = torch.Tensor._make_subclass(cls, value)
+        self.value = value
         self.leaves, self.attribution, self.origin, self.expanded = list(leaves), attribution, origin, expanded
         return self
 
@@ -110,10 +114,27 @@ class StandIn(Tensor):
                 value = func(*args)
                 if not isinstance(value, Tensor):
                     return value
-            return _compute(func, args, kwargs)
+            output = _layer(func, args, kwargs)
+            return _compute(func, args, kwargs) if output is None else output
+
+
+def _layer(func: Any, args: Any, kwargs: Any) -> Any:
+    """The output of a layer that has a backward pass of its own, None of anything else."""
+    layer, counts = _LAYERS.get(func), current_rows()
+    if layer is None or counts is None:
+        return None
+    # The tensors of these functions are arguments, not in lists, into which it takes time to look.
+    values = [*args, *kwargs.values()]
+    first = next(value for value in values if isinstance(value, StandIn))
+    try:
+        first.attribution.check(func, values, counts)
+        return layer(first.attribution, counts, *args, **kwargs)
+    except Unattributable as error:
+        raise Unattributable(f"{first.origin}: {error}") from None
 
 
 def _compute(func: Any, args: Any, kwargs: Any) -> Any:
+    """Of parameters alone a stand-in, of rows the rows again."""
     flat, spec = tree_flatten((args, kwargs))
     first = next(value for value in flat if isinstance(value, StandIn))
     attribution, counts = first.attribution, current_rows()
@@ -122,10 +143,6 @@ def _compute(func: Any, args: Any, kwargs: Any) -> Any:
             attribution.check(func, flat, counts)
         if counts is None or not any(attribution.holds_rows(value, counts) for value in flat):
             return _alone(func, flat, spec, first)
-        layer = _LAYERS.get(func)
-        output = None if layer is None else layer(attribution, counts, *args, **kwargs)
-        if output is not None:
-            return output
         plain = _out_of_place(func)
         if plain is None:
             return _by_rows(func, flat, spec, attribution, counts)
@@ -196,7 +213,7 @@ def _run(attribution: Attribution, counts: dict[str, int], layer: Layer, x: Any,
         return None
     slots = [attribution.slots[task] for task in counts]
     leaves = [[w.leaves[slot] for slot in slots] if isinstance(w, StandIn) else [] for w in (weight, bias)]
-    weight, bias = (w.as_subclass(Tensor).detach() if isinstance(w, StandIn) else w for w in (weight, bias))
+    weight, bias = (w.value if isinstance(w, StandIn) else w for w in (weight, bias))
     if cast and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x = x.to(dtype)
@@ -220,7 +237,10 @@ def _batch_norm(
     attribution: Attribution, counts: dict[str, int], input: Any, running_mean: Any, running_var: Any,
     weight: Any = None, bias: Any = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
     *rest: Any,
-) -> Tensor:  # fmt: skip
+) -> Tensor | None:  # fmt: skip
+    if isinstance(input, StandIn):
+        # Weights that are standardised.
+        return None
     layer = BatchNorm(running_mean, running_var, training, momentum, eps, lambda: attribution.through_all_rows)
     output = _run(attribution, counts, layer, input, weight, bias)
     if output is None:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from mtframe.assembly import Assembly
 from mtframe.data import IMAGE_SUFFIXES, Batch, Geometry, Sample, read_image, transform_batch
+from mtframe.device import pick_device
 from mtframe.errors import DataError, RecipeError
 from mtframe.evaluation import Evaluation, evaluate_split, predict_batch
 from mtframe.model import MultiTaskModel
 from mtframe.registry import name_of
-from mtframe.run import RunFolder, pick_device
+from mtframe.run import RunFolder
 
 # Of a prediction, what can be drawn.
 _DRAWN = {"boxes", "embedding", "probabilities", "values"}

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from mtframe.assembly import Assembly, observe
 from mtframe.data import Batch, MixedBatches
+from mtframe.device import pick_device
 from mtframe.errors import CheckpointError, MtframeError, RecipeError, TrainingError
 from mtframe.evaluation import Evaluation, evaluate_split, finite, mean_relative_gain
 from mtframe.gradients import GradientEngine
 from mtframe.hooks import Hooks
 from mtframe.registry import name_of
-from mtframe.run import RunFolder, check_fit, pick_device, write_text
+from mtframe.run import RunFolder, check_fit, write_text
 
 from ._distillation import Distillation, evaluable
 from ._exposure import account, announce, cautions

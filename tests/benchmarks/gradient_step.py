@@ -19,7 +19,8 @@ it is there with `--norm group`, which gives all sides GroupNorm.
 Times are medians over interleaved rounds, so that the machine's drift meets all sides; the ratio is that of the
 medians, and beside it the median of each round's own ratio, which another program's load disturbs least. FLOPs are
 FlopCounterMode's. Memory is the highest resident size of a fresh process during three steps, less that before the
-first (`VmHWM` of Linux, which counts all that tracemalloc does not see).
+first (`VmHWM` of Linux, which counts all that tracemalloc does not see). All sides keep the memory that they free, as
+mtframe's commands do on a CPU.
 """
 
 # Shapes: T tasks, P shared parameters.
@@ -47,6 +48,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtframe.balance import UPGrad
+from mtframe.device import keep_freed_memory
 from mtframe.gradients import GradientEngine
 from mtframe.gradients._gram import gram_matrix, weighted_sum
 from mtframe.kinds import FeatureSpec
@@ -199,6 +201,7 @@ def main() -> None:
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     if arguments.memory_of is not None:
         print(peak_memory(Case(arguments.backbone, arguments.tasks[0], arguments.norm), arguments.memory_of))
         return

@@ -1,0 +1,50 @@
+"""Where a model runs, and the memory that it runs in."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import torch
+
+from mtframe.errors import RecipeError
+
+# Of <malloc.h>; see mallopt(3).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first accelerator, or the CPU. On a CPU, freed memory is kept from here on (`keep_freed_memory`).
+
+    Raises:
+        RecipeError: No such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"train.device: {name!r} cannot be used here ({error})") from None
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def keep_freed_memory() -> bool:
+    """Has the C library keep what this process frees, as PyTorch's allocators do on accelerators.
+
+    glibc gives large blocks back at once, and has the system map and clear each page anew for the next activations of
+    that size: up to a fourth of a forward pass (docs/results.md). The process then holds the most that it ever needed,
+    and more where that does not fit together.
+
+    Returns:
+        False, and nothing changes, where the C library is another one or its variables (`MALLOC_...`,
+        `GLIBC_TUNABLES`) say what is wanted.
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return False
+    mallopt = None if os.name == "nt" else getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    # Never shrink the heap; ask the system for what is larger than a gibibyte only.
+    return bool(mallopt(_TRIM_THRESHOLD, -1)) and bool(mallopt(_MMAP_THRESHOLD, 1 << 30))
