@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+
+# Before torch is imported: workers of pytest-xdist, with a thread for each core, would wait for each other's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -294,10 +294,13 @@ class Trainer:
                 for name, value in named.items():
                     self._check_finite(f"task {task}: loss {name!r}", value)
             self._meter.add(terms)
+        trained = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(p.grad for p in trained if p.grad is not None)
+        # A finite loss can have an infinite gradient, which would leave no finite weight.
+        if not torch.isfinite(norm):
+            self._check_finite(f"the norm of the gradient of {self._not_finite(terms)}", norm)
         if options.clip_grad is not None:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_grad)
-            # A finite loss can have an infinite gradient, which would leave no finite weight.
-            self._check_finite(f"the gradient's norm over tasks {', '.join(self.assembly.tasks)}", norm)
+            nn.utils.clip_grads_with_norm_(trained, options.clip_grad, norm)
         if measurement is not None:
             measurement.before_update()
         self.optimizer.step()
@@ -335,6 +338,19 @@ class Trainer:
                 + (f" The last checkpoint is {kept}." if kept.is_dir() else "")
                 + f" Try a lower train.lr (now {self.options.lr}), a smaller train.clip_grad or train.precision=fp32"
             )
+
+    def _not_finite(self, terms: dict[str, dict[str, Tensor]]) -> str:
+        """Whose gradients are not finite, and what the losses were."""
+        parts = {
+            task: [*self.model.heads[task].parameters(), *self.model.losses[task].parameters()]
+            for task in self.model.tasks
+        }
+        tasks = [
+            task for task, own in parts.items() if any(p.grad is not None and not p.grad.isfinite().all() for p in own)
+        ]
+        losses = ", ".join(f"{task} {sum(named.values()):.4g}" for task, named in terms.items())
+        whose = f"task {', '.join(tasks)}" if tasks else "what the tasks share"
+        return f"{whose} (losses: {losses})"
 
     def _count_unreadable(self, batches: dict[str, Batch]) -> None:
         for task, batch in batches.items():
