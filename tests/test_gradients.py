@@ -115,7 +115,7 @@ class Step:
 
     @property
     def shared(self) -> dict[str, nn.Parameter]:
-        return GradientEngine(self.model)._shared()
+        return GradientEngine(self.model).shared_parameters()
 
     def expected(self) -> dict[str, dict[str, Tensor]]:
         """By autograd, from each task's own loss."""

@@ -44,14 +44,14 @@ class StopAt:
     """Presses Ctrl-C after a step."""
 
     def __init__(self, trainer: Trainer, step: int) -> None:
-        train_step = trainer._train_step
+        train_step = trainer.train_step
 
         def stopping(group: Any) -> None:
             train_step(group)
             if trainer.step == step:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        trainer._train_step = stopping  # type: ignore[method-assign]
+        trainer.train_step = stopping  # type: ignore[method-assign]
 
 
 def test_training_learns_and_leaves_a_complete_run(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_accumulating_two_batches_is_one_step_of_twice_the_batch(tmp_path: Path)
         source.transform.train = False
         source._order = (0, torch.arange(20).numpy())
         group = [trainer.batches[number] for number in range(accumulate)]
-        trainer._train_step(group)
+        trainer.train_step(group)
         return kept[0]
 
     torch.testing.assert_close(gradient(4, 1), gradient(2, 2))

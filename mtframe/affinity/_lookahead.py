@@ -23,7 +23,6 @@ from mtframe.model import MultiTaskModel
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Trainer
-from mtframe.training._labelled import labelled
 from mtframe.training._meetings import Meetings, check_comparable
 
 # Standard errors. Two would be a false alarm in 20, and some tasks and stages are that many means.
@@ -101,14 +100,15 @@ def estimate_affinity(recipe: Recipe, hooks: Hooks | None = None, *, steps: int 
         affinities: list[Tensor] = []
         cosines: dict[str, list[Tensor]] = {}
         with _observed(trainer):
-            for group in trainer._grouped_batches():
-                batches = max((labelled(batches, trainer._kinds) for batches in group), key=_count)
-                if meetings.due(trainer.step + 1, every) and _count(batches) > 1:
-                    affinity_TT, by_stage = _measure(trainer, engine, batches)
-                    affinities.append(affinity_TT)
-                    for stage, cosines_TT in by_stage.items():
-                        cosines.setdefault(stage, []).append(cosines_TT)
-                trainer._train_step(group)
+            for group in trainer.grouped_batches():
+                if meetings.due(trainer.step + 1, every):
+                    batches = max((trainer.on_device(batches) for batches in group), key=_count)
+                    if _count(batches) > 1:
+                        affinity_TT, by_stage = _measure(trainer, engine, batches)
+                        affinities.append(affinity_TT)
+                        for stage, cosines_TT in by_stage.items():
+                            cosines.setdefault(stage, []).append(cosines_TT)
+                trainer.train_step(group)
     if not affinities:
         raise RecipeError(f"--steps: {steps} steps have none that is measured; give more, or a smaller --every")
     return Affinity(
@@ -148,7 +148,7 @@ def lookahead(
         terms = {task: model.loss(task, outputs[task], targets[task]) for task in model.tasks if task in targets}
         return {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
 
-    shared = engine._shared()
+    shared = engine.shared_parameters()
     kept = {name: parameter.detach().clone() for name, parameter in shared.items()}
     affinity_TT = torch.full((len(model.tasks),) * 2, torch.nan, dtype=torch.float64)
     with _full_precision(next(iter(images.values())).device):
@@ -186,10 +186,9 @@ def _measure(trainer: Trainer, engine: GradientEngine, batches: dict[str, Batch]
     # As the step that follows will do.
     trainer.scheduler.step(trainer.step)
     lr = trainer.optimizer.param_groups[0]["lr"]
-    on_device = {task: trainer._to_device(batch) for task, batch in batches.items()}
-    affinity_TT, gradients = lookahead(trainer.model, engine, on_device, lr, seed=trainer.step)
+    affinity_TT, gradients = lookahead(trainer.model, engine, batches, lr, seed=trainer.step)
     tasks = trainer.model.tasks
-    stages = names_by_stage(trainer.model.sharing, engine._shared())
+    stages = names_by_stage(trainer.model.sharing, engine.shared_parameters())
     grams = stage_grams([gradients.get(task, {}) for task in tasks], stages)
     cosines = {stage: torch.full_like(affinity_TT, torch.nan) for stage in grams}
     for stage, gram_TT in grams.items():

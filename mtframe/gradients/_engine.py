@@ -86,7 +86,7 @@ class GradientEngine:
             divide: All gradients are divided by so much. The balancer sees them undivided.
         """
         with self._heads_apart(balancer) as weigh_heads, self._uncompiled():
-            parameters = self._shared()
+            parameters = self.shared_parameters()
             if len(images) + len(also) == 1 or not parameters:
                 backward_of_sum(forward(), divide)
             elif at == "maps":
@@ -103,9 +103,10 @@ class GradientEngine:
         Adds the gradients of what is not shared to its `.grad`. Arguments as in `backward`.
         """
         with self._uncompiled():
-            return self._gradients(self._shared(), images, also, forward, 1)
+            return self._gradients(self.shared_parameters(), images, also, forward, 1)
 
-    def _shared(self) -> dict[str, nn.Parameter]:
+    def shared_parameters(self) -> dict[str, nn.Parameter]:
+        """By name in `model.sharing`: those that are shared and trained."""
         sharing: Any = self.model.sharing
         given = getattr(sharing, "shared_parameters", None)
         chosen = set(sharing.parameters() if given is None else given())

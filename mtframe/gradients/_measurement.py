@@ -131,7 +131,7 @@ def task_gradients(
     those of two tasks with opposite signs, which would seem to conflict.
     """
     with engine._uncompiled():
-        parameters = engine._shared()
+        parameters = engine.shared_parameters()
         if not mixes_rows(engine.model.sharing):
             return engine._gradients(parameters, images, also, forward, divide)
         with engine._cut_at_maps() as cut:
@@ -168,14 +168,14 @@ def _weigh_maps(
         for task, leaves in cut.leaves.items():
             for leaf in leaves:
                 leaf.grad = None if leaf.grad is None else leaf.grad * weights[task]
-        return _taken_apart(engine, passes_by_task(cut, engine._shared()), weights), weights
+        return _taken_apart(engine, passes_by_task(cut, engine.shared_parameters()), weights), weights
 
 
 def _taken_apart(
     engine: GradientEngine, gradients: dict[str, Gradients], weights: Mapping[str, float]
 ) -> dict[str, Gradients]:
     """Adds the sum of weighed gradients to the parameters'; gives them unweighed, of a task that weighs 0 as 0."""
-    for name, parameter in engine._shared().items():
+    for name, parameter in engine.shared_parameters().items():
         accumulate(parameter, _sum([of_task[name] for of_task in gradients.values()]))
     for task, of_task in gradients.items():
         for gradient in of_task.values() if weights[task] not in (0, 1) else ():
@@ -194,7 +194,7 @@ def _weigh_gradients(
             own[task] = _own(cut, task, stands)
 
     with engine._heads_apart(balancer) as weigh_heads, engine._uncompiled():
-        parameters = engine._shared()
+        parameters = engine.shared_parameters()
         mixed = mixes_rows(engine.model.sharing)
         found, gradients = engine._gradients(parameters, images, also, losses, divide, look if mixed else None)
         spare = gradients if own else _spared(gradients, found)

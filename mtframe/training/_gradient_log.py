@@ -36,7 +36,7 @@ class GradientLog:
         self.meetings = meetings
         self.every = every
         self.log_every = log_every
-        self._stages = names_by_stage(engine.model.sharing, engine._shared())
+        self._stages = names_by_stage(engine.model.sharing, engine.shared_parameters())
         self._file: Path | None = None
         self._latest: dict[str, float] = {}
 
@@ -52,7 +52,7 @@ class GradientLog:
     def measurement(self, step: int) -> Measurement | None:
         """What the step with this number, counted from 1, is measured with, if it is its turn."""
         due = self.meetings.due(step, self.every)
-        return Measurement(self.engine._shared(), self._stages) if due else None
+        return Measurement(self.engine.shared_parameters(), self._stages) if due else None
 
     def write(self, step: int, measurement: Measurement) -> None:
         """Adds the rows of a step that is done. Raises OSError, with the path."""

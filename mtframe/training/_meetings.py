@@ -49,7 +49,7 @@ def check_comparable(engine: GradientEngine, meetings: Meetings, what: str) -> N
     tasks = engine.model.tasks
     if len(tasks) < 2:
         raise RecipeError(f"{what}: compares tasks, and {tasks[0]!r} is the only one")
-    if not engine._shared():
+    if not engine.shared_parameters():
         raise RecipeError(
             f"{what}: tasks {', '.join(tasks)} have no trained parameters in common, so there is nothing to compare. "
             "Share some stages (sharing=network), or leave the backbone unfrozen"

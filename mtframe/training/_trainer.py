@@ -212,55 +212,8 @@ class Trainer:
             LOG.removeHandler(handler)
             handler.close()
 
-    def _fit(self) -> dict[str, Evaluation]:
-        for line in self.loaded.lines() if self.loaded is not None else ():
-            LOG.info(line)
-        for task, why in self.unevaluated.items():
-            LOG.warning("task %s: what becomes of it is not measured: %s", task, why)
-        LOG.info("training %s from step %d to %d", ", ".join(self.recipe.trained), self.step, self.steps)
-        announce(self.batches, self.steps * self.options.accumulate)
-        for text in self.cautions:
-            LOG.warning("%s", text)
-        if self._gradient_log is not None:
-            self._gradient_log.begin(self.run.gradients_csv, self.step)
-        self.hooks.call.training_started(trainer=self)
-        if self.step == 0:
-            # A run that is killed at any time can be resumed.
-            self._save()
-        evaluations: dict[str, Evaluation] = {}
-        if self._evaluation_due():
-            # Resumed after a step whose evaluation was broken off.
-            evaluations = self._evaluate()
-            self._save()
-        self.model.train()
-        self._since = (time.monotonic(), self.step)
-        for batches in self._grouped_batches():
-            self._train_step(batches)
-            if self._evaluation_due():
-                # Before too: a broken validation file or a full disk then loses no training.
-                self._save()
-                evaluations = self._evaluate()
-                self._save()
-            elif self._interrupted or self._saving_due():
-                self._save()
-            if self.stopped is not None:
-                LOG.info("ended at step %d of %d: %s", self.step, self.steps, self.stopped)
-                break
-            if self._interrupted and self.step < self.steps:
-                account(self.batches, self.step * self.options.accumulate)
-                raise Interrupted(
-                    f"stopped at step {self.step} of {self.steps}; everything is saved. Go on with: "
-                    f"mtframe train --resume {self.run.path}"
-                )
-        account(self.batches, self.step * self.options.accumulate)
-        if failures := getattr(self.balancer, "failures", 0):
-            LOG.warning("balancer %s: its solver did not converge %d times", self.recipe.balancer.name, failures)
-        if self._gradient_log is not None:
-            self._gradient_log.end()
-        return evaluations
-
-    def _grouped_batches(self) -> Iterator[list[dict[str, Batch]]]:
-        """The batches that each remaining step accumulates."""
+    def grouped_batches(self) -> Iterator[list[dict[str, Batch]]]:
+        """The batches that each remaining step accumulates, by task."""
         size = self.options.accumulate
         batches = self.batches.batches(
             self.step * size, self.steps * size, self.options.workers, pin_memory=self.device.type == "cuda"
@@ -268,7 +221,19 @@ class Trainer:
         while group := list(islice(batches, size)):
             yield group
 
-    def _train_step(self, group: list[dict[str, Batch]]) -> None:
+    def on_device(self, batches: dict[str, Batch]) -> dict[str, Batch]:
+        """Of batches by task what has labels, on the model's device."""
+        moved = {task: batch.to(self.device) for task, batch in labelled(batches, self._kinds).items()}
+        for batch in moved.values():
+            batch.images = batch.images.contiguous(memory_format=self._memory_format)
+        return moved
+
+    def train_step(self, group: list[dict[str, Batch]]) -> None:
+        """One step of the optimiser, from the batches that it accumulates.
+
+        Raises:
+            TrainingError: A loss or a gradient is not finite; the model is as it was.
+        """
         options = self.options
         # Dropout and stochastic depth draw from it; seeding every step makes a resumed run draw the same.
         torch.manual_seed(options.seed * 1_000_003 + self.step)
@@ -283,7 +248,7 @@ class Trainer:
             self._count_unreadable(batches)
             if self._unlabelled:
                 self._look_for_labels(batches)
-            on_device = {task: self._to_device(batch) for task, batch in labelled(batches, self._kinds).items()}
+            on_device = self.on_device(batches)
             if not on_device:
                 continue
             terms = training_step(
@@ -314,6 +279,53 @@ class Trainer:
         if self.step % options.log_every == 0 or self.step == self.steps:
             self._log_metrics()
 
+    def _fit(self) -> dict[str, Evaluation]:
+        for line in self.loaded.lines() if self.loaded is not None else ():
+            LOG.info(line)
+        for task, why in self.unevaluated.items():
+            LOG.warning("task %s: what becomes of it is not measured: %s", task, why)
+        LOG.info("training %s from step %d to %d", ", ".join(self.recipe.trained), self.step, self.steps)
+        announce(self.batches, self.steps * self.options.accumulate)
+        for text in self.cautions:
+            LOG.warning("%s", text)
+        if self._gradient_log is not None:
+            self._gradient_log.begin(self.run.gradients_csv, self.step)
+        self.hooks.call.training_started(trainer=self)
+        if self.step == 0:
+            # A run that is killed at any time can be resumed.
+            self._save()
+        evaluations: dict[str, Evaluation] = {}
+        if self._evaluation_due():
+            # Resumed after a step whose evaluation was broken off.
+            evaluations = self._evaluate()
+            self._save()
+        self.model.train()
+        self._since = (time.monotonic(), self.step)
+        for batches in self.grouped_batches():
+            self.train_step(batches)
+            if self._evaluation_due():
+                # Before too: a broken validation file or a full disk then loses no training.
+                self._save()
+                evaluations = self._evaluate()
+                self._save()
+            elif self._interrupted or self._saving_due():
+                self._save()
+            if self.stopped is not None:
+                LOG.info("ended at step %d of %d: %s", self.step, self.steps, self.stopped)
+                break
+            if self._interrupted and self.step < self.steps:
+                account(self.batches, self.step * self.options.accumulate)
+                raise Interrupted(
+                    f"stopped at step {self.step} of {self.steps}; everything is saved. Go on with: "
+                    f"mtframe train --resume {self.run.path}"
+                )
+        account(self.batches, self.step * self.options.accumulate)
+        if failures := getattr(self.balancer, "failures", 0):
+            LOG.warning("balancer %s: its solver did not converge %d times", self.recipe.balancer.name, failures)
+        if self._gradient_log is not None:
+            self._gradient_log.end()
+        return evaluations
+
     def _seen(self) -> dict[str, float]:
         """By task, how often training has shown each of its images so far."""
         return self.batches.epochs(self.step * self.options.accumulate)
@@ -324,11 +336,6 @@ class Trainer:
     @property
     def _memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.options.channels_last else torch.contiguous_format
-
-    def _to_device(self, batch: Batch) -> Batch:
-        batch = batch.to(self.device)
-        batch.images = batch.images.contiguous(memory_format=self._memory_format)
-        return batch
 
     def _check_finite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):

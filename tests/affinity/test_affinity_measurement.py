@@ -39,7 +39,7 @@ def _one_thread() -> Iterator[None]:
 
 def measured(step: Step, balancer: Any, **options: Any) -> Measurement:
     engine = GradientEngine(step.model)
-    found = Measurement(engine._shared(), names_by_stage(step.model.sharing, engine._shared()))
+    found = Measurement(engine.shared_parameters(), names_by_stage(step.model.sharing, engine.shared_parameters()))
     measured_backward(engine, step.images, step.also, step.losses, balancer, found, **options)
     return found
 
@@ -181,7 +181,7 @@ def test_the_effective_learning_rate_of_orthogonal_tasks_is_their_weight_times_t
 def test_accumulated_batches_are_measured_as_their_mean() -> None:
     step, balancer = Step(Staged()), Sum(TASKS)
     engine = GradientEngine(step.model)
-    found = Measurement(engine._shared(), names_by_stage(step.model.sharing, engine._shared()))
+    found = Measurement(engine.shared_parameters(), names_by_stage(step.model.sharing, engine.shared_parameters()))
     first = dict(step.images)
     mean: dict[str, dict[str, Tensor]] = {task: {} for task in TASKS}
     for images in (first, {task: pixels.flip(0) / 2 for task, pixels in first.items()}):

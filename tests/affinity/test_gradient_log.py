@@ -145,14 +145,14 @@ def test_a_task_that_trains_in_every_second_step_is_not_missed(tmp_path: Path) -
 
 def test_a_step_in_which_labels_leave_one_task_is_not_measured(tmp_path: Path) -> None:
     trainer = Trainer(Assembly(Recipe.from_plain(toy_recipe(steps=6, gradients_every=1))), tmp_path / "run")
-    step = trainer._train_step
+    step = trainer.train_step
 
     def without_labels(group: Any) -> None:
         if trainer.step % 2:
             group[0]["two"].targets["label"].fill_(-1)
         step(group)
 
-    trainer._train_step = without_labels  # type: ignore[method-assign]
+    trainer.train_step = without_labels  # type: ignore[method-assign]
     trainer.fit()
     assert list(dict.fromkeys(row["step"] for row in read(tmp_path / "run"))) == ["1", "3", "5"]
 

@@ -44,7 +44,7 @@ def main() -> None:
             if step in arguments.at:
                 print(f"\nstep {step}")
                 compare(trainer.model, trainer.batches[step])
-            trainer._train_step([trainer.batches[step]])
+            trainer.train_step([trainer.batches[step]])
 
 
 def compare(model: MultiTaskModel, batches: dict[str, Batch]) -> None:

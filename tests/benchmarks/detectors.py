@@ -151,7 +151,7 @@ def print_step_times(folder: Path, data: Path, arguments: argparse.Namespace) ->
         group = [batches[number]]
         for name, trainer in trainers.items():
             begin = time.perf_counter()
-            trainer._train_step(group)
+            trainer.train_step(group)
             if number >= 2:
                 seconds[name].append(time.perf_counter() - begin)
     first = seconds[arguments.only[0]]

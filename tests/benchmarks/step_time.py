@@ -44,7 +44,7 @@ def main() -> None:
         group = [trainer.batches[0]]
         sides: dict[str, Callable[[], object]] = {
             "bare loop": bare_step(trainer, group[0]),
-            "mtframe": lambda: trainer._train_step(group),
+            "mtframe": lambda: trainer.train_step(group),
         }
         times: dict[str, list[float]] = {name: [] for name in sides}
         for number in range(arguments.rounds + 2):

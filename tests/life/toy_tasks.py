@@ -131,14 +131,14 @@ def trace(run: Path) -> list[dict[str, str]]:
 
 def stop_at(trainer: Trainer, step: int) -> None:
     """Presses Ctrl-C after a step."""
-    train_step = trainer._train_step
+    train_step = trainer.train_step
 
     def stopping(group: Any) -> None:
         train_step(group)
         if trainer.step == step:
             os.kill(os.getpid(), signal.SIGINT)
 
-    trainer._train_step = stopping  # type: ignore[method-assign]
+    trainer.train_step = stopping  # type: ignore[method-assign]
 
 
 def done(*arguments: object) -> Result:
