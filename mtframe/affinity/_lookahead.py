@@ -22,8 +22,7 @@ from mtframe.hooks import Hooks
 from mtframe.model import MultiTaskModel
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
-from mtframe.training import Trainer
-from mtframe.training._meetings import Meetings, check_comparable
+from mtframe.training import Meetings, Trainer, check_comparable
 
 # Standard errors. Two would be a false alarm in 20, and some tasks and stages are that many means.
 _CERTAIN = 3

@@ -2,6 +2,8 @@
 
 from ._life import add_task as add_task
 from ._life import remove_task as remove_task
+from ._meetings import Meetings as Meetings
+from ._meetings import check_comparable as check_comparable
 from ._progress import Progress as Progress
 from ._start import freeze_parts as freeze_parts
 from ._step import training_step as training_step
