@@ -25,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,8 @@ def main() -> None:
         make_data(Path(folder))
         # Imports and caches whatever is needed, once and not in each process.
         run_model(Result("timm/test_resnet", ""), SIZES[0], Path(folder))
-        jobs = {
-            (name, family): lambda n=name, f=family: try_model(n, f, Path(folder)) for name, family in models.items()
+        jobs: dict[tuple[str, ...], Callable[[], Any]] = {
+            (name, family): partial(try_model, name, family, Path(folder)) for name, family in models.items()
         }
         results = []
         for (name, family), found in in_processes(jobs, arguments.workers, TIMEOUT):
@@ -122,8 +123,9 @@ def choose(only: str, workers: int) -> dict[str, str]:
         # timm's own tiny models for tests are nobody's backbone.
         if not name.startswith("timm/test_"):
             by_family.setdefault(families[name], []).append(name)
-    jobs = {(family,): lambda members=members: {name: count(name) for name in members}
-            for family, members in by_family.items()}  # fmt: skip
+    jobs: dict[tuple[str, ...], Callable[[], Any]] = {
+        (family,): partial(count_all, members) for family, members in by_family.items()
+    }
     chosen: dict[str, str] = {}
     for (family,), counts in in_processes(jobs, workers, TIMEOUT):
         assert isinstance(counts, dict), f"{family}: {counts}"
@@ -154,6 +156,11 @@ def first_word(name: str) -> str:
     """`timm/mobilenetv2_100` and `timm/mobilenetv2_140` begin alike: with `mobilenetv2`."""
     found = re.match(r"(tf_)?[a-z]+(v\d+)?", name.partition("/")[2])
     return found[0] if found else name
+
+
+def count_all(names: Sequence[str]) -> dict[str, int]:
+    """Parameters of each."""
+    return {name: count(name) for name in names}
 
 
 def count(name: str) -> int:

@@ -40,11 +40,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(assemble(recipe), Path(folder) / "run")
         trainer.model.train()
-        for step in range(max(arguments.at) + 1):
+        for step, group in zip(range(max(arguments.at) + 1), trainer.grouped_batches(), strict=False):
             if step in arguments.at:
                 print(f"\nstep {step}")
-                compare(trainer.model, trainer.batches[step])
-            trainer.train_step([trainer.batches[step]])
+                compare(trainer.model, group[0])
+            trainer.train_step(group)
 
 
 def compare(model: MultiTaskModel, batches: dict[str, Batch]) -> None:

@@ -94,7 +94,8 @@ def make_photographs(root: Path, number: int = 64) -> Path:
     rng = np.random.default_rng(0)
     (root / "train2017").mkdir(parents=True)
     (root / "annotations").mkdir()
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in range(number):
         pixels = Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).resize((640, 480))
         noisy = np.asarray(pixels, dtype=np.float32) + rng.normal(0, 8, (480, 640, 1))

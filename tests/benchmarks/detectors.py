@@ -145,10 +145,9 @@ def make_trainer(folder: Path, data: Path, detector: str, seed: int, arguments: 
 def print_step_times(folder: Path, data: Path, arguments: argparse.Namespace) -> None:
     """Seconds of a step of each, in turn, and its ratio to the first one's, round by round."""
     trainers = {name: make_trainer(folder / name, data, name, 0, arguments) for name in arguments.only}
-    batches = trainers[arguments.only[0]].batches
+    groups = trainers[arguments.only[0]].grouped_batches()
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
-    for number in range(arguments.rounds + 2):
-        group = [batches[number]]
+    for number, group in zip(range(arguments.rounds + 2), groups, strict=False):
         for name, trainer in trainers.items():
             begin = time.perf_counter()
             trainer.train_step(group)

@@ -22,9 +22,10 @@ from typing import Any
 
 import timm
 import torch
-from gradient_step import BATCH, SIZE, Case, Equal
+from gradient_step import BATCH, SIZE, Case, total
 
-from mtframe.balance import Sum
+from mtframe.balance import Sum, UPGrad
+from mtframe.device import keep_freed_memory
 from mtframe.gradients import measured_backward
 from mtframe.training._gradient_log import GradientLog
 
@@ -43,14 +44,15 @@ class Timed:
     """Steps of one model, measured or not."""
 
     def __init__(self, backbone: str, count: int, file: Path) -> None:
-        self.case = case = Case(backbone, count)
+        self.case = case = Case(backbone, count, "batch")
         # A stage a module, as backbones of recipes have several.
         trunk: Any = case.model.sharing.backbone
         trunk.stages = tuple((f"net.{name}",) for name, _ in trunk.net.named_children())
+        everything: Any = Every()
         self.optimizer = torch.optim.AdamW(case.model.parameters(), fused=True)
-        self.log = GradientLog(case.engine, Every(), 1, 1)
+        self.log = GradientLog(case.engine, everything, 1, 1)
         self.log.begin(file, 0)
-        self.balancers = {"sum": Sum(case.tasks), "engine": Equal()}
+        self.balancers = {"sum": Sum(case.tasks), "engine": UPGrad()}
 
     def step(self, side: str, *, measured: bool) -> float:
         """Seconds."""
@@ -63,7 +65,7 @@ class Timed:
         elif side == "engine":
             case.engine.backward(case.images, {}, case.losses, balancer)
         else:
-            sum(case.losses().values()).backward()
+            total(case.losses()).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         if measurement is not None:
@@ -80,6 +82,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     print(
         f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}, timm {timm.__version__}, "
         f"{BATCH} images a task of {SIZE} pixels, fp32, {arguments.rounds} rounds"
@@ -104,9 +107,9 @@ def line(timed: Timed, side: str, rounds: int) -> str:
             if number:
                 times[measured].append(seconds)
     ratio = statistics.median(a / b for a, b in zip(times[True], times[False], strict=True))
-    plain, measured = (statistics.median(times[which]) * 1e3 for which in (False, True))
+    plain, looked_at = (statistics.median(times[which]) * 1e3 for which in (False, True))
     costs = "".join(f"{(ratio - 1) / every:10.2%}" for every in EVERY)
-    return f"{plain:8.0f}{measured:10.0f}{ratio:8.2f}{costs}{f'1 in {max(1, math.ceil((ratio - 1) / 0.03))}':>14}"
+    return f"{plain:8.0f}{looked_at:10.0f}{ratio:8.2f}{costs}{f'1 in {max(1, math.ceil((ratio - 1) / 0.03))}':>14}"
 
 
 if __name__ == "__main__":

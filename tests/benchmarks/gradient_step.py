@@ -104,7 +104,7 @@ class Case:
         self.shared = list(trunk.parameters())
         self.engine = GradientEngine(self.model)
         self.steps: dict[str, Callable[[], None]] = {
-            "plain": lambda: sum(self.losses().values()).backward(),
+            "plain": lambda: total(self.losses()).backward(),
             "engine": lambda: self.engine.backward(self.images, {}, self.losses, UPGrad()),
             "maps": lambda: self.engine.backward(self.images, {}, self.losses, UPGrad(), at="maps"),
             "naive": self.naive,
@@ -145,7 +145,8 @@ class Case:
         from torchjd.autojac import jac_to_grad, mtl_backward
 
         maps: list[Tensor] = []
-        handle = self.model.sharing.backbone.register_forward_hook(lambda module, inputs, output: maps.extend(output))
+        trunk: Any = self.model.sharing.backbone
+        handle = trunk.register_forward_hook(lambda module, inputs, output: maps.extend(output))
         losses = list(self.losses().values())
         handle.remove()
         mtl_backward(losses, features=maps, parallel_chunk_size=1)
@@ -170,6 +171,12 @@ class Case:
             parameter.grad = weighted_sum([(row[i], weight) for row, weight in zip(rows, weights, strict=True)])
 
 
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    """The plain sum."""
+    first, *rest = losses.values()
+    return sum(rest, first)
+
+
 def libmtl_balancer(case: Case) -> Any:
     """LibMTL's PCGrad, with what its trainer's model gives it."""
     # LibMTL 1.1.5 imports a function from where torchvision no longer has it.
@@ -184,7 +191,8 @@ def libmtl_balancer(case: Case) -> Any:
 
         def zero_grad_share_params(self) -> None:
             for parameter in case.shared:
-                parameter.grad.zero_()
+                if parameter.grad is not None:
+                    parameter.grad.zero_()
 
     return Peer()
 

@@ -12,12 +12,14 @@ that the machine's drift meets both; the ratio is that of the medians.
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(Path(folder), arguments)
-        group = [trainer.batches[0]]
+        group = next(trainer.grouped_batches())
         sides: dict[str, Callable[[], object]] = {
             "bare loop": bare_step(trainer, group[0]),
             "mtframe": lambda: trainer.train_step(group),
@@ -81,7 +83,7 @@ def bare_step(trainer: Trainer, batches: dict[str, Batch]) -> Callable[[], None]
     """The same step written by hand, on the trainer's own modules."""
     model, optimizer, precision = trainer.model, trainer.optimizer, trainer.options.precision
     faces, objects = batches["faces"], batches["objects"]
-    backbone = model.sharing.backbone
+    backbone: Any = model.sharing.backbone
 
     def step() -> None:
         images = torch.cat([faces.images, objects.images]).contiguous(memory_format=torch.channels_last)
@@ -92,7 +94,7 @@ def bare_step(trainer: Trainer, batches: dict[str, Batch]) -> Callable[[], None]
             loss = sum(model.losses["faces"](of_faces, faces.targets).values())
             loss = loss + sum(model.losses["objects"](of_objects, objects.targets).values())
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), trainer.options.clip_grad)
+        nn.utils.clip_grad_norm_(model.parameters(), trainer.options.clip_grad or math.inf)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
