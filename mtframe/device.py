@@ -46,5 +46,6 @@ def keep_freed_memory() -> bool:
     mallopt = None if os.name == "nt" else getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    # Never shrink the heap; ask the system for what is larger than a gibibyte only.
-    return bool(mallopt(_TRIM_THRESHOLD, -1)) and bool(mallopt(_MMAP_THRESHOLD, 1 << 30))
+    # Ask the system anew for what is larger than a gibibyte only, before glibc 2.35 32 MiB at most; never shrink the
+    # heap. Not the second without the first: it would end the first's rise to what is in use.
+    return any(mallopt(_MMAP_THRESHOLD, size) for size in (1 << 30, 1 << 25)) and bool(mallopt(_TRIM_THRESHOLD, -1))

@@ -46,7 +46,8 @@ class GradientEngine:
 
     Shared are the parameters that `sharing.shared_parameters()` gives, or all of `sharing` if it has no such method.
     A first trial run, with the images of one task at a time poisoned by NaN, shows whether each use of them sees rows
-    in the images' order. Where one does not, or where the sharing scheme does not say whose rows it passes
+    in the images' order, and whether a layer other than BatchNorm mixes them; a trial backward pass, whether each use
+    was seen. Where one was not, or where the sharing scheme does not say whose rows it passes
     (`mtframe.model.rows_of`), gradients come from a backward pass a task, which is exact and slower and is logged once;
     they are then ∂L_t/∂θ, with BatchNorm too. Compiled modules run uncompiled.
 
@@ -59,6 +60,7 @@ class GradientEngine:
         self.model = model
         self.exact = exact
         self._tried: dict[Any, str | None] = {}
+        self._seen: set[tuple[str, ...]] = set()
 
     def backward(
         self,
@@ -168,33 +170,74 @@ class GradientEngine:
             LOG.warning("gradients take a backward pass a task, since rows do not tell tasks apart: %s", reason)
         self._tried[_key(images)] = reason
 
-    @torch.no_grad()
     def _trial(self, parameters: Mapping[str, nn.Parameter], images: Mapping[str, Tensor]) -> str | None:
-        """Runs the shared layers in evaluation mode on images of one task at a time that are NaN; why rows fail."""
-        modes = {module: module.training for module in self.model.sharing.modules()}
-        fixed = self._fixed()
-        dtype = self.model.mean.dtype
+        """Why rows do not tell tasks apart in such batches, or None. Leaves buffers and random draws as they were."""
+        device = self.model.mean.device
         try:
-            for module in modes:
-                module.training = False
-            for poisoned in images:
-                fake = {
-                    task: torch.full_like(pixels, torch.nan if task == poisoned else 1.0, dtype=dtype)
-                    for task, pixels in images.items()
-                }
-                attribution = Attribution(tuple(images), fixed, poisoned)
-                with torch.random.fork_rng(devices=[]), standing_in(self.model.sharing, parameters, attribution):
-                    maps = self.model.sharing(fake)
-                _check_plain(maps)
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), self._buffers_kept():
+                for poisoned in images:
+                    self._try_poisoned(parameters, images, poisoned)
+                # Which uses are seen does not hang on the images' size.
+                if tuple(images) not in self._seen:
+                    self._try_backward(parameters, images)
+                    self._seen.add(tuple(images))
         except Unattributable as error:
             return str(error)
         except Exception as error:
             # Whatever a backbone does with parameters that stand-ins cannot do; the plain pass may well work.
-            return f"{type(error).__name__}: {error}"
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+            return f"{type(error).__name__}: {error}".splitlines()[0]
         return None
+
+    @torch.no_grad()
+    def _try_poisoned(
+        self, parameters: Mapping[str, nn.Parameter], images: Mapping[str, Tensor], poisoned: str
+    ) -> None:
+        """A pass with a task's images NaN, as in training, but for BatchNorm, which has a backward pass of its own."""
+        norms = {module: module.training for module in self.model.sharing.modules() if isinstance(module, _BatchNorm)}
+        dtype = self.model.mean.dtype
+        try:
+            for module in norms:
+                module.training = False
+            fake = {
+                task: torch.full_like(pixels, torch.nan if task == poisoned else 1.0, dtype=dtype)
+                for task, pixels in images.items()
+            }
+            attribution = Attribution(tuple(images), self._fixed(), poisoned)
+            with standing_in(self.model.sharing, parameters, attribution):
+                maps = self.model.sharing(fake)
+        finally:
+            for module, mode in norms.items():
+                module.training = mode
+        _check_plain(maps)
+        for task, of_task in maps.items():
+            if task != poisoned and any(m.isnan().any() for m in of_task):
+                raise Unattributable(f"the maps of {task} depend on the images of {poisoned}")
+
+    def _try_backward(self, parameters: Mapping[str, nn.Parameter], images: Mapping[str, Tensor]) -> None:
+        """A backward pass: parameters have a gradient by way of their stand-ins if they have one, and only so."""
+        dtype = self.model.mean.dtype
+        fake = {task: pixels.to(dtype) for task, pixels in images.items()}
+        values = list(parameters.values())
+        plain = _reached(self.model.sharing(fake), values)
+        attribution = Attribution(tuple(images), self._fixed())
+        with standing_in(self.model.sharing, parameters, attribution) as stands:
+            leaves = [leaf for stand in stands.values() for leaf in stand.leaves]
+            by_rows = _reached(self.model.sharing(fake), [*leaves, *values])
+        seen, past = by_rows[: len(leaves)], by_rows[len(leaves) :]
+        for number, (name, wanted) in enumerate(zip(parameters, plain, strict=True)):
+            tasks = len(images)
+            if past[number] or any(seen[number * tasks : (number + 1) * tasks]) != wanted:
+                raise Unattributable(f"{name} is used past its module: by another name, or in a function of its own")
+
+    @contextmanager
+    def _buffers_kept(self) -> Iterator[None]:
+        kept = [(buffer, buffer.clone()) for buffer in self.model.sharing.buffers()]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in kept:
+                    buffer.copy_(value)
 
     def _fixed(self) -> frozenset[int]:
         sharing = self.model.sharing
@@ -243,6 +286,15 @@ class GradientEngine:
 def mixes_rows(sharing: nn.Module) -> bool:
     """Whether what is normalised depends on the other rows of the batch."""
     return any(isinstance(m, _BatchNorm) and (m.training or m.running_mean is None) for m in sharing.modules())
+
+
+def _reached(maps: Mapping[str, Sequence[Tensor]], inputs: Sequence[Tensor]) -> list[bool]:
+    """Which of these a backward pass from all maps comes to."""
+    _check_plain(maps)
+    total = sum(m.float().sum() for of_task in maps.values() for m in of_task if m.requires_grad)
+    if not isinstance(total, Tensor):
+        return [False] * len(inputs)
+    return [gradient is not None for gradient in torch.autograd.grad(total, inputs, allow_unused=True)]
 
 
 class _Cut:
