@@ -26,6 +26,7 @@ import csv
 import json
 import platform
 import statistics
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -58,6 +59,9 @@ CATEGORIES = {"task": "multi-label-classification", "batch_size": 16}
 # The backbone has BatchNorm: what these make of each task's own gradient, not of what its images contribute.
 EXACT = ("cagrad", "mgda", "nash-mtl", "pcgrad", "upgrad")
 
+# What is counted in steps, where the default is for longer trainings than these.
+OPTIONS = {"dwa": {"name": "dwa", "period": 20}, "stch": {"name": "stch", "warmup": 20}}
+
 # Of sharing schemes that need more than their name; `layers` at three cuts.
 SHARINGS: dict[str, list[dict[str, Any]]] = {
     "layers": [{"name": "layers", "shared": shared} for shared in (1, 2, 3)],
@@ -88,7 +92,7 @@ def main() -> None:
                 key = {"data": data, "name": name, "seed": seed, "steps": arguments.steps}
                 chosen = not arguments.only or {name, name.partition(" ")[0]} & set(arguments.only)
                 if chosen and not any(key.items() <= row.items() for row in done):
-                    done.append(key | train(part, seed, arguments.steps))
+                    done.append(key | train(part, seed, arguments.steps) | {"commit": commit()})
                     append(arguments.out, done[-1])
     print(
         f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
@@ -97,14 +101,20 @@ def main() -> None:
         print_table([row for row in done if (row["data"], row["steps"]) == (data, steps)])
 
 
+def commit() -> str:
+    """What the code is, for the row."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def configurations(tasks: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """By name, what of a recipe differs: each task alone, every balancer, every sharing scheme with the plain sum."""
     for task, part in tasks.items():
         yield f"alone {task}", {"tasks": {task: part}}
-    # `sum` first; families have members of their own.
+    # `sum` first; families have members of their own, and periods fit into the training.
     balancers = [c.name for c in discover("balancer") if c.dist == "mtframe" and c.name != "torchjd"]
     for name in sorted(balancers, key=lambda name: (name != "sum", name)):
-        yield name, {"tasks": tasks, "balancer": name}
+        yield name, {"tasks": tasks, "balancer": OPTIONS.get(name, name)}
     for name in EXACT:
         yield f"{name} exact", {"tasks": tasks, "balancer": name, "train": {"exact_gradients": True}}
     for name in [c.name for c in discover("sharing") if c.dist == "mtframe" and c.name != "network"]:

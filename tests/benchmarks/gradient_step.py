@@ -1,9 +1,10 @@
 """What gradients per task cost: a step of the engine against the plain sum of losses, and against others.
 
     python tests/benchmarks/gradient_step.py [--tasks 2 3 5] [--rounds 9] [--threads 2] [--norm group] [--only engine]
+    python tests/benchmarks/gradient_step.py --same
 
-Every side runs the same model on the same images, 16 a task; a step is forward and backward, to the shared parameters'
-balanced gradient:
+Every side runs the same model on the same images, 16 a task, or 16 that all tasks look at (`--same`); a step is forward
+and backward, to the shared parameters' balanced gradient:
 
     plain     one backward pass of the summed losses of one concatenated forward pass
     engine    mtframe: gradients per task, their Gram matrix, UPGrad's weights
@@ -91,7 +92,7 @@ class Loss(nn.Module):
 class Case:
     """A model with its batches, and the steps that are compared."""
 
-    def __init__(self, backbone: str, count: int, norm: str) -> None:
+    def __init__(self, backbone: str, count: int, norm: str, *, same: bool = False) -> None:
         torch.manual_seed(0)
         self.tasks = [f"task{i}" for i in range(count)]
         trunk = Trunk(backbone, norm)
@@ -99,19 +100,20 @@ class Case:
         losses = {task: Loss() for task in self.tasks}
         self.model = MultiTaskModel(Network(trunk, [self.tasks]), heads, losses, mean=(0.5,) * 3, std=(0.3,) * 3)
         self.model.train()
-        self.images = {task: torch.rand(BATCH, 3, SIZE, SIZE) * 255 for task in self.tasks}
+        self.also = dict.fromkeys(self.tasks[1:], self.tasks[0]) if same else {}
+        self.images = {task: torch.rand(BATCH, 3, SIZE, SIZE) * 255 for task in self.tasks if task not in self.also}
         self.targets = {task: {"label": torch.randint(10, (BATCH,))} for task in self.tasks}
         self.shared = list(trunk.parameters())
         self.engine = GradientEngine(self.model)
         self.steps: dict[str, Callable[[], None]] = {
             "plain": lambda: total(self.losses()).backward(),
-            "engine": lambda: self.engine.backward(self.images, {}, self.losses, UPGrad()),
-            "maps": lambda: self.engine.backward(self.images, {}, self.losses, UPGrad(), at="maps"),
+            "engine": lambda: self.engine.backward(self.images, self.also, self.losses, UPGrad()),
+            "maps": lambda: self.engine.backward(self.images, self.also, self.losses, UPGrad(), at="maps"),
             "naive": self.naive,
         }
         if importlib.util.find_spec("torchjd"):
             self.steps["torchjd"] = self.torchjd
-        if importlib.util.find_spec("torchjd") and norm == "group":
+        if importlib.util.find_spec("torchjd") and norm == "group" and not same:
             from torchjd.aggregation import UPGradWeighting
             from torchjd.autogram import Engine
 
@@ -120,13 +122,13 @@ class Case:
             self.autogram_engine = Engine(self.hooked.sharing.backbone, batch_dim=None)
             self.weighting = UPGradWeighting()
             self.steps["autogram"] = self.autogram
-        if importlib.util.find_spec("LibMTL"):
+        if importlib.util.find_spec("LibMTL") and not same:
             self.peer = libmtl_balancer(self)
             self.steps["libmtl"] = self.libmtl
 
     def losses(self, model: MultiTaskModel | None = None) -> dict[str, Tensor]:
         model = model or self.model
-        outputs = model(self.images)
+        outputs = model(self.images, self.also)
         return {task: model.loss(task, outputs[task], self.targets[task])["loss"] for task in self.tasks}
 
     def naive(self) -> None:
@@ -205,21 +207,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--norm", choices=("batch", "group"), default="batch")
+    parser.add_argument("--same", action="store_true", help="all tasks look at the same images")
     parser.add_argument("--only", nargs="+", help="sides beside plain; all if not given")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     if arguments.memory_of is not None:
-        print(peak_memory(Case(arguments.backbone, arguments.tasks[0], arguments.norm), arguments.memory_of))
+        case = Case(arguments.backbone, arguments.tasks[0], arguments.norm, same=arguments.same)
+        print(peak_memory(case, arguments.memory_of))
         return
+    images = f"{BATCH} images {'for all' if arguments.same else 'a task'}"
     print(
         f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}, timm {timm.__version__}, "
-        f"{versions()}{arguments.backbone}, {arguments.norm} norm, {BATCH} images a task of {SIZE} pixels, fp32, "
+        f"{versions()}{arguments.backbone}, {arguments.norm} norm, {images} of {SIZE} pixels, fp32, "
         f"{arguments.rounds} rounds"
     )
     for count in arguments.tasks:
-        compare(Case(arguments.backbone, count, arguments.norm), arguments)
+        compare(Case(arguments.backbone, count, arguments.norm, same=arguments.same), arguments)
 
 
 def versions() -> str:
@@ -267,7 +272,7 @@ def memory_of(name: str, count: int, arguments: argparse.Namespace) -> float:
     """MiB that a step needs beside model and images, in a process of its own."""
     command = [sys.executable, str(Path(__file__)), "--tasks", str(count), "--memory-of", name,
                "--threads", str(arguments.threads), "--backbone", arguments.backbone,
-               "--norm", arguments.norm]  # fmt: skip
+               "--norm", arguments.norm, *(["--same"] if arguments.same else [])]  # fmt: skip
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
