@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._options import checked
-from ._terms import add
+from ._terms import add, logarithm
 
 
 class LogSum:
@@ -29,7 +29,7 @@ class LogSum:
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Scalars by task to one scalar."""
-        return add(_log(loss, self.eps) for loss in losses.values())
+        return add(logarithm(loss, self.eps) for loss in losses.values())
 
 
 class GeometricMean:
@@ -51,11 +51,4 @@ class GeometricMean:
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Scalars by task to one scalar."""
         # By logarithms: a product of many losses over- or underflows in float32.
-        return torch.exp(add(_log(loss, self.eps) for loss in losses.values()) / len(losses))
-
-
-def _log(loss: Tensor, eps: float) -> Tensor:
-    """The logarithm of loss + eps; where there is none it and its gradient are NaN."""
-    above = loss.float() + eps
-    # That of a negative number is NaN, but its gradient 1 / L is finite, and training would go on, the wrong way.
-    return torch.log(above * torch.where(above > 0, 1.0, torch.nan))
+        return torch.exp(add(logarithm(loss, self.eps) for loss in losses.values()) / len(losses))

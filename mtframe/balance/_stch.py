@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._options import checked
-from ._terms import by_task, detached
+from ._terms import by_task, detached, logarithm
 
 # Shapes: T tasks.
 
@@ -20,7 +20,8 @@ class STCH:
 
     T mu log sum_t exp(weight_t f_t / mu), f_t = L_t - ideal_t. With `normalise`, as in the paper's experiments,
     f_t = log((L_t - ideal_t) / nadir_t), so that units do not matter; nadir_t is the mean of the task's first `warmup`
-    losses, so far. (The authors' code sums logarithms until that mean is complete.)
+    losses, so far. (The authors' code sums logarithms until that mean is complete.) A loss below its ideal has no
+    logarithm: the maximum is NaN then, which stops the training.
 
     The paper's weights add up to 1, the ones here are 1 each, which is the same with a `mu` that is T times larger; and
     T times the scale, so that tasks that are equally bad weigh what they weigh in a sum.
@@ -57,11 +58,11 @@ class STCH:
         self._first_2T = torch.zeros(2, len(self.tasks))
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Scalars by task to one scalar."""
+        """Scalars by task to one scalar; NaN if one that is compared by logarithms is below its ideal."""
         above = {name: loss.float() - self.ideals[name] for name, loss in losses.items()}
         if self.normalise:
             nadirs = self._nadirs(above)
-            above = {name: torch.log((value + _EPS) / (nadirs[name] + _EPS)) for name, value in above.items()}
+            above = {name: logarithm(value, _EPS) - torch.log(nadirs[name] + _EPS) for name, value in above.items()}
         first, *others = (self.weights[name] * value / self.mu for name, value in above.items())
         for term in others:
             first = torch.logaddexp(first, term)
@@ -70,7 +71,8 @@ class STCH:
     def _nadirs(self, above: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen_T = detached(above, self.tasks)
         self._first_2T = self._first_2T.to(seen_T.device)
-        taken_T = seen_T.isnan().logical_not() & (self._first_2T[1] < self.warmup)
+        # Neither the NaN of a task that is away nor a loss below its ideal.
+        taken_T = (seen_T + _EPS > 0) & (self._first_2T[1] < self.warmup)
         self._first_2T[0] += torch.where(taken_T, seen_T, 0.0)
         self._first_2T[1] += taken_T
         return dict(zip(self.tasks, self._first_2T[0] / self._first_2T[1], strict=True))

@@ -27,6 +27,13 @@ def weighted(losses: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]
     return add(loss * weights[name] for name, loss in losses.items())
 
 
+def logarithm(loss: Tensor, eps: float) -> Tensor:
+    """The logarithm of loss + eps; where there is none it and its gradient are NaN."""
+    above = loss.float() + eps
+    # That of a negative number is NaN, but its gradient 1 / L is finite, and training would go on, the wrong way.
+    return torch.log(above * torch.where(above > 0, 1.0, torch.nan))
+
+
 def detached(losses: Mapping[str, Tensor], tasks: Sequence[str]) -> Tensor:
     """(T,) float32 losses in the order of `tasks`, on the losses' device; NaN for a task that has none in this step."""
     absent = next(iter(losses.values())).new_full((), math.nan)

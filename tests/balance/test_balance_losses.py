@@ -142,6 +142,21 @@ def test_stch_compares_with_the_first_losses() -> None:
     assert weights(balancer, a=1.5, b=8.0) == pytest.approx([2 / 3 / 1.5, 4 / 3 / 8], rel=1e-5)
 
 
+@pytest.mark.parametrize("below", [5.0 - 1e-6, 3.0])
+def test_stch_has_no_measure_for_a_loss_below_its_ideal(below: float) -> None:
+    balancer = STCH(TASKS, ideals={"a": 5.0})
+    # From its first loss on, which would be its nadir: below the ideal as well, and the quotient positive.
+    assert torch.isnan(balancer(scalars(a=below, b=8.0)))
+    assert all(math.isnan(weight) for weight in weights(balancer, a=below, b=8.0))
+    # It is in no mean: 6 - 5 is the first.
+    assert weights(balancer, a=6.0, b=8.0) == pytest.approx([1.0, 1 / 8], rel=1e-5)
+    assert all(math.isnan(weight) for weight in weights(balancer, a=below, b=8.0))
+    assert torch.isfinite(balancer(scalars(a=5.0, b=8.0)))
+    # A difference has no such trouble.
+    plain = STCH(TASKS, ideals={"a": 5.0}, normalise=False)
+    assert weights(plain, a=3.0, b=-2.0) == pytest.approx([1.0, 1.0])
+
+
 def test_famo_by_hand() -> None:
     balancer = FAMO(TASKS, lr=0.1, weight_decay=0.0)
     # Equal shares: c z / L with c = 1 / (1/4 + 1/16): 4/5 and 1/5.

@@ -78,7 +78,7 @@ def test_what_did_not_converge_is_told_at_the_end(tmp_path: Path) -> None:
     assert "Hopeless: its solver did not converge 8 times" in log
 
 
-@pytest.mark.parametrize("balancer", ["log-sum", "geometric-mean", "famo"])
+@pytest.mark.parametrize("balancer", ["log-sum", "geometric-mean", "famo", "stch"])
 def test_a_loss_without_a_logarithm_stops_the_training(
     tmp_path: Path, balancer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
