@@ -12,6 +12,9 @@ from torch import Tensor
 
 from ._options import checked
 
+# Cosines that GradVac brings gradients to end here.
+_HIGHEST = 0.999
+
 
 class PCGrad:
     """Of each gradient, the part that opposes another task's is taken away (arXiv:2001.06782, alg. 1).
@@ -36,6 +39,10 @@ class GradVac:
     For each task t and each other s, in random order, with the cosine c of g_t' and g_s below its target k:
     g_t' += g_s |g_t'| (k sqrt(1 - c²) - c sqrt(1 - k²)) / (|g_s| sqrt(1 - k²)), after which the cosine is k. Then
     k = (1 - beta) k + beta c. The update is the sum of all g_t'. Over all shared parameters at once.
+
+    No finite multiple of g_s brings the cosine to a k of 1 (eq. 4 divides by 0), where k goes if gradients stay alike.
+    So it is brought to 0.999 at most, by less than 23 |g_t'|, and gradients more alike than that stay as they are; what
+    k learns is the paper's.
 
     Args:
         tasks: Names of the tasks.
@@ -63,9 +70,10 @@ class GradVac:
             cosine = (rows_TT[task] @ gram[other] / (length * other_length)).clamp(-1, 1)
             pair = here[task], here[other]
             target = self.targets_TT[pair].clone()
-            if cosine < target:
-                across, target_across = (1 - cosine**2).sqrt(), (1 - target**2).sqrt()
-                pull = (target * across - cosine * target_across) / target_across
+            goal = target.clamp(max=_HIGHEST)
+            if cosine < goal:
+                across, goal_across = (1 - cosine**2).sqrt(), (1 - goal**2).sqrt()
+                pull = (goal * across - cosine * goal_across) / goal_across
                 rows_TT[task, other] += pull * length / other_length
             self.targets_TT[pair] += self.beta * (cosine - target)
         return rows_TT.sum(0)

@@ -219,6 +219,26 @@ def test_gradvac_learns_its_targets_and_starts_as_surgery() -> None:
     assert float(balancer.targets_TT[0, 1]) == pytest.approx(0.09 * cosine)
 
 
+@pytest.mark.parametrize(("beta", "steps"), [(1.0, 1), (0.5, 60)])
+def test_gradvac_of_gradients_that_were_identical_pulls_a_bounded_length(beta: float, steps: int) -> None:
+    balancer = GradVac(("a", "b"), beta=beta)
+    for _ in range(steps):
+        assert weigh(balancer, torch.ones(2, 3).double()).tolist() == [1.0, 1.0]
+    assert float(balancer.targets_TT[0, 1]) == 1
+    # A cosine of 1/2, brought up to 0.999 instead of 1: both get sqrt(3/4) 0.999 / sqrt(1 - 0.999²) - 1/2 of the other.
+    rows = torch.tensor([[1.0, 0.0], [0.5, math.sqrt(0.75)]]).double()
+    pull = math.sqrt(0.75) * 0.999 / math.sqrt(1 - 0.999**2) - 0.5
+    assert weigh(balancer, rows).tolist() == pytest.approx([1 + pull, 1 + pull])
+    # What the target learns from is not capped.
+    assert float(balancer.targets_TT[0, 1]) == pytest.approx(1 - beta / 2)
+
+
+def test_gradvac_takes_gradients_that_rounding_tells_apart_for_identical() -> None:
+    balancer = GradVac(("a", "b"), beta=0.0)
+    balancer.targets_TT.fill_(1 - 1e-8)
+    assert weigh(balancer, torch.tensor([[1.0, 0.0], [1.0, 1e-3]]).double()).tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize(("length", "expected"), [("max", 2.0), ("mean", 1.5), ("min", 1.0)])
 def test_gradient_norm_makes_all_equally_long(length: Any, expected: float) -> None:
     rows = torch.diag(torch.tensor([1.0, 2.0]).double())
