@@ -22,12 +22,14 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        device = torch.empty(0, device=name).device
+        tensor = torch.zeros(1, device=name)
+        # On `meta` tensors have a shape and no values.
+        tensor.cpu()
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(f"train.device: {name!r} cannot be used here ({error})") from None
-    if device.type == "cpu":
+    if tensor.device.type == "cpu":
         keep_freed_memory()
-    return device
+    return tensor.device
 
 
 def keep_freed_memory() -> bool:

@@ -33,6 +33,9 @@ def test_the_first_device_that_is_there_is_picked_and_an_unknown_one_is_an_error
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(RecipeError, match=r"train\.device: 'gpu' cannot be used here"):
         pick_device("gpu")
+    # A tensor can be made there, but holds nothing.
+    with pytest.raises(RecipeError, match=r"train\.device: 'meta' cannot be used here"):
+        pick_device("meta")
 
 
 @pytest.mark.skipif(
