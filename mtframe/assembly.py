@@ -90,7 +90,7 @@ class Assembly:
         """The balancer.
 
         Raises:
-            RecipeError: It is to weigh the gradients of feature maps, and weighs no gradients.
+            RecipeError: It is to weigh the gradients of feature maps, or exact ones, and weighs no gradients.
         """
         choice = self.recipe.balancer
         # What keeps a task that is not trained is a loss like those of the others.
@@ -100,6 +100,11 @@ class Assembly:
             raise RecipeError(
                 f"train.balance_at: maps is for balancers that weigh gradients, such as mgda, which {choice.name} does "
                 "not; leave it out, or choose another balancer"
+            )
+        if self.recipe.train.exact_gradients and not (hasattr(balancer, "weigh") or hasattr(balancer, "combine")):
+            raise RecipeError(
+                f"train.exact_gradients: true is for balancers that weigh gradients, such as mgda, which {choice.name} "
+                "does not; leave it out, or choose another balancer"
             )
         return balancer
 

@@ -571,7 +571,8 @@ def test_training_with_weights_of_one_is_training_with_the_sum(
     losses = {}
     for balancer in ("sum", f"{Path(__file__).resolve()}:Ones"):
         # The toy has BatchNorm.
-        recipe = toy_recipe(steps=8, accumulate=2, schedule=schedule, exact_gradients=True) | {"balancer": balancer}
+        exact = balancer != "sum"
+        recipe = toy_recipe(steps=8, accumulate=2, schedule=schedule, exact_gradients=exact) | {"balancer": balancer}
         trainer = Trainer(Assembly(Recipe.from_plain(recipe)), tmp_path / balancer[-4:])
         trainer.fit()
         rows = (tmp_path / balancer[-4:] / "metrics.csv").read_text().splitlines()

@@ -135,7 +135,7 @@ def _extended(
     plain["hooks"] = [hook for hook in plain["hooks"] if not _follows(hook, () if finetune else old.tasks)]
     # What makes one gradient of several tasks', or compares them, has nothing to do for one.
     plain["balancer"] = "sum"
-    plain["train"] |= {"balance_at": "parameters", "gradients_every": None}
+    plain["train"] |= {"balance_at": "parameters", "exact_gradients": False, "gradients_every": None}
     plain["train"] |= {"start": run, "tasks": [name], "freeze": [], "distil": 1.0 if finetune else None}
     recipe = Recipe.from_plain(apply_overrides(add_hooks(plain, hooks, ()), overrides))
     start = run_of(recipe.train.start) if recipe.train.start is not None else None
