@@ -3,6 +3,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
@@ -37,7 +38,7 @@ class TorchJD:
 
     Raises:
         RecipeError: TorchJD or what the aggregator needs is not installed, there is no such aggregator, it does not
-            take the arguments, or a list has not a number a task.
+            take the arguments, a list has not a number a task, or it fails with any gradients of so many tasks.
     """
 
     example: ClassVar[str] = "UPGrad"
@@ -45,7 +46,10 @@ class TorchJD:
     def __init__(self, member: str, tasks: Sequence[str], *, arguments: dict[str, Any] | None = None) -> None:
         found = _aggregators()
         if member not in found:
-            raise RecipeError(f"no aggregator {member!r} in TorchJD{did_you_mean(member, found)}")
+            # Names that differ in case alone are not close to each other.
+            meant = {name.casefold(): name for name in found}.get(member.casefold(), member)
+            hint = did_you_mean(meant, found) or f"; it has: {', '.join(sorted(found))}"
+            raise RecipeError(f"no aggregator {member!r} in TorchJD{hint}")
         self.tasks, self._member = tuple(tasks), member
         self.present: Sequence[str] = self.tasks
         self._aggregator, self._of_all = _built(found[member], member, arguments or {}, self.tasks)
@@ -77,7 +81,7 @@ class TorchJD:
                 return torch.full_like(given[0], torch.nan)
             raise TrainingError(
                 f"balancer torchjd/{self._member}: it fails with the gradients of {_counted(self.present)}: "
-                f"{told(error)}. Change its arguments, or take another balancer"
+                f"{told(error).rstrip('.')}. Change its arguments, or take another balancer"
             ) from error
 
     def _here(self) -> list[int]:
@@ -165,9 +169,28 @@ def _built(cls: type, member: str, arguments: Mapping[str, Any], tasks: Sequence
             # PCD's first task is the primary one, and `tau` what it leaves to each of the others.
             made[name] = _vector(name, value, tasks[1:] if (member, name) == ("PCD", "tau") else tasks)
     try:
+        if len(tasks) > 1:
+            _try(cls(**made), len(tasks))
         return cls(**made), "n_tasks" in made or any(isinstance(value, list) for value in arguments.values())
-    except (ImportError, TypeError, ValueError) as error:
-        raise RecipeError(f"arguments: {member} cannot be made: {error}") from error
+    except ImportError as error:
+        raise RecipeError(f"TorchJD's {member} cannot be made: {error}") from error
+    # Of a wrong type whatever comes of it, and a solver's errors are of types of its own.
+    except Exception as error:
+        raise RecipeError(
+            f"arguments: TorchJD's {member} does not take {dict(arguments)} for {_counted(tasks)}: "
+            f"{told(error).rstrip('.')}. Change them, or take another balancer"
+        ) from error
+
+
+def _try(aggregator: Any, count: int) -> None:
+    """Asks an aggregator once, of orthogonal gradients; it is of no use after that, as it may remember them.
+
+    Some take only so many rows, or look at their arguments no sooner.
+    """
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # These gradients are their own Gram matrix.
+        getattr(aggregator, "gramian_weighting", aggregator)(torch.eye(count, dtype=torch.float64))
 
 
 def _vector(name: str, values: Sequence[Any], tasks: Sequence[str]) -> Tensor:

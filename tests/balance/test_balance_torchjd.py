@@ -273,9 +273,28 @@ def test_aggregators_that_remember_resume_exactly(member: str) -> None:
     ("member", "arguments", "message"),
     [
         ("UpGrad", {}, "no aggregator 'UpGrad' in TorchJD; did you mean 'UPGrad'?"),
+        ("pcgrad", {}, "no aggregator 'pcgrad' in TorchJD; did you mean 'PCGrad'?"),
+        ("sgd", {}, f"no aggregator 'sgd' in TorchJD; it has: {', '.join(TorchJD.members('*'))}"),
         ("Krum", {}, "arguments: Krum needs n_byzantine, as in {n_byzantine: ...}"),
         ("MGDA", {"epsilo": 1}, "arguments: MGDA has no 'epsilo'; did you mean 'epsilon'?; it has: epsilon, max_iters"),
-        ("MGDA", {"epsilon": -1.0}, "arguments: MGDA cannot be made: epsilon must be positive, but got -1.0."),
+        (
+            "MGDA",
+            {"epsilon": -1.0},
+            "arguments: TorchJD's MGDA does not take {'epsilon': -1.0} for 3 tasks (a, b, c): ValueError: epsilon "
+            "must be positive, but got -1.0. Change them, or take another balancer",
+        ),
+        (
+            "CAGrad",
+            {"c": "hello"},
+            "arguments: TorchJD's CAGrad does not take {'c': 'hello'} for 3 tasks (a, b, c): TypeError: '<' not "
+            "supported between instances of 'str' and 'int'. Change them, or take another balancer",
+        ),
+        (
+            "UPGrad",
+            {"pref_vector": "x"},
+            "arguments: TorchJD's UPGrad does not take {'pref_vector': 'x'} for 3 tasks (a, b, c): AttributeError: "
+            "'str' object has no attribute 'ndim'. Change them, or take another balancer",
+        ),
         (
             "UPGrad",
             {"pref_vector": [1.0, 2.0]},
@@ -306,6 +325,40 @@ def test_mistakes_are_named(member: str, arguments: dict[str, Any], message: str
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("member", "tasks", "arguments", "message"),
+    [
+        (
+            "Krum",
+            ("a", "b"),
+            {"n_byzantine": 0},
+            "{'n_byzantine': 0} for 2 tasks (a, b): ValueError: Parameter `gramian` should have at least 3 rows "
+            "(n_byzantine + 3). Found `gramian` with 2 rows.",
+        ),
+        ("FairGrad", TASKS, {"alpha": "x"}, "{'alpha': 'x'} for 3 tasks (a, b, c): TypeError: "),
+    ],
+)
+def test_what_fails_with_any_gradients_fails_before_training(
+    member: str, tasks: tuple[str, ...], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        TorchJD(member, tasks, arguments=arguments)
+    assert str(caught.value).startswith(f"arguments: TorchJD's {member} does not take {message}")
+    assert str(caught.value).endswith(". Change them, or take another balancer")
+    assert ".." not in str(caught.value)
+    # One task alone is never balanced.
+    TorchJD(member, tasks[:1], arguments=arguments)
+
+
+@pytest.mark.parametrize("member", ["PCGrad", "GradDrop", "GradVac", "ExcessMTL", "PCD"])
+def test_that_it_was_tried_leaves_no_trace(member: str) -> None:
+    before = torch.get_rng_state()
+    tried = TorchJD(member, TASKS)
+    assert torch.equal(torch.get_rng_state(), before)
+    # What weighs one task alone is not tried.
+    assert tried.state_dict() == TorchJD(member, TASKS[:1]).state_dict()
+
+
 def test_pcd_has_a_number_for_each_task_but_the_first() -> None:
     assert update(TorchJD("PCD", TASKS, arguments={"tau": [0.1, 0.2]}), ROWS[0]).isfinite().all()
 
@@ -313,25 +366,25 @@ def test_pcd_has_a_number_for_each_task_but_the_first() -> None:
 @pytest.mark.parametrize(
     ("member", "arguments", "message"),
     [
-        ("Krum", {"n_byzantine": 1}, "the gradients of 3 tasks (a, b, c): ValueError: Parameter `gramian` should have"),
-        (
-            "TrimmedMean",
-            {"trim_number": 2},
-            "the gradients of 3 tasks (a, b, c): ValueError: Parameter `matrix` should",
-        ),
+        ("Krum", {"n_byzantine": 0}, "the gradients of 2 tasks (a, b): ValueError: Parameter `gramian` should have"),
+        ("TrimmedMean", {"trim_number": 1}, "the gradients of 2 tasks (a, b): ValueError: Parameter `matrix` should"),
     ],
 )
 def test_what_the_library_raises_in_training_names_the_aggregator(
     member: str, arguments: dict[str, Any], message: str
 ) -> None:
     balancer = TorchJD(member, TASKS, arguments=arguments)
+    # The third task takes no part in this step.
+    balancer.present = TASKS[:2]
     ask = balancer.weigh if hasattr(balancer, "weigh") else balancer.combine
-    given = ROWS[0] @ ROWS[0].T
+    given = ROWS[0][:2] @ ROWS[0][:2].T
     with pytest.raises(TrainingError) as caught:
-        ask(given, torch.ones(3))
+        ask(given, torch.ones(2))
     assert str(caught.value).startswith(f"balancer torchjd/{member}: it fails with {message}")
+    assert str(caught.value).endswith(". Change its arguments, or take another balancer")
+    assert ".." not in str(caught.value)
     # Of a gradient that is not finite the trainer has more to say.
-    assert ask(given * torch.nan, torch.ones(3)).isnan().all()
+    assert ask(given * torch.nan, torch.ones(2)).isnan().all()
 
 
 def test_without_torchjd_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
