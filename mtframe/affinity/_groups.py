@@ -75,8 +75,8 @@ def best_groupings(affinity: Affinity) -> list[Grouping]:
 
     A task's score in a network is Σ_i Z[i, j] over the other tasks i in it: to first order the part by which their
     updates lower its loss, in a step on the sum of losses. (The paper takes the mean over i, and refuses a task
-    alone, whose score is 0 here.) Affinities within three standard errors of 0 count 0. Of equal scores the one with
-    fewer networks is taken.
+    alone, whose score is 0 here.) Affinities that differ from 0 no more than by chance count 0 (`Means.certain`). Of
+    equal scores the one with fewer networks is taken.
 
     Raises:
         RecipeError: There are too many tasks for an exact search.
@@ -103,7 +103,7 @@ def choose(groupings: Sequence[Grouping], networks: int | None = None) -> Groupi
 def first_opposed(cosines: Mapping[str, Means], tasks: Sequence[str], members: Sequence[str]) -> Opposed | None:
     """Where sharing ends: the first stage in which the mean cosine of two members is below 0.
 
-    By more than three standard errors; if there are several pairs, the lowest.
+    By more than by chance (`Means.certain`); if there are several pairs, the lowest.
     """
     places = [tasks.index(member) for member in members]
     for stage in _stages(cosines):

@@ -24,8 +24,7 @@ from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Meetings, Trainer, check_comparable
 
-# Standard errors. Two would be a false alarm in 20, and some tasks and stages are that many means.
-_CERTAIN = 3
+from ._student import quantile
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,13 @@ class Means:
         mean: (T, T) float64; NaN where nothing was measured.
         error: (T, T) standard errors of the means; NaN for fewer than two steps.
         negative: (T, T) share of the steps below 0.
+        count: (T, T) how many steps each is of.
     """
 
     mean: Tensor
     error: Tensor
     negative: Tensor
+    count: Tensor
 
     @classmethod
     def of(cls, values_NTT: Tensor) -> Means:
@@ -50,12 +51,13 @@ class Means:
         mean = values_NTT.nanmean(0)
         square = (values_NTT - mean).square().nan_to_num().sum(0)
         error = torch.where(count > 1, (square / (count - 1).clamp(min=1) / count.clamp(min=1)).sqrt(), torch.nan)
-        return cls(mean, error, (values_NTT < 0).sum(0) / count)
+        return cls(mean, error, (values_NTT < 0).sum(0) / count, count)
 
     @property
     def certain(self) -> Tensor:
-        """(T, T) means that differ from 0 by more than three standard errors; 0 in place of the others."""
-        return torch.where(self.mean.abs() > _CERTAIN * self.error, self.mean, 0)
+        """(T, T) means that differ from 0 by more than chance does in 0.27 % of cases; 0 in place of the others."""
+        factors_TT = torch.tensor([[quantile(count) for count in row] for row in self.count.tolist()])
+        return torch.where(self.mean.abs() > factors_TT * self.error, self.mean, 0)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Affinity:
     measured: int
     affinity: Means
     cosines: dict[str, Means]
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are standard errors, without which nothing can be proposed."""
+        return self.measured > 1
 
 
 def estimate_affinity(recipe: Recipe, hooks: Hooks | None = None, *, steps: int = 200, every: int = 5) -> Affinity:

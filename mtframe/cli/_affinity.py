@@ -29,11 +29,11 @@ class Report:
 
     def __init__(self, found: Affinity, networks: int | None) -> None:
         self.found = found
-        self.groupings = best_groupings(found)
-        self.chosen = choose(self.groupings, networks)
+        self.groupings = best_groupings(found) if found.enough else []
+        self.chosen = choose(self.groupings, networks) if found.enough else None
 
     def plain(self) -> dict[str, Any]:
-        """For JSON; null where nothing was measured."""
+        """For JSON; null where nothing was measured, and for a proposal of which not enough was."""
         found, tasks = self.found, self.found.tasks
         affinity = {
             task: {other: _numbers(found.affinity, i, j) for j, other in enumerate(tasks)}
@@ -53,7 +53,7 @@ class Report:
                 "affinity": affinity,
                 "cosines": cosines,
                 "groupings": groupings,
-                "proposal": _plain(self.chosen),
+                "proposal": None if self.chosen is None else _plain(self.chosen),
             }
         )
 
@@ -64,19 +64,16 @@ class Report:
 
     def lines(self) -> list[str]:
         """For people: affinities, cosines by stage, groups, and what is proposed."""
+        measured = self.found.measured
+        of = f"± standard error of {measured} measured steps" if self.found.enough else f"of {measured} measured step"
         return [
-            f"Affinity of a task onto others, in thousandths of their loss, ± standard error of {self.found.measured} "
-            "measured steps",
+            f"Affinity of a task onto others, in thousandths of their loss, {of}",
             *self._affinities(),
             "",
             "Cosine of two tasks' gradients, by stage of the backbone; share of the steps in which it was below 0",
             *self._cosines(),
             "",
-            "Best groups for a number of networks; sum of the affinities in them, in thousandths",
-            *self._groups(),
-            "",
-            "Proposed",
-            *(f"  {line}" for line in self._proposed()),
+            *self._proposal(),
         ]
 
     def _affinities(self) -> list[str]:
@@ -100,15 +97,27 @@ class Report:
         names = ("all stages" if stage == "all" else f"stage {stage}" for stage in cosines)
         return table(["", *names, "below 0"], rows).splitlines()
 
+    def _proposal(self) -> list[str]:
+        if self.chosen is None:
+            return [
+                "Proposed",
+                "  nothing: not enough was measured, since a single step has no standard error; "
+                "give more --steps, or a smaller --every",
+            ]
+        return [
+            "Best groups for a number of networks; sum of the affinities in them, in thousandths",
+            *self._groups(),
+            "",
+            "Proposed",
+            *(f"  {_named(group)}: {_sharing(group)}" for group in self.chosen.groups),
+        ]
+
     def _groups(self) -> list[str]:
         rows = [
             [str(budget), f"{grouping.score * 1e3:+.2f}", " | ".join(map(_named, grouping.groups))]
             for budget, grouping in enumerate(self.groupings, 1)
         ]
         return table(["networks", "score", "groups"], rows).splitlines()
-
-    def _proposed(self) -> list[str]:
-        return [f"{_named(group)}: {_sharing(group)}" for group in self.chosen.groups]
 
     def _pairs(self) -> list[tuple[int, int]]:
         return list(combinations(range(len(self.found.tasks)), 2))
@@ -153,4 +162,6 @@ def _named(group: Group) -> str:
 
 def _cell(means: Means, i: int, j: int, form: str, factor: float = 1.0) -> str:
     value, error = means.mean[i, j].item() * factor, means.error[i, j].item() * factor
-    return "n/a" if value != value else f"{value:{form}} ± {error:{form[1:]}}"
+    if value != value:
+        return "n/a"
+    return f"{value:{form}}" + (f" ± {error:{form[1:]}}" if error == error else "")

@@ -77,12 +77,12 @@ def recipe(here: Path) -> Path:
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_it_finds_what_the_constructed_tasks_are_to_each_other(recipe: Path, norm: str) -> None:
-    call = ("affinity", recipe, f"backbone.norm={norm}", "--steps", 30, "--every", 3)
+    call = ("affinity", recipe, f"backbone.norm={norm}", "--steps", 60, "--every", 3)
     result = mtframe(*call, "--json", "--out", "found")
     assert (result.code, result.err) == (0, "")
     told = json.loads(result.out)
     assert told == json.loads(Path("found/affinity.json").read_text())
-    assert told["measured_steps"] == 10
+    assert told["measured_steps"] == 20
     affinity = {i: {j: cell["mean"] for j, cell in row.items()} for i, row in told["affinity"].items()}
     assert affinity["duplicate"]["original"] > 0.5 * affinity["original"]["original"] > 0
     assert affinity["adversarial"]["original"] < -0.5 * affinity["original"]["original"]
@@ -111,6 +111,22 @@ def test_tables_have_every_task_and_a_proposal(recipe: Path) -> None:
     assert "with no stage to share" in result.out
     assert "are opposed in stage 1, cosine -0.9" in result.out
     assert not (recipe.parent / "runs").exists()
+
+
+def test_one_measured_step_proposes_nothing(recipe: Path) -> None:
+    call = ("affinity", recipe, "--steps", 3, "--every", 3)
+    result = mtframe(*call)
+    assert (result.code, result.err) == (0, "")
+    assert "in thousandths of their loss, of 1 measured step\n" in result.out
+    assert "nan" not in result.out
+    assert "speaks against" not in result.out
+    assert result.out.endswith(
+        "Proposed\n  nothing: not enough was measured, since a single step has no standard error; "
+        "give more --steps, or a smaller --every\n"
+    )
+    told = json.loads(mtframe(*call, "--json").out)
+    assert (told["measured_steps"], told["groupings"], told["proposal"]) == (1, [], None)
+    assert told["affinity"]["original"]["original"]["error"] is None
 
 
 @pytest.mark.parametrize(("change", "arguments", "said"), [

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mtframe.affinity import Affinity, Means, best_groupings, choose
+from mtframe.affinity._student import quantile
 from mtframe.errors import RecipeError
 
 
 def exactly(values: Tensor) -> Means:
-    return Means(values, torch.zeros_like(values), (values < 0).double())
+    return Means(values, torch.zeros_like(values), (values < 0).double(), torch.full(values.shape, 10))
 
 
 def known(gains: list[list[float]], cosines: dict[str, Tensor] | None = None) -> Affinity:
@@ -67,11 +68,28 @@ def test_tasks_that_do_nothing_to_each_other_take_one_network() -> None:
     assert choose(groupings, networks=3) is groupings[0]
 
 
-def test_what_is_within_three_standard_errors_of_0_counts_0() -> None:
+@pytest.mark.parametrize(("count", "expected"), [(10, 8), (5, 0)], ids=["4.09 errors", "6.62 errors"])
+def test_what_may_differ_from_0_by_chance_counts_0(count: int, expected: float) -> None:
     mean = torch.tensor([[9.0, -1, 2], [-1, 9, 2], [2, 2, 9]], dtype=torch.float64)
-    means = Means(mean, torch.full_like(mean, 0.6), mean)
-    found = best_groupings(Affinity(("a", "b", "c"), 10, means, {"all": exactly(mean)}))
-    assert found[0].score == 8
+    means = Means(mean, torch.full_like(mean, 0.4), mean, torch.full(mean.shape, count))
+    found = best_groupings(Affinity(("a", "b", "c"), count, means, {"all": exactly(mean)}))
+    assert found[0].score == expected
+
+
+# scipy.stats.t.isf(math.erfc(3 / math.sqrt(2)) / 2, count - 1)
+@pytest.mark.parametrize(("count", "expected"), [
+    (1, torch.inf), (2, 235.801498), (3, 19.206744), (4, 9.218940), (5, 6.620206), (6, 5.507080), (10, 4.094255),
+    (40, 3.204175), (200, 3.038128), (2001, 3.003754),
+])  # fmt: skip
+def test_standard_errors_are_students(count: int, expected: float) -> None:
+    assert quantile(count) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_noise_of_few_steps_is_hardly_ever_taken_for_a_difference(count: int) -> None:
+    noise_NTT = torch.randn(count, 200, 200, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    # 0.27 % of 40,000 are 108, with a standard deviation of 10.
+    assert Means.of(noise_NTT).certain.count_nonzero() == pytest.approx(108, abs=40)
 
 
 def test_a_task_helps_where_another_network_is_for_it() -> None:
@@ -126,4 +144,5 @@ def test_means_are_over_what_was_measured() -> None:
     assert means.error[0, 0].item() == pytest.approx((26 / 2 / 3) ** 0.5)
     assert means.error[1, 0].isnan()
     assert means.negative[1, 1].item() == pytest.approx(2 / 3)
+    assert means.count.tolist() == [[3, 0], [1, 3]]
     assert means.certain[1].tolist() == [0, 0]
