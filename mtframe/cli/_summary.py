@@ -38,13 +38,13 @@ def summarise(recipe: Recipe) -> str:
         ]
         for task, own in cost.tasks.items()
     ]
-    header = ["TASK", "PIXELS", "SHARED", "OWN", "HEAD", "PARAMETERS", "GFLOPS AN IMAGE"]
+    header = ["TASK", "PIXELS", "SHARED", "OWN", "HEAD", "PARAMETERS", "GFLOPS A PASS"]
     heads = sum(own.head for own in alone.tasks.values())
     separate = len(rows) * (alone.parameters - heads) + heads, sum(own.flops for own in alone.tasks.values())
     trained = "" if cost.trained == cost.parameters else f", of which {_thousands(cost.trained)} are trained"
     lines = [
         f"parameters: {_thousands(cost.parameters)}{trained}; separate models have {_thousands(separate[0])}",
-        f"one image for all tasks: {_giga(cost.flops)} GFLOPs; separate models take {_giga(separate[1])}",
+        f"a pass over one image for all tasks: {_giga(cost.flops)} GFLOPs; separate models take {_giga(separate[1])}",
     ]
     if losses := sum(own.loss for own in cost.tasks.values()):
         lines.append(f"losses have {_thousands(losses)} parameters more, which only training needs")

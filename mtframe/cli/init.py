@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,6 +44,12 @@ def init(
             )
         recipe = load_recipe(arguments[0], arguments[1:])
     else:
+        for argument in arguments:
+            if "=" not in argument and (Path(argument).suffix in (".yaml", ".yml") or Path(argument).is_file()):
+                raise RecipeError(
+                    f"{argument!r} beside -b: expected tasks, as in faces=face-recognition. A recipe file takes the "
+                    f"place of both; its backbone is changed with backbone.name={backbone}"
+                )
         # A task's name has no dot, and an override of a task's part or of training always has one.
         overrides = [argument for argument in arguments if _overrides(argument.partition("=")[0])]
         named = [argument for argument in arguments if argument not in overrides]

@@ -24,7 +24,7 @@ class TaskCost:
         own: Those of the sharing scheme that outputs of no other task depend on.
         head: Parameters of its head.
         loss: Parameters of its loss, such as class centres, which only training needs.
-        flops: Operations for one image of its size that it alone is asked about.
+        flops: Operations of a pass over one image of its size that it alone is asked about.
     """
 
     shared: int
@@ -47,7 +47,7 @@ class Cost:
         tasks: By task.
         parameters: Of the whole model, without losses.
         trained: How many of these are not frozen.
-        flops: Operations for one image, at each size that tasks have, that all tasks are asked about.
+        flops: Operations of a pass over one image, at each size that tasks have, that all tasks are asked about.
     """
 
     tasks: dict[str, TaskCost]

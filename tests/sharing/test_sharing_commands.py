@@ -32,7 +32,7 @@ def test_init_says_what_a_model_costs_beside_the_recipe(small: Small, here: Path
     table, _, text = result.err.partition("\n\n")
     head, faces, objects = (line.split("  ") for line in table.splitlines())
     assert [cell.strip() for cell in head if cell] == [
-        "TASK", "PIXELS", "SHARED", "OWN", "HEAD", "PARAMETERS", "GFLOPS AN IMAGE"
+        "TASK", "PIXELS", "SHARED", "OWN", "HEAD", "PARAMETERS", "GFLOPS A PASS"
     ]  # fmt: skip
     rows = {cells[0]: [cell.strip() for cell in cells if cell] for cells in (faces, objects)}
     shared = sum(p.numel() for p in Assembly(load_recipe("recipe.yaml")).model().sharing.parameters())
@@ -42,7 +42,7 @@ def test_init_says_what_a_model_costs_beside_the_recipe(small: Small, here: Path
     heads = sum(cells[2] for cells in numbers.values())
     first, second, third = text.splitlines()
     assert first == f"parameters: {shared + heads:,}; separate models have {2 * shared + heads:,}"
-    assert second.startswith("one image for all tasks: ")
+    assert second.startswith("a pass over one image for all tasks: ")
     # Three people and 16 numbers each.
     assert third == "losses have 48 parameters more, which only training needs"
 
@@ -69,6 +69,11 @@ def test_sharing_is_no_task(here: Path) -> None:
     ("call", "said"),
     [
         ((*TASKS,), "expected -b BACKBONE beside tasks, as in -b timm/resnet18; or a recipe file in place of both"),
+        (
+            ("recipe.yaml", "sharing=mtan", "-b", "timm/resnet18"),
+            "'recipe.yaml' beside -b: expected tasks, as in faces=face-recognition. A recipe file takes the place of "
+            "both; its backbone is changed with backbone.name=timm/resnet18",
+        ),
         (("nowhere.yaml",), "nowhere.yaml: cannot read the recipe: No such file"),
         ((*TASKS, "sharing=mtann", "-b", "timm/resnet18"), "did you mean 'mtan'?"),
         ((*TASKS, "sharing={name: mmoe, expert: 2}", "-b", "timm/resnet18"), "did you mean 'experts'?"),
