@@ -19,7 +19,7 @@ def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str
 
     Keys are dotted (`tasks.faces.loss.margin=0.3`), values are YAML (`0.3`, `null`, `[1, 2]`,
     `{name: dense, width: 64}`). A part that is only named (`head: dense`) becomes a mapping when an override
-    goes into it.
+    goes into it. `train.epochs=5` takes the place of the recipe's `train.steps` too.
 
     Args:
         plain: The recipe; not changed.
@@ -30,6 +30,10 @@ def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str
             or names a task that the recipe does not have.
     """
     changed = deepcopy(plain)
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    if "train.epochs" in keys and isinstance(train := changed.get("train"), dict):
+        # Whoever asks for epochs is not to get steps; those of another override are set below.
+        train.pop("steps", None)
     for override in overrides:
         key, equals, text = override.partition("=")
         parts = key.strip().split(".")

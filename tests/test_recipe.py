@@ -173,6 +173,27 @@ def test_bad_overrides_are_named(override: str, said: str) -> None:
         apply_overrides(plain_recipe(), [override])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "epochs", "steps"),
+    [
+        (["train.epochs=2"], 2, None),
+        (["train.lr=1"], 3, 4),
+        (["train.epochs=2", "train.steps=5"], 2, 5),
+        (["train.steps=5", "train.epochs=2"], 2, 5),
+        (["train={steps: 5}", "train.epochs=2"], 2, 5),
+    ],
+)
+def test_epochs_that_are_asked_for_are_not_shadowed_by_the_steps_of_the_file(
+    tmp_path: Path, overrides: list[str], epochs: int, steps: int | None
+) -> None:
+    train = load_recipe(written(tmp_path, KITE.replace("epochs: 3", "epochs: 3, steps: 4")), overrides).train
+    assert (train.epochs, train.steps) == (epochs, steps)
+
+
+def test_a_file_that_has_both_epochs_and_steps_trains_the_steps(tmp_path: Path) -> None:
+    assert load_recipe(written(tmp_path, KITE.replace("epochs: 3", "epochs: 3, steps: 4"))).train.steps == 4
+
+
 def test_override_of_an_unknown_key_is_suggested(tmp_path: Path) -> None:
     path = written(tmp_path, KITE)
     with pytest.raises(RecipeError) as error:

@@ -83,6 +83,13 @@ def test_the_new_task_learns_and_all_can_be_evaluated(trained: Trained, tmp_path
     assert set(json.loads((new / "metrics.json").read_text())["evaluations"][-1]["tasks"]) == {"three"}
 
 
+def test_epochs_of_the_new_training_take_the_place_of_the_old_runs_steps(trained: Trained) -> None:
+    old = trained()
+    assert add_task(old, THIRD).recipe.train.steps == 6
+    train = add_task(old, THIRD, ["train.epochs=2"]).recipe.train
+    assert (train.epochs, train.steps) == (2, None)
+
+
 def test_the_recipe_says_all(tmp_path: Path) -> None:
     old = train_two(tmp_path / "old", sharing=LAYERS, balancer="mgda")
     # What compares tasks has nothing to do for one.
