@@ -18,6 +18,9 @@ _REMEDIES = {
     "temperature": "a train.temperature nearer to 1 shows them more alike",
 }
 
+# A whole epoch shows every image, so that nothing but `train.steps` can be too short for that.
+_MORE = "train.epochs=1 or more in place of train.steps shows each once, as may another train.schedule"
+
 
 def cautions(batches: MixedBatches, steps: int, schedule: str) -> list[str]:
     """Tasks that training shows too little, or much more often than others, each with what changes it.
@@ -33,7 +36,7 @@ def cautions(batches: MixedBatches, steps: int, schedule: str) -> list[str]:
         if number < 1:
             size = len(batches.sources[task].dataset)
             part = f"only {number:.1%} of its {size} training images are seen" if number else "it never trains"
-            said.append(f"task {task}: {part}; train.epochs=1 or more shows each once, as may another train.schedule")
+            said.append(f"task {task}: {part}; {_MORE}")
     often, seldom = max(seen, key=seen.__getitem__), min(seen, key=seen.__getitem__)
     if schedule in _REMEDIES and seen[often] > _UNEVEN * seen[seldom]:
         said.append(
@@ -54,10 +57,15 @@ def account(batches: MixedBatches, steps: int) -> None:
 
 
 def _log(batches: MixedBatches, steps: int, verb: str) -> None:
+    lenders = {task: lender for lender, source in batches.sources.items() for task in source.labellers}
     for task, number in batches.epochs(steps).items():
-        if task in batches.sources:
-            size = len(batches.sources[task].dataset)
-            LOG.info("task %s: %d training images, each %s %s", task, size, verb, _times(number))
+        times = _times(number)
+        if task in lenders:
+            # How many of them it has labels for is not known before all are read.
+            text = "task %s: looks at the images of %s, with a label of %s or without, each %s %s"
+            LOG.info(text, task, lenders[task], task, verb, times)
+        else:
+            LOG.info("task %s: %d training images, each %s %s", task, len(batches.sources[task].dataset), verb, times)
 
 
 def _times(number: float) -> str:

@@ -54,7 +54,7 @@ def trainer_of(path: Path, stopper: Stopper | None = None, **train: Any) -> Trai
 def told(path: Path) -> list[str]:
     """The log's lines on images, without times."""
     lines = (path / "log.txt").read_text().splitlines()
-    return [line.split(" ", 2)[2] for line in lines if "training images" in line]
+    return [line.split(" ", 2)[2] for line in lines if "training images" in line or "looks at" in line]
 
 
 def seen(path: Path) -> list[list[float]]:
@@ -114,12 +114,29 @@ class Labels(ToyData):
         return {"label": torch.tensor(int(id.removeprefix("toy/").removesuffix(".jpg")) % 2)}
 
 
-def test_a_task_on_borrowed_images_sees_what_their_task_sees(tmp_path: Path) -> None:
-    plain = toy_recipe({"one": {}, "two": {"images": "one", "dataset": f"{HERE}:Labels"}})
+def borrowing(**train: Any) -> Recipe:
+    """Two tasks on the 20 images of one."""
+    plain = toy_recipe({"one": {}, "two": {"images": "one", "dataset": f"{HERE}:Labels"}}, **train)
     for field in ("transform", "size", "batch_size"):
         del plain["tasks"]["two"][field]
-    batches = MixedBatches(Assembly(Recipe.from_plain(plain)).sources(), seed=0)
+    return Recipe.from_plain(plain)
+
+
+def test_a_task_on_borrowed_images_sees_what_their_task_sees() -> None:
+    batches = MixedBatches(Assembly(borrowing()).sources(), seed=0)
     assert batches.epochs(10) == {"one": 2.0, "two": 2.0}
+
+
+def test_a_task_on_borrowed_images_has_a_line_of_its_own(tmp_path: Path) -> None:
+    recipe = borrowing(steps=8)
+    assembly = Assembly(recipe)
+    Trainer(assembly, RunFolder.create(tmp_path / "run", recipe, assembly.infos), observe(recipe, strict=True)).fit()
+    assert told(tmp_path / "run") == [
+        "INFO task one: 20 training images, each will be seen 1.6 times",
+        "INFO task two: looks at the images of one, with a label of two or without, each will be seen 1.6 times",
+        "INFO task one: 20 training images, each seen 1.6 times",
+        "INFO task two: looks at the images of one, with a label of two or without, each seen 1.6 times",
+    ]
 
 
 def batches_of(schedule: str = "joint", **counts: int) -> MixedBatches:
@@ -132,8 +149,8 @@ def test_100_000_images_beside_1_000() -> None:
     batches = batches_of(faces=1_000, objects=100_000)
     assert batches.epochs(9_600) == {"faces": 96.0, "objects": 0.96}
     assert cautions(batches, 9_600, "joint") == [
-        "task objects: only 96.0% of its 100000 training images are seen; train.epochs=1 or more shows each once, as "
-        "may another train.schedule",
+        "task objects: only 96.0% of its 100000 training images are seen; train.epochs=1 or more in place of "
+        "train.steps shows each once, as may another train.schedule",
         "each image of task faces is seen 96.0 times, of task objects 0.96 times. If that is not meant: "
         "train.schedule=proportional shows all equally often, and temperature is between; so are a smaller "
         "tasks.faces.batch_size and tasks.faces.every=N",
@@ -150,8 +167,8 @@ def test_100_000_images_beside_1_000() -> None:
 
 
 def test_a_task_that_never_trains_is_named() -> None:
-    said = cautions(batches_of("epochs", first=100, last=100), 10, "epochs")
-    assert said == ["task last: it never trains; train.epochs=1 or more shows each once, as may another train.schedule"]
+    (said,) = cautions(batches_of("epochs", first=100, last=100), 10, "epochs")
+    assert said.startswith("task last: it never trains; train.epochs=1 or more in place of train.steps shows each once")
     assert cautions(batches_of(one=100, two=200), 20, "joint") == []
 
 
@@ -160,3 +177,11 @@ def test_the_terminal_and_the_log_say_it(small: Small, tmp_path: Path) -> None:
     said = "task faces: only 44.4% of its 9 training images are seen"
     assert f"warning: {said}" in result.out
     assert f"WARNING {said}" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_what_the_warning_recommends_shows_each_image(small_run: Path, tmp_path: Path) -> None:
+    recipe = small_run / "recipe.yaml"
+    assert "in place of train.steps" in mtframe("train", recipe, "train.steps=1", "--out", tmp_path / "short").out
+    result = mtframe("train", recipe, "train.epochs=1", "--out", tmp_path / "run")
+    assert (result.code, "train.steps" in result.out) == (0, False)
+    assert all(float(line.split()[-2]) >= 1 for line in told(tmp_path / "run"))
