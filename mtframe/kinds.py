@@ -174,7 +174,9 @@ class Sharing(Protocol):
 
     One that opens `mtframe.model.rows_of` around each pass through what its tasks share lets balancers of gradients
     work in one backward pass. It may also have `shared_parameters() -> iterator`: those that several tasks use, where
-    these are not all.
+    these are not all. One that has tensors with a place for each task may have `taken_over(name, tensor, tasks, like)
+    -> tensor`, for training that starts from a run of this scheme with other tasks: the run's tensor of another shape,
+    for this model's `name`; the run's tasks; by task that the run did not have, the one that it starts as a copy of.
 
     Attributes:
         features: What heads are given: the feature maps as the tasks see them.

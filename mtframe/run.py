@@ -103,8 +103,11 @@ class RunFolder:
         """Raises RecipeError if there is something in this folder already, which a new run must not replace."""
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
-        is_run = self.recipe_file.is_file()
-        hint = f", or go on with the run in it: mtframe train --resume {self.path}" if is_run else ""
+        # Without, it is no run, is made of another one, or was stopped before there was anything to go on with.
+        goes_on = self.recipe_file.is_file() and (self.checkpoints / "last" / "training.pt").is_file()
+        hint = (
+            f", or, if it was stopped, go on with the run in it: mtframe train --resume {self.path}" if goes_on else ""
+        )
         raise RecipeError(f"--out: {self.path} already exists and is not empty. Choose another folder{hint}")
 
     def recipe(self, overrides: Sequence[str] = ()) -> Recipe:
@@ -211,6 +214,7 @@ class RunFolder:
         """What going on from `last` needs.
 
         Raises:
+            RecipeError: The run was made of another one without training.
             CheckpointError: There is no `last` checkpoint yet, or it is damaged.
         """
         folder = self._checkpoint("last")
@@ -220,7 +224,7 @@ class RunFolder:
                 f"mtframe train {self.recipe_file} --out ANOTHER_FOLDER"
             )
         if not (folder / "training.pt").is_file():
-            raise CheckpointError(
+            raise RecipeError(
                 f"{self.path}: made of another run without training, so there is nothing to go on with. Train it "
                 f"further with: mtframe train {self.recipe_file} --from {self.path}"
             )

@@ -141,6 +141,12 @@ def _extended(
     start = run_of(recipe.train.start) if recipe.train.start is not None else None
     if start is None or start.resolve() != Path(run).resolve():
         raise RecipeError(f"train.start: must be {run} or weights in it; they are what is added to")
+    if recipe.train.tasks != [name]:
+        got = "null" if recipe.train.tasks is None else f"[{', '.join(recipe.train.tasks)}]"
+        raise RecipeError(
+            f"train.tasks: must be [{name}], got {got}; the new task alone is trained. To train old ones too, train a "
+            f"recipe of all: mtframe train RECIPE --from {run}"
+        )
     if recipe.train.distil is not None and not finetune:
         raise RecipeError(
             "train.distil: without --finetune all that is old stays as it is, so there is nothing to distil; leave it "

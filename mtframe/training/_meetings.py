@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mtframe.data import MixedBatches
 from mtframe.errors import RecipeError
 from mtframe.gradients import GradientEngine
@@ -15,11 +17,18 @@ class Meetings:
     Args:
         batches: What steps train on.
         accumulate: Batches in a step.
+        trained: The tasks that are trained: another one may only lend its images. All that have data if None.
     """
 
-    def __init__(self, batches: MixedBatches, accumulate: int = 1) -> None:
+    def __init__(self, batches: MixedBatches, accumulate: int = 1, trained: Collection[str] | None = None) -> None:
         self.batches = batches
         self.accumulate = accumulate
+        self._with_data = {task: (task, *source.labellers) for task, source in batches.sources.items()}
+        if trained is not None:
+            self._with_data = {
+                source: tuple(task for task in tasks if task in trained) for source, tasks in self._with_data.items()
+            }
+        self.trained = frozenset(task for tasks in self._with_data.values() for task in tasks)
         self.most = self._most()
 
     def due(self, step: int, every: int) -> bool:
@@ -29,11 +38,10 @@ class Meetings:
         return all(self._tasks(earlier) < self.most for earlier in range(step // every * every, step))
 
     def _most(self) -> int:
-        all_tasks = sum(1 + len(source.labellers) for source in self.batches.sources.values())
         most = 0
         for batch in range(self.batches.schedule.steps_per_epoch):
             most = max(most, self._in_batch(batch))
-            if most == all_tasks:
+            if most == len(self.trained):
                 break
         return most
 
@@ -41,14 +49,16 @@ class Meetings:
         return max(self._in_batch((step - 1) * self.accumulate + i) for i in range(self.accumulate))
 
     def _in_batch(self, number: int) -> int:
-        return sum(1 + len(self.batches.sources[task].labellers) for task in self.batches.schedule.at(number))
+        return sum(len(self._with_data[source]) for source in self.batches.schedule.at(number))
 
 
 def check_comparable(engine: GradientEngine, meetings: Meetings, what: str) -> None:
     """Raises RecipeError if no two tasks meet in trained parameters and in a step; `what` asks for it."""
-    tasks = engine.model.tasks
+    tasks = [task for task in engine.model.tasks if task in meetings.trained]
     if len(tasks) < 2:
-        raise RecipeError(f"{what}: compares tasks, and {tasks[0]!r} is the only one")
+        others = ", ".join(task for task in engine.model.tasks if task not in tasks)
+        kept = f" that is trained; what is kept or distilled ({others}) is not measured. Leave it out" if others else ""
+        raise RecipeError(f"{what}: compares tasks, and {tasks[0]!r} is the only one{kept}")
     if not engine.shared_parameters():
         raise RecipeError(
             f"{what}: tasks {', '.join(tasks)} have no trained parameters in common, so there is nothing to compare. "

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,9 +119,10 @@ class Start:
     def load(self, model: MultiTaskModel, assembly: Assembly) -> Loaded:
         """Loads what fits into a model, in place.
 
-        By name and shape, but for two things that a run says more of. BatchNorm statistics are those of a group of
-        tasks: a group gets those of its own tasks, whatever its number. And what a sharing scheme has for a task that
-        the run did not have is a copy of what it has for the task whose images have the nearest size.
+        By name and shape, but for three things that a run says more of. BatchNorm statistics are those of a group of
+        tasks: a group gets those of its own tasks, whatever its number. What a sharing scheme has for a task that the
+        run did not have is a copy of what it has for the task whose images have the nearest size. And a scheme may
+        say itself what becomes of tensors with a place for each task (`mtframe.kinds.Sharing`).
 
         Args:
             model: Of `assembly`.
@@ -132,6 +134,8 @@ class Start:
         like = self._like(assembly)
         rows, groups = self._rows(assembly, like)
         own = {part: task for part, task in own_parts(model).items() if part.startswith("sharing.") and task in like}
+        takes_over: Any = getattr(model.sharing, "taken_over", None) if self.recipe is not None else None
+        theirs = tuple(self.recipe.tasks) if self.recipe is not None else ()
         fitting: dict[str, Tensor] = {}
         sources, unfit, missing = dict[str, str](), dict[str, tuple[Shape, Shape]](), list[str]()
         state = model.state_dict()
@@ -143,6 +147,8 @@ class Start:
             found = self.weights[source]
             # What the recipe does not show, as several sizes in training, leaves another number of groups.
             found = _regrouped(name, found, tensor, rows if found.dim() and len(found) == groups else None)
+            if found.shape != tensor.shape and takes_over is not None and name.startswith("sharing."):
+                found = takes_over(name.removeprefix("sharing."), found, theirs, like)
             if found.shape == tensor.shape:
                 fitting[name], sources[name] = found, source
             else:
@@ -286,6 +292,27 @@ def freeze_parts(model: nn.Module, names: Sequence[str]) -> None:
     freeze(model, names)
     if names and not any(parameter.requires_grad for parameter in model.parameters()):
         raise RecipeError("train.freeze: nothing is left to train")
+
+
+def check_trained(model: MultiTaskModel, tasks: Collection[str]) -> None:
+    """Raises RecipeError if nothing is trained of what one of these tasks runs through, nor of its loss."""
+    own = own_parts(model)
+    given = getattr(model.sharing, "shared_parameters", None)
+    shared = set(given()) if given is not None else set[nn.Parameter]()
+    trained = set[str]()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            owners = {task for part, task in own.items() if is_within(name, (part,))}
+            # What is nobody's own, or said to be shared though one task's (a column of cross-stitch), is everybody's.
+            if not owners or parameter in shared:
+                return
+            trained |= owners
+    if still := [task for task in tasks if task not in trained]:
+        few = [task for task in tasks if task in trained]
+        raise RecipeError(
+            f"train.freeze: nothing of {', '.join(map(repr, still))} is left to train. Take less into train.freeze, or "
+            f"name the tasks that are trained: train.tasks=[{', '.join(few)}]"
+        )
 
 
 def parts_within(module: nn.Module, names: Set[str], new: Collection[str], prefix: str = "") -> Iterator[str]:

@@ -33,7 +33,7 @@ from ._labelled import known, labelled
 from ._log import LOG, LossMeter, open_log
 from ._meetings import Meetings, check_comparable
 from ._optim import make_average, make_optimizer, make_scheduler
-from ._start import freeze_parts, start_model
+from ._start import check_trained, freeze_parts, start_model
 from ._step import training_step
 
 
@@ -56,7 +56,8 @@ class Trainer:
         resume: Take up the training where the run's last checkpoint left it.
 
     Raises:
-        RecipeError: To be resumed, but it was finished.
+        RecipeError: To be resumed, but it was finished, or made of another run without training; or what is frozen
+            leaves a task nothing to train.
         CheckpointError: To be resumed, but there is no checkpoint, or it is of another architecture.
 
     Attributes:
@@ -90,6 +91,8 @@ class Trainer:
         torch.manual_seed(options.seed)
         self.model, self.loaded = start_model(assembly, restoring=resume)
         freeze_parts(self.model, options.freeze)
+        if options.freeze:
+            check_trained(self.model, self.recipe.trained)
         self.distillation = Distillation(assembly, self.model) if options.distil is not None else None
         for network in (self.model, *([self.distillation.teacher] if self.distillation else ())):
             network.to(self.device)
@@ -103,7 +106,7 @@ class Trainer:
         per_epoch = self.batches.schedule.steps_per_epoch
         self._gradient_log: GradientLog | None = None
         if options.gradients_every is not None:
-            meetings = Meetings(self.batches, options.accumulate)
+            meetings = Meetings(self.batches, options.accumulate, self.recipe.trained)
             check_comparable(self._engine, meetings, "train.gradients_every")
             self._gradient_log = GradientLog(self._engine, meetings, options.gradients_every, options.log_every)
         self.steps_per_epoch = math.ceil(per_epoch / options.accumulate)
@@ -149,7 +152,7 @@ class Trainer:
             components: The classes that its recipe was given from Python.
 
         Raises:
-            RecipeError: No run there, a component is missing, or it was trained to its end.
+            RecipeError: No run there, a component is missing, or it was trained to its end or not at all.
             CheckpointError: There is no checkpoint, or it is of another architecture.
         """
         for component in components:

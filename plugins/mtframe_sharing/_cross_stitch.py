@@ -107,6 +107,22 @@ class CrossStitch(nn.Module):
                     yield parameter
         yield from self.units[:-1].parameters()
 
+    def taken_over(self, name: str, tensor: Tensor, tasks: Sequence[str], like: Mapping[str, str]) -> Tensor:
+        """A unit's numbers in a model of fewer tasks, for all columns of this one; other tensors as they are.
+
+        A column that the model did not have is mixed with 0 into those of others, which give what they gave. A task
+        that is `like` another has a copy of its column, and its unit that one's numbers with the two in each other's
+        place.
+        """
+        part, _, rest = name.partition(".")
+        if part != "units" or tensor.shape != (len(tasks),) or not set(tasks) <= set(self.tasks):
+            return tensor
+        task = rest.split(".")[1]
+        numbers = dict(zip(sorted(tasks), tensor, strict=True))
+        if task in like:
+            numbers[task] = numbers.pop(like[task])
+        return torch.stack([numbers.get(other, tensor.new_zeros(())) for other in self.tasks])
+
     def _column(self, task: str) -> Any:
         return self.columns[task]
 

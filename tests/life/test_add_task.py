@@ -23,12 +23,11 @@ from mtframe.recipe import Recipe
 from mtframe.registry import discover, resolve
 from mtframe.run import RunFolder
 from mtframe.training import Interrupted, Trainer, add_task
+from mtframe.training._start import start_model
 from small import Small
 from toy import toy_recipe
 
 LAYERS = {"name": "layers", "shared": 1}
-# Each task sees what the others compute.
-ENTANGLED = ("cross-stitch",)
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -197,7 +196,19 @@ def test_through_the_command_line_without_the_old_data(small: Small, tmp_path: P
         (["{run}", THIRD, "train.distil=1.0"], "train.distil: without --finetune all that is old stays as it is, so"),
         (["{run}", THIRD, "train={distil: 1, start: '{run}', tasks: [three]}"], "train.distil: without --finetune"),
         (["{run}", THIRD, "train.start=null"], "train.start: must be"),
-        (["{run}", THIRD, "train.tasks=[four]"], "train.tasks: no task 'four'; the tasks are one, two, three"),
+        (["{run}", THIRD, "train.tasks=[four]"], "train.tasks: must be [three], got [four]"),
+        (["{run}", THIRD, "train.tasks=[one, three]"], "train.tasks: must be [three], got [one, three]; the new task"),
+        (["{run}", THIRD, "train.tasks=null"], "train.tasks: must be [three], got null"),
+        (
+            ["{run}", THIRD, "train.gradients_every=2"],
+            "train.gradients_every: compares tasks, and 'three' is the only one that is trained; what is kept or "
+            "distilled (one, two) is not measured. Leave it out",
+        ),
+        (["{run}", THIRD, "--finetune", "train.gradients_every=2"], "and 'three' is the only one that is trained"),
+        (
+            ["{run}", f"three={HERE}:Borrowing", "tasks.three.images=one", "--finetune", "train.gradients_every=2"],
+            "and 'three' is the only one that is trained; what is kept or distilled (one, two) is not measured",
+        ),
         (["{run}", THIRD, "train.freeze=[heads.thre]"], "no part 'heads.thre'; did you mean 'heads.three'?"),
         (["{run}", THIRD, "train.freeze=[heads.three]"], "train.freeze: nothing is left to train"),
         (["{run}", THIRD, "--out", "{run}"], "already exists and is not empty"),
@@ -246,13 +257,9 @@ def test_where_the_old_data_is_can_be_overridden(trained: Trained, finetune: boo
 
 
 @pytest.mark.parametrize("name", sorted(component.name for component in discover("sharing")))
-def test_every_scheme_keeps_what_is_old_or_says_that_it_cannot(tmp_path: Path, name: str) -> None:
+def test_every_scheme_keeps_what_is_old(tmp_path: Path, name: str) -> None:
     options = next(iter(getattr(resolve("sharing", name).component, "examples", {}).values()), {})
     old = train_two(tmp_path / "old", sizes=(32, 64), sharing={"name": name, **options})
-    if name in ENTANGLED:
-        with pytest.raises(RecipeError, match="three cannot be added to"):
-            add_task(old, THIRD)
-        return
     Trainer(add_task(old, THIRD, ["train.steps=2", "tasks.three.size=48"]), tmp_path / "new").fit()
     assert same(outputs(old, {"one": 32, "two": 64}), outputs(tmp_path / "new", {"one": 32, "two": 64}))
 
@@ -320,3 +327,71 @@ def test_what_is_frozen_is_not_counted_as_trained(tmp_path: Path) -> None:
     for arguments in (("init", file, "--summary"), ("train", file, "--out", tmp_path / "new")):
         result = mtframe(*arguments, "train.freeze=[heads.thre]")
         assert (result.code, "train.freeze: the model has no part 'heads.thre'" in result.err) == (2, True)
+
+
+STITCHED = ["sharing.columns.one", "sharing.units.0.one", "sharing.units.1.one"]
+
+
+@pytest.mark.parametrize("images", [None, "one"], ids=["own images", "borrowed images"])
+@pytest.mark.parametrize(
+    ("sharing", "freeze", "still"),
+    [
+        ("network", ["sharing", "heads.one"], "'one'"),
+        ("network", ["sharing", "heads.one", "losses.one"], "'one'"),
+        ("network", ["sharing.backbone.stem", "sharing.backbone.body", "heads.two"], "'two'"),
+        (LAYERS, ["sharing.trunk", "sharing.branches.one", "heads.one"], "'one'"),
+        (LAYERS, ["sharing.trunk", "heads.one"], None),
+        # The column of the other task, which sees its images too, is trained.
+        ("cross-stitch", [*STITCHED, "heads.one"], None),
+        ("network", ["heads.one", "losses.one"], None),
+    ],
+)
+def test_a_trained_task_has_something_to_train(
+    tmp_path: Path, images: str | None, sharing: Any, freeze: list[str], still: str | None
+) -> None:
+    tasks: dict[str, Any] = {"one": {}, "two": {}}
+    plain = toy_recipe(tasks, freeze=freeze, steps=2, schedule="joint" if images else "round-robin")
+    if images is not None:
+        for field in ("transform", "size", "batch_size"):
+            del plain["tasks"]["two"][field]
+        plain["tasks"]["two"] |= {"images": images, "dataset": f"{HERE}:Named"}
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump_yaml(plain | {"sharing": sharing}))
+    if still is None:
+        done("train", file, "--out", tmp_path / "new")
+        return
+    result = mtframe("train", file, "--out", tmp_path / "new")
+    assert (result.code, f"train.freeze: nothing of {still} is left to train" in result.err) == (2, True), result
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_loss_that_has_parameters_is_something_to_train(tmp_path: Path) -> None:
+    plain = toy_recipe(freeze=["sharing", "heads.one"], steps=2, schedule="round-robin")
+    plain["tasks"]["one"]["loss"] = f"{HERE}:Scaled"
+    Trainer(Assembly(Recipe.from_plain(plain)), tmp_path / "new").fit()
+    plain["train"]["freeze"].append("losses.one")
+    with pytest.raises(RecipeError, match=r"nothing of 'one' is left .* are trained: train\.tasks=\[two\]"):
+        Trainer(Assembly(Recipe.from_plain(plain)), tmp_path / "not")
+
+
+def test_old_units_of_cross_stitch_keep_their_numbers(tmp_path: Path) -> None:
+    old, new = train_two(tmp_path / "old", sharing="cross-stitch"), tmp_path / "new"
+    # Its column is before those of the old tasks.
+    done("add-task", old, THIRD.replace("three", "anew"), "train.steps=2", "--out", new)
+    theirs, ours = weights(old), weights(new)
+    for stage in (0, 1):
+        for task in ("one", "two"):
+            name = f"sharing.units.{stage}.{task}.weight"
+            assert torch.equal(ours[name], torch.cat([torch.zeros(1), theirs[name]]))
+
+
+def test_a_new_column_of_cross_stitch_begins_as_a_copy(tmp_path: Path) -> None:
+    old = train_two(tmp_path / "old", sharing="cross-stitch")
+    model, _ = start_model(add_task(old, THIRD), restoring=False)
+    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    model.heads["three"].load_state_dict(model.heads["one"].state_dict())
+    given = model.eval()({"three": images}, {"one": "three"})
+    assert torch.allclose(given["three"]["logits"], given["one"]["logits"], atol=1e-6)
+    # Mixed with its own column in the place of the one that it is a copy of.
+    one, three, _two = model.get_parameter("sharing.units.0.three.weight").tolist()
+    assert (one, three) == (0, weights(old)["sharing.units.0.one.weight"][0].item())

@@ -51,7 +51,7 @@ def test_the_loss_is_the_part_of_the_teachers_variance_that_is_missed() -> None:
     assert _unexplained(off, flat).item() == pytest.approx(1.0, rel=1e-4)
 
 
-@pytest.mark.parametrize("sharing", ["network", "layers"])
+@pytest.mark.parametrize("sharing", ["network", "layers", "cross-stitch"])
 @pytest.mark.parametrize(("sizes", "size"), [((32, 32), 32), ((32, 64), 48)], ids=["one pass", "three passes"])
 def test_before_the_first_step_the_old_tasks_answer_as_the_old_run_does(
     trained: Trained, tmp_path: Path, sharing: str, sizes: tuple[int, int], size: int
@@ -70,8 +70,10 @@ def test_before_the_first_step_the_old_tasks_answer_as_the_old_run_does(
             kept = kept[: len(tensor)] if tensor.dim() == kept.dim() else kept[0]
         if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked"):
             assert torch.equal(kept, tensor), f"{name}: statistics of the new images"
-    trained = "sharing.trunk.stem.0.weight" if sharing == "layers" else "sharing.backbone.stem.0.weight"
-    assert not torch.equal(after[trained], before[trained])
+    stem = {"layers": "trunk.stem", "network": "backbone.stem", "cross-stitch": "columns.three.backbone.stem"}[sharing]
+    assert not torch.equal(
+        after[f"sharing.{stem}.0.weight"], before[f"sharing.{stem.replace('three', 'one')}.0.weight"]
+    )
 
 
 def test_the_old_tasks_move_less_than_without(trained: Trained, tmp_path: Path) -> None:
@@ -160,7 +162,8 @@ def test_a_teacher_that_has_changed_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["train.tasks=[one, two, three]"], r"train\.distil: keeps tasks that are not trained, and all are"),
+        (["train.tasks=[one, two, three]"], r"train\.tasks: must be \[three\], got \[one, two, three\]"),
+        (["train.tasks=[two, three]"], r"train\.tasks: must be \[three\], got \[two, three\]"),
     ],
 )
 def test_mistakes(trained: Trained, tmp_path: Path, change: list[str], message: str) -> None:

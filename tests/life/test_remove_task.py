@@ -65,7 +65,14 @@ def test_what_is_left_can_be_trained_further(tmp_path: Path) -> None:
     assert run.recipe().balancer.options == {"weights": {"one": 2.0}}
     result = mtframe("train", "--resume", new)
     way = f"mtframe train {new / 'recipe.yaml'} --from {new}"
-    assert (result.code, way in result.err) == (1, True)
+    assert (result.code, way in result.err) == (2, True)
+    # Where it cannot be resumed, nobody is sent there.
+    again = mtframe("remove-task", old, "two", "--out", new)
+    assert (again.code, "already exists" in again.err, "--resume" in again.err) == (2, True, False)
+    assert (
+        f"or, if it was stopped, go on with the run in it: mtframe train --resume {old}"
+        in mtframe("remove-task", old, "two", "--out", old).err
+    )
     assert "sharing: 14 of 14" in done(*way.split()[1:], "--out", tmp_path / "further").out
 
 

@@ -17,7 +17,7 @@ from mtframe._yaml import dump_yaml
 from mtframe.inference import load_run
 from mtframe.model import Network
 from mtframe.training import Trainer
-from toy import ToyBackbone, ToyData, toy_recipe
+from toy import ToyBackbone, ToyData, ToyLoss, toy_recipe
 
 HERE = str(Path(__file__).resolve())
 TOY = str(Path(__file__).resolve().parents[1] / "toy.py")
@@ -69,6 +69,17 @@ class Borrowing(Third):
     """A task that labels the images of another one."""
 
     dataset: ClassVar[dict[str, Any]] = {"name": f"{HERE}:Named"}
+
+
+class Scaled(ToyLoss):
+    """A loss with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.scale * term for name, term in super().forward(outputs, targets).items()}
 
 
 class Counting(Network):
