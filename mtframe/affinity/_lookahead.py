@@ -101,7 +101,7 @@ def estimate_affinity(recipe: Recipe, hooks: Hooks | None = None, *, steps: int 
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(assembly, RunFolder(folder), hooks or Hooks())
         engine = GradientEngine(trainer.model)
-        meetings = Meetings(trainer.batches, options.accumulate)
+        meetings = Meetings(trainer.batches, options.accumulate, trainer.recipe.trained)
         check_comparable(engine, meetings, "affinity")
         affinities: list[Tensor] = []
         cosines: dict[str, list[Tensor]] = {}

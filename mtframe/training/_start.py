@@ -309,9 +309,9 @@ def check_trained(model: MultiTaskModel, tasks: Collection[str]) -> None:
             trained |= owners
     if still := [task for task in tasks if task not in trained]:
         few = [task for task in tasks if task in trained]
+        also = f", or name the tasks that are trained: train.tasks=[{', '.join(few)}]" if few else ""
         raise RecipeError(
-            f"train.freeze: nothing of {', '.join(map(repr, still))} is left to train. Take less into train.freeze, or "
-            f"name the tasks that are trained: train.tasks=[{', '.join(few)}]"
+            f"train.freeze: nothing of {', '.join(map(repr, still))} is left to train. Freeze less of it{also}"
         )
 
 
