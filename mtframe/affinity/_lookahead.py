@@ -17,7 +17,7 @@ from torch import Tensor
 from mtframe.assembly import Assembly
 from mtframe.data import Batch
 from mtframe.errors import RecipeError
-from mtframe.gradients import GradientEngine, cosine, names_by_stage, stage_grams, task_gradients
+from mtframe.gradients import GradientEngine, buffers_kept, cosine, names_by_stage, stage_grams, task_gradients
 from mtframe.hooks import Hooks
 from mtframe.model import MultiTaskModel
 from mtframe.recipe import Recipe
@@ -159,7 +159,7 @@ def lookahead(
     affinity_TT = torch.full((len(model.tasks),) * 2, torch.nan, dtype=torch.float64)
     with _full_precision(next(iter(images.values())).device):
         before = _values(model, losses)
-        with _buffers_kept(model):
+        with buffers_kept(model):
             _, gradients = task_gradients(engine, images, also, losses)
         model.zero_grad(set_to_none=True)
         for task, of_task in gradients.items():
@@ -210,7 +210,7 @@ def _count(batches: Mapping[str, Batch]) -> int:
 
 @torch.no_grad()
 def _values(model: MultiTaskModel, losses: Callable[[], dict[str, Tensor]]) -> dict[str, float]:
-    with _buffers_kept(model):
+    with buffers_kept(model):
         return {task: loss.item() for task, loss in losses().items()}
 
 
@@ -229,18 +229,6 @@ def _moved(
         with torch.no_grad():
             for name, parameter in shared.items():
                 parameter.copy_(kept[name])
-
-
-@contextmanager
-def _buffers_kept(model: torch.nn.Module) -> Iterator[None]:
-    """Whatever a pass moves in training mode, running statistics and the like, is put back."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)
 
 
 def _full_precision(device: torch.device) -> Any:

@@ -2,6 +2,7 @@
 
 from ._engine import GradientEngine as GradientEngine
 from ._engine import Gradients as Gradients
+from ._engine import buffers_kept as buffers_kept
 from ._measurement import Measurement as Measurement
 from ._measurement import Row as Row
 from ._measurement import measured_backward as measured_backward

@@ -174,7 +174,7 @@ class GradientEngine:
         """Why rows do not tell tasks apart in such batches, or None. Leaves buffers and random draws as they were."""
         device = self.model.mean.device
         try:
-            with torch.random.fork_rng([device] if device.type == "cuda" else []), self._buffers_kept():
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), buffers_kept(self.model.sharing):
                 for poisoned in images:
                     self._try_poisoned(parameters, images, poisoned)
                 # Which uses are seen does not hang on the images' size.
@@ -229,16 +229,6 @@ class GradientEngine:
             if past[number] or any(seen[number * tasks : (number + 1) * tasks]) != wanted:
                 raise Unattributable(f"{name} is used past its module: by another name, or in a function of its own")
 
-    @contextmanager
-    def _buffers_kept(self) -> Iterator[None]:
-        kept = [(buffer, buffer.clone()) for buffer in self.model.sharing.buffers()]
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, value in kept:
-                    buffer.copy_(value)
-
     def _fixed(self) -> frozenset[int]:
         sharing = self.model.sharing
         return frozenset(t.untyped_storage().data_ptr() for t in (*sharing.parameters(), *sharing.buffers()))
@@ -281,6 +271,18 @@ class GradientEngine:
             for module in self.model.sharing.modules()
         )
         return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Whatever passes within it move in training mode, running statistics and the like, is put back."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 def mixes_rows(sharing: nn.Module) -> bool:
