@@ -22,9 +22,9 @@ Origins = Mapping[str, Mapping[str, str]]
 
 def origins(recipe: Recipe, found: Mapping[str, Resolved]) -> dict[str, dict[str, str]]:
     """Where each component of a recipe comes from; `found` is what its `check` gives."""
-    presets = {f"tasks.{name}.task": task.task for name, task in recipe.tasks.items() if task.task}
+    presets = {f"tasks.{name}.preset": task.preset for name, task in recipe.tasks.items() if task.preset}
     named = {where: (kind, choice.name) for where, kind, choice in recipe.choices()}
-    named |= {where: ("task", preset) for where, preset in presets.items()}
+    named |= {where: ("preset", preset) for where, preset in presets.items()}
     told = {}
     for where, (kind, name) in named.items():
         origin = (found.get(where) or resolve(kind, name, recipe.base)).origin
@@ -103,7 +103,7 @@ def changed(known: Origins, *, training: bool) -> list[str]:
         training: Whether what only training needs counts: balancer and hooks.
     """
     # Presets have filled the recipe, and are not asked again.
-    unneeded = ("task",) if training else ("task", "balancer", "hooks")
+    unneeded = ("preset",) if training else ("preset", "balancer", "hooks")
     needed = {
         (origin["distribution"], origin["version"])
         for origin in known.values()

@@ -72,10 +72,10 @@ def parse_task(spec: str) -> tuple[str, dict[str, Any]]:
     if match is None:
         raise RecipeError(
             f"task {spec!r}: expected NAME=PRESET:ROOT, as in faces=face-recognition:data/lfw\n"
-            "See the presets with: mtframe plugins list task"
+            "See the presets with: mtframe plugins list preset"
         )
     root = {"dataset": {"root": match["root"]}} if match["root"] else {}
-    return match["name"], {"task": match["preset"], **root}
+    return match["name"], {"preset": match["preset"], **root}
 
 
 def _set(node: Any, parts: list[str], value: Any, override: str) -> None:

@@ -28,13 +28,13 @@ def fill(
     filled, wrong = deepcopy(dict(plain)), {}
     tasks = filled.get("tasks")
     for name, task in tasks.items() if isinstance(tasks, dict) else ():
-        if not isinstance(task, dict) or not (isinstance(task.get("task"), str) or callable(task.get("task"))):
+        if not isinstance(task, dict) or not (isinstance(task.get("preset"), str) or callable(task.get("preset"))):
             continue
         try:
-            named = task["task"] if isinstance(task["task"], str) else name_of(task["task"])
-            preset = resolve("task", named, base)
+            named = task["preset"] if isinstance(task["preset"], str) else name_of(task["preset"])
+            preset = resolve("preset", named, base)
         except (PluginError, ValueError) as error:
-            wrong[name] = f"tasks.{name}.task: {error}"
+            wrong[name] = f"tasks.{name}.preset: {error}"
             continue
         for field in fields:
             if hasattr(preset.component, field):

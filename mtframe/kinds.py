@@ -117,7 +117,7 @@ KINDS: dict[str, Kind] = {
             "makes one loss of the tasks' losses, or weighs their gradients",
             ("__call__ or weigh or combine",),
         ),
-        Kind("task", (), "a preset: the parts that a task uses where the recipe names none", ()),
+        Kind("preset", (), "the parts that a task uses where the recipe names none", ()),
         Kind("hooks", (), "observes a training: loggers, early stopping, notifiers", ()),
     )
 }
@@ -185,11 +185,11 @@ class Sharing(Protocol):
     features: tuple[FeatureSpec, ...]
 
     def __call__(
-        self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
     ) -> dict[str, Sequence[Tensor]]:
         """Normalised images (B, 3, H, W) by task to feature maps by task.
 
-        `also` names further tasks that get maps, each with the task whose images it looks at: what both run
+        `lenders` names further tasks that get maps, each with the task whose images it looks at: what both run
         through is computed once.
         """
         ...
@@ -364,7 +364,7 @@ class GradientBalancer(Protocol):
         ...
 
 
-class Task(Protocol):
+class Preset(Protocol):
     """A preset: names (or name and options) of parts, taken where the recipe leaves them out.
 
     Plain class attributes and no heavy import, so that reading a recipe stays fast.

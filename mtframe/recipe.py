@@ -111,7 +111,7 @@ class TaskRecipe(BaseModel):
     """One task. What a recipe leaves out comes from the preset.
 
     Attributes:
-        task: The preset that fills what is left out, e.g. `face-recognition`.
+        preset: What fills what is left out, e.g. `face-recognition`.
         dataset: Where images and labels come from.
         images: Another task, whose images are used in training, in one pass through the backbone for both; then
             the data set only gives labels to these, and what makes batches of them comes from that task.
@@ -129,7 +129,7 @@ class TaskRecipe(BaseModel):
 
     model_config = _CONFIG
 
-    task: Annotated[str, BeforeValidator(_named)] | None = None
+    preset: Annotated[str, BeforeValidator(_named)] | None = None
     dataset: Part
     images: str | None = None
     transform: Part
@@ -333,7 +333,7 @@ class Recipe(BaseModel):
         tasks = {
             name: task.model_copy(
                 update={slot: part(getattr(task, slot)) for slot in _SLOTS}
-                | {"metrics": [part(metric) for metric in task.metrics], "task": task.task and rename(task.task)}
+                | {"metrics": [part(metric) for metric in task.metrics], "preset": task.preset and rename(task.preset)}
             )
             for name, task in self.tasks.items()
         }
@@ -353,7 +353,7 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: Keys are unknown, missing or of the wrong type: all of them, one a line.
         """
-        fields = [field for field in TaskRecipe.model_fields if field != "task"]
+        fields = [field for field in TaskRecipe.model_fields if field != "preset"]
         kinds = {**_SLOTS, "metrics": "metric"}
         filled, wrong = fill(plain, base, fields, kinds) if presets else (deepcopy(dict(plain)), {})
         for slot, default in _DEFAULTS.items():
@@ -459,7 +459,7 @@ def _rooted(task: TaskRecipe, data: str) -> TaskRecipe:
 def _plain(task: TaskRecipe) -> dict[str, Any]:
     """A task as YAML writes it, without what it has from another task."""
     plain = {
-        **({"task": task.task} if task.task else {}),
+        **({"preset": task.preset} if task.preset else {}),
         **({"images": task.images} if task.images else {}),
         **{slot: getattr(task, slot).plain() for slot in _SLOTS},
         "metrics": [metric.plain() for metric in task.metrics],
@@ -506,6 +506,6 @@ def _report(problems: Sequence[str], filled: Mapping[str, Any], wrong: Mapping[s
         if missing is None:
             lines.append(problem)
         elif missing[1] not in wrong:
-            preset = "task" in filled["tasks"][missing[1]]
-            lines.append(problem if preset else f"{problem} (or name a preset: tasks.{missing[1]}.task)")
+            preset = "preset" in filled["tasks"][missing[1]]
+            lines.append(problem if preset else f"{problem} (or name a preset: tasks.{missing[1]}.preset)")
     return lines

@@ -34,8 +34,8 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """Written once, to be read only: copy what a test changes."""
-    from mtframe_detection import Coco
-    from mtframe_face import LFW
+    from mtframe_detection.coco import Coco
+    from mtframe_face.lfw import LFW
 
     root = tmp_path_factory.mktemp("small")
     LFW.synthesize(root / "faces", people=3, images=3, test_people=4, pairs=10, size=64, workers=1)

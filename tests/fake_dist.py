@@ -151,7 +151,7 @@ class KiteScore:
 '''
 
 KIT_ENTRIES = {
-    "mtframe.task": {"kite-watching": "kitekit:Preset"},
+    "mtframe.preset": {"kite-watching": "kitekit:Preset"},
     "mtframe.backbone": {"kitenet": "kitekit:Backbone"},
     "mtframe.sharing": {"whole": "kitekit:Whole"},
     "mtframe.balancer": {"total": "kitekit:Total"},

@@ -118,7 +118,7 @@ def test_plugins_show_of_a_family_its_member_and_a_preset(call: Call, site: Path
     _, out, _ = call("plugins", "show", "backbone", "kitenet/large")
     assert "  pretrained: bool = False" in out
     assert "Member large:\n  parameters: 12\n  note: [bold]large[/bold]\n" in out
-    _, out, _ = call("plugins", "show", "task", "kite-watching")
+    _, out, _ = call("plugins", "show", "preset", "kite-watching")
     assert "  head: {'name': 'kite-head', 'width': 64}\n" in out
 
 

@@ -110,7 +110,7 @@ def test_calls_name_commands_options_keys_and_presets_that_exist(path: Path) -> 
             elif equals and words[:2] == ["data", "preview"]:
                 assert key.split(".")[0] in TaskRecipe.model_fields, f"{path.name}: no such key: {called}"
             elif equals and "." not in key and re.fullmatch(r"[a-z]+-[a-z]+(:.*)?", value):
-                assert value.partition(":")[0] in OFFERED["task"], f"{path.name}: no such preset: {called}"
+                assert value.partition(":")[0] in OFFERED["preset"], f"{path.name}: no such preset: {called}"
 
 
 def test_calls_are_found() -> None:
@@ -180,14 +180,12 @@ def test_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     [cells[1].strip("`") for cells in rows(section(ROOT / "docs" / "python.md", "From Python")) if "(" in cells[1]],
 )
 def test_python_lines_beside_commands_name_what_is_there(line: str) -> None:
-    import mtframe
-    import mtframe.options
-    import mtframe.registry
-
-    for call in re.findall(r"mtframe((?:\.\w+)+)", line):
-        thing: Any = mtframe
-        for name in call.strip(".").split("."):
-            thing = getattr(thing, name)
+    names: dict[str, Any] = {}
+    exec(blocks(ROOT / "docs" / "python.md", "python")[0], names)
+    for name, attributes in re.findall(r"(?<![\w.\"])([A-Za-z_]\w*)((?:\.[a-z_]+)*)\(", line):
+        thing: Any = Path if name == "Path" else names[name]
+        for attribute in filter(None, attributes.split(".")):
+            thing = getattr(thing, attribute)
         assert callable(thing)
 
 

@@ -39,7 +39,7 @@ PYTHON = re.compile(r"^```python\n(.*?)^```$(?:\n\n```\n(?!mtframe )(.*?)^```$)?
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
 # A kind in running text.
-WORDS = {"dataset": "Data set", "task": "Preset"}
+WORDS = {"dataset": "Data set", "preset": "Preset"}
 
 kinds = pytest.mark.parametrize("kind", REFERENCE)
 
@@ -55,7 +55,7 @@ def test_python_blocks_of_a_page_run_in_order(
     """
     Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)))
     # The plugin that pages speak of where any will do.
-    kite = {"mtframe.head": {"kite": "mtframe_classification:Classifier"}}
+    kite = {"mtframe.head": {"kite": "mtframe_classification.heads:Classifier"}}
     monkeypatch.syspath_prepend(make_dist(here.parent / "site", "kite-head", kite))
     module = ModuleType(f"page_{path.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -148,11 +148,11 @@ def written(kind: str) -> Any:
 
 
 def test_the_examples_train_together(package: dict[str, str], here: Path) -> None:
-    recipe = written("task") | written("backbone") | written("sharing") | written("balancer")
+    recipe = written("preset") | written("backbone") | written("sharing") | written("balancer")
     for kind in ("dataset", "transform", "head", "loss", "metric"):
         recipe["tasks"]["daytime"] |= written(kind)
     # The same images for a second task: for what all tasks' losses and maps become, and for labels by path.
-    recipe["tasks"]["again"] = {"task": package["task"], "images": "daytime", **written("dataset")}
+    recipe["tasks"]["again"] = {"task": package["preset"], "images": "daytime", **written("dataset")}
     recipe["train"] = {"epochs": 4, "workers": 0, "lr": 3e-3, "precision": "fp32", "ema": None, "evaluate_every": None}
     Path("recipe.yaml").write_text(dump_yaml(recipe))
     for call in (
@@ -211,7 +211,7 @@ def test_a_built_in_component_is_on_its_page_with_every_option_and_default(kind:
     for (option, given), known in zip(documented, described, strict=True):
         default = "required" if known.default is None else eval(known.default)
         assert same(parse_yaml(given.strip("`"), option), default), f"{option} of {name}: {known.default}"
-    for part in ("dataset", "transform", "head", "loss", "metrics") if kind == "task" else ():
+    for part in ("dataset", "transform", "head", "loss", "metrics") if kind == "preset" else ():
         filled = getattr(component, part)
         for value in filled if isinstance(filled, tuple) else (filled,):
             assert f"`{value if isinstance(value, str) else value['name']}`" in text, f"{part} of preset {name}"

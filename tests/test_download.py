@@ -16,8 +16,8 @@ from PIL import Image
 from mtframe.download import RemoteFile, download
 from mtframe.errors import DataError
 from mtframe_detection._download import COCO_2017
-from mtframe_face import LFW
 from mtframe_face._download import LFW_FILES
+from mtframe_face.lfw import LFW
 
 
 class Site:

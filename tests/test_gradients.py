@@ -92,26 +92,26 @@ class Step:
     """A model with a batch a task."""
 
     def __init__(
-        self, backbone: nn.Module, *, size: int = 32, also: Mapping[str, str] | None = None, double: bool = True,
+        self, backbone: nn.Module, *, size: int = 32, lenders: Mapping[str, str] | None = None, double: bool = True,
         sharing: Any = Network, counts: Mapping[str, int] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         torch.manual_seed(0)
         counts = counts or COUNTS
-        self.also = dict(also or {})
-        tasks = (*counts, *self.also)
+        self.lenders = dict(lenders or {})
+        tasks = (*counts, *self.lenders)
         shared = sharing(backbone, [tuple(tasks)], **options)
         heads = {task: Head(shared.features) for task in tasks}
         self.model = MultiTaskModel(shared, heads, {task: Loss() for task in tasks}, mean=(0.5,) * 3, std=(0.3,) * 3)
         self.model.to(torch.float64 if double else torch.float32).train()
         self.images = {task: torch.rand(n, 3, size, size) * 255 for task, n in counts.items()}
-        self.targets = {task: {"values": 3 * torch.randn(counts[self.also.get(task, task)], 2)} for task in tasks}
+        self.targets = {task: {"values": 3 * torch.randn(counts[self.lenders.get(task, task)], 2)} for task in tasks}
         for parameter in self.model.parameters():
             # Layer scales and biases that start at 0 would hide mistakes.
             parameter.data += 0.1 * torch.randn_like(parameter)
 
     def losses(self) -> dict[str, Tensor]:
         torch.manual_seed(1)  # stochastic depth
-        outputs = self.model(self.images, self.also)
+        outputs = self.model(self.images, self.lenders)
         return {task: self.model.loss(task, outputs[task], self.targets[task])["square"] for task in outputs}
 
     @property
@@ -130,7 +130,7 @@ class Step:
     def found(self) -> dict[str, dict[str, Tensor]]:
         """By the engine, which must not have fallen back to a pass a task."""
         engine = GradientEngine(self.model)
-        _, gradients = engine.gradients(self.images, self.also, self.losses)
+        _, gradients = engine.gradients(self.images, self.lenders, self.losses)
         self.fallbacks = [reason for reason in engine._tried.values() if reason is not None]
         return {
             task: {n: torch.zeros_like(self.shared[n]) if g is None else g for n, g in of_task.items()}
@@ -273,7 +273,7 @@ def test_torchjd_finds_the_same_jacobian() -> None:
 
 def engine_step(step: Step, balancer: Any, **options: Any) -> dict[str, Tensor | None]:
     """The gradients that it leaves."""
-    GradientEngine(step.model).backward(step.images, step.also, step.losses, balancer, **options)
+    GradientEngine(step.model).backward(step.images, step.lenders, step.losses, balancer, **options)
     return {name: p.grad for name, p in step.model.named_parameters()}
 
 
@@ -348,9 +348,9 @@ def test_frozen_stages_get_no_gradient_and_do_not_count() -> None:
 def test_channels_last_and_bf16_agree_with_the_plain_pass(batchnorm: bool) -> None:
     # With BatchNorm weights of one are the plain sum for a single task's images.
     counts = {"faces": 4} if batchnorm else COUNTS
-    also = {"people": "faces", "mood": "faces"} if batchnorm else {}
+    lenders = {"people": "faces", "mood": "faces"} if batchnorm else {}
     for norm in (nn.BatchNorm2d if batchnorm else lambda width: nn.GroupNorm(2, width),):
-        step = Step(Staged(norm), double=False, counts=counts, also=also)
+        step = Step(Staged(norm), double=False, counts=counts, lenders=lenders)
         for parameter in step.model.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -369,7 +369,7 @@ def test_channels_last_and_bf16_agree_with_the_plain_pass(batchnorm: bool) -> No
             step.model.zero_grad()
             engine = GradientEngine(step.model)
             balancer = Weigh(1.0, 1.0, 1.0)
-            engine.backward(images, also, losses, balancer)
+            engine.backward(images, lenders, losses, balancer)
             assert list(engine._tried.values()) == [None]
             assert balancer.losses.tolist() == [loss.item() for loss in plain.values()]
             largest = max(gradient.norm() for gradient in wanted.values())
@@ -392,7 +392,7 @@ def test_clipping_and_an_optimiser_work_on_it() -> None:
 
 
 def test_tasks_on_the_same_images_share_one_forward_pass() -> None:
-    step = Step(Staged(), also={"people": "objects", "mood": "objects", "age": "faces"})
+    step = Step(Staged(), lenders={"people": "objects", "mood": "objects", "age": "faces"})
     passes: list[int] = []
     step.model.sharing.backbone.register_forward_hook(
         lambda module, inputs, output: passes.append(0) if module.training else None
@@ -400,16 +400,16 @@ def test_tasks_on_the_same_images_share_one_forward_pass() -> None:
     expected = step.expected()
     engine = GradientEngine(step.model)
     # The first time there are trial passes, too.
-    engine.gradients(step.images, step.also, step.losses)
+    engine.gradients(step.images, step.lenders, step.losses)
     passes.clear()
-    _, found = engine.gradients(step.images, step.also, step.losses)
+    _, found = engine.gradients(step.images, step.lenders, step.losses)
     assert passes == [0]
     assert_same({task: found[task] for task in expected}, expected)
     assert all(reason is None for reason in engine._tried.values())
 
 
 def test_balancing_at_the_maps_takes_one_backward_pass_through_the_backbone() -> None:
-    step, balancer = Step(Staged(), also={"people": "objects"}), Weigh(0.5, 2.0, 3.0, 4.0)
+    step, balancer = Step(Staged(), lenders={"people": "objects"}), Weigh(0.5, 2.0, 3.0, 4.0)
     backward: list[int] = []
     expected = step.expected()
 
@@ -431,7 +431,7 @@ def test_balancing_at_the_maps_takes_one_backward_pass_through_the_backbone() ->
 
 
 def test_tasks_that_share_layers_keep_the_rest_to_themselves() -> None:
-    step = Step(Staged(), sharing=Layers, shared=1, also={"people": "objects"})
+    step = Step(Staged(), sharing=Layers, shared=1, lenders={"people": "objects"})
     expected = step.expected()
     assert set(step.shared) == {f"trunk.stem.{name}" for name in ("0.weight", "0.bias", "1.weight", "1.bias")}
     sum(step.losses().values()).backward()
@@ -472,7 +472,7 @@ class Silent(nn.Module):
         super().__init__()
         self.backbone, self.features = backbone, backbone.features
 
-    def forward(self, images: Mapping[str, Tensor], also: Any = None) -> dict[str, list[Tensor]]:
+    def forward(self, images: Mapping[str, Tensor], lenders: Any = None) -> dict[str, list[Tensor]]:
         return {task: self.backbone(own) for task, own in images.items()}
 
 
@@ -608,7 +608,7 @@ def test_the_gram_matrix_of_gradients_that_some_tasks_do_not_have() -> None:
 
 
 def test_with_batchnorm_a_second_task_on_some_images_has_a_gradient_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Step(Staged(nn.BatchNorm2d), also={"attributes": "faces"})
+    step = Step(Staged(nn.BatchNorm2d), lenders={"attributes": "faces"})
     found = step.found()
     monkeypatch.setattr("torch.nn.functional.batch_norm", batch_norm_that_responds_to_own_images)
     assert_same(found, step.expected(), 1e-9)
@@ -617,7 +617,7 @@ def test_with_batchnorm_a_second_task_on_some_images_has_a_gradient_of_its_own(m
 def test_exact_gradients_with_batchnorm_are_those_of_the_losses() -> None:
     step = Step(Staged(nn.BatchNorm2d))
     expected = step.expected()
-    _, exact = GradientEngine(step.model, exact=True).gradients(step.images, step.also, step.losses)
+    _, exact = GradientEngine(step.model, exact=True).gradients(step.images, step.lenders, step.losses)
     assert_same(exact, expected)
     # By rows they are near, and not the same.
     for task, of_task in step.found().items():
@@ -634,9 +634,9 @@ def test_without_batchnorm_exact_gradients_cost_nothing() -> None:
             output.register_hook(lambda gradient: backward.append(0))
 
     engine = GradientEngine(step.model, exact=True)
-    engine.gradients(step.images, step.also, step.losses)
+    engine.gradients(step.images, step.lenders, step.losses)
     step.model.sharing.backbone.stem[0].register_forward_hook(count)
-    engine.gradients(step.images, step.also, step.losses)
+    engine.gradients(step.images, step.lenders, step.losses)
     assert backward == [0]
 
 

@@ -11,7 +11,7 @@ from mtframe.assembly import Assembly
 from mtframe.errors import RecipeError
 from mtframe.model import Layers
 from mtframe.recipe import Recipe
-from mtframe_timm import TimmBackbone
+from mtframe_timm.backbone import TimmBackbone
 from toy import ToyBackbone, toy_recipe
 
 GROUP = (("a", "b", "c"),)

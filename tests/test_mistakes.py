@@ -39,7 +39,7 @@ WRONG_CALLS = {
     "family": (("-b", "tim/resnet18", *FACES), ["backbone: no backbone 'tim/resnet18'", "did you mean 'timm"]),
     "preset": (
         ("-b", "timm/resnet18", "-t", "faces=face-recogniton:{faces}"),
-        ["tasks.faces.task: no task 'face-recogniton'; did you mean 'face-recognition'?"],
+        ["tasks.faces.preset: no preset 'face-recogniton'; did you mean 'face-recognition'?"],
     ),
     "no preset": (("-b", "timm/resnet18", "-t", "faces"), ["'faces': expected NAME=PRESET:ROOT"]),
     "key": (("-b", "timm/resnet18", *FACES, "train.step=2"), ["train.step: unknown option; did you mean 'steps'?"]),
@@ -380,7 +380,7 @@ def test_a_loss_that_is_not_finite(here: Path, small: Small) -> None:
 
 def train_on_a_full_disk(monkeypatch: pytest.MonkeyPatch, *parts: str) -> Result:
     """Trains into `run`, where the rows of losses cannot be written."""
-    from mtframe_observers import _csv
+    from mtframe_observers import csv_logger as _csv
 
     def full(path: Path, row: object) -> None:
         # As it is on a real one: the file is there, and what was written to it is not.

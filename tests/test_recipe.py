@@ -24,7 +24,7 @@ sharing: whole
 balancer: total
 tasks:
   kites:
-    task: kite-watching
+    preset: kite-watching
     dataset: {root: data/kites}
 train: {epochs: 3}
 """
@@ -293,7 +293,7 @@ def test_presets_are_not_changed_by_recipes() -> None:
 def test_everything_wrong_comes_in_one_report() -> None:
     plain = plain_recipe(size="96", batch_size=0, flip_test="yes", hed="x", loss=3, transform={1: 2})
     plain["train"] = {"epochs": 0, "precision": "fp16", "lr": "fast", "ema": 1.0}
-    plain["tasks"]["2nd task"] = {"task": "kite-watching"}
+    plain["tasks"]["2nd task"] = {"preset": "kite-watching"}
     del plain["backbone"]
     assert report(plain) == [
         "backbone: required",
@@ -314,17 +314,17 @@ def test_everything_wrong_comes_in_one_report() -> None:
 def test_unknown_preset_is_suggested_and_what_it_would_fill_is_not_reported() -> None:
     plain = plain_recipe(task="kite-wathcing", size=3.5)
     lines = report(plain)
-    assert lines[0] == "tasks.kites.task: no task 'kite-wathcing'; did you mean 'kite-watching'?"
+    assert lines[0] == "tasks.kites.preset: no preset 'kite-wathcing'; did you mean 'kite-watching'?"
     assert lines[-1] == "tasks.kites.size: expected a valid integer, got 3.5"
     assert not [line for line in lines if "required" in line]
 
 
 def test_without_a_preset_everything_is_required() -> None:
     plain = plain_recipe()
-    del plain["tasks"]["kites"]["task"]
+    del plain["tasks"]["kites"]["preset"]
     lines = report(plain)
-    assert lines[0] == "tasks.kites.dataset.name: required (or name a preset: tasks.kites.task)"
-    assert "tasks.kites.head: required (or name a preset: tasks.kites.task)" in lines
+    assert lines[0] == "tasks.kites.dataset.name: required (or name a preset: tasks.kites.preset)"
+    assert "tasks.kites.head: required (or name a preset: tasks.kites.preset)" in lines
 
 
 @pytest.mark.parametrize(("tasks", "said"), [({}, "tasks: "), ([1], "tasks: expected"), (None, "tasks: expected")])

@@ -198,16 +198,16 @@ def test_a_file_that_does_not_stand_alone_is_refused_before_training(here: Path)
 def test_presets_are_not_asked_again(here: Path, site: Site) -> None:
     """A preset of today must not leak its options into what was trained yesterday, nor be missed when it is gone."""
     preset = "class Preset:\n    head = {{'name': 'kit', 'bias': {bias}}}\n"
-    entries = {"mtframe.task": {"preset": "preset_kit:Preset"}}
+    entries = {"mtframe.preset": {"preset": "preset_kit:Preset"}}
     site.install("1.0", HEAD.format(option="bias"))
     make_dist(site.folder, "preset-kit", entries, {"preset_kit": preset.format(bias=False)})
     registry.installed.cache_clear()
-    plain = toy_recipe({"one": {"task": "preset"}}, steps=2)
+    plain = toy_recipe({"one": {"preset": "preset"}}, steps=2)
     del plain["tasks"]["one"]["head"]
     Path("recipe.yaml").write_text(dump_yaml(plain))
     assert mtframe("train", "recipe.yaml", "--out", "run").code == 0
     known = json.loads(Path("run/environment.json").read_text())
-    assert known["components"]["tasks.one.task"]["distribution"] == "preset-kit"
+    assert known["components"]["tasks.one.preset"]["distribution"] == "preset-kit"
     assert known["distributions"]["preset-kit"] == "1.2.3"
     sys.modules.pop("preset_kit")
     site.install(None, name="preset-kit")
@@ -222,7 +222,7 @@ def test_a_preset_means_its_own_parts_whoever_else_offers_their_names(site: Site
     taken |= {"mtframe.hooks": {"csv-logger": "x_kit:A"}, "mtframe.balancer": {"sum": "x_kit:A"}}
     make_dist(site.folder, "x-kit", taken, {"x_kit": "raise RuntimeError('never imported')"})
     registry.installed.cache_clear()
-    plain = {"backbone": "tutorial", "tasks": {"o": {"task": "object-detection", "dataset": {"root": "r"}}}}
+    plain = {"backbone": "tutorial", "tasks": {"o": {"preset": "object-detection", "dataset": {"root": "r"}}}}
     recipe = Recipe.from_plain(plain)
     assert {resolved.origin.dist for resolved in recipe.check().values()} == {"mtframe"}
     # So does whoever writes the name; the other one is there for those who say so.
@@ -236,10 +236,10 @@ def test_a_strangers_preset_means_his_own_parts(site: Site) -> None:
     source = "class Head:\n    target = 'boxes'\n    def __init__(self, features, info): pass\n"
     source += "class Preset:\n    head = 'dense'\n    loss = 'detection'\n    metrics = ('coco-ap',)\n"
     source += "    dataset = 'coco'\n    transform = 'letterbox'\n    size = 64\n    batch_size = 2\n"
-    entries = {"mtframe.head": {"dense": "y_kit:Head"}, "mtframe.task": {"mine": "y_kit:Preset"}}
+    entries = {"mtframe.head": {"dense": "y_kit:Head"}, "mtframe.preset": {"mine": "y_kit:Preset"}}
     make_dist(site.folder, "y-kit", entries, {"y_kit": source})
     registry.installed.cache_clear()
-    task = {"task": "mine", "dataset": {"root": "r"}}
+    task = {"preset": "mine", "dataset": {"root": "r"}}
     found = Recipe.from_plain({"backbone": "tutorial", "tasks": {"o": task}}).check()
     assert (found["tasks.o.head"].name, found["tasks.o.loss"].origin.dist) == ("dense@y-kit", "mtframe")
     sys.modules.pop("y_kit")

@@ -46,7 +46,7 @@ TRACES = {
     "loss": ("metrics.csv", "places/focal"),
     "dataset": ("labels.json", "triangle"),
     "metric": ("metrics.json", "balanced_accuracy"),
-    "task": ("recipe.yaml", "label_smoothing: 0.05"),
+    "preset": ("recipe.yaml", "label_smoothing: 0.05"),
     "hooks": ("best.json", '"score"'),
 }
 
@@ -110,13 +110,13 @@ def assert_learned(file: Path) -> None:
 
 def test_the_readme_s_commands_run_as_they_stand(tmp_path: Path) -> None:
     fresh = Fresh(tmp_path / "env")
-    said = fresh.run("mtframe plugins new kite --kind task", tmp_path)
+    said = fresh.run("mtframe plugins new kite --kind preset", tmp_path)
     folder = tmp_path / "kite"
     blocks = bash_blocks(folder / "README.md")
     assert list(blocks) == ["Install", "Try", "Test", "Publish"]
     for command in blocks.values():
         fresh.run(command, folder)
-    file, shown = TRACES["task"]
+    file, shown = TRACES["preset"]
     assert shown in (folder / "runs" / "recipe" / file).read_text()
     assert [wheel.name for wheel in (folder / "dist").iterdir()] == ["kite-0.1.0-py3-none-any.whl"]
     assert said.splitlines() == [

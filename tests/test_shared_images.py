@@ -84,7 +84,7 @@ def test_labels_are_found_by_id_and_the_unknown_is_marked() -> None:
     drawn = [batches._index(sources["one"], "one", draw) for draw in range(4)]
     batch = batches[0]["one"]
     expected = [-1 if index % 3 == 0 else index % 2 for index in drawn]
-    assert batch.also["two"]["label"].tolist() == expected
+    assert batch.lenders["two"]["label"].tolist() == expected
     assert set(expected) != {-1}
 
 

@@ -144,13 +144,13 @@ def lookahead(
         seed: Of what models and losses draw.
     """
     images = {task: batch.images for task, batch in batches.items()}
-    also = {other: task for task, batch in batches.items() for other in batch.also}
+    lenders = {other: task for task, batch in batches.items() for other in batch.also}
     targets = {task: batch.targets for task, batch in batches.items()}
-    targets |= {other: batches[task].also[other] for other, task in also.items()}
+    targets |= {other: batches[task].also[other] for other, task in lenders.items()}
 
     def losses() -> dict[str, Tensor]:
         torch.manual_seed(seed)
-        outputs = model(images, also)
+        outputs = model(images, lenders)
         terms = {task: model.loss(task, outputs[task], targets[task]) for task in model.tasks if task in targets}
         return {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
 
@@ -160,7 +160,7 @@ def lookahead(
     with _full_precision(next(iter(images.values())).device):
         before = _values(model, losses)
         with buffers_kept(model):
-            _, gradients = task_gradients(engine, images, also, losses)
+            _, gradients = task_gradients(engine, images, lenders, losses)
         model.zero_grad(set_to_none=True)
         for task, of_task in gradients.items():
             with _moved(shared, of_task, lr, kept):

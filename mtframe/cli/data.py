@@ -129,11 +129,11 @@ def _method(name: str, method: str) -> Any:
 
 def _preset_for(dataset: str) -> str:
     resolve("dataset", dataset)
-    for name, preset in at_hand("task"):
+    for name, preset in at_hand("preset"):
         if getattr(preset, "dataset", None) == dataset.partition("@")[0]:
             return name
     raise RecipeError(
-        f"no preset uses data set {dataset!r} by default; name one with -t (see mtframe plugins list task)"
+        f"no preset uses data set {dataset!r} by default; name one with -t (see mtframe plugins list preset)"
     )
 
 

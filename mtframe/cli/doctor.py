@@ -11,8 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from mtframe.cli._health import Finding
+    from mtframe.import_probe import Probe
     from mtframe.registry import Component
-    from mtframe.testing import Probe
 
 # Seconds that importing a plugin may take before it is given up, and before it is worth a word.
 _TIMEOUT, _SLOW = 120.0, 15.0
@@ -58,8 +58,8 @@ def _components(components: Sequence[Component], timeout: float) -> Iterator[Fin
     """What is wrong with components of one distribution."""
     from mtframe._notes import noted
     from mtframe.cli._health import Finding
+    from mtframe.import_probe import probe
     from mtframe.registry import OURS, discover
-    from mtframe.testing import probe
 
     offers = Counter((component.kind, component.name) for component in discover())
     whole = [component for component in components if not component.broken]

@@ -81,7 +81,7 @@ def _parts(resolved: Resolved) -> list[str]:
         if kind == "dataset" and function is not None:
             command = f"mtframe data {action} {resolved.name} ROOT"
             parts.append(_listing(f"Options of {command}", describe(function, ("root",))))
-    if kind == "task":
+    if kind == "preset":
         parts.append(_preset(component))
     if hasattr(component, "members"):
         parts.append(_family(resolved))

@@ -65,7 +65,7 @@ class GradientEngine:
     def backward(
         self,
         images: Mapping[str, Tensor],
-        also: Mapping[str, str],
+        lenders: Mapping[str, str],
         forward: Callable[[], Mapping[str, Tensor]],
         balancer: Any,
         *,
@@ -78,7 +78,7 @@ class GradientEngine:
 
         Args:
             images: By task, as the model takes them.
-            also: Further tasks, each with the task whose images it looks at.
+            lenders: Further tasks, each with the task whose images it looks at.
             forward: Runs `model` once on these; gives the loss of each task, a scalar, in the order of the balancer's.
             balancer: Has `weigh` or `combine`; at `maps`, `weigh`.
             at: Of which gradients it gets the inner products: those of the shared parameters, or those of the feature
@@ -89,23 +89,23 @@ class GradientEngine:
         """
         with self._heads_apart(balancer) as weigh_heads, self._uncompiled():
             parameters = self.shared_parameters()
-            if len(images) + len(also) == 1 or not parameters:
+            if len(images) + len(lenders) == 1 or not parameters:
                 backward_of_sum(forward(), divide)
             elif at == "maps":
-                weigh_heads(self._balance_maps(also, forward, balancer, divide))
+                weigh_heads(self._balance_maps(lenders, forward, balancer, divide))
             else:
-                losses, gradients = self._gradients(parameters, images, also, forward, divide)
+                losses, gradients = self._gradients(parameters, images, lenders, forward, divide)
                 weigh_heads(balance(parameters, losses, gradients, balancer, divide))
 
     def gradients(
-        self, images: Mapping[str, Tensor], also: Mapping[str, str], forward: Callable[[], Mapping[str, Tensor]]
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str], forward: Callable[[], Mapping[str, Tensor]]
     ) -> tuple[dict[str, Tensor], dict[str, Gradients]]:
         """The tasks' losses (detached) and, by task and name, gradients of the shared parameters.
 
         Adds the gradients of what is not shared to its `.grad`. Arguments as in `backward`.
         """
         with self._uncompiled():
-            return self._gradients(self.shared_parameters(), images, also, forward, 1)
+            return self._gradients(self.shared_parameters(), images, lenders, forward, 1)
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """By name in `model.sharing`: those that are shared and trained."""
@@ -118,7 +118,7 @@ class GradientEngine:
         self,
         parameters: Mapping[str, nn.Parameter],
         images: Mapping[str, Tensor],
-        also: Mapping[str, str],
+        lenders: Mapping[str, str],
         forward: Callable[[], Mapping[str, Tensor]],
         divide: int,
         look: Callable[[_Cut, Mapping[str, StandIn]], None] | None = None,
@@ -129,7 +129,7 @@ class GradientEngine:
                 attribution = Attribution(tuple(images), self._fixed())
                 with standing_in(self.model.sharing, parameters, attribution) as stands, self._cut_at_maps() as cut:
                     losses = backward_of_sum(forward(), divide)
-                    found = _passes_by_rows(cut, attribution, stands, also, keep=look is not None)
+                    found = _passes_by_rows(cut, attribution, stands, lenders, keep=look is not None)
                     if look is not None:
                         attribution.through_all_rows = True
                         look(cut, stands)
@@ -142,11 +142,11 @@ class GradientEngine:
             return losses, passes_by_task(cut, parameters)
 
     def _balance_maps(
-        self, also: Mapping[str, str], forward: Callable[[], Mapping[str, Tensor]], balancer: Any, divide: int
+        self, lenders: Mapping[str, str], forward: Callable[[], Mapping[str, Tensor]], balancer: Any, divide: int
     ) -> dict[str, float]:
         with self._cut_at_maps() as cut:
             losses = backward_of_sum(forward(), divide)
-        weights = map_weights(cut, losses, also, balancer, divide)
+        weights = map_weights(cut, losses, lenders, balancer, divide)
         pairs = [
             (output, gradient * weight) for task, weight in weights.items() for output, gradient in cut.pairs([task])
         ]
@@ -328,10 +328,15 @@ class _Cut:
 
 
 def _passes_by_rows(
-    cut: _Cut, attribution: Attribution, stands: Mapping[str, StandIn], also: Mapping[str, str], *, keep: bool = False
+    cut: _Cut,
+    attribution: Attribution,
+    stands: Mapping[str, StandIn],
+    lenders: Mapping[str, str],
+    *,
+    keep: bool = False,
 ) -> dict[str, Gradients]:
     """One backward pass for all tasks with images of their own, one for a second task on each of these, and so on."""
-    viewers = {owner: [owner, *(task for task in also if also[task] == owner)] for owner in attribution.slots}
+    viewers = {owner: [owner, *(task for task in lenders if lenders[task] == owner)] for owner in attribution.slots}
     count = max(len(tasks) for tasks in viewers.values())
     found: dict[str, Gradients] = {}
     for number in range(count):
@@ -388,11 +393,12 @@ def _weights(
 
 
 def map_weights(
-    cut: _Cut, losses: Mapping[str, Tensor], also: Mapping[str, str], balancer: Any, divide: int
+    cut: _Cut, losses: Mapping[str, Tensor], lenders: Mapping[str, str], balancer: Any, divide: int
 ) -> dict[str, float]:
     """What the balancer gives to each task for the gradients of its maps. Tasks on the same images share maps."""
     maps = {
-        task: {f"{also.get(task, task)}/{i}": leaf.grad for i, leaf in enumerate(cut.leaves[task])} for task in losses
+        task: {f"{lenders.get(task, task)}/{i}": leaf.grad for i, leaf in enumerate(cut.leaves[task])}
+        for task in losses
     }
     return _weights(losses, maps, balancer, divide)
 

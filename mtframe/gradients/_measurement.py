@@ -98,7 +98,7 @@ class Measurement:
 def measured_backward(
     engine: GradientEngine,
     images: Mapping[str, Tensor],
-    also: Mapping[str, str],
+    lenders: Mapping[str, str],
     losses: Callable[[], dict[str, Tensor]],
     balancer: Any,
     measurement: Measurement,
@@ -113,14 +113,14 @@ def measured_backward(
     """
     by_gradients = hasattr(balancer, "weigh") or hasattr(balancer, "combine")
     weigh = (_weigh_maps if at == "maps" else _weigh_gradients) if by_gradients else _weigh_losses
-    gradients, weights = weigh(engine, images, also, losses, balancer, divide)
+    gradients, weights = weigh(engine, images, lenders, losses, balancer, divide)
     measurement.add(gradients, weights)
 
 
 def task_gradients(
     engine: GradientEngine,
     images: Mapping[str, Tensor],
-    also: Mapping[str, str],
+    lenders: Mapping[str, str],
     forward: Callable[[], Mapping[str, Tensor]],
     divide: int = 1,
 ) -> tuple[dict[str, Tensor], dict[str, Gradients]]:
@@ -133,14 +133,19 @@ def task_gradients(
     with engine._uncompiled():
         parameters = engine.shared_parameters()
         if not mixes_rows(engine.model.sharing):
-            return engine._gradients(parameters, images, also, forward, divide)
+            return engine._gradients(parameters, images, lenders, forward, divide)
         with engine._cut_at_maps() as cut:
             found = backward_of_sum(forward(), divide)
             return found, passes_by_task(cut, parameters)
 
 
 def _weigh_losses(
-    engine: GradientEngine, images: Any, also: Any, losses: Callable[[], dict[str, Tensor]], balancer: Any, divide: int
+    engine: GradientEngine,
+    images: Any,
+    lenders: Any,
+    losses: Callable[[], dict[str, Tensor]],
+    balancer: Any,
+    divide: int,
 ) -> tuple[dict[str, Gradients], dict[str, float]]:
     terms: dict[str, Tensor] = {}
 
@@ -152,18 +157,23 @@ def _weigh_losses(
         return {"balanced": balancer(terms)}
 
     # Of the balanced loss: w_t g_t for each task, as only its own loss depends on its maps.
-    _, gradients = task_gradients(engine, images, also, total, divide)
+    _, gradients = task_gradients(engine, images, lenders, total, divide)
     weights = {task: 0.0 if loss.grad is None else loss.grad.item() * divide for task, loss in terms.items()}
     return _taken_apart(engine, gradients, weights), weights
 
 
 def _weigh_maps(
-    engine: GradientEngine, images: Any, also: Any, losses: Callable[[], dict[str, Tensor]], balancer: Any, divide: int
+    engine: GradientEngine,
+    images: Any,
+    lenders: Any,
+    losses: Callable[[], dict[str, Tensor]],
+    balancer: Any,
+    divide: int,
 ) -> tuple[dict[str, Gradients], dict[str, float]]:
     with engine._heads_apart(balancer) as weigh_heads, engine._uncompiled():
         with engine._cut_at_maps() as cut:
             found = backward_of_sum(losses(), divide)
-        weights = map_weights(cut, found, also, balancer, divide)
+        weights = map_weights(cut, found, lenders, balancer, divide)
         weigh_heads(weights)
         for task, leaves in cut.leaves.items():
             for leaf in leaves:
@@ -185,7 +195,12 @@ def _taken_apart(
 
 
 def _weigh_gradients(
-    engine: GradientEngine, images: Any, also: Any, losses: Callable[[], dict[str, Tensor]], balancer: Any, divide: int
+    engine: GradientEngine,
+    images: Any,
+    lenders: Any,
+    losses: Callable[[], dict[str, Tensor]],
+    balancer: Any,
+    divide: int,
 ) -> tuple[dict[str, Gradients], dict[str, float]]:
     own: dict[str, Gradients] = {}
 
@@ -196,7 +211,7 @@ def _weigh_gradients(
     with engine._heads_apart(balancer) as weigh_heads, engine._uncompiled():
         parameters = engine.shared_parameters()
         mixed = mixes_rows(engine.model.sharing)
-        found, gradients = engine._gradients(parameters, images, also, losses, divide, look if mixed else None)
+        found, gradients = engine._gradients(parameters, images, lenders, losses, divide, look if mixed else None)
         spare = gradients if own else _spared(gradients, found)
         weights = balance(parameters, found, spare, balancer, divide)
         weigh_heads(weights)

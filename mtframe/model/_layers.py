@@ -82,10 +82,12 @@ class Layers(nn.Module):
         elif batchnorm == "frozen":
             freeze_statistics(self)
 
-    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
         """Normalised images (B, 3, H, W) by task to one (B, C, H / stride, W / stride) map per feature, by task.
 
-        Tasks in `also` look at the images of another task, through later stages of their own.
+        Tasks in `lenders` look at the images of another task, through later stages of their own.
         """
         self._lend()
         trunk: Any = self.trunk
@@ -103,7 +105,7 @@ class Layers(nn.Module):
                     trunk(joined)
             first = 0
             for lender in present:
-                viewers = [lender, *(task for task, other in (also or {}).items() if other == lender)]
+                viewers = [lender, *(task for task, other in (lenders or {}).items() if other == lender)]
                 rows = slice(first, first := first + len(images[lender]))
                 for task in viewers:
                     self._tape.rewind(rows, copy=len(viewers) > 1)

@@ -56,17 +56,17 @@ class MultiTaskModel(nn.Module):
         return tuple(self.heads)
 
     def forward(
-        self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
     ) -> dict[str, dict[str, Tensor]]:
         """RGB images (B, 3, H, W) in 0..255, uint8 or float, by task, to the heads' outputs by task.
 
         Args:
             images: By task.
-            also: Further tasks that give outputs, each with the task in `images` whose images it looks at.
+            lenders: Further tasks that give outputs, each with the task in `images` whose images it looks at.
         """
-        also = also or {}
-        maps = self.sharing({task: self._normalised(pixels) for task, pixels in images.items()}, also)
-        return {task: self.heads[task](maps[task]) for task in (*images, *also)}
+        lenders = lenders or {}
+        maps = self.sharing({task: self._normalised(pixels) for task, pixels in images.items()}, lenders)
+        return {task: self.heads[task](maps[task]) for task in (*images, *lenders)}
 
     def get_extra_state(self) -> Tensor:
         """The colour order, as a tensor since weights are kept as such."""

@@ -48,10 +48,12 @@ class Network(nn.Module):
         elif batchnorm == "frozen":
             freeze_statistics(backbone)
 
-    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
         """Normalised images (B, 3, H, W) by task to one (B, C, H / stride, W / stride) map per feature, by task.
 
-        Tasks in `also` get the maps of the task whose images they look at.
+        Tasks in `lenders` get the maps of the task whose images they look at.
         """
         maps: dict[str, list[Tensor]] = {}
         for index, group in enumerate(self.groups):
@@ -66,7 +68,7 @@ class Network(nn.Module):
                 parts = [features.split(list(counts.values())) for features in self.backbone(joined)]
             for position, task in enumerate(present):
                 maps[task] = [part[position] for part in parts]
-        return maps | {task: maps[lender] for task, lender in (also or {}).items()}
+        return maps | {task: maps[lender] for task, lender in (lenders or {}).items()}
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Those of the backbone."""

@@ -60,7 +60,7 @@ def survives_a_training(subject: Subject) -> None:
 def _recipe(subject: Subject) -> Recipe:
     """Of the first preset whose data is at hand, as small as can be. Raises Skip where there is none."""
     tried = []
-    for preset in subject.kit.neighbours("task"):
+    for preset in subject.kit.neighbours("preset"):
         for data in subject.kit.neighbours("dataset"):
             if data.component.name not in subject.kit.named_by(preset, "dataset"):
                 continue
@@ -74,7 +74,7 @@ def _recipe(subject: Subject) -> Recipe:
 
 def _smallest(preset: str, data: Subject) -> Recipe:
     dataset = {"name": data.component.qualified, **data.options}
-    task = {"task": preset, "dataset": dataset, "size": SIZE, "batch_size": 4, "flip_test": False}
+    task = {"preset": preset, "dataset": dataset, "size": SIZE, "batch_size": 4, "flip_test": False}
     train = {"steps": 2, "log_every": 1, "workers": 0, "precision": "fp32", "ema": None, "device": "cpu"}
     plain = {"backbone": "tutorial@mtframe", "tasks": {"checked": task}, "hooks": [], "train": train}
     recipe = Recipe.from_plain(plain)

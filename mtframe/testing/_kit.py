@@ -13,12 +13,12 @@ from mtframe._fit import targets_of
 from mtframe._installed import normalised
 from mtframe.data import Sample
 from mtframe.errors import PluginError, RecipeError
+from mtframe.import_probe import Probe, probe
 from mtframe.registry import OURS, Component, did_you_mean, discover
 
-from . import _backbone, _balancer, _dataset, _every, _head, _hooks, _loss, _metric, _sharing, _task, _transform
+from . import _backbone, _balancer, _dataset, _every, _head, _hooks, _loss, _metric, _preset, _sharing, _transform
 from ._check import Check
 from ._companions import Companions
-from ._probe import Probe, probe
 from ._subject import Subject
 from ._violation import Skip, Violation
 
@@ -34,7 +34,7 @@ _MODULES: dict[str, Any] = {
     "transform": _transform,
     "metric": _metric,
     "balancer": _balancer,
-    "task": _task,
+    "preset": _preset,
     "hooks": _hooks,
 }
 
@@ -155,7 +155,7 @@ class Kit:
 
     def named_together(self, subject: Subject, kind: str) -> set[str]:
         """Names of the components of a kind that presets use together with one."""
-        together = [p for p in self.neighbours("task") if subject.component.name in self.named_by(p, subject.kind)]
+        together = [p for p in self.neighbours("preset") if subject.component.name in self.named_by(p, subject.kind)]
         return {name for preset in together for name in self.named_by(preset, kind)}
 
     def named_by(self, preset: Subject, kind: str) -> set[str]:

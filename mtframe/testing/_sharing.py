@@ -45,7 +45,7 @@ def maps(subject: Subject) -> None:
 
 
 def images_of_another_task(subject: Subject) -> None:
-    """A task in `also` gets maps of the images of the task that it looks at."""
+    """A task in `lenders` gets maps of the images of the task that it looks at."""
     sharing, images = make(subject).eval(), _images()
     with torch.no_grad():
         found = sharing(images, _ALSO)

@@ -71,7 +71,7 @@ class Distillation:
         _keep_statistics(model, recipe.trained)
 
     def look(
-        self, images: Mapping[str, Tensor], also: Mapping[str, str]
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str]
     ) -> tuple[dict[str, Tensor], dict[str, str], dict[str, dict[str, Tensor]]]:
         """Lets the kept tasks look at a batch too.
 
@@ -79,12 +79,12 @@ class Distillation:
 
         Args:
             images: (B, 3, H, W) by trained task.
-            also: Further trained tasks, each with the task whose images it looks at.
+            lenders: Further trained tasks, each with the task whose images it looks at.
 
         Returns:
             What the model is to be called with, and the teacher's outputs by kept task.
         """
-        seen, viewers = dict(images), dict(also)
+        seen, viewers = dict(images), dict(lenders)
         for task in self.tasks:
             beside = [other for other in seen if self._here[other] == self._here[task]]
             if beside:
@@ -105,14 +105,14 @@ class Distillation:
     @torch.no_grad()
     def _answers(self, pixels: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         images: dict[str, Tensor] = {}
-        also: dict[str, str] = {}
+        lenders: dict[str, str] = {}
         for task, its in pixels.items():
             same = [other for other in images if self._there[other] == self._there[task] and images[other] is its]
             if same:
-                also[task] = same[0]
+                lenders[task] = same[0]
             else:
                 images[task] = its
-        return self.teacher(images, also)
+        return self.teacher(images, lenders)
 
 
 def evaluable(assembly: Assembly) -> tuple[list[str], dict[str, str]]:

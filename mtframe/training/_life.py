@@ -130,7 +130,7 @@ def _extended(
     _check_overrides(overrides, old, name)
     plain = parse_yaml(old.to_yaml(), run)
     # Presets have filled these, and are not asked again.
-    presets = {known: its.pop("task", None) for known, its in plain["tasks"].items()}
+    presets = {known: its.pop("preset", None) for known, its in plain["tasks"].items()}
     plain["tasks"][name] = part
     plain["hooks"] = [hook for hook in plain["hooks"] if not _follows(hook, () if finetune else old.tasks)]
     # What makes one gradient of several tasks', or compares them, has nothing to do for one.
@@ -153,7 +153,7 @@ def _extended(
             "out, or add --finetune"
         )
     named = {
-        known: its.model_copy(update={"task": presets.get(known, its.task)}) for known, its in recipe.tasks.items()
+        known: its.model_copy(update={"preset": presets.get(known, its.preset)}) for known, its in recipe.tasks.items()
     }
     return recipe.model_copy(update={"tasks": named})
 

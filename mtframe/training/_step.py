@@ -45,20 +45,20 @@ def training_step(
         The loss terms by task and name, detached.
     """
     device = next(iter(batches.values())).images.device
-    also = {other: task for task, batch in batches.items() for other in batch.also}
+    lenders = {other: task for task, batch in batches.items() for other in batch.also}
     images = {task: batch.images for task, batch in batches.items()}
     targets = {task: batch.targets for task, batch in batches.items()}
-    targets |= {other: batches[task].also[other] for other, task in also.items()}
+    targets |= {other: batches[task].also[other] for other, task in lenders.items()}
     chosen: Any = balancer
     terms: dict[str, dict[str, Tensor]] = {}
     answers: dict[str, dict[str, Tensor]] = {}
     if distillation is not None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            images, also, answers = distillation.look(images, also)
+            images, lenders, answers = distillation.look(images, lenders)
 
     def losses() -> dict[str, Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            outputs = model(images, also)
+            outputs = model(images, lenders)
             named = {task: model.loss(task, outputs[task], wanted) for task, wanted in targets.items()}
             if distillation is not None:
                 named |= distillation.losses(outputs, answers)
@@ -68,9 +68,9 @@ def training_step(
 
     if measurement is not None and len(targets) > 1:
         engine = engine or GradientEngine(model)
-        measured_backward(engine, images, also, losses, chosen, measurement, at=at, divide=divide)
+        measured_backward(engine, images, lenders, losses, chosen, measurement, at=at, divide=divide)
     elif hasattr(chosen, "weigh") or hasattr(chosen, "combine"):
-        (engine or GradientEngine(model)).backward(images, also, losses, chosen, at=at, divide=divide)
+        (engine or GradientEngine(model)).backward(images, lenders, losses, chosen, at=at, divide=divide)
     else:
         (chosen(losses()) / divide).backward()
     return {task: {name: term.detach() for name, term in named.items()} for task, named in terms.items()}

@@ -14,7 +14,7 @@ import numpy as np
 
 from mtframe.errors import DataError
 
-from ._annotations import NAMED, Annotations, collect, is_plain
+from .annotations import NAMED, Annotations, collect, is_plain
 
 # What stands for a field that may be missing.
 _OPTIONAL = {"area": None, "iscrowd": 0}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._matching import Matched, pair
+from .matching import Matched, pair
 
 
 def add_confusions(counts: np.ndarray, image: Matched, score_threshold: float) -> None:

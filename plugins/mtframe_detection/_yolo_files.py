@@ -12,7 +12,7 @@ import yaml
 
 from mtframe.errors import DataError, RecipeError
 
-from ._annotations import is_plain, refuse
+from .annotations import is_plain, refuse
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _YAML = ("data.yaml", "data.yml")

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtframe.errors import DataError
 
-from ._annotations import Annotations, collect, refuse
+from .annotations import Annotations, collect, refuse
 
 # Tools round, and a box at the border may be said to be a little larger than its image.
 _SLACK = 0.01

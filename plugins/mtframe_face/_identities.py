@@ -14,7 +14,7 @@ import numpy as np
 from mtframe.errors import RecipeError
 
 from ._centres import NOBODY
-from ._pairs import FOLDS, Pairs
+from .pairs import FOLDS, Pairs
 
 
 @dataclass(frozen=True, slots=True)

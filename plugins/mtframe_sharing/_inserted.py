@@ -56,10 +56,12 @@ class Inserted(nn.Module):
             backbone.get_submodule(end.module).register_forward_hook(partial(self._insert, number, end))
         backbone.register_forward_pre_hook(self._begin)
 
-    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
         """Normalised images (B, 3, H, W) by task to one (B, C, H / stride, W / stride) map per feature, by task."""
         viewers = {lender: [lender] for lender in images}
-        for task, lender in (also or {}).items():
+        for task, lender in (lenders or {}).items():
             viewers[lender].append(task)
         maps: dict[str, list[Tensor]] = {}
         for turn in range(max(map(len, viewers.values()), default=0)):

@@ -1,3 +1,1 @@
 """Every classification model of torchvision as a backbone: `torchvision/resnet18`, `torchvision/swin_t`."""
-
-from ._backbone import TorchvisionBackbone as TorchvisionBackbone

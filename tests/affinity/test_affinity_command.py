@@ -26,15 +26,17 @@ NORMS: dict[str, Any] = {"group": lambda width: nn.GroupNorm(2, width), "batch":
 def batches(step: Step) -> dict[str, Batch]:
     return {
         task: Batch(images, step.targets[task], Geometry(*[torch.empty(0)] * 3),
-                    also={other: step.targets[other] for other, lender in step.also.items() if lender == task})
+                    also={other: step.targets[other] for other, lender in step.lenders.items() if lender == task})
         for task, images in step.images.items()
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("also", [{}, {"attributes": "faces"}])
-def test_affinity_is_one_less_the_loss_after_a_lookahead_over_the_loss_before(norm: str, also: dict[str, str]) -> None:
-    step = Step(Staged(NORMS[norm]), also=also)
+@pytest.mark.parametrize("lenders", [{}, {"attributes": "faces"}])
+def test_affinity_is_one_less_the_loss_after_a_lookahead_over_the_loss_before(
+    norm: str, lenders: dict[str, str]
+) -> None:
+    step = Step(Staged(NORMS[norm]), lenders=lenders)
     step.model.sharing.backbone.body.append(nn.Dropout(0.3))
     before = deepcopy(step.model.state_dict())
     found, gradients = lookahead(step.model, GradientEngine(step.model), batches(step), 0.05, seed=7)
@@ -45,7 +47,7 @@ def test_affinity_is_one_less_the_loss_after_a_lookahead_over_the_loss_before(no
     def losses(shared: dict[str, Tensor]) -> dict[str, Tensor]:
         torch.manual_seed(7)
         values = {f"sharing.{name}": value for name, value in shared.items()}
-        outputs = torch.func.functional_call(deepcopy(step.model), values, (step.images, step.also))
+        outputs = torch.func.functional_call(deepcopy(step.model), values, (step.images, step.lenders))
         return {task: (outputs[task]["values"] - step.targets[task]["values"]).square().mean() for task in outputs}
 
     tasks = step.model.tasks

@@ -40,13 +40,13 @@ def _one_thread() -> Iterator[None]:
 def measured(step: Step, balancer: Any, **options: Any) -> Measurement:
     engine = GradientEngine(step.model)
     found = Measurement(engine.shared_parameters(), names_by_stage(step.model.sharing, engine.shared_parameters()))
-    measured_backward(engine, step.images, step.also, step.losses, balancer, found, **options)
+    measured_backward(engine, step.images, step.lenders, step.losses, balancer, found, **options)
     return found
 
 
 def unmeasured(step: Step, balancer: Any, at: Any = "parameters") -> None:
     if hasattr(balancer, "weigh") or hasattr(balancer, "combine"):
-        GradientEngine(step.model).backward(step.images, step.also, step.losses, balancer, at=at)
+        GradientEngine(step.model).backward(step.images, step.lenders, step.losses, balancer, at=at)
     else:
         balancer(step.losses()).backward()
 
@@ -91,12 +91,12 @@ def own_parameters(balancer: Any) -> list[nn.Parameter]:
 
 @norms
 def test_tasks_on_the_same_images_have_gradients_of_their_own(norm: str) -> None:
-    step = Step(Staged(NORMS[norm]), also={"attributes": "faces", "age": "objects"})
+    step = Step(Staged(NORMS[norm]), lenders={"attributes": "faces", "age": "objects"})
     assert_same(found_gradients(measured(step, Sum(step.model.tasks))), step.expected(), 1e-9)
 
 
 def test_balancing_at_the_maps_is_measured_as_it_is() -> None:
-    step = Step(Staged(), counts={"faces": 3}, also={"attributes": "faces"})
+    step = Step(Staged(), counts={"faces": 3}, lenders={"attributes": "faces"})
     other = deepcopy(step)
     found = measured(step, Weigh(0.5, 3.0), at="maps")
     unmeasured(other, Weigh(0.5, 3.0), "maps")

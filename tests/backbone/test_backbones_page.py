@@ -9,7 +9,7 @@ import pytest
 import timm
 
 from mtframe.registry import resolve
-from mtframe_torchvision import TorchvisionBackbone
+from mtframe_torchvision.backbone import TorchvisionBackbone
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = "tests/benchmarks/backbone_sweep.py"

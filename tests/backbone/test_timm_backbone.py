@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_timm import TimmBackbone
+from mtframe_timm.backbone import TimmBackbone
 
 # The smallest of each kind: plain pyramids, flattened and unflattened extractors, NHWC maps, odd strides,
 # plain ViTs with and without class token, with rotary embeddings, with a patch of 14, with attention pooling.

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mtframe.errors import RecipeError
-from mtframe_timm import TimmBackbone
+from mtframe_timm.backbone import TimmBackbone
 
 
 def train(backbone: TimmBackbone, steps: int = 3) -> dict[str, bool]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from mtframe.errors import CheckpointError, MtframeError, RecipeError
-from mtframe_timm import TimmBackbone
+from mtframe_timm.backbone import TimmBackbone
 
 MEMBERS = ("resnet10t", "test_convnext", "test_vit", "test_efficientnet", "test_mambaout")
 

@@ -16,7 +16,7 @@ from command import mtframe
 from mtframe.errors import CheckpointError, MtframeError, RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe.model import Layers
-from mtframe_torchvision import TorchvisionBackbone
+from mtframe_torchvision.backbone import TorchvisionBackbone
 from small import Small
 
 MEMBERS = TorchvisionBackbone.members("*")

@@ -17,7 +17,7 @@ import torch
 from does_it_help import synthetic
 from torch import Tensor
 
-from mtframe import assemble
+from mtframe.assembly import assemble
 from mtframe.data import Batch
 from mtframe.gradients import GradientEngine
 from mtframe.model import MultiTaskModel

@@ -28,7 +28,8 @@ from PIL import Image
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
-from mtframe_detection import Coco, Letterbox
+from mtframe_detection.coco import Coco
+from mtframe_detection.letterbox import Letterbox
 
 SCALE, JITTER = (0.7, 1.5), 0.3
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mtframe.data import DataInfo, Sample
-from mtframe_detection import CocoAP
+from mtframe_detection.average_precision import CocoAP
 
 CLASSES = 80
 

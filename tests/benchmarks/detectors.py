@@ -38,7 +38,7 @@ from mtframe.model import FeaturePyramid
 from mtframe.recipe import assemble_recipe
 from mtframe.run import RunFolder
 from mtframe.training import Trainer
-from mtframe_detection import Coco
+from mtframe_detection.coco import Coco
 
 HERE = Path(__file__).resolve()
 WIDTH, STRIDES = 128, (8, 16, 32, 64)

@@ -38,7 +38,7 @@ import timm
 import torch
 from PIL import Image
 
-from mtframe import assemble
+from mtframe.assembly import assemble
 from mtframe.evaluation import mean_relative_gain
 from mtframe.recipe import Recipe
 from mtframe.registry import discover, resolve
@@ -46,15 +46,15 @@ from mtframe.training import Trainer
 
 # At 64 pixels; a level of stride 4 gives the smallest shapes enough points.
 OBJECTS = {
-    "task": "object-detection",
+    "preset": "object-detection",
     "transform": {"name": "letterbox", "scale": [1.0, 1.0], "brightness": 0, "contrast": 0, "saturation": 0},
     "head": {"name": "dense", "strides": [4, 8, 16, 32], "width": 64, "depth": 1},
     "metrics": [{"name": "coco-ap"}],
     "batch_size": 12,
 }
-FACES = {"task": "face-recognition", "loss": "softmax", "batch_size": 16}
-SCENES = {"task": "scene-recognition", "batch_size": 12, "flip_test": False}
-CATEGORIES = {"task": "multi-label-classification", "batch_size": 16}
+FACES = {"preset": "face-recognition", "loss": "softmax", "batch_size": 16}
+SCENES = {"preset": "scene-recognition", "batch_size": 12, "flip_test": False}
+CATEGORIES = {"preset": "multi-label-classification", "batch_size": 16}
 
 # The backbone has BatchNorm: what these make of each task's own gradient, not of what its images contribute.
 EXACT = ("cagrad", "mgda", "nash-mtl", "pcgrad", "upgrad")

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mtframe_detection import Coco
-from mtframe_face import LFW
+from mtframe_detection.coco import Coco
 from mtframe_face._render import Person, View
-from mtframe_face._synthesis import _NAMES, _PERSON, _VIEW, IMAGES, _names
+from mtframe_face.lfw import LFW
+from mtframe_face.synthesis import _NAMES, _PERSON, _VIEW, IMAGES, _names
 
 NAMES = ("beard", "moustache", "smile", "mouth_open")
 TEST_PEOPLE, PICTURES, SIZE = 40, 8, 96

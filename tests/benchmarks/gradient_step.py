@@ -100,15 +100,15 @@ class Case:
         losses = {task: Loss() for task in self.tasks}
         self.model = MultiTaskModel(Network(trunk, [self.tasks]), heads, losses, mean=(0.5,) * 3, std=(0.3,) * 3)
         self.model.train()
-        self.also = dict.fromkeys(self.tasks[1:], self.tasks[0]) if same else {}
-        self.images = {task: torch.rand(BATCH, 3, SIZE, SIZE) * 255 for task in self.tasks if task not in self.also}
+        self.lenders = dict.fromkeys(self.tasks[1:], self.tasks[0]) if same else {}
+        self.images = {task: torch.rand(BATCH, 3, SIZE, SIZE) * 255 for task in self.tasks if task not in self.lenders}
         self.targets = {task: {"label": torch.randint(10, (BATCH,))} for task in self.tasks}
         self.shared = list(trunk.parameters())
         self.engine = GradientEngine(self.model)
         self.steps: dict[str, Callable[[], None]] = {
             "plain": lambda: total(self.losses()).backward(),
-            "engine": lambda: self.engine.backward(self.images, self.also, self.losses, UPGrad()),
-            "maps": lambda: self.engine.backward(self.images, self.also, self.losses, UPGrad(), at="maps"),
+            "engine": lambda: self.engine.backward(self.images, self.lenders, self.losses, UPGrad()),
+            "maps": lambda: self.engine.backward(self.images, self.lenders, self.losses, UPGrad(), at="maps"),
             "naive": self.naive,
         }
         if importlib.util.find_spec("torchjd"):
@@ -128,7 +128,7 @@ class Case:
 
     def losses(self, model: MultiTaskModel | None = None) -> dict[str, Tensor]:
         model = model or self.model
-        outputs = model(self.images, self.also)
+        outputs = model(self.images, self.lenders)
         return {task: model.loss(task, outputs[task], self.targets[task])["loss"] for task in self.tasks}
 
     def naive(self) -> None:

@@ -18,7 +18,9 @@ from importlib.metadata import version
 import torch
 
 from mtframe.hooks import Hooks, hookimpl
-from mtframe_observers import CsvLogger, EarlyStopping, TensorBoard
+from mtframe_observers.csv_logger import CsvLogger
+from mtframe_observers.early_stopping import EarlyStopping
+from mtframe_observers.tensorboard_logger import TensorBoard
 
 
 class Idle:

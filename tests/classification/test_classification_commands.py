@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from command import Result, mtframe
-from mtframe_classification import CsvImages, ImageFolder
+from mtframe_classification.csv_images import CsvImages
+from mtframe_classification.image_folder import ImageFolder
 from small import Small
 
 PARTS = (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mtframe import options
 from mtframe.errors import DataError, MtframeError, RecipeError
-from mtframe_classification import CsvImages
+from mtframe_classification.csv_images import CsvImages
 
 WriteCsv = Callable[[str], Path]
 WriteImage = Callable[..., None]
@@ -213,7 +213,7 @@ def test_whatever_is_in_the_file_is_read_or_refused(tmp_path: Path, content: byt
 
 
 def test_paths_of_real_lfw_join_with_its_images(shared_data: Path, tmp_path: Path) -> None:
-    from mtframe_face import LFW
+    from mtframe_face.lfw import LFW
 
     root = shared_data / "lfw"
     faces = LFW("train", root=root)

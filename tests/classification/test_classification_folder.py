@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from mtframe.errors import DataError, RecipeError
-from mtframe_classification import ImageFolder
+from mtframe_classification.image_folder import ImageFolder
 
 WriteImage = Callable[..., None]
 

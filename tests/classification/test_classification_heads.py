@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from mtframe.data import DataInfo, Geometry
 from mtframe.errors import DataError, RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_classification import Classifier, RegressionLoss, Regressor
+from mtframe_classification.heads import Classifier, Regressor
+from mtframe_classification.losses import RegressionLoss
 
 FEATURES = (FeatureSpec("c2", 3, 4), FeatureSpec("c3", 5, 8))
 GEOMETRY = Geometry(torch.ones(2, 2), torch.zeros(2, 2), torch.ones(2, 2, dtype=torch.long))

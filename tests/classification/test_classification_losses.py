@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_classification import BinaryCrossEntropy, CrossEntropy, RegressionLoss, Regressor
+from mtframe_classification.heads import Regressor
+from mtframe_classification.losses import BinaryCrossEntropy, CrossEntropy, RegressionLoss
 
 NAN = math.nan
 

@@ -25,8 +25,8 @@ from sklearn.metrics import (
 
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
-from mtframe_classification import Classification, MultiLabel, Regression
-from mtframe_classification._scores import average_precision, reliability
+from mtframe_classification.metrics import Classification, MultiLabel, Regression
+from mtframe_classification.scores import average_precision, reliability
 
 NAN = math.nan
 COUNT, CLASSES = 300, 8

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtframe_classification._mixing import mix
+from mtframe_classification.mixing import mix
 
 CLASSES = 7
 

@@ -14,9 +14,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from mtframe.errors import RecipeError
-from mtframe_classification import CsvImages, ImageFolder
-from mtframe_classification._scenes import SCENES, Scene, render_scene
-from mtframe_classification._synthesis import synthesize_folders, synthesize_table
+from mtframe_classification.csv_images import CsvImages
+from mtframe_classification.image_folder import ImageFolder
+from mtframe_classification.scenes import SCENES, Scene, render_scene
+from mtframe_classification.synthesis import synthesize_folders, synthesize_table
 
 SMALL = {"train": 24, "val": 10, "size": 32}
 

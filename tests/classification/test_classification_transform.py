@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.errors import RecipeError
-from mtframe_classification import ImageCrop
+from mtframe_classification.image_crop import ImageCrop
 
 LABEL = DataInfo("label", ("a", "b", "c"))
 LABELS = DataInfo("labels", ("a", "b"))

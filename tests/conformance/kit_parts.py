@@ -21,7 +21,7 @@ from mtframe.errors import RecipeError
 from mtframe.hooks import hookimpl
 from mtframe.kinds import FeatureSpec
 from mtframe.model import Network
-from mtframe_detection import Letterbox
+from mtframe_detection.letterbox import Letterbox
 from toy import ToyBackbone, ToyData, ToyHead, ToyLoss, ToyMetric, ToyTransform
 
 
@@ -168,17 +168,21 @@ class OtherFeatures(Network):
 class Lonely(Network):
     """Forgets the tasks that look at the images of others."""
 
-    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
         return super().forward(images)
 
 
 class AllAtOnce(Network):
     """Wants all tasks in every step."""
 
-    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
         borrowing = {"scenes"}
         assert {task for group in self.groups for task in group} - borrowing <= set(images)
-        return super().forward(images, also)
+        return super().forward(images, lenders)
 
 
 class Stopping(Network):
@@ -188,8 +192,10 @@ class Stopping(Network):
         super().__init__(backbone, groups)
         self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
-        maps = super().forward(images, also)
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
+        maps = super().forward(images, lenders)
         return {task: [feature.detach() * self.scale for feature in several] for task, several in maps.items()}
 
 
@@ -200,8 +206,10 @@ class GoodOwnScales(Network):
         super().__init__(backbone, groups)
         self.scale = nn.ParameterDict({f"of {task}": torch.ones(()) for group in groups for task in group})
 
-    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
-        maps = super().forward(images, also)
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
+        maps = super().forward(images, lenders)
         return {task: [feature * self.scale[f"of {task}"] for feature in of] for task, of in maps.items()}
 
 
@@ -225,10 +233,12 @@ class Holding(Network):
     def __init__(self, backbone: nn.Module, groups: Sequence[Sequence[str]]) -> None:
         super().__init__(backbone, groups)
         whole = super().forward
-        self.run = lambda images, also: whole(images, also)
+        self.run = lambda images, lenders: whole(images, lenders)
 
-    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
-        return self.run(images, also)
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
+        return self.run(images, lenders)
 
 
 class ForgetfulSharing(Network):
@@ -238,15 +248,19 @@ class ForgetfulSharing(Network):
         super().__init__(backbone, groups)
         self.offset = torch.randn(()).item()
 
-    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
-        return {task: [each + self.offset for each in of] for task, of in super().forward(images, also).items()}
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
+        return {task: [each + self.offset for each in of] for task, of in super().forward(images, lenders).items()}
 
 
 class Fp32Sharing(Network):
     """Adds what autocast has made bf16 to a buffer that is not."""
 
-    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
-        return {task: [added_up(feature) for feature in of] for task, of in super().forward(images, also).items()}
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
+        return {task: [added_up(feature) for feature in of] for task, of in super().forward(images, lenders).items()}
 
 
 class GoodHead(ToyHead):

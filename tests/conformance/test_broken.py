@@ -9,7 +9,8 @@ import kit_presets
 import pytest
 
 from fake_dist import make_dist
-from mtframe.testing import Kit, Skip, _kit, probe
+from mtframe.import_probe import probe
+from mtframe.testing import Kit, Skip, _kit
 
 # Check, component, and a word that the message says, by kind.
 BROKEN: dict[str, list[tuple[str, str, str]]] = {
@@ -109,7 +110,7 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("unit-does-not-matter", "Measured", "ten times larger"),
         ("tasks-alone", "OfAllTasks", "weigh of 2 tasks gives shape (3,)"),
     ],
-    "task": [
+    "preset": [
         ("fills-a-recipe", "Sizeless", "size: required"),
         ("fills-a-recipe", "NumberedData", "dataset: expected a component's name, or {'name': ...}, got 5"),
         ("fills-a-recipe", "NamelessHead", "head: expected a component's name, or {'name': ...}, got {'dropout': 0.1}"),
@@ -146,7 +147,7 @@ GOOD = {
     "GoodAveraging": "balancer",
     "GoodWeighing": "balancer",
     "GoodCombining": "balancer",
-    "GoodPreset": "task",
+    "GoodPreset": "preset",
     "GoodObserver": "hooks",
 }
 

@@ -10,7 +10,7 @@ import pytest
 
 from converted import write_voc, write_yolo
 from mtframe.testing import Kit, Skip
-from mtframe_detection import Coco
+from mtframe_detection.coco import Coco
 from record_files import jpeg, write_training
 from small import Small
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtframe.testing import Probe, probe
+from mtframe.import_probe import Probe, probe
 
 # What a module does, and what is said of it.
 NOISY = {
@@ -129,6 +129,6 @@ def test_a_probe_is_quiet_by_default() -> None:
 
 
 def test_the_prober_itself_imports_no_torch() -> None:
-    code = "import sys; from mtframe.testing import probe; probe(['json:loads']); print('torch' in sys.modules)"
+    code = "import sys; from mtframe.import_probe import probe; probe(['json:loads']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("False\n", "")

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mtframe_detection import _assign
-from mtframe_detection._assign import inside_any
-from mtframe_detection._geometry import grid_points
+from mtframe_detection import atss as _assign
+from mtframe_detection.atss import inside_any
+from mtframe_detection.geometry import grid_points
 
 STRIDES = (8, 16, 32)
 

@@ -11,7 +11,7 @@ import torch
 
 from mtframe.data import DecodeSize
 from mtframe.errors import BadImageError, DataError, RecipeError
-from mtframe_detection import Coco
+from mtframe_detection.coco import Coco
 
 WriteCoco = Callable[..., Path]
 

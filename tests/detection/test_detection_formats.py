@@ -9,7 +9,10 @@ import torch
 
 from command import mtframe
 from converted import write_voc, write_yolo
-from mtframe_detection import Coco, CocoAP, Voc, Yolo
+from mtframe_detection.average_precision import CocoAP
+from mtframe_detection.coco import Coco
+from mtframe_detection.voc import Voc
+from mtframe_detection.yolo import Yolo
 from small import Small
 
 FORMATS = pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from torch import Tensor
 from mtframe.data import DataInfo, Geometry
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_detection import DenseHead, DetectionLoss
+from mtframe_detection.dense import DenseHead
+from mtframe_detection.losses import DetectionLoss
 
 INFO = DataInfo("boxes", ("cat", "dog", "bird"))
 FEATURES = tuple(FeatureSpec(f"c{n}", 4 * 2**n, 2**n) for n in range(2, 6))

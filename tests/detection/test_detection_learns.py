@@ -12,7 +12,11 @@ from mtframe.data import DataInfo, Sample
 from mtframe.evaluation import predict_batch
 from mtframe.kinds import FeatureSpec
 from mtframe.model import MultiTaskModel, Network
-from mtframe_detection import CocoAP, CrossEntropyIoULoss, DenseHead, DetectionLoss, Letterbox, RFCNHead
+from mtframe_detection.average_precision import CocoAP
+from mtframe_detection.dense import DenseHead
+from mtframe_detection.letterbox import Letterbox
+from mtframe_detection.losses import CrossEntropyIoULoss, DetectionLoss
+from mtframe_detection.rfcn import RFCNHead
 
 INFO = DataInfo("boxes", ("bright", "dark"))
 FEATURES = (FeatureSpec("c3", 16, 8), FeatureSpec("c4", 16, 16))

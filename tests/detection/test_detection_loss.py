@@ -11,10 +11,10 @@ from torch._subclasses import FakeTensorMode
 from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_detection import CrossEntropyIoULoss, DenseHead, DetectionLoss
-from mtframe_detection._assign import assign
-from mtframe_detection._geometry import distances_to_boxes, grid_points
-from mtframe_detection._loss import quality_focal_loss
+from mtframe_detection.atss import assign
+from mtframe_detection.dense import DenseHead
+from mtframe_detection.geometry import distances_to_boxes, grid_points
+from mtframe_detection.losses import CrossEntropyIoULoss, DetectionLoss, quality_focal_loss
 
 STRIDES = (8, 16)
 HEAD = DenseHead((FeatureSpec("c3", 8, 8),), DataInfo("boxes", ("a", "b", "c")), width=8, depth=0, strides=STRIDES)

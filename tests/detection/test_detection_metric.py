@@ -18,7 +18,8 @@ from torch import Tensor
 from detected import INFO, Pair, prediction_of, random_data, sample_of, with_other_classes
 from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
-from mtframe_detection import Coco, CocoAP
+from mtframe_detection.average_precision import CocoAP
+from mtframe_detection.coco import Coco
 
 
 def xywh(boxes: Tensor) -> list[list[float]]:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import ps_roi_align
 
-from mtframe_detection._pool import position_sensitive_pool
+from mtframe_detection.pooling import position_sensitive_pool
 
 
 def boxes_for(images: int, size: int, seed: int = 0) -> Tensor:

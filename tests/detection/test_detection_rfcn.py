@@ -11,10 +11,10 @@ from torchvision.ops import box_iou
 from mtframe.data import DataInfo, Geometry
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_detection import CrossEntropyIoULoss, DetectionLoss, RFCNHead
-from mtframe_detection._geometry import refine
-from mtframe_detection._match import match_proposals
-from mtframe_detection._rfcn import propose
+from mtframe_detection.assignment import match_proposals
+from mtframe_detection.geometry import refine
+from mtframe_detection.losses import CrossEntropyIoULoss, DetectionLoss
+from mtframe_detection.rfcn import RFCNHead, propose
 
 INFO = DataInfo("boxes", ("cat", "dog", "bird"))
 FEATURES = tuple(FeatureSpec(f"c{n}", 4 * 2**n, 2**n) for n in range(3, 6))
@@ -83,7 +83,7 @@ def test_chunks_of_candidates_change_nothing(monkeypatch: pytest.MonkeyPatch) ->
     boxes = torch.cat([corner, corner + 15 + torch.rand(2, 90, 2, generator=generator) * 5], dim=2)
     scores = torch.rand(2, 90, generator=generator)
     whole = propose(scores, boxes, 20)
-    monkeypatch.setattr("mtframe_detection._rfcn._CHUNK", 7 * 80)
+    monkeypatch.setattr("mtframe_detection.rfcn._CHUNK", 7 * 80)
     assert torch.equal(propose(scores, boxes, 20), whole)
     # By pairs: 80 candidates, of which those come first that no stronger one covers.
     for image in range(2):
@@ -132,7 +132,7 @@ def test_chunks_of_targets_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     start = torch.rand(2, 40, 2) * 80
     proposals = torch.cat([start, start + 5 + torch.rand(2, 40, 2) * 30], dim=2)
     whole = match_proposals(proposals, targets)
-    monkeypatch.setattr("mtframe_detection._assign._CHUNK", 2 * 40 * 4)
+    monkeypatch.setattr("mtframe_detection.atss._CHUNK", 2 * 40 * 4)
     parts = match_proposals(proposals, targets)
     assert whole.positive.any()
     assert torch.equal(parts.positive, whole.positive)

@@ -17,9 +17,11 @@ from sklearn.svm import SVC
 from torchvision.ops import batched_nms, box_iou
 
 from mtframe.errors import RecipeError
-from mtframe_detection import Coco, CocoAP, _synthesis
+from mtframe_detection import synthesis as _synthesis
 from mtframe_detection._shapes import CATEGORIES, DISTANCES, texture
-from mtframe_detection._synthesis import VISIBLE, render_scene, synthesize_scenes
+from mtframe_detection.average_precision import CocoAP
+from mtframe_detection.coco import Coco
+from mtframe_detection.synthesis import VISIBLE, render_scene, synthesize_scenes
 
 SMALL = {"train": 4, "val": 3, "size": 64}
 

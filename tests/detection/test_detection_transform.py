@@ -13,8 +13,7 @@ from torchvision.transforms.v2 import functional
 
 from mtframe.data import DecodeSize, Sample
 from mtframe.errors import RecipeError
-from mtframe_detection import Letterbox
-from mtframe_detection._transform import vary_colour
+from mtframe_detection.letterbox import Letterbox, vary_colour
 
 PLAIN: dict[str, Any] = {
     "flip": 0.0, "scale": (1.0, 1.0), "brightness": 0.0, "contrast": 0.0, "saturation": 0.0

@@ -11,7 +11,7 @@ from PIL import Image
 
 from converted import voc_xml, write
 from mtframe.errors import BadImageError, DataError, RecipeError
-from mtframe_detection import Voc
+from mtframe_detection.voc import Voc
 
 Box = tuple[Any, ...]
 

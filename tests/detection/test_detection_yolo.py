@@ -11,7 +11,7 @@ from PIL import Image
 from converted import write
 from mtframe.data import DecodeSize
 from mtframe.errors import BadImageError, DataError, RecipeError
-from mtframe_detection import Yolo
+from mtframe_detection.yolo import Yolo
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_face import AdaFaceLoss, EmbeddingHead
+from mtframe_face.adaface import AdaFaceLoss
+from mtframe_face.embedding import EmbeddingHead
 
 
 def _loss(classes: int = 2, dim: int = 2, **options: float) -> AdaFaceLoss:

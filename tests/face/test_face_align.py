@@ -14,9 +14,9 @@ from torchvision.transforms.v2 import functional as TF
 
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import BadImageError, DataError, PluginError, RecipeError
-from mtframe_face import FaceAlign, IdentityFolders
-from mtframe_face._align import TEMPLATE, fit_similarity
-from mtframe_face._landmarks import find_detector
+from mtframe_face.alignment import TEMPLATE, FaceAlign, fit_similarity
+from mtframe_face.identity_folders import IdentityFolders
+from mtframe_face.landmarks import find_detector
 
 INFO = DataInfo("identity", ("a", "b"))
 STILL = dict.fromkeys(("flip", "rotate", "scale", "shift", "brightness", "contrast", "saturation"), 0.0)
@@ -276,7 +276,7 @@ def test_a_detector_in_a_file_is_that_of_the_current_folder_and_goes_to_other_pr
 def test_an_installed_detector_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from mtframe_face import _landmarks
+    from mtframe_face import landmarks as _landmarks
 
     made = SimpleNamespace(name="mine", load=lambda: lambda: "a detector")
     monkeypatch.setattr(_landmarks, "entry_points", lambda group: [made] if group == "mtframe_face.landmarks" else [])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from command import mtframe
-from mtframe_face import IdentityFolders
+from mtframe_face.identity_folders import IdentityFolders
 from record_files import jpeg, write_training
 
 SMALL = (

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mtframe.data import Geometry
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_face import EmbeddingHead
+from mtframe_face.embedding import EmbeddingHead
 
 FEATURES = (FeatureSpec("fine", 4, 16), FeatureSpec("coarse", 6, 32))
 

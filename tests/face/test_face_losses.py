@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_face import AdaFaceLoss, ArcFaceLoss, CosFaceLoss, EmbeddingHead, SoftmaxLoss
+from mtframe_face.adaface import AdaFaceLoss
+from mtframe_face.embedding import EmbeddingHead
+from mtframe_face.margins import ArcFaceLoss, CosFaceLoss
+from mtframe_face.softmax import SoftmaxLoss
 
 MARGIN_LOSSES = (CosFaceLoss, ArcFaceLoss, AdaFaceLoss)
 LOSSES = (SoftmaxLoss, *MARGIN_LOSSES)

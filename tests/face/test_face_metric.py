@@ -9,7 +9,8 @@ import torch
 
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
-from mtframe_face import FaceVerification, Pairs
+from mtframe_face.pairs import Pairs
+from mtframe_face.verification import FaceVerification
 
 
 def _metric(pairs: list[tuple[int, int, bool, int]]) -> FaceVerification:

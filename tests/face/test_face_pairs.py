@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtframe.errors import DataError
-from mtframe_face._pairs import NamedPair, read_pairs, read_people
+from mtframe_face.pairs import NamedPair, read_pairs, read_people
 
 
 def _write(tmp_path: Path, text: str) -> Path:

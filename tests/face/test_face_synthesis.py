@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from mtframe.errors import DataError, RecipeError
-from mtframe_face import LFW, _synthesis
+from mtframe_face import synthesis as _synthesis
 from mtframe_face._render import Person, View, render_face
-from mtframe_face._synthesis import synthesize_people
+from mtframe_face.lfw import LFW
+from mtframe_face.synthesis import synthesize_people
 
 SMALL = {"people": 2, "images": 3, "test_people": 4, "pairs": 10, "size": 64}
 
@@ -176,5 +177,5 @@ def test_impossible_options_are_refused_before_anything_is_made(
 
 
 def test_workers_need_no_torch() -> None:
-    code = "import sys, mtframe_face._synthesis; sys.exit('torch' in sys.modules)"
+    code = "import sys, mtframe_face.synthesis; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.errors import RecipeError
-from mtframe_face import FaceCrop
+from mtframe_face.crop import FaceCrop
 
 INFO = DataInfo("identity", ("a", "b"))
 STILL = dict.fromkeys(("flip", "rotate", "scale", "shift", "brightness", "contrast", "saturation"), 0.0)

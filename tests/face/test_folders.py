@@ -12,7 +12,9 @@ import torch
 from PIL import ExifTags, Image
 
 from mtframe.errors import BadImageError, DataError, RecipeError
-from mtframe_face import FaceIdentification, FaceVerification, IdentityFolders
+from mtframe_face.identification import FaceIdentification
+from mtframe_face.identity_folders import IdentityFolders
+from mtframe_face.verification import FaceVerification
 
 WritePerson = Callable[..., None]
 

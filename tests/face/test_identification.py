@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
-from mtframe_face import FaceIdentification, Roles
-from mtframe_face import _ranking as ranking
-from mtframe_face._ranking import Searches, identification_scores, identified, open_set_curve, threshold_at
+from mtframe_face import ranking as ranking
+from mtframe_face._identities import Roles
+from mtframe_face.identification import FaceIdentification
+from mtframe_face.ranking import Searches, identification_scores, identified, open_set_curve, threshold_at
 
 
 def _searches(ranks: list[int], best: list[float], gallery: int = 20) -> Searches:

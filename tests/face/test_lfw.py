@@ -10,7 +10,9 @@ import pytest
 
 from mtframe.data import DataInfo
 from mtframe.errors import BadImageError, DataError, RecipeError
-from mtframe_face import LFW, FaceAlign, FaceVerification
+from mtframe_face.alignment import FaceAlign
+from mtframe_face.lfw import LFW
+from mtframe_face.verification import FaceVerification
 
 WritePerson = Callable[..., None]
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
-from mtframe_face import FaceVerification, InsightFace
-from mtframe_face._pickled import PickledPairs
+from mtframe_face._pickled_pairs import PickledPairs
+from mtframe_face.insightface import InsightFace
+from mtframe_face.verification import FaceVerification
 from record_files import jpeg
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtframe.errors import BadImageError, DataError, RecipeError
-from mtframe_face import InsightFace
-from mtframe_face._records import Records
+from mtframe_face.insightface import InsightFace
+from mtframe_face.records import Records
 from record_files import MAGIC, jpeg, labelled, record, write_records, write_training
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe_face import EmbeddingHead, TripletLoss
+from mtframe_face.embedding import EmbeddingHead
+from mtframe_face.triplet import TripletLoss
 
 
 def _loss(**options: Any) -> TripletLoss:

@@ -13,7 +13,7 @@ from toy_tasks import TOY, Trained, train_two
 def no_pictures() -> Iterator[None]:
     """Half of a training of this size is drawing its losses."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtframe_observers._csv.plot_losses", lambda *arguments: None)
+        patch.setattr("mtframe_observers.csv_logger.plot_losses", lambda *arguments: None)
         yield
 
 

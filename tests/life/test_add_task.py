@@ -160,7 +160,7 @@ def test_a_task_on_the_images_of_an_old_one(trained: Trained, tmp_path: Path) ->
 
 
 def test_through_the_command_line_without_the_old_data(small: Small, tmp_path: Path) -> None:
-    from mtframe_classification import ImageFolder
+    from mtframe_classification.image_folder import ImageFolder
 
     shutil.copytree(small.faces, tmp_path / "faces")
     shutil.copytree(small.objects, tmp_path / "objects")
@@ -187,7 +187,7 @@ def test_through_the_command_line_without_the_old_data(small: Small, tmp_path: P
     [
         (["{run}", "one=image-classification:data"], "has a task of that name already; its tasks are one, two"),
         (["{run}-not", THIRD], "no such folder. A run is what 'mtframe train' writes"),
-        (["{run}", "three=image-clasification:data"], "no task 'image-clasification'; did you mean 'image-classifi"),
+        (["{run}", "three=image-clasification:data"], "no preset 'image-clasification'; did you mean 'image-classifi"),
         (["{run}", "three=image-classification:{run}/nowhere"], "tasks.three.dataset.root: no folder"),
         (["{run}", "three=image-classification"], "tasks.three.dataset.root: required"),
         (["{run}", "three"], "expected NAME=PRESET:ROOT"),

@@ -85,9 +85,11 @@ class Scaled(ToyLoss):
 class Counting(Network):
     """A scheme of which every map depends on how many tasks there are."""
 
-    def forward(self, images: Mapping[str, Tensor], also: Mapping[str, str] | None = None) -> dict[str, list[Tensor]]:
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
         count = sum(map(len, self.groups))
-        return {task: [part * count for part in maps] for task, maps in super().forward(images, also).items()}
+        return {task: [part * count for part in maps] for task, maps in super().forward(images, lenders).items()}
 
 
 class Leaning(Network):

@@ -11,7 +11,7 @@ from mtframe.assembly import Assembly
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Trainer
-from mtframe_observers._csv import append_row, truncate
+from mtframe_observers.csv_logger import append_row, truncate
 from toy import toy_recipe
 
 

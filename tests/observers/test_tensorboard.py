@@ -12,7 +12,7 @@ import pytest
 from command import mtframe
 from mtframe._yaml import dump_yaml
 from mtframe.errors import RecipeError
-from mtframe_observers import TensorBoard
+from mtframe_observers.tensorboard_logger import TensorBoard
 from toy import toy_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of protobuf and of tensorboard itself

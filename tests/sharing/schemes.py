@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from mtframe.kinds import FeatureSpec
 from mtframe.model import Layers, Network
-from mtframe_sharing import MTAN, Adapters, CrossStitch, FiLM, MMoE
+from mtframe_sharing.adapters import Adapters, FiLM
+from mtframe_sharing.cross_stitch import CrossStitch
+from mtframe_sharing.mmoe import MMoE
+from mtframe_sharing.mtan import MTAN
 from test_gradients import Staged, Step
 
 # The class and options with which it is tried.

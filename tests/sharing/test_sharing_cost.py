@@ -14,7 +14,7 @@ from torchvision.models import ResNet18_Weights
 
 from mtframe.kinds import FeatureSpec
 from mtframe.model import MultiTaskModel, cost_of
-from mtframe_timm import TimmBackbone
+from mtframe_timm.backbone import TimmBackbone
 
 # Of the backbone below: 3×8×3×3 + 8 and 8×4×3×3 + 4 parameters; multiplications for an image of 16 pixels.
 STEM, BODY = 224, 292

@@ -14,7 +14,7 @@ from schemes import SCHEMES, ChannelsLast, step_of
 
 from mtframe.data import Batch, Geometry
 from mtframe.training import training_step
-from mtframe_timm import TimmBackbone
+from mtframe_timm.backbone import TimmBackbone
 from test_gradients import TASKS, Step, Weigh, assert_same, engine_step
 
 ENTRIES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"]
@@ -35,9 +35,9 @@ def test_every_scheme_is_tried() -> None:
 
 
 @schemes
-@pytest.mark.parametrize("also", [{}, {"people": "objects"}], ids=["own", "also"])
-def test_rows_tell_each_tasks_gradient_apart(name: str, also: dict[str, str]) -> None:
-    step = step_of(name, also=also)
+@pytest.mark.parametrize("lenders", [{}, {"people": "objects"}], ids=["own", "lenders"])
+def test_rows_tell_each_tasks_gradient_apart(name: str, lenders: dict[str, str]) -> None:
+    step = step_of(name, lenders=lenders)
     expected = step.expected()
     assert expected["faces"]
     assert_same(step.found(), expected)
@@ -56,7 +56,7 @@ def test_rows_tell_tasks_apart_between_the_stages_of_other_backbones(name: str, 
 
 @schemes
 def test_what_is_a_tasks_own_keeps_the_gradient_of_its_own_loss(name: str) -> None:
-    step = step_of(name, also={"people": "objects"})
+    step = step_of(name, lenders={"people": "objects"})
     expected, shared = step.expected(), {f"sharing.{name}" for name in step.shared}
     sum(step.losses().values()).backward()
     own = {n: p.grad.clone() for n, p in step.model.named_parameters() if n not in shared and p.grad is not None}

@@ -14,8 +14,11 @@ from torch.nn.functional import max_pool2d
 
 from mtframe.errors import RecipeError
 from mtframe.model import Network
-from mtframe_sharing import MTAN, Adapters, CrossStitch, FiLM, MMoE
-from mtframe_timm import TimmBackbone
+from mtframe_sharing.adapters import Adapters, FiLM
+from mtframe_sharing.cross_stitch import CrossStitch
+from mtframe_sharing.mmoe import MMoE
+from mtframe_sharing.mtan import MTAN
+from mtframe_timm.backbone import TimmBackbone
 from test_gradients import Staged
 
 GROUP = (("a", "b"),)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe.model import StageEnd, Stagewise, stage_ends
-from mtframe_sharing import Adapters, CrossStitch
-from mtframe_timm import TimmBackbone
-from mtframe_torchvision import TorchvisionBackbone
+from mtframe_sharing.adapters import Adapters
+from mtframe_sharing.cross_stitch import CrossStitch
+from mtframe_timm.backbone import TimmBackbone
+from mtframe_torchvision.backbone import TorchvisionBackbone
 from test_gradients import Staged
 
 

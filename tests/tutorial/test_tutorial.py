@@ -17,8 +17,9 @@ from mtframe.kinds import FeatureSpec
 from mtframe.recipe import assemble_recipe
 from mtframe.run import RunFolder
 from mtframe.training import Trainer
-from mtframe_tutorial import DetectorLoss, FaceClassifier, FaceLoss, GridDetector, SharedNetwork
-from mtframe_tutorial._detector import assign
+from mtframe_tutorial.backbone import SharedNetwork
+from mtframe_tutorial.detector import DetectorLoss, GridDetector, assign
+from mtframe_tutorial.face import FaceClassifier, FaceLoss
 from small import Small
 
 PEOPLE = DataInfo("identity", ("Ada", "Ben", "Cleo"))
@@ -235,7 +236,7 @@ def test_it_predicts_from_the_command_line(small: Small, tmp_path: Path) -> None
 
 
 def test_any_backbone_takes_the_articles_heads() -> None:
-    from mtframe_timm import TimmBackbone
+    from mtframe_timm.backbone import TimmBackbone
 
     backbone = TimmBackbone("test_resnet", 64, pretrained=False)
     maps = backbone(torch.randn(2, 3, 64, 64))

@@ -1,0 +1,267 @@
+"""Images listed in a csv file, with one label, several labels or numbers beside each."""
+
+# Shapes: N images, C classes or numbers.
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from mtframe.data import DataInfo, DecodeSize, Sample
+from mtframe.errors import DataError, RecipeError
+from mtframe.registry import did_you_mean
+
+from ._images import SPLITS, LabelledImages, check_classes, check_split, held_out
+from ._table import Table, flag, number, read_table
+from .synthesis import synthesize_table
+
+_IMAGE_COLUMNS = ("file", "image")
+
+
+class CsvImages:
+    """Images and labels from a csv file. An empty cell is unknown: neither learned from nor scored.
+
+    ```
+    file,split,scene,sun,horizon
+    images/0001.jpg,train,coast,1,0.42
+    images/0002.jpg,val,forest,,0.61
+    ```
+
+    Exactly one of `label`, `labels` and `values` says what is to be learned. The optional column `split` holds
+    `train`, `val` or `test`; where no row says `val`, a part of the training rows validates, chosen by a digest
+    of the path: always the same ones. Rows with nothing known are left out.
+
+    Args:
+        split: `train`, `val` or `test`.
+        root: Folder that the images' paths are relative to.
+        file: The csv file, relative to the root unless it is absolute.
+        image: Column with the images' paths; null for `file` or `image`.
+        label: Column with the name of an image's class: one of several.
+        labels: Any of several: columns of 0 and 1, or one column with names between separators, where a lone
+            separator says that none applies.
+        values: Columns of numbers.
+        separator: What stands between the names in the column `labels`.
+        classes: The classes and their order, for names in cells. By default those of the training rows, sorted.
+        val_part: Part of the training rows that validates where no row says `val`.
+
+    Attributes:
+        info: Names of the classes, or of the numbers; its `target` is `label`, `labels` or `value`.
+        notes: What was left out, in sentences.
+
+    Raises:
+        RecipeError: An option names nothing there, or there is no such split.
+        DataError: The file is not what it should be: with line, column and value.
+    """
+
+    target: ClassVar[tuple[str, ...]] = ("label", "labels", "value")
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+    synthesize = staticmethod(synthesize_table)
+    # What the conformance kit reads of the synthetic table, by kind of target.
+    examples: ClassVar[dict[str, dict[str, Any]]] = {
+        "label": {"label": "scene"},
+        "labels": {"labels": ["sun", "birds", "fence"]},
+        "value": {"values": ["horizon", "tilt"]},
+    }
+
+    def __init__(
+        self,
+        split: str,
+        *,
+        root: Path,
+        file: str = "labels.csv",
+        image: str | None = None,
+        label: str | None = None,
+        labels: str | tuple[str, ...] | None = None,
+        values: tuple[str, ...] | None = None,
+        separator: str = ";",
+        classes: tuple[str, ...] | None = None,
+        val_part: float = 0.2,
+    ) -> None:
+        check_split("csv", split, val_part)
+        check_classes(classes)
+        _check_options(label, labels, values, separator, classes)
+        self.root, self.split = Path(root), split
+        self.decode_size: DecodeSize | None = None
+        if not self.root.is_dir():
+            raise RecipeError(f"root: no folder '{root}'. Make one with: mtframe data synthesize csv {root}")
+        table = read_table(self.root / file)
+        files = _files(table, image)
+        splits = _splits(table)
+        if label is not None:
+            self.info, targets = _read_label(table, label, splits == "train", classes)
+        elif isinstance(labels, str):
+            self.info, targets = _read_names(table, labels, separator, splits == "train", classes)
+        else:
+            self.info, targets = _read_columns(table, labels, values)
+        if not (splits == "val").any():
+            train = np.flatnonzero(splits == "train")
+            groups = targets[train] if targets.ndim == 1 else np.zeros(len(train), np.int64)
+            splits[train[held_out([files[row] for row in train], groups, val_part)]] = "val"
+        self._labelled, self.notes = self._chosen(table, files, targets, splits == split)
+
+    def __len__(self) -> int:
+        return len(self._labelled)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One image. Target: `label` () long, `labels` (C,) float 0 or 1, or `value` (C,) float."""
+        return self._labelled.sample(index, self.decode_size)
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        """The target of the image with this path in the root; -1 or NaN if it is not in this split."""
+        return self._labelled.target_of(id)
+
+    def _chosen(
+        self, table: Table, files: list[str], targets: np.ndarray, rows: np.ndarray
+    ) -> tuple[LabelledImages, tuple[str, ...]]:
+        if not rows.any():
+            raise RecipeError(f"split: no row of {table.path} is in {self.split!r}")
+        known = targets >= 0 if targets.ndim == 1 else ~np.isnan(targets).all(1)
+        kept = rows & known
+        if not kept.any():
+            raise DataError(f"{table.path}: not one row of split {self.split!r} has a label")
+        chosen = LabelledImages(
+            self.root, self.info.target, [file for file, keep in zip(files, kept, strict=True) if keep], targets[kept]
+        )
+        empty = int((rows & ~known).sum())
+        return chosen, (f"{table.path}: {empty} rows have no label; left out",) if empty else ()
+
+
+def _check_options(
+    label: str | None,
+    labels: str | tuple[str, ...] | None,
+    values: tuple[str, ...] | None,
+    separator: str,
+    classes: tuple[str, ...] | None,
+) -> None:
+    given = {"label": label, "labels": labels, "values": values}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise RecipeError(
+            f"expected one of label=COLUMN, labels=[COLUMN, ...], labels=COLUMN and values=[COLUMN, ...], "
+            f"got {' and '.join(named) or 'none of them'}"
+        )
+    columns = given[named[0]]
+    if isinstance(columns, tuple):
+        if not columns or len(set(columns)) < len(columns):
+            raise RecipeError(f"{named[0]}: expected columns, each once, got {list(columns)}")
+        if classes is not None:
+            raise RecipeError(f"classes: {named[0]} are named by their columns")
+    if not separator.strip():
+        raise RecipeError(f"separator: expected a character that is no space, got {separator!r}")
+
+
+def _files(table: Table, image: str | None) -> list[str]:
+    """The images' paths, plain and each once."""
+    if image is None:
+        image = next((name for name in _IMAGE_COLUMNS if name in table.columns), _IMAGE_COLUMNS[0])
+    cells = table.column(image, "image")
+    lines = list(zip(table.lines, cells, strict=True))
+    table.refuse(
+        [
+            f"line {line}, column {image!r}: expected a path that stays in the root, without '..', got {cell!r}"
+            for line, cell in lines
+            if not _is_plain(cell)
+        ]
+    )
+    files = [PurePosixPath(cell).as_posix() for cell in cells]
+    first = dict(zip(reversed(files), reversed(table.lines), strict=True))
+    table.refuse(
+        [
+            f"line {line}, column {image!r}: {file!r} stands in line {first[file]} too"
+            for line, file in zip(table.lines, files, strict=True)
+            if line != first[file]
+        ]
+    )
+    return files
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a path stays in its folder, on any system."""
+    for path in (PurePosixPath(name), PureWindowsPath(name)):
+        if not path.name or path.anchor or ".." in path.parts or "\0" in name:
+            return False
+    return True
+
+
+def _splits(table: Table) -> np.ndarray:
+    """(N,) text; `train` for all where the file says nothing."""
+    if "split" not in table.columns:
+        return np.full(len(table.rows), "train")
+    places = {name: float(number) for number, name in enumerate(SPLITS)}
+    codes = table.parsed("split", "split", places.get, lambda _: "train, val or test")
+    return np.array(SPLITS)[codes.astype(int)]
+
+
+def _read_label(
+    table: Table, column: str, train: np.ndarray, classes: tuple[str, ...] | None
+) -> tuple[DataInfo, np.ndarray]:
+    """One class each: (N,) int64, -1 where unknown."""
+    cells = table.column(column, "label")
+    known = _class_names(table, column, [[cell] if cell else [] for cell in cells], train, classes, least=2)
+    codes = {name: float(code) for code, name in enumerate(known)} | {"": -1.0}
+    labels = table.parsed(column, "label", codes.get, lambda cell: _one_of(cell, known))
+    return DataInfo("label", known), labels.astype(np.int64)
+
+
+def _read_names(
+    table: Table, column: str, separator: str, train: np.ndarray, classes: tuple[str, ...] | None
+) -> tuple[DataInfo, np.ndarray]:
+    """Any of several, by their names in one cell: (N, C) float32."""
+    cells = table.column(column, "labels")
+    names = [[name for part in cell.split(separator) if (name := part.strip())] for cell in cells]
+    known = _class_names(table, column, names, train, classes, least=1)
+    codes = {name: code for code, name in enumerate(known)}
+    table.refuse(
+        [
+            f"line {line}, column {column!r}: expected {_one_of(name, known)}, got {name!r}"
+            for line, row in zip(table.lines, names, strict=True)
+            for name in row
+            if name not in codes
+        ]
+    )
+    labels = np.zeros((len(cells), len(known)), np.float32)
+    for row, (cell, present) in enumerate(zip(cells, names, strict=True)):
+        labels[row, [codes[name] for name in present]] = 1
+        if not cell:
+            labels[row] = np.nan
+    return DataInfo("labels", known), labels
+
+
+def _read_columns(
+    table: Table, labels: tuple[str, ...] | None, values: tuple[str, ...] | None
+) -> tuple[DataInfo, np.ndarray]:
+    """Columns of 0 and 1, or of numbers: (N, C) float32, NaN where unknown."""
+    if labels is not None:
+        read = [table.parsed(name, "labels", flag, lambda _: "0, 1 or nothing") for name in labels]
+        return DataInfo("labels", labels), np.stack(read, 1).astype(np.float32)
+    assert values is not None
+    read = [table.parsed(name, "values", number, lambda _: "a number or nothing") for name in values]
+    return DataInfo("value", values), np.stack(read, 1).astype(np.float32)
+
+
+def _class_names(
+    table: Table,
+    column: str,
+    names: list[list[str]],
+    train: np.ndarray,
+    classes: tuple[str, ...] | None,
+    *,
+    least: int,
+) -> tuple[str, ...]:
+    """The classes: those of the option, or those that stand in the training rows, sorted."""
+    found = Counter(name for row, learned in zip(names, train, strict=True) if learned for name in row)
+    known = classes or tuple(sorted(found))
+    if len(known) < least:
+        raise DataError(f"{table.path}: column {column!r}: the training rows name {len(known)} classes; "
+                        f"expected {least} or more")  # fmt: skip
+    return known
+
+
+def _one_of(name: str, known: Sequence[str]) -> str:
+    hint = did_you_mean(name, known).removeprefix("; ")
+    return f"one of the {len(known)} classes of the training rows or of 'classes'" + (f" ({hint})" if hint else "")

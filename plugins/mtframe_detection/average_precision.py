@@ -1,0 +1,207 @@
+"""COCO's average precision and recall."""
+
+# Shapes: N boxes of one image, R recalls, K classes.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from mtframe.errors import DataError, RecipeError
+from mtframe.evaluation import Bars, Curves, Detail, Matrix
+
+from ._confusion import add_confusions
+from .errors import Errors, analyse, judge
+from .matching import match_image
+
+if TYPE_CHECKING:
+    from mtframe.data import DataInfo, Sample
+    from mtframe.kinds import Dataset
+
+# Curves of single classes are told apart up to this many.
+_MAX_CURVES = 10
+
+
+class CocoAP:
+    """COCO's 12 numbers (cocodataset.org/#detection-eval), 0..1.
+
+    AP averages over IoU 0.50:0.05:0.95 and the classes; AP50 and AP75 take one IoU; s, m and l are objects
+    below 32², below 96² and above (area as annotated, in pixels of the original); AR1, AR10 and AR100 are
+    recalls of so many detections an image. Crowd regions are neither wanted nor punished.
+
+    Details, at IoU 0.5 but for the AP of each class: precision over recall, a confusion matrix, and what AP50 is
+    lost to by type of error (TIDE, arXiv:2008.08115).
+
+    Args:
+        info: Of the training data: names of the classes that are predicted.
+        dataset: The evaluated split.
+        max_detections: Detections of a class that count on an image, by score; 100 for COCO, more where images
+            have more objects (the head's own limit is for all classes together).
+        score_threshold: Least score of a detection that counts in the confusion matrix.
+
+    Raises:
+        RecipeError: An option is out of range.
+        DataError: The split has other classes, or has them in another order.
+    """
+
+    target: ClassVar[str] = "boxes"
+    primary: ClassVar[str] = "AP"
+    higher_is_better: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        info: DataInfo,
+        dataset: Dataset | None = None,
+        *,
+        max_detections: int = 100,
+        score_threshold: float = 0.3,
+    ) -> None:
+        if max_detections < 100:
+            raise RecipeError(f"max_detections: must be 100, which is COCO's, or more, got {max_detections}")
+        if not 0 <= score_threshold <= 1:
+            raise RecipeError(f"score_threshold: must be between 0 and 1, got {score_threshold}")
+        if dataset is not None and dataset.info.classes != info.classes:
+            raise DataError(_differing(info.classes, dataset.info.classes))
+        self.info = info
+        self.max_detections, self.score_threshold = max_detections, score_threshold
+        # In the order of COCO's summary.
+        sizes = ("s", "m", "l")
+        self._names = (
+            "AP", "AP50", "AP75", *(f"AP{size}" for size in sizes),
+            "AR1", "AR10", f"AR{max_detections}", *(f"AR{size}" for size in sizes),
+        )  # fmt: skip
+        self._seen: dict[int, tuple[Sample, dict[str, np.ndarray]]] = {}
+        self._precision: np.ndarray | None = None
+
+    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
+        """Adds images: `boxes` (N, 4) XYXY in original pixels, `scores` (N,) and `labels` (N,) of each.
+
+        An image that comes twice (several processes pad their shares) counts once.
+        """
+        for prediction, sample in zip(predictions, samples, strict=True):
+            found = {name: prediction[name].detach().cpu().double().numpy() for name in ("boxes", "scores", "labels")}
+            self._seen[sample.index] = sample, found
+        self._precision = None
+
+    def compute(self) -> dict[str, float]:
+        """The 12 numbers; NaN where the data has no object of that size."""
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        frame = {
+            "images": [
+                {"id": index, "height": sample.size[0], "width": sample.size[1]}
+                for index, (sample, _) in self._seen.items()
+            ],
+            "categories": [{"id": label, "name": name} for label, name in enumerate(self.info.classes)],
+        }
+        truth = COCO({**frame, "annotations": _numbered(self._truth())}, print_function=_silent)
+        found = COCO({**frame, "annotations": _numbered(self._found())}, print_function=_silent)
+        evaluation = COCOeval_faster(truth, found, "bbox", print_function=_silent)
+        evaluation.params.maxDets = [1, 10, self.max_detections]
+        evaluation.run()
+        # Of objects of all sizes and all detections.
+        self._precision = evaluation.eval["precision"][..., 0, -1]
+        values = np.asarray(evaluation.stats[: len(self._names)], dtype=float)
+        # -1 is COCO's "nothing of this kind in the data".
+        return dict(zip(self._names, np.where(values < 0, np.nan, values).tolist(), strict=True))
+
+    def details(self) -> list[Detail]:
+        """AP by class (NaN without objects), precision over recall, confusions, errors and what they cost."""
+        counts, errors = self._mistakes()
+        precision = self._precisions()
+        labels = (*self.info.classes, "background")
+        curves = self._curves(precision[0])
+        return [
+            Bars("per-class-ap", "AP", self._by_class(precision.mean(axis=(0, 1)))),
+            Bars("per-class-ap50", "AP50", self._by_class(precision[0].mean(axis=0))),
+            *([Curves("precision-recall", "recall", "precision (IoU 0.5)", curves)] if curves else []),
+            Matrix("confusion", "object", "found as", labels, labels, counts.tolist()),
+            Bars("ap50-lost", "rise of AP50 without them", errors.costs),
+            Bars("errors", "count", errors.counts),
+        ]
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._seen.clear()
+        self._precision = None
+
+    def merge(self, other: CocoAP) -> None:
+        """Takes over another instance's images."""
+        self._seen.update(other._seen)
+        self._precision = None
+
+    def _mistakes(self) -> tuple[np.ndarray, Errors]:
+        """Confusions, and errors by type."""
+        number = len(self.info.classes)
+        counts, judged = np.zeros((number + 1, number + 1), dtype=np.int64), []
+        # In the data set's order, so that equal scores rank the same whichever process saw them. IoUs are not kept:
+        # those of a thousand boxes with a thousand take 8 MB.
+        for index in sorted(self._seen):
+            sample, found = self._seen[index]
+            image = match_image(found, sample.target, self.max_detections)
+            add_confusions(counts, image, self.score_threshold)
+            judged.append(judge(image))
+        return counts, analyse(judged, number)
+
+    def _precisions(self) -> np.ndarray:
+        """The evaluator's, (10, 101, K) by IoU, recall and class; NaN for classes without objects."""
+        if self._precision is None:
+            self.compute()
+        precision = np.asarray(self._precision)
+        return np.where(precision < 0, np.nan, precision)
+
+    def _by_class(self, values: np.ndarray) -> dict[str, float]:
+        return dict(zip(self.info.classes, values.tolist(), strict=True))
+
+    def _curves(self, precision_RK: np.ndarray) -> dict[str, tuple[list[float], list[float]]]:
+        """Of all classes that have objects, where they are few; and their mean."""
+        there = np.flatnonzero(np.isfinite(precision_RK).all(axis=0)).tolist()
+        if not there:
+            return {}
+        lines = {"mean of classes": precision_RK[:, there].mean(axis=1)}
+        if len(there) <= _MAX_CURVES:
+            lines |= {self.info.classes[label]: precision_RK[:, label] for label in there}
+        recalls = np.linspace(0, 1, len(precision_RK)).tolist()
+        return {name: (recalls, precision.tolist()) for name, precision in lines.items()}
+
+    def _truth(self) -> Iterator[dict[str, Any]]:
+        for index, (sample, _) in self._seen.items():
+            columns = (sample.target[name].tolist() for name in ("boxes", "labels", "crowd", "area"))
+            for box, label, crowd, area in zip(*columns, strict=True):
+                yield {
+                    "image_id": index, "category_id": label, "bbox": _xywh(box),
+                    "area": area, "iscrowd": int(crowd),
+                }  # fmt: skip
+
+    def _found(self) -> Iterator[dict[str, Any]]:
+        for index, (_, found) in self._seen.items():
+            columns = (found[name].tolist() for name in ("boxes", "scores", "labels"))
+            for box, score, label in zip(*columns, strict=True):
+                x, y, width, height = _xywh(box)
+                yield {
+                    "image_id": index, "category_id": int(label), "bbox": [x, y, width, height],
+                    "area": width * height, "iscrowd": 0, "score": score,
+                }  # fmt: skip
+
+
+def _xywh(box: list[float]) -> list[float]:
+    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+
+
+def _numbered(annotations: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    # From 1: the evaluator takes id 0 for "no match".
+    return [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)]
+
+
+def _differing(learned: Sequence[str], evaluated: Sequence[str]) -> str:
+    count = f"{len(evaluated)} classes, the model was trained on {len(learned)}"
+    place = next((n for n, pair in enumerate(zip(learned, evaluated, strict=False)) if pair[0] != pair[1]), None)
+    first = "" if place is None else f"; number {place} is {evaluated[place]!r} here and {learned[place]!r} there"
+    return f"coco-ap: this split has {count}{first}. Both need the same ones in the same order"
+
+
+def _silent(*_: object) -> None:
+    pass

@@ -1,0 +1,119 @@
+"""Face identification: whose face is this, of those who are enrolled, or nobody's?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from mtframe.data import DataInfo, Sample
+from mtframe.errors import DataError
+from mtframe.evaluation import Curves
+
+from ._embeddings import Embeddings, refuse_learned
+from ._identities import Roles
+from .ranking import Searches, cumulative_match, identification_scores, open_set_curve, search, templates
+
+# Ranks on the CMC curve, at most.
+CMC_RANKS = 50
+
+
+class FaceIdentification:
+    """Finds people in a gallery, and rejects those who are not in it (1:N).
+
+    The gallery holds one template a person, the normalised mean of the embeddings of the enrolled images. `rank-1` and
+    `rank-5` are the parts of the probes of enrolled people whose person is the most similar, or among the first five
+    (closed set). `tpir@fpir=1e-2` is the part of them whose person is the most similar *and* above the threshold at
+    which one in a hundred unknown people is taken for somebody (open set: 1 - FNIR at rank 1); `threshold@...` is that
+    cosine. n/a where a rate is less than one unknown probe.
+
+    ISO/IEC 19795-1:2021; NISTIR 8271.
+
+    Args:
+        dataset: The evaluated split; has `roles` (Roles) and may have `people`, the names in it.
+        info: Of the training data; its `classes` are the people that the model learned from.
+
+    Raises:
+        DataError: The split has no roles, no enrolled image or no probe of an enrolled person; or one of its people
+            was trained on.
+    """
+
+    target: ClassVar[str] = "identity"
+    primary = "rank-1"
+    higher_is_better = True
+
+    def __init__(self, dataset: Any, info: DataInfo | None = None) -> None:
+        roles = getattr(dataset, "roles", None)
+        if not isinstance(roles, Roles):
+            raise DataError(
+                "face-identification needs a gallery and probes; this split has none. Use split val or test of "
+                "identity-folders or lfw"
+            )
+        _refuse_empty(roles)
+        refuse_learned(dataset, info, "identified")
+        self.roles = roles
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets every embedding."""
+        self.embeddings = Embeddings()
+
+    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
+        """Adds embeddings (D,); an image seen twice counts once."""
+        self.embeddings.add(predictions, samples)
+
+    def merge(self, other: FaceIdentification) -> None:
+        """Takes over the embeddings of another instance."""
+        self.embeddings.merge(other.embeddings)
+
+    def searches(self) -> Searches:
+        """What comes out of searching the gallery for every probe that could be read.
+
+        Raises:
+            DataError: No image of the gallery, or no probe, was embedded; or an embedding is not finite.
+        """
+        vectors, row = self.embeddings.unit_vectors(len(self.roles.identity))
+        enrolled, probes = ((row >= 0) & role for role in (self.roles.gallery, ~self.roles.gallery))
+        if not enrolled.any() or not probes.any():
+            raise DataError(f"{enrolled.sum()} images of the gallery and {probes.sum()} probes were embedded; both "
+                            "are needed to identify anybody")  # fmt: skip
+        gallery, people = templates(vectors[row[enrolled]], self.roles.identity[enrolled])
+        return search(vectors[row[probes]], self.roles.identity[probes], gallery, people)
+
+    def compute(self) -> dict[str, float]:
+        """The scores, and numbers of `enrolled` people and of `known_probes` and `unknown_probes`.
+
+        A person whose enrolled images could not be read counts as unknown.
+        """
+        searches = self.searches()
+        known = int(searches.known.sum())
+        counts = {"enrolled": searches.gallery, "known_probes": known, "unknown_probes": len(searches.rank) - known}
+        return identification_scores(searches) | counts
+
+    def details(self) -> Sequence[Curves]:
+        """Curves `cmc` (closed set) and `tpir-fpir` (open set, where there are unknown probes)."""
+        searches = self.searches()
+        ranks = range(1, min(CMC_RANKS, searches.gallery) + 1)
+        cmc = cumulative_match(searches, len(ranks)).tolist()
+        curves = [Curves("cmc", "rank", "identification rate", {"known probes": (list(ranks), cmc)})]
+        false, true = open_set_curve(searches)
+        if len(false):
+            lines = {"rank 1": (false.tolist(), true.tolist())}
+            curves.append(Curves("tpir-fpir", "FPIR", "TPIR", lines))
+        return curves
+
+
+def _refuse_empty(roles: Roles) -> None:
+    """Raises DataError if nobody could be found, whatever the embeddings."""
+    enrolled = np.unique(roles.identity[roles.gallery])
+    if np.isin(roles.identity[~roles.gallery], enrolled).any():
+        return
+    _, images = np.unique(roles.identity, return_counts=True)
+    raise DataError(
+        f"face-identification needs enrolled people and other images of them; of the {len(images)} people in this "
+        f"split {len(enrolled)} are enrolled, and no other image shows one of them. A person is enrolled with more "
+        f"images than the data set's option 'gallery' says (one at least); here a person has {images.max(initial=0)} "
+        "at most. Give people more images, or lower 'gallery', or 'unknown', the part of them that is left out"
+    )

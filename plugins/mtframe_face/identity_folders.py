@@ -1,0 +1,210 @@
+"""A folder of pictures for each person: the simplest layout of identities there is."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtframe.data import IMAGE_SUFFIXES, DataInfo, DecodeSize, Sample, read_image
+from mtframe.errors import DataError, RecipeError
+
+from ._centres import NOBODY
+from ._identities import Roles, Texts, at_least, class_by_path, draw_pairs, enrol, grouped_order
+from .landmarks import Landmarks
+from .pairs import Pairs
+from .synthesis import LANDMARKS, synthesize_folders
+
+# Streams of random numbers that must not run into one another.
+_PAIRS, _UNKNOWN = range(2)
+
+
+class IdentityFolders:
+    """Pictures in a folder for each person; people who are evaluated are never trained on.
+
+    Either `root` has the folders `train` and `val` (and `test`), each with `NAME/*.jpg`, ...; one name in two of them
+    is an error. Or `NAME/*.jpg` lies right in `root`: then a part of the *people* is set aside for `val`, always the
+    same ones for the same seed, whoever else is added.
+
+    What is evaluated is drawn from a seed: pairs for verification, and for identification each person's first images
+    (by name) as the gallery and all others as probes.
+
+    Pictures are turned upright as their EXIF orientation says, unless there is a landmarks file, whose points are in
+    the stored pixels.
+
+    Args:
+        split: `train`, `val` or `test`.
+        root: The folder.
+        validate: Part of the people for `val` where `root` has no folder `train`, above 0 and below 1.
+        seed: Other seeds set other people aside, and draw other pairs and other unknown people.
+        min_images: A person with fewer images is not trained on: one picture shows no variation.
+        per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
+        pairs: Pairs of one person to verify, and as many of two; as many of both as there are of the rarer sort.
+        gallery: Enrolled images of a person.
+        unknown: Part of the evaluated people whom the gallery leaves out, to be rejected; 0 to below 1.
+        landmarks: File of five points for each image, below `root` (see `face-align`); null for none. Its default
+            need not be there.
+
+    Attributes:
+        people: Names of everybody in this split.
+        pairs: Pairs of positions in this split; None in training, and where nobody has two images.
+        roles: Who is enrolled; None in training.
+        notes: What is worth knowing about the files, in sentences.
+
+    Raises:
+        RecipeError: `split` or `root` names nothing there, or an option is out of its range.
+        DataError: There are fewer than two people, or some stand in two splits.
+    """
+
+    target: ClassVar[str] = "identity"
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    synthesize = staticmethod(synthesize_folders)
+
+    def __init__(
+        self,
+        split: str,
+        *,
+        root: Path,
+        validate: float = 0.1,
+        seed: int = 0,
+        min_images: int = 2,
+        per_identity: int = 1,
+        pairs: int = 3000,
+        gallery: int = 1,
+        unknown: float = 0.3,
+        landmarks: str | None = LANDMARKS,
+    ) -> None:
+        if split not in self.splits:
+            raise RecipeError(f"split: identity-folders has no {split!r}; it has {', '.join(self.splits)}")
+        at_least(1, min_images=min_images, per_identity=per_identity, pairs=pairs, gallery=gallery)
+        at_least(0, seed=seed)
+        if not 0 < validate < 1:
+            raise RecipeError(f"validate: must be above 0 and below 1, got {validate:g}")
+        if not 0 <= unknown < 1:
+            raise RecipeError(f"unknown: must be 0 or more and below 1, got {unknown:g}")
+        self.root, self.split, self.per_identity = Path(root), split, per_identity
+        self.decode_size: DecodeSize | None = None
+        self.pairs: Pairs | None = None
+        self.roles: Roles | None = None
+
+        folders = _people_by_split(self.root, split, validate, seed)
+        found = {name: _images_of(folder / name) for folder, names in [folders["train"]] for name in names}
+        kept = {name: files for name, files in found.items() if len(files) >= min_images}
+        self.passed_over = len(found) - len(kept)
+        self.info = DataInfo(self.target, tuple(kept))
+        self._classes = {name: label for label, name in enumerate(kept)}
+        self._trained = folders["train"][0]
+        self.folder, names = folders[split]
+        here = kept if split == "train" else {name: _images_of(self.folder / name) for name in names}
+        self._index({name: files for name, files in here.items() if files}, min_images)
+        if split != "train":
+            self._evaluated(seed, pairs, gallery, unknown)
+        self._landmarks = self._read_landmarks(landmarks)
+
+    def __len__(self) -> int:
+        return len(self._persons)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One face; `target["label"]` is the person's class, or -1 for somebody who is not trained on.
+
+        `target["landmarks"]`: (5, 2) float, pixels of the original, where the landmarks file has the image.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.split} has {len(self)} images, no number {index}")
+        name = self._id(index)
+        # Landmarks are in the stored pixels.
+        image, size = read_image(self.root / name, self.decode_size, upright=self._landmarks is None)
+        label = int(self._persons[index]) if self.split == "train" else NOBODY
+        target = {"label": torch.tensor(label)}
+        if self._landmarks is not None:
+            target |= self._landmarks.target(index)
+        return Sample(image, target, size, index, name)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing about the files, in sentences."""
+        few = f"{self.passed_over} people have too few images (min_images) and are not trained on"
+        return (few,) if self.passed_over and self.split == "train" else ()
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """One epoch's order, `per_identity` images of a person in a row."""
+        return grouped_order(self._persons, self.per_identity, rng)
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        """The target of an image by its path below `root`; label -1 for somebody who is not trained on.
+
+        With a landmarks file, `landmarks` (5, 2) float too; NaN where it is unknown.
+        """
+        label = {"label": torch.tensor(class_by_path(id, self.root, self._trained, self._classes))}
+        return label if self._landmarks is None else label | self._landmarks.target_of(id)
+
+    def _index(self, images: dict[str, list[str]], min_images: int) -> None:
+        self.people = tuple(images)
+        self._files = Texts([file for files in images.values() for file in files])
+        self._persons = np.repeat(np.arange(len(images)), [len(files) for files in images.values()])
+        if len(images) < 2:
+            least = f" with {min_images} or more images (min_images)" if self.split == "train" else ""
+            raise DataError(
+                f"{self.folder}: {len(images)} people{least} in split {self.split!r}; at least 2 are needed"
+            )
+
+    def _id(self, index: int) -> str:
+        path = self.folder / self.people[self._persons[index]] / self._files[index]
+        return path.relative_to(self.root).as_posix()
+
+    def _evaluated(self, seed: int, pairs: int, gallery: int, unknown: float) -> None:
+        drawn = draw_pairs(self._persons, pairs, np.random.default_rng([seed, _PAIRS]))
+        self.pairs = drawn if drawn.same.any() else None
+        strangers = np.random.default_rng([seed, _UNKNOWN]).permutation(len(self.people))
+        self.roles = enrol(self._persons, gallery, strangers[: round(unknown * len(self.people))])
+
+    def _read_landmarks(self, name: str | None) -> Landmarks | None:
+        if name is None or (name == LANDMARKS and not (self.root / name).is_file()):
+            return None
+        return Landmarks(self.root / name, [self._id(index) for index in range(len(self))])
+
+
+def _people_by_split(root: Path, split: str, validate: float, seed: int) -> dict[str, tuple[Path, list[str]]]:
+    """The folder of each split with the names of its people, of `train` and of `split`.
+
+    Raises:
+        RecipeError: There is no such folder.
+        DataError: Somebody stands in both.
+    """
+    if not root.is_dir():
+        raise RecipeError(f"root: no folder '{root}'. It holds a folder of pictures for each person")
+    if (root / "train").is_dir() and _folders_in(root / "train"):
+        if not (root / split).is_dir():
+            raise RecipeError(f"root: no folder '{root / split}', though there is one for train")
+        people = {name: (root / name, _folders_in(root / name)) for name in ("train", split)}
+        if split != "train" and (shared := sorted({*people["train"][1]} & {*people[split][1]})):
+            raise DataError(
+                f"{root}: {len(shared)} people stand both in train and in {split} ({', '.join(shared[:5])}). A score "
+                "on people whom the model learned says nothing about strangers"
+            )
+        return people
+    names = _folders_in(root)
+    if not names:
+        raise DataError(f"{root}: expected NAME/*.jpg, ..., or such folders in train and val; found no folder")
+    if split == "test":
+        raise RecipeError(f"root: no folder '{root / 'test'}'; people right in the root are cut into train and val")
+    # By a digest of the name: adding people moves hardly anybody from one side to the other.
+    ranked = sorted(names, key=lambda name: zlib.crc32(f"{seed}/{name}".encode("utf-8", "surrogateescape")))
+    aside = set(ranked[: max(2, round(validate * len(names)))])
+    parts = {"train": [name for name in names if name not in aside], "val": sorted(aside)}
+    return {name: (root, people) for name, people in parts.items()}
+
+
+def _folders_in(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _images_of(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))

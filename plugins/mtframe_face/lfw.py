@@ -1,0 +1,256 @@
+"""Labeled Faces in the Wild, and anything laid out like it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtframe.data import DataInfo, DecodeSize, Sample, read_image
+from mtframe.download import download
+from mtframe.errors import DataError, RecipeError
+
+from ._download import LFW_FILES
+from ._identities import Roles, at_least, class_by_path, enrol, grouped_order
+from .landmarks import Landmarks
+from .pairs import VIEW_2, NamedPair, Pairs, read_pairs, read_people
+from .synthesis import synthesize_people
+
+PEOPLE = "peopleDevTrain.txt"
+PAIRS = {"val": "pairsDevTest.txt", "test": "pairs.txt"}
+FOLDERS = ("lfw-deepfunneled", "lfw_funneled", "lfw-funneled", "lfw")
+
+
+class LFW:
+    """Faces in the layout of Labeled Faces in the Wild: a folder for each person, text files beside them.
+
+    The pictures lie in `NAME/NAME_0001.jpg`, ... under `root` or its folder `lfw-deepfunneled`,
+    `lfw_funneled`, `lfw-funneled` or `lfw`. Training and evaluation never share a person:
+
+    - `train`: the images on disk of the people of `peopleDevTrain.txt` (View 1). Without that file, everybody
+      whom no pairs file names.
+    - `val`: the distinct images of `pairsDevTest.txt` (View 1).
+    - `test`: those of `pairs.txt` (View 2, ten folds). View 2 names View 1's training people too, so a model
+      that learned from them is refused here: train with `people=null`, or on other people.
+
+    Huang, Ramesh, Berg, Learned-Miller: Labeled Faces in the Wild. UMass Amherst, TR 07-49, 2007.
+
+    Args:
+        split: `train`, `val` or `test`.
+        root: The folder with the images and the text files.
+        people: File that names the training people; null for everybody whom no pairs file names.
+        min_images: A person with fewer images on disk is not trained on: one picture shows no variation.
+        per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
+        landmarks: File of five points for each image, below `root` (see `face-align`); null for none.
+
+    Attributes:
+        pairs: Pairs of positions in this split; None in training.
+        roles: Who is enrolled for identification: each person's first image; people with one image are unknown. None
+            in training.
+        protocol: `LFW View 2` in the split `test`.
+        people: Names of everybody who stands in this split.
+        absent: Number of images that the people file promises and the disk does not have.
+        notes: What is worth knowing about the files, in sentences.
+
+    Raises:
+        RecipeError: `split`, `root` or `people` names nothing there.
+        DataError: A file is malformed, an image of a pair is absent, or a person is in both training and
+            evaluation.
+    """
+
+    target: ClassVar[str] = "identity"
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    synthesize = staticmethod(synthesize_people)
+
+    def __init__(
+        self,
+        split: str,
+        *,
+        root: Path,
+        people: str | None = PEOPLE,
+        min_images: int = 2,
+        per_identity: int = 1,
+        landmarks: str | None = None,
+    ) -> None:
+        if split not in self.splits:
+            raise RecipeError(f"split: lfw has no {split!r}; it has {', '.join(self.splits)}")
+        at_least(1, min_images=min_images, per_identity=per_identity)
+        self.root = Path(root)
+        self.split, self.per_identity = split, per_identity
+        self.decode_size: DecodeSize | None = None
+        self.folder = _image_folder(self.root)
+        self.pairs: Pairs | None = None
+        self.roles: Roles | None = None
+        self.protocol = VIEW_2 if split == "test" else None
+        self.absent = 0
+
+        listed = self._listed_people(people)
+        numbers = {name: _image_numbers(self.folder / name) for name in listed}
+        self.absent = sum(max(0, count - len(numbers[name])) for name, count in listed.items())
+        kept = {name: found for name, found in numbers.items() if len(found) >= min_images}
+        self.info = DataInfo(self.target, tuple(kept))
+        self._classes = {name: label for label, name in enumerate(kept)}
+        if split == "train":
+            self._refuse_shared(set(listed), "val", people)
+            self._index([(name, number) for name in kept for number in kept[name]])
+            if len(kept) < 2:
+                raise DataError(
+                    f"{self.folder}: {len(kept)} people to train on with {min_images} or more images "
+                    "(min_images); at least 2 are needed"
+                )
+        else:
+            self._refuse_shared(set(listed), split, people)
+            self._index_pairs(self._evaluated(split))
+        ids = [self._path(index).relative_to(self.root).as_posix() for index in range(len(self))] if landmarks else []
+        self._landmarks = Landmarks(self.root / landmarks, ids) if landmarks else None
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One face; `target["label"]` is the person's class, or -1 for somebody who is not trained on.
+
+        `target["landmarks"]`: (5, 2) float, pixels of the original, where the landmarks file has the image.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.split} has {len(self)} images, no number {index}")
+        path = self._path(index)
+        image, size = read_image(path, self.decode_size)
+        target = {"label": torch.tensor(int(self._labels[index]))}
+        if self._landmarks is not None:
+            target |= self._landmarks.target(index)
+        return Sample(image, target, size, index, path.relative_to(self.root).as_posix())
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """One epoch's order, `per_identity` images of a person in a row."""
+        return grouped_order(self._labels, self.per_identity, rng)
+
+    def target_of(self, id: str) -> dict[str, Tensor]:
+        """The target of an image by its path below `root`; label -1 for somebody who is not trained on.
+
+        With a landmarks file, `landmarks` (5, 2) float too; NaN where it is unknown.
+        """
+        label = {"label": torch.tensor(class_by_path(id, self.root, self.folder, self._classes))}
+        return label if self._landmarks is None else label | self._landmarks.target_of(id)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing about the files, in sentences."""
+        left_out = f"{self.absent} images that the people file promises are not there; training lacks them"
+        return (left_out,) if self.absent and self.split == "train" else ()
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Names of everybody who stands in this split."""
+        return tuple(self._names)
+
+    @property
+    def photographed(self) -> frozenset[str]:
+        """Names of everybody who has a folder of images, in whatever split."""
+        return frozenset(entry.name for entry in self.folder.iterdir() if entry.is_dir())
+
+    @staticmethod
+    def download(root: Path) -> None:
+        """Fetches the funneled images and the text files of both views (about 240 MB)."""
+        download(Path(root), LFW_FILES)
+
+    def _path(self, index: int) -> Path:
+        return _image_path(self.folder, self._names[self._persons[index]], int(self._numbers[index]))
+
+    def _listed_people(self, people: str | None) -> dict[str, int]:
+        """Promised number of images by name of training person."""
+        if people is not None and (self.root / people).is_file():
+            return read_people(self.root / people)
+        if people not in (None, PEOPLE):
+            raise RecipeError(f"people: no file '{self.root / str(people)}'. Name one that is there, or null")
+        paired = {name for split in PAIRS if self._has_pairs(split) for name in _names(self._evaluated(split))}
+        folders = sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir())
+        return {name: 0 for name in folders if name not in paired}
+
+    def _has_pairs(self, split: str) -> bool:
+        return (self.root / PAIRS[split]).is_file()
+
+    def _evaluated(self, split: str) -> list[NamedPair]:
+        path = self.root / PAIRS[split]
+        if not path.is_file():
+            there = [name for name in PAIRS if self._has_pairs(name)]
+            hint = f"split {' and '.join(there)} can be read" if there else "no pairs file is there"
+            raise RecipeError(f"no file '{path}', which split {split!r} reads; {hint}")
+        return read_pairs(path)
+
+    def _refuse_shared(self, listed: set[str], split: str, people: str | None) -> None:
+        if not self._has_pairs(split):
+            return
+        if shared := sorted(listed & _names(self._evaluated(split))):
+            raise DataError(
+                f"{self.root}: {len(shared)} people stand both in {people} (training) and in {PAIRS[split]} "
+                f"({split}): {_some(shared)}. A verification score needs unseen people. Train with "
+                "people=null (everybody whom no pairs file names), or train on other data and evaluate with "
+                "people=null"
+            )
+
+    def _index(self, images: list[tuple[str, int]]) -> None:
+        # Arrays, not lists of paths: a loader's worker processes would copy every Python object they touch.
+        self._names = list(dict.fromkeys(name for name, _ in images))
+        position = {name: index for index, name in enumerate(self._names)}
+        self._persons = np.array([position[name] for name, _ in images], np.int64)
+        self._numbers = np.array([number for _, number in images], np.int64)
+        self._labels = np.array([self._classes.get(name, -1) for name, _ in images], np.int64)
+
+    def _index_pairs(self, pairs: list[NamedPair]) -> None:
+        images = list(dict.fromkeys(image for pair in pairs for image in (pair.first, pair.second)))
+        absent = [path for image in images if not (path := _image_path(self.folder, *image)).is_file()]
+        if absent:
+            raise DataError(
+                f"{self.root / PAIRS[self.split]} names {len(absent)} of {len(images)} images that are "
+                f"not in {self.folder}: {_some([path.name for path in absent])}"
+            )
+        self._index(images)
+        self.roles = enrol(self._persons, 1)
+        position = {image: index for index, image in enumerate(images)}
+        self.pairs = Pairs(
+            np.array([position[pair.first] for pair in pairs], np.int64),
+            np.array([position[pair.second] for pair in pairs], np.int64),
+            np.array([pair.same for pair in pairs], bool),
+            np.array([pair.fold for pair in pairs], np.int64),
+        )
+
+
+def _image_folder(root: Path) -> Path:
+    if not root.is_dir():
+        raise RecipeError(f"root: no folder '{root}'. Fetch it with: mtframe data download lfw {root}")
+    for name in FOLDERS:
+        if (root / name).is_dir():
+            return root / name
+    if any(_image_numbers(entry) for entry in root.iterdir() if entry.is_dir()):
+        return root
+    raise DataError(
+        f"{root}: expected NAME/NAME_0001.jpg, ... in it or in its folder {', '.join(FOLDERS)}; found no "
+        f"person. Fetch LFW with: mtframe data download lfw {root}"
+    )
+
+
+def _image_numbers(folder: Path) -> list[int]:
+    """Numbers of the images in a person's folder, ascending; none if it is not there."""
+    # As `_image_path` writes them: not 00001.
+    pattern = re.compile(re.escape(folder.name) + r"_(\d{4}|[1-9]\d{4,})\.jpg")
+    if not folder.is_dir():
+        return []
+    return sorted(int(match[1]) for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name)))
+
+
+def _image_path(folder: Path, name: str, number: int) -> Path:
+    return folder / name / f"{name}_{number:04d}.jpg"
+
+
+def _names(pairs: list[NamedPair]) -> set[str]:
+    return {image[0] for pair in pairs for image in (pair.first, pair.second)}
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,113 @@
+"""Face verification by the LFW protocol."""
+
+# Shapes: P pairs, D numbers in an embedding.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from mtframe.data import DataInfo, Sample
+from mtframe.errors import DataError
+from mtframe.evaluation import Curves
+
+from ._embeddings import Embeddings, refuse_learned
+from .landmarks import OUTSIDE
+from .pairs import VIEW_2, Pairs
+from .protocol import roc, verification_scores
+
+
+class FaceVerification:
+    """Same person or not? The LFW protocol over cosine similarities of embeddings.
+
+    Accuracy is the mean over folds, each decided with the threshold that is best on all the other folds.
+    Beside it stand its standard error, the area under the ROC curve, the equal error rate and the true accept
+    rate at false accept rates of 1e-1 to 1e-4 (n/a with fewer than 1 / rate pairs of different people).
+
+    Huang et al., TR 07-49, section 4; Huang and Learned-Miller, UM-CS-2014-003 ("unrestricted" results).
+
+    Args:
+        dataset: The evaluated split; has `pairs` (Pairs) and may have `people`, the names in it.
+        info: Of the training data; its `classes` are the people that the model learned from.
+        outside: What else the model has learned from, in words.
+
+    Attributes:
+        notes: For View 2 of LFW, the category of outside data. Landmarks by which faces are aligned are label-free.
+            Anything else that was learned from other data counts as labelled: pretrained weights come from labels
+            too, and this is the category with least claims.
+
+    Raises:
+        DataError: The split has no pairs, or one of its people was trained on.
+    """
+
+    target: ClassVar[str] = "identity"
+    primary = "accuracy"
+    higher_is_better = True
+
+    def __init__(self, dataset: Any, info: DataInfo | None = None, outside: Sequence[str] = ()) -> None:
+        pairs = getattr(dataset, "pairs", None)
+        if not isinstance(pairs, Pairs):
+            raise DataError("face-verification compares pairs of images; this split has none. Use split val or test")
+        refuse_learned(dataset, info, "verified")
+        self.pairs = pairs
+        self.notes = _outside_data(dataset, info, outside)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets every embedding."""
+        self.embeddings = Embeddings()
+
+    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
+        """Adds embeddings (D,); an image seen twice counts once."""
+        self.embeddings.add(predictions, samples)
+
+    def merge(self, other: FaceVerification) -> None:
+        """Takes over the embeddings of another instance."""
+        self.embeddings.merge(other.embeddings)
+
+    def similarities(self) -> tuple[np.ndarray, np.ndarray]:
+        """Cosine of each pair, (P,) float64, NaN if an image has no embedding; whether both have, (P,)."""
+        images = int(max(self.pairs.first.max(), self.pairs.second.max())) + 1
+        vectors, row = self.embeddings.unit_vectors(images)
+        first, second = row[self.pairs.first], row[self.pairs.second]
+        present = (first >= 0) & (second >= 0)
+        scores = np.where(present, np.einsum("pd,pd->p", vectors[first], vectors[second]), np.nan)
+        return scores, present
+
+    def compute(self) -> dict[str, float]:
+        """The scores, and `missing_pairs`: how many were left out because an image could not be read.
+
+        Raises:
+            DataError: No pair is complete, or an embedding is not finite.
+        """
+        scores, same, fold = self._complete()
+        return verification_scores(scores, same, fold) | {"missing_pairs": len(self.pairs) - len(scores)}
+
+    def details(self) -> Sequence[Curves]:
+        """The curve `roc`."""
+        false_rates, true_rates = roc(*self._complete()[:2])
+        lines = {"pairs": (false_rates.tolist(), true_rates.tolist())}
+        return [Curves("roc", "false accept rate", "true accept rate", lines)]
+
+    def _complete(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scores of the pairs whose images both have an embedding, whether they are the same, and their folds."""
+        scores, present = self.similarities()
+        if not present.any():
+            raise DataError(f"none of the {len(self.pairs)} pairs has both its images embedded; nothing to score")
+        return scores[present], self.pairs.same[present], self.pairs.fold[present]
+
+
+def _outside_data(dataset: Any, info: DataInfo | None, outside: Sequence[str]) -> tuple[str, ...]:
+    """For View 2 of LFW, the category that a result must be reported under (UM-CS-2014-003)."""
+    if getattr(dataset, "protocol", None) != VIEW_2:
+        return ()
+    strangers = len(set(info.classes) - set(dataset.photographed)) if info else 0
+    sources = [f"{strangers} people of other data"] if strangers else []
+    sources += outside
+    if not sources:
+        return (f"{VIEW_2}: Unrestricted, No Outside Data (UM-CS-2014-003)",)
+    kind = "Label-Free" if set(sources) == {OUTSIDE} else "Labeled"
+    return (f"{VIEW_2}: Unrestricted, {kind} Outside Data (UM-CS-2014-003): learned from {', '.join(sources)}",)
