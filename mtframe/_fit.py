@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mtframe.errors import PluginError
-from mtframe.registry import Resolved, at_hand
-
-# Kinds of target that stay true of an image that is cropped, scaled or mirrored.
-_WHOLE_IMAGE = ("identity", "label", "labels", "value")
+from mtframe.kinds import LabelsImages
+from mtframe.registry import Resolved, at_hand, resolve
 
 
 def check_member(resolved: Resolved) -> None:
@@ -61,20 +60,28 @@ def no_labels(name: str, found: Mapping[str, Resolved]) -> list[str]:
     """That a task's data set cannot label the images of another task, if so."""
     where = f"tasks.{name}.dataset"
     dataset = found.get(where)
-    if dataset is None:
+    if dataset is None or issubclass_of(dataset.component, LabelsImages):
         return []
-    if hasattr(dataset.component, "target_of"):
-        speaks = targets_of(dataset.component)
-        if {*speaks} <= {*_WHOLE_IMAGE} or getattr(dataset.component, "whole_image", False):
-            return []
-        # What crops, scales or mirrors the images knows nothing of places in another task's targets.
-        return [
-            f"{where}: {dataset.name!r} gives targets of kind {_either(speaks)}, which may have places in the image, "
-            "and the transform of another task's images does not move them along. Images can be lent to targets of "
-            f"whole images: {_either(_WHOLE_IMAGE)}, and what a data set declares so with `whole_image = True`"
-        ]
     able = ", ".join(_labelling()) or "none is installed"
     return [f"{where}: {dataset.name!r} cannot label the images of another task; a data set that can: {able}"]
+
+
+def no_target(name: str, found: Mapping[str, Resolved], base: Path | None) -> list[str]:
+    """That the kinds of target that a task's data set gives are not there, if so."""
+    where = f"tasks.{name}.dataset"
+    dataset = found.get(where)
+    wrong = []
+    for target in targets_of(dataset.component) if dataset is not None else ():
+        try:
+            resolve("target", target, base)
+        except PluginError as error:
+            wrong.append(f"{where}: {dataset.name if dataset else ''!r} gives targets of kind {target!r}: {error}")
+    return wrong
+
+
+def issubclass_of(component: object, ability: type) -> bool:
+    """Whether a class has the methods of a protocol; a function that makes components says nothing."""
+    return isinstance(component, type) and issubclass(component, ability)
 
 
 def _either(kinds: tuple[str, ...]) -> str:
@@ -88,7 +95,7 @@ def _speaking(kind: str, targets: tuple[str, ...]) -> Iterator[str]:
 
 def _labelling() -> Iterator[str]:
     """Names of data sets that can label images which another data set read."""
-    return (name for name, component in at_hand("dataset") if hasattr(component, "target_of"))
+    return (name for name, component in at_hand("dataset") if issubclass_of(component, LabelsImages))
 
 
 def with_hint(message: str, where: str, dataset: Resolved | None) -> str:

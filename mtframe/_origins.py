@@ -12,7 +12,7 @@ from typing import Any
 
 from mtframe.errors import PluginError, TrainingError
 from mtframe.recipe import Recipe
-from mtframe.registry import Resolved, qualified, resolve, split_local
+from mtframe.registry import qualified, resolve, split_local
 
 LOG = logging.getLogger("mtframe")
 
@@ -20,17 +20,17 @@ LOG = logging.getLogger("mtframe")
 Origins = Mapping[str, Mapping[str, str]]
 
 
-def origins(recipe: Recipe, found: Mapping[str, Resolved]) -> dict[str, dict[str, str]]:
-    """Where each component of a recipe comes from; `found` is what its `check` gives."""
+def origins(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Where each component of a recipe comes from."""
     presets = {f"tasks.{name}.preset": task.preset for name, task in recipe.tasks.items() if task.preset}
     named = {where: (kind, choice.name) for where, kind, choice in recipe.choices()}
     named |= {where: ("preset", preset) for where, preset in presets.items()}
-    told = {}
+    found = {}
     for where, (kind, name) in named.items():
-        origin = (found.get(where) or resolve(kind, name, recipe.base)).origin
+        origin = resolve(kind, name, recipe.base).origin
         installed = {"distribution": origin.dist, "version": origin.version or ""} if origin.dist else {}
-        told[where] = {"kind": kind, "name": name, **installed}
-    return told
+        found[where] = {"kind": kind, "name": name, **installed}
+    return found
 
 
 def keep_sources(recipe: Recipe, folder: Path) -> Recipe:

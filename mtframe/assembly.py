@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from mtframe._fit import mismatch, targets_of
 from mtframe._labels import read_labels, run_of
-from mtframe.data import DataInfo, Source, WithTargetsOf
+from mtframe.data import DataInfo, Source, Viewer, WithTargetsOf
 from mtframe.errors import DataError, MtframeError, PluginError, RecipeError
 from mtframe.hooks import Hooks
-from mtframe.kinds import KINDS, Backbone, Balancer, Dataset, GradientBalancer, Metric, Transform
+from mtframe.kinds import KINDS, Backbone, Balancer, Dataset, GradientBalancer, LabelsImages, Metric, Target, Transform
 from mtframe.model import MultiTaskModel
-from mtframe.options import build
-from mtframe.recipe import Choice, Recipe
+from mtframe.options import build, check, construct
+from mtframe.recipe import CheckedPart, CheckedRecipe, Choice, Recipe
 from mtframe.registry import resolve
 
 
 class Assembly:
-    """Builds the parts that a recipe names, each when it is asked for.
+    """Builds the parts that a recipe names, each when it is asked for, and keeps those that can serve again.
 
     A trained run needs no training data to be assembled again: what its data sets' labels mean (`infos`) is kept
     beside its weights.
 
     Args:
-        recipe: The resolved recipe.
+        recipe: A checked recipe; of one that is not, parts are looked up and checked when they are built.
         infos: DataInfo by task, if known; otherwise the training data sets tell.
         trained: The recipe that the weights come from, if it is another: a run is evaluated with changes, but what it
             has learned from does not change.
@@ -36,13 +37,21 @@ class Assembly:
     """
 
     def __init__(
-        self, recipe: Recipe, infos: Mapping[str, DataInfo] | None = None, trained: Recipe | None = None
+        self,
+        recipe: Recipe | CheckedRecipe,
+        infos: Mapping[str, DataInfo] | None = None,
+        trained: Recipe | None = None,
     ) -> None:
-        self.recipe = recipe
-        self._trained = trained or recipe
+        self.recipe = recipe if isinstance(recipe, Recipe) else recipe.recipe
+        self._parts = {} if isinstance(recipe, Recipe) else dict(recipe.parts)
+        self._trained = trained or self.recipe
         self._train_sets: dict[str, Dataset] = {}
+        self._datasets: dict[tuple[str, str], Dataset] = {}
+        self._transforms: dict[tuple[str, bool], Transform] = {}
+        self._targets: dict[str, Target] = {}
+        self._metrics: dict[tuple[str, str], list[Metric]] = {}
         self.infos = dict(infos) if infos is not None else self._infos()
-        if unknown := [task for task in recipe.tasks if task not in self.infos]:
+        if unknown := [task for task in self.recipe.tasks if task not in self.infos]:
             raise RecipeError(f"tasks.{unknown[0]}: the run was trained without it, on {', '.join(self.infos)}")
 
     @property
@@ -67,11 +76,6 @@ class Assembly:
         losses: dict[str, nn.Module] = {}
         for name, task in self.recipe.tasks.items():
             heads[name] = self._build_for(name, "head", task.head, "head", {"features": sharing.features})
-            if (task.flip_test or task.test_scales != [1.0]) and not hasattr(heads[name], "merge_views"):
-                raise RecipeError(
-                    f"tasks.{name}: head {task.head.name!r} cannot merge several views of an image (it has no "
-                    "merge_views); leave flip_test and test_scales out"
-                )
             losses[name] = self._build_for(name, "loss", task.loss, "loss", {"head": heads[name]})
         return MultiTaskModel(
             sharing, heads, losses,
@@ -79,12 +83,28 @@ class Assembly:
         )  # fmt: skip
 
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Tasks whose images always have one size, together; they share one pass through the backbone."""
-        by_size: dict[Any, list[str]] = {}
+        """Tasks whose images always have one size, together; they share one pass through the backbone in training."""
+        by_size: dict[object, list[str]] = {}
         for name, task in self.recipe.tasks.items():
             fixed = self.transform(name, train=True).fixed_size
             by_size.setdefault(task.size if fixed else task.images or name, []).append(name)
         return tuple(tuple(group) for group in by_size.values())
+
+    def input_groups(self, tasks: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...]:
+        """Tasks that look at the same input of the network in prediction and evaluation, together.
+
+        Those are tasks on the images of one of them, and others with equal transforms and sizes.
+
+        Args:
+            tasks: Of these only; of all if None.
+        """
+        passes = {name: number for number, group in enumerate(self.groups()) for name in group}
+        by_input: dict[object, list[str]] = {}
+        for name in tasks or self.tasks:
+            task = self.recipe.tasks[name]
+            transform = json.dumps([task.transform.name, task.transform.options], sort_keys=True, default=str)
+            by_input.setdefault((passes[name], transform, task.size), []).append(name)
+        return tuple(tuple(group) for group in by_input.values())
 
     def balancer(self) -> Balancer | GradientBalancer:
         """The balancer.
@@ -109,17 +129,17 @@ class Assembly:
         return balancer
 
     def sources(self) -> dict[str, Source]:
-        """Training data of the trained tasks that have images of their own, each with the tasks that use them too.
+        """Training data of the trained tasks that have images of their own, each with the tasks that look at them.
 
         Among them is also a task that is not trained but lends its images to one that is.
 
         Raises:
             DataError: Its labels are not those of `infos`: the data was changed since the run began.
-            RecipeError: Images that another task uses would be mixed with each other.
+            RecipeError: A task cannot use the images that it is to: several would make up one.
         """
-        sources = {}
         tasks = {name: self.recipe.tasks[name] for name in self.recipe.trained}
         lenders = {task.images for task in tasks.values() if task.images is not None}
+        sources: dict[str, Source] = {}
         for name, task in self.recipe.tasks.items():
             if name not in tasks and name not in lenders:
                 continue
@@ -129,26 +149,50 @@ class Assembly:
                     f"tasks.{name}.dataset: the labels of its training data are no longer those that this run began "
                     f"with ({_difference(self.infos[name], dataset.info)}). Restore the data, or begin a new run."
                 )
-            if task.images is not None:
-                continue
-            transform = self.transform(name, train=True)
-            dataset.decode_size = transform.decode_size
-            sources[name] = Source(dataset, transform, task.batch_size, every=task.every)
+            if task.images is None:
+                transform = self.transform(name, train=True)
+                dataset.decode_size = transform.decode_size
+                sources[name] = Source(dataset, transform, task.batch_size, every=task.every)
+                if name in tasks:
+                    sources[name].viewers[name] = self._viewer(name, name)
         for name, task in tasks.items():
             if task.images is not None:
-                if getattr(sources[task.images].transform, "mixes", False):
-                    raise RecipeError(
-                        f"tasks.{name}.images: the transform of {task.images!r} makes one image of several, for which "
-                        f"{name!r} has no labels; switch off what mixes them (mosaic, mixup, cutmix)"
-                    )
-                sources[task.images].labellers[name] = self._train_set(name)
+                sources[task.images].viewers[name] = self._viewer(name, task.images)
         return sources
 
+    def _viewer(self, task: str, lender: str) -> Viewer:
+        """How a task's labels go with the images of another one, or with its own."""
+        target, mixes = self.target(task), getattr(self.transform(lender, train=True), "mixes", False)
+        if mixes and not target.mixes:
+            where = f"tasks.{task}.images" if task != lender else f"tasks.{task}.transform"
+            raise RecipeError(
+                f"{where}: the transform of {lender!r} makes one image of several, and a target of kind "
+                f"{self.infos[task].target!r} cannot be one of several; switch off what mixes them (mosaic, mixup, "
+                "cutmix)"
+            )
+        if task == lender:
+            return Viewer(target)
+        labels = self._train_set(task)
+        if not isinstance(labels, LabelsImages):
+            raise RecipeError(f"tasks.{task}.dataset: {self.recipe.tasks[task].dataset.name} cannot label other images")
+        return Viewer(target, labels)
+
+    def target(self, task: str) -> Target:
+        """What one task's labels are."""
+        if task not in self._targets:
+            where = f"tasks.{task}.dataset"
+            info = self.infos[task]
+            self._targets[task] = self._build("target", Choice(name=info.target), f"{where}.target", {"info": info})
+        return self._targets[task]
+
     def transform(self, task: str, *, train: bool) -> Transform:
-        """One task's transform."""
-        part = self.recipe.tasks[task]
-        wired = {"size": part.size, "train": train}
-        return self._build_for(part.images or task, "transform", part.transform, "transform", wired)
+        """One task's transform, which is that of the task whose images it uses."""
+        task = self.recipe.tasks[task].images or task
+        if (task, train) not in self._transforms:
+            part = self.recipe.tasks[task]
+            wired = {"size": part.size, "train": train}
+            self._transforms[task, train] = self._build("transform", part.transform, f"tasks.{task}.transform", wired)
+        return self._transforms[task, train]
 
     def dataset(self, task: str, split: str) -> Dataset:
         """One split of one task's data set, read for evaluation.
@@ -160,50 +204,57 @@ class Assembly:
         Raises:
             RecipeError: The data set has no such split.
         """
-        choice = self.recipe.tasks[task].dataset
-        splits = resolve("dataset", choice.name, self.recipe.base).component.splits
-        if split not in splits:
-            raise RecipeError(f"tasks.{task}.dataset: {choice.name} has no split {split!r}, only {', '.join(splits)}")
-        dataset: Dataset = self._build("dataset", choice, f"tasks.{task}.dataset", {"split": split})
-        dataset.decode_size = self.transform(task, train=False).decode_size
-        lender = self.recipe.tasks[task].images
-        return dataset if lender is None else self._completed(dataset, lender, split)
+        if (task, split) not in self._datasets:
+            choice, where = self.recipe.tasks[task].dataset, f"tasks.{task}.dataset"
+            splits = self._part("dataset", choice, where).resolved.component.splits
+            if split not in splits:
+                raise RecipeError(f"{where}: {choice.name} has no split {split!r}, only {', '.join(splits)}")
+            dataset: Dataset = self._build("dataset", choice, where, {"split": split})
+            dataset.decode_size = self.transform(task, train=False).decode_size
+            lender = self.recipe.tasks[task].images
+            self._datasets[task, split] = dataset if lender is None else self._completed(dataset, lender, split)
+        return self._datasets[task, split]
 
-    def _completed(self, dataset: Dataset, lender: str, split: str) -> Any:
+    def _completed(self, dataset: Dataset, lender: str, split: str) -> Dataset:
         """A borrowing task's data, with what the lender's data knows of its images (landmarks, for its transform)."""
-        choice = self.recipe.tasks[lender].dataset
-        component = resolve("dataset", choice.name, self.recipe.base).component
-        if not hasattr(component, "target_of") or split not in component.splits:
-            return dataset
         try:
-            known: Any = self._build("dataset", choice, f"tasks.{lender}.dataset", {"split": split})
+            known = self.dataset(lender, split)
         except MtframeError:
             # It has no such split; its transform says so if it cannot do without.
             return dataset
-        return WithTargetsOf(dataset, known)
+        # Structurally a data set: all that is asked of it and not its own it has from `dataset`.
+        joined: Any = WithTargetsOf(dataset, known) if isinstance(known, LabelsImages) else dataset
+        return joined
 
-    def metrics(self, task: str, dataset: Dataset) -> list[Metric]:
-        """One task's metrics for one evaluated split; the first one's primary value ranks checkpoints."""
-        wired = {"dataset": dataset, "outside": self.outside(task)}
-        return [
-            self._build_for(task, "metric", choice, f"metrics.{position}", wired)
-            for position, choice in enumerate(self.recipe.tasks[task].metrics)
-        ]
+    def metrics(self, task: str, split: str) -> list[Metric]:
+        """One task's metrics for one evaluated split, which have seen nothing; the first one's primary value ranks."""
+        if (task, split) not in self._metrics:
+            wired = {"dataset": self.dataset(task, split), "outside": self.outside(task)}
+            self._metrics[task, split] = [
+                self._build_for(task, "metric", choice, f"metrics.{position}", wired)
+                for position, choice in enumerate(self.recipe.tasks[task].metrics)
+            ]
+        for metric in self._metrics[task, split]:
+            metric.reset()
+        return self._metrics[task, split]
 
     def outside(self, task: str) -> tuple[str, ...]:
         """What else than the training data of a task the model has learned from, in words."""
         recipe = self._trained
-        backbone = resolve("backbone", recipe.backbone.name, recipe.base)
-        transform = recipe.tasks[task].transform
-        aligned = getattr(resolve("transform", transform.name, recipe.base).component, "outside", None)
+        backbone = self._part("backbone", recipe.backbone, "backbone").resolved
+        lender = recipe.tasks[task].images or task
+        transform = recipe.tasks[lender].transform
+        aligned = getattr(
+            self._part("transform", transform, f"tasks.{lender}.transform").resolved.component, "outside", None
+        )
         pretraining = getattr(backbone.component, "pretraining", None)
-        told = [
+        known = [
             pretraining(backbone.member, **recipe.backbone.options) if pretraining else None,
             aligned(**transform.options) if aligned else None,
             recipe.train.start and f"what the weights of {recipe.train.start} have learned from",
         ]
         others = [f"task {name} ({part.dataset.name})" for name, part in recipe.tasks.items() if name != task]
-        return (*filter(None, told), *others)
+        return (*filter(None, known), *others)
 
     def _infos(self) -> dict[str, DataInfo]:
         """What the training data tells, and of tasks that are not trained the run that they come from."""
@@ -224,16 +275,25 @@ class Assembly:
     def _build_for(self, task: str, kind: str, choice: Choice, slot: str, wired: dict[str, Any]) -> Any:
         """A part of a task that works on its targets."""
         where, info, dataset = f"tasks.{task}.{slot}", self.infos[task], self.recipe.tasks[task].dataset
-        speaks = targets_of(resolve(kind, choice.name, self.recipe.base).component)
+        speaks = targets_of(self._part(kind, choice, where).resolved.component)
         if speaks and info.target not in speaks:
             # A data set may have one of several kinds, by its options.
             raise RecipeError(mismatch(where, kind, choice.name, speaks, dataset.name, (info.target,)))
         return self._build(kind, choice, where, {"info": info, **wired})
 
+    def _part(self, kind: str, choice: Choice, where: str) -> CheckedPart:
+        """A part that is found and checked, once."""
+        known = self._parts.get(where)
+        if known is None or known.resolved.name != choice.name:
+            resolved = resolve(kind, choice.name, self.recipe.base)
+            known = CheckedPart(resolved, check(resolved.component, kind, choice.options, where))
+            self._parts[where] = known
+        return known
+
     def _build(self, kind: str, choice: Choice, where: str, wired: dict[str, Any]) -> Any:
-        resolved = resolve(kind, choice.name, self.recipe.base)
-        wired = {"member": resolved.member, **wired}
-        part = build(resolved.component, kind, choice.options, wired, where)
+        found = self._part(kind, choice, where)
+        wired = {"member": found.resolved.member, **wired}
+        part = construct(found.resolved.component, kind, found.options, wired, where)
         if missing := KINDS[kind].missing(part):
             raise PluginError(
                 f"{where}: {choice.name!r} is no {kind}: it has no {', '.join(missing)}. "
@@ -248,8 +308,7 @@ def assemble(recipe: Recipe) -> Assembly:
     Raises:
         MtframeError: A part is missing, does not fit, or refuses its options or files.
     """
-    recipe.check()
-    return Assembly(recipe)
+    return Assembly(recipe.check())
 
 
 def observe(recipe: Recipe, *, strict: bool = False) -> Hooks:

@@ -6,6 +6,7 @@ import ctypes
 import os
 
 import torch
+from torch import nn
 
 from mtframe.errors import RecipeError
 
@@ -51,3 +52,28 @@ def keep_freed_memory() -> bool:
     # Ask the system anew for what is larger than a gibibyte only, before glibc 2.35 32 MiB at most; never shrink the
     # heap. Not the second without the first: it would end the first's rise to what is in use.
     return any(mallopt(_MMAP_THRESHOLD, size) for size in (1 << 30, 1 << 25)) and bool(mallopt(_TRIM_THRESHOLD, -1))
+
+
+def inference_precision(network: nn.Module, wanted: str, device: torch.device) -> str:
+    """The precision that predictions are made in: the training's where that is faster here, else `fp32`.
+
+    Args:
+        network: What images pass.
+        wanted: The training's, `bf16` or `fp32`.
+        device: Where it runs.
+    """
+    if wanted == "fp32" or device.type != "cpu":
+        return wanted
+    # Without such instructions bf16 is emulated; depthwise convolutions have no kernel for it.
+    able = torch.cpu.get_capabilities()
+    fast = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    depthwise = any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels for m in network.modules())
+    return "bf16" if fast and not depthwise else "fp32"
+
+
+def lay_out_channels_last(network: nn.Module) -> None:
+    """Lays out the weights of convolutions NHWC in memory, in place."""
+    # Not by Module.to, which refuses models that have weights of five dimensions (3D convolutions).
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)

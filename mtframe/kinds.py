@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from mtframe.data import Batch, DataInfo, DecodeSize, Geometry, Sample
+    from mtframe.data import DataInfo, DecodeSize, Inputs, Placement, Sample
+    from mtframe.marks import Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,16 @@ KINDS: dict[str, Kind] = {
             targets=True,
         ),
         Kind(
+            "target",
+            ("info",),
+            "one kind of label: how it follows its image, is collated, restored, written and drawn",
+            ("mixes", "unknown", "known", "placed", "collate", "restored", "plain", "label_marks", "marks", "perfect"),
+        ),
+        Kind(
             "transform",
-            ("size", "train", "info"),
-            "makes a batch of samples; augments it in training",
+            ("size", "train"),
+            "makes inputs of the network out of images; augments them in training",
             ("fixed_size", "decode_size", "__call__"),
-            targets=True,
         ),
         Kind(
             "metric",
@@ -198,10 +204,7 @@ class Sharing(Protocol):
 class Head(Protocol):
     """Feature maps to one task's outputs; a `torch.nn.Module`.
 
-    Wired: `features` (tuple of FeatureSpec), `info` (DataInfo of the task's training data).
-
-    A head that can look at an image several times, mirrored and at other sizes, also has
-    `merge_views(predictions) -> prediction`: one image's predictions, in pixels of the original image, made one.
+    Wired: `features` (tuple of FeatureSpec), `info` (DataInfo of the task's training data). Optional: `MergesViews`.
     """
 
     target: ClassVar[str | tuple[str, ...]]
@@ -210,22 +213,31 @@ class Head(Protocol):
         """Static shapes and no per-image loop: what is exported is this."""
         ...
 
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
-        """One prediction an image, coordinates in pixels of the original image.
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
+        """One prediction an image, in the form that its kind of target documents; coordinates in pixels of the input.
 
-        Known keys, which the framework can draw and write: `boxes` (N, 4) XYXY with `scores` (N,) and
-        `labels` (N,); `embedding` (D,) of unit length; `probabilities` (C,) of the classes, 0..1; `values` (K,).
+        Args:
+            outputs: What the head gave.
+            bounds: (B, 4) float, XYXY: where each whole original lies in the input, in its pixels. What is around it is
+                padding; it reaches beyond the input where that shows a part.
         """
+        ...
+
+
+@runtime_checkable
+class MergesViews(Protocol):
+    """A head with a way of its own to make one prediction of several views; else its kind of target merges them."""
+
+    def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """One image's predictions, each in pixels of the original, to one of the same form."""
         ...
 
 
 class Loss(Protocol):
     """Outputs and targets to named scalars; a `torch.nn.Module` (its parameters are trained, e.g. class centres).
 
-    What is not known of an image (see `DataInfo.target`) takes no part.
-
-    Wired: `head` (the built head), `info`. A loss whose strength changes during training also has
-    `set_progress(fraction: float)`, called before each step with the part of training done, 0..1.
+    What is not known of an image takes no part: its kind of target says how that looks. Wired: `head` (the built head),
+    `info`. Optional: `FollowsProgress`.
     """
 
     target: ClassVar[str | tuple[str, ...]]
@@ -235,17 +247,21 @@ class Loss(Protocol):
         ...
 
 
+@runtime_checkable
+class FollowsProgress(Protocol):
+    """A loss whose strength changes during training."""
+
+    def set_progress(self, fraction: float) -> None:
+        """Called before each step with the part of training that is done, 0..1."""
+        ...
+
+
 class Dataset(Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
-    Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). May also have the static methods
-    `download(root)` and `synthesize(root, *, seed=0, ...)`, behind `mtframe data`, and the methods
-
-    - `target_of(id) -> dict[str, Tensor]`: the target of the image whose `Sample.id` another data set gives, without
-      reading the image; unknown values (see `DataInfo.target`) where there is none. It makes the data set one that
-      can label another task's images, if its targets are of whole images: of the kinds identity, label, labels or
-      value, or of another kind where the class attribute `whole_image` is True.
-    - `order(rng) -> (len,) int array`: the order of one epoch, for batches that must hold several images of a kind.
+    Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). Optional: `LabelsImages`,
+    `OrdersEpochs`; for `mtframe data` the static methods `download(root)` and `synthesize(root, *, seed=0, ...)`; and
+    `notes`, sentences on what was left out.
 
     Attributes:
         splits: The splits that it may be asked for.
@@ -266,26 +282,152 @@ class Dataset(Protocol):
         ...
 
 
-class Transform(Protocol):
-    """Samples to one batch of one size: cropping, resizing, padding, augmenting, collating.
+@runtime_checkable
+class LabelsImages(Protocol):
+    """A data set that can label images which another one reads: those of a task that lends them."""
 
-    Wired: `size` (pixels of the square input), `train` (augment or not), `info`. Works on the whole batch, so that
-    what can run on the batch does, and images can be mixed.
+    def ids(self) -> Sequence[str]:
+        """`Sample.id` of each of its images, by position, without reading one."""
+        ...
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The target of the image of that `Sample.id`, as its own sample has it; the unknown one where there is none.
+
+        Args:
+            id: Of the image.
+            size: Its (height, width) in pixels.
+
+        Raises:
+            DataError: The labels are of an image of another size.
+        """
+        ...
+
+
+@runtime_checkable
+class OrdersEpochs(Protocol):
+    """A data set whose batches must hold several images of a sort."""
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """(len,) int: the positions of one epoch in the order of training."""
+        ...
+
+
+class Target(Protocol):
+    """One kind of label: what its tensors are, how they follow their image, and what becomes of predictions.
+
+    Labels and predictions are dictionaries of tensors by name; the component's docstring says which. A label is in one
+    of three forms: of an original (what `Sample.target` holds, coordinates in pixels of the original), of an input of
+    the network (`placed`), and collated for a batch.
+
+    Wired: `info` (DataInfo of the task's training data). Optional: `WritesFiles`, `Embeds`, `ChecksForm`,
+    `RatesPredictions`.
+
+    Attributes:
+        mixes: Whether the labels of several images can be one (`placed` of several parts). If not, images that a
+            transform makes of several cannot be lent to it.
+    """
+
+    mixes: ClassVar[bool]
+
+    def unknown(self) -> dict[str, Tensor]:
+        """The label of an original of which nothing is known. Not the same as one on which nothing is."""
+        ...
+
+    def known(self, targets: Mapping[str, Tensor]) -> Tensor:
+        """(B,) bool: of which images a collated batch says anything."""
+        ...
+
+    def placed(self, parts: Sequence[tuple[Mapping[str, Tensor], Placement]]) -> dict[str, Tensor]:
+        """The label of one input, of the labels of the originals that it shows and where each is in it.
+
+        Several parts are a mosaic, each in a window of its own, or a blend: each lies over those before it
+        (`mtframe.data.shares`).
+        """
+        ...
+
+    def collate(self, labels: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The labels of B inputs to tensors (B, ...); ragged ones padded, with a bool mask beside them."""
+        ...
+
+    def restored(self, views: Sequence[tuple[Mapping[str, Tensor], Placement]]) -> dict[str, Tensor]:
+        """One image's prediction in pixels of the original, of what a head said of one or several views of it."""
+        ...
+
+    def plain(self, prediction: Mapping[str, Tensor]) -> Any:
+        """A prediction in numbers, text, lists and dictionaries, ready for JSON, which has no NaN."""
+        ...
+
+    def label_marks(self, label: Mapping[str, Tensor]) -> list[Mark]:
+        """How the label of one original or one input is drawn on it."""
+        ...
+
+    def marks(self, prediction: Mapping[str, Tensor]) -> list[Mark]:
+        """How a prediction is drawn on its original."""
+        ...
+
+    def perfect(self, sample: Sample) -> dict[str, Tensor]:
+        """The prediction of one who knows a sample's label, in pixels of the original."""
+        ...
+
+
+@runtime_checkable
+class WritesFiles(Protocol):
+    """A kind of target whose predictions are too large for JSON, such as masks."""
+
+    def files(self, prediction: Mapping[str, Tensor]) -> dict[str, bytes]:
+        """What to write beside the JSON: contents by the end of a file's name, as `mask.png`."""
+        ...
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A kind of target whose predictions are compared with each other: galleries, similar pictures."""
+
+    def embedding(self, prediction: Mapping[str, Tensor]) -> Tensor:
+        """(D,) float, of unit length: the dot product of two is their similarity."""
+        ...
+
+
+@runtime_checkable
+class ChecksForm(Protocol):
+    """A kind of target that says what is wrong with a label or a prediction, for the conformance kit."""
+
+    def check_label(self, label: Mapping[str, Tensor], size: tuple[int, int]) -> None:
+        """Raises ValueError unless it is a label of an original of that (height, width) in the documented form."""
+        ...
+
+    def check_prediction(self, prediction: Mapping[str, Tensor], size: tuple[int, int]) -> None:
+        """Raises ValueError unless it is a prediction of an original of that (height, width) in the documented form."""
+        ...
+
+
+@runtime_checkable
+class RatesPredictions(Protocol):
+    """A kind of target that tells how right predictions are, where metrics need more images than a handful."""
+
+    def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
+        """Larger is better and 1 is perfect; None if the labels of these samples cannot tell."""
+        ...
+
+
+class Transform(Protocol):
+    """Images to inputs of one size: cropping, resizing, padding, augmenting. Labels follow by themselves.
+
+    Wired: `size` (pixels of the square input), `train` (augment or not). Works on the whole batch, so that what can run
+    on the batch does, and images can be mixed.
 
     May also have the class method `outside(**options) -> str | None`: what it knows from data besides the recipe's, in
-    words (landmarks of faces); and `mixes`: True if an image of a batch may be made of several samples, as by mosaic
-    or mixup.
+    words (landmarks of faces); and `mixes`: True if an input may be made of several images, as by mosaic or mixup.
 
     Attributes:
         fixed_size: False if the size changes from batch to batch (multi-scale training).
         decode_size: How large an image is worth decoding, or None for full size; passed on to the data set.
     """
 
-    target: ClassVar[str | tuple[str, ...]]
     fixed_size: bool
     decode_size: DecodeSize | None
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
         """At least one sample. All randomness comes from `rng` or torch's global generator; both are seeded.
 
         Raises BadImageError if nothing can be made of one of the images, which then is left out.

@@ -127,7 +127,17 @@ def build(
         MtframeError: Whatever the constructor raises of that kind, with `where` in front.
         PluginError: The constructor raised anything else, or exits; chained to it.
     """
-    checked = check(component, kind, options, where)
+    return construct(component, kind, check(component, kind, options, where), wired, where)
+
+
+def construct(
+    component: Callable[..., Any],
+    kind: str | tuple[str, ...],
+    checked: Mapping[str, Any],
+    wired: Mapping[str, Any],
+    where: str,
+) -> Any:
+    """As `build`, of options that `check` has given."""
     asked = {name: wired[name] for name in wired_names(component, kind) if name in wired}
     try:
         return component(**asked, **checked)

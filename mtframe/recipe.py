@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,7 +21,7 @@ from pydantic import (
 )
 
 from mtframe import options
-from mtframe._fit import check_member, mismatches, no_labels, with_hint
+from mtframe._fit import check_member, mismatches, no_labels, no_target, with_hint
 from mtframe._overrides import add_hooks, parse_task
 from mtframe._overrides import apply_overrides as apply_overrides
 from mtframe._presets import LENT, fill, lend
@@ -122,7 +123,7 @@ class TaskRecipe(BaseModel):
             needs no list.
         size: Side of the network's square input in pixels, at least 16.
         batch_size: Images of this task in each step that trains it.
-        every: In which steps it takes part, with the schedule `joint`: every so manyth.
+        every: It takes part in every k-th step, with the schedule `joint`.
         flip_test: Whether evaluation and prediction also look at the mirror image, and merge what they see.
         test_scales: At which sizes they look at it, as parts of `size`.
     """
@@ -265,19 +266,17 @@ class Recipe(BaseModel):
         for number, observer in enumerate(self.hooks):
             yield f"hooks.{number}", "hooks", observer
 
-    def check(self, *, training: bool = True) -> dict[str, Resolved]:
+    def check(self, *, training: bool = True) -> CheckedRecipe:
         """Imports every component, checks its options, and whether a task's parts speak one kind of target.
 
         Args:
             training: Whether it is to be trained; otherwise what only training needs is left alone: balancer and hooks.
 
-        Returns:
-            What each name stands for, by place in the recipe.
-
         Raises:
             RecipeError: With all problems, one a line.
         """
         found: dict[str, Resolved] = {}
+        parts: dict[str, CheckedPart] = {}
         wrong: list[str] = []
         for where, kind, choice in self.choices():
             if kind in ("balancer", "hooks") and not training:
@@ -286,16 +285,17 @@ class Recipe(BaseModel):
                 resolved = resolve(kind, choice.name, self.base)
                 found[where] = resolved
                 check_member(resolved)
-                options.check(resolved.component, kind, choice.options, where)
+                parts[where] = CheckedPart(resolved, options.check(resolved.component, kind, choice.options, where))
             except RecipeError as error:
                 text = with_hint(str(error), where, found.get(where))
                 wrong.append(text if text.startswith(where) else f"{where}: {text}")
         wrong += [problem for name in self.tasks for problem in mismatches(name, found)]
         wrong += [problem for name, task in self.tasks.items() if task.images for problem in no_labels(name, found)]
+        wrong += [problem for name in self.tasks for problem in no_target(name, found, self.base)]
         wrong += self._untrainable() if training else []
         if wrong:
             raise RecipeError("\n".join(wrong))
-        return found
+        return CheckedRecipe(self, parts)
 
     def _untrainable(self) -> list[str]:
         """What is wrong with the choice of what is trained."""
@@ -372,6 +372,32 @@ class Recipe(BaseModel):
         if told := [*wrong.values(), *_misscheduled(recipe)]:
             raise RecipeError("\n".join(told))
         return recipe.model_copy(update={"base": base})
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPart:
+    """A component that a recipe names, found and with its options checked.
+
+    Attributes:
+        resolved: What its name stands for.
+        options: As its constructor takes them.
+    """
+
+    resolved: Resolved
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRecipe:
+    """A recipe of which every part was found and fits the others: what an assembly builds from.
+
+    Attributes:
+        recipe: The recipe.
+        parts: Its parts by place, as `tasks.faces.head`.
+    """
+
+    recipe: Recipe
+    parts: Mapping[str, CheckedPart]
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), hooks: Sequence[str] = ()) -> Recipe:
@@ -479,7 +505,7 @@ def _misscheduled(recipe: Recipe) -> list[str]:
     every = {name: task.every for name, task in recipe.tasks.items() if task.images is None}
     if schedule != "joint":
         wrong += [
-            f"tasks.{name}.every: only train.schedule=joint trains a task every so manyth step, got schedule "
+            f"tasks.{name}.every: only train.schedule=joint trains a task in every k-th step, got schedule "
             f"{schedule!r}, which trains one task a step; leave it out, or choose temperature for fewer of them"
             for name, number in every.items()
             if number > 1

@@ -23,7 +23,7 @@ from mtframe._labels import read_labels
 from mtframe._origins import Origins, changed, keep_sources, origins, revive
 from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, MtframeError, RecipeError, TrainingError
-from mtframe.recipe import Recipe, apply_overrides, in_file, read_recipe
+from mtframe.recipe import CheckedRecipe, Recipe, apply_overrides, in_file, read_recipe
 
 LOG = logging.getLogger("mtframe")
 
@@ -119,7 +119,7 @@ class RunFolder:
             plain = apply_overrides(revive(read_recipe(self.recipe_file), self._origins()), overrides)
             return Recipe.from_plain(plain, self.path.resolve(), presets=False)
 
-    def checked_recipe(self, overrides: Sequence[str] = (), *, training: bool = False) -> Recipe:
+    def checked_recipe(self, overrides: Sequence[str] = (), *, training: bool = False) -> CheckedRecipe:
         """The recipe, once all its components are found.
 
         Args:
@@ -130,14 +130,14 @@ class RunFolder:
             RecipeError: A component is missing or its options are wrong; with what to install.
         """
         recipe = self.recipe(overrides)
-        told = changed(self._origins(), training=training)
+        advice = changed(self._origins(), training=training)
         try:
-            recipe.check(training=training)
+            checked = recipe.check(training=training)
         except RecipeError as error:
-            raise type(error)("\n".join([str(error), *told])) from error
-        for line in told:
+            raise type(error)("\n".join([str(error), *advice])) from error
+        for line in advice:
             LOG.warning(line)
-        return recipe
+        return checked
 
     def infos(self) -> dict[str, DataInfo]:
         """What the labels of each task mean. Raises CheckpointError if the file that says so is damaged."""
@@ -292,8 +292,7 @@ def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], source: obj
 
 def environment(recipe: Recipe) -> dict[str, Any]:
     """Versions of Python, the machine and every distribution that supplied a component, and which supplied which."""
-    found = recipe.check()
-    components = origins(recipe, found)
+    components = origins(recipe)
     suppliers = {origin["distribution"] for origin in components.values() if "distribution" in origin}
     distributions = {"mtframe", "torch", "torchvision", "timm", *suppliers}
     versions = {}

@@ -22,7 +22,7 @@ from mtframe.hooks import Hooks
 from mtframe.model import MultiTaskModel
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
-from mtframe.training import Meetings, Trainer, check_comparable
+from mtframe.training import Meetings, Trainer, check_comparable, taken_apart
 
 from ._student import quantile
 
@@ -101,7 +101,7 @@ def estimate_affinity(recipe: Recipe, hooks: Hooks | None = None, *, steps: int 
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(assembly, RunFolder(folder), hooks or Hooks())
         engine = GradientEngine(trainer.model)
-        meetings = Meetings(trainer.batches, options.accumulate, trainer.recipe.trained)
+        meetings = Meetings(trainer.batches, options.accumulate)
         check_comparable(engine, meetings, "affinity")
         affinities: list[Tensor] = []
         cosines: dict[str, list[Tensor]] = {}
@@ -143,10 +143,7 @@ def lookahead(
         lr: Learning rate of the lookahead's plain gradient step.
         seed: Of what models and losses draw.
     """
-    images = {task: batch.images for task, batch in batches.items()}
-    lenders = {other: task for task, batch in batches.items() for other in batch.also}
-    targets = {task: batch.targets for task, batch in batches.items()}
-    targets |= {other: batches[task].also[other] for other, task in lenders.items()}
+    images, lenders, targets = taken_apart(batches)
 
     def losses() -> dict[str, Tensor]:
         torch.manual_seed(seed)
@@ -205,7 +202,7 @@ def _measure(trainer: Trainer, engine: GradientEngine, batches: dict[str, Batch]
 
 def _count(batches: Mapping[str, Batch]) -> int:
     """Of tasks."""
-    return sum(1 + len(batch.also) for batch in batches.values())
+    return sum(len(batch.targets) for batch in batches.values())
 
 
 @torch.no_grad()

@@ -15,19 +15,19 @@ from mtframe.assembly import Assembly, observe
 from mtframe.errors import MtframeError, TrainingError
 from mtframe.evaluation import Evaluation
 from mtframe.hooks import Hooks
-from mtframe.recipe import Recipe
+from mtframe.recipe import CheckedRecipe, Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Progress, Trainer
 
 CONSOLE = Console()
 
 
-def train_recipe(recipe: Recipe, out: Path | None, name: str, *, strict: bool = False) -> RunFolder:
+def train_recipe(checked: CheckedRecipe, out: Path | None, name: str, *, strict: bool = False) -> RunFolder:
     """Trains a checked recipe into a new run and prints its scores."""
     run = RunFolder(out or free_folder(Path("runs") / name))
     run.check_new()
-    hooks = _observers(recipe, strict)
-    return _train(Assembly(recipe), run, hooks)
+    hooks = _observers(checked.recipe, strict)
+    return _train(Assembly(checked), run, hooks)
 
 
 def train_assembly(assembly: Assembly, run: RunFolder, *, strict: bool = False) -> RunFolder:
@@ -38,7 +38,7 @@ def train_assembly(assembly: Assembly, run: RunFolder, *, strict: bool = False) 
 def _train(assembly: Assembly, run: RunFolder, hooks: Hooks) -> RunFolder:
     for task in assembly.recipe.trained:
         # What evaluation will need is looked at now, not after hours of training.
-        assembly.metrics(task, assembly.dataset(task, "val"))
+        assembly.metrics(task, "val")
     trainer = Trainer(assembly, run, hooks)
     # Made for nothing but to see that it can be: what no check foresaw fails here, before there is a folder.
     first = trainer.batches[0]
@@ -51,8 +51,8 @@ def _train(assembly: Assembly, run: RunFolder, hooks: Hooks) -> RunFolder:
 def resume_run(path: Path, *, strict: bool = False) -> None:
     """Goes on with a run that was stopped."""
     run = RunFolder.open(path)
-    recipe = run.checked_recipe(training=True)
-    _fit(Trainer(Assembly(recipe, run.infos()), run, _observers(recipe, strict), resume=True))
+    checked = run.checked_recipe(training=True)
+    _fit(Trainer(Assembly(checked, run.infos()), run, _observers(checked.recipe, strict), resume=True))
 
 
 def print_scores(evaluations: Mapping[str, Evaluation]) -> None:

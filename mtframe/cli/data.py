@@ -95,8 +95,8 @@ def preview(
     mtframe data preview recipe.yaml
     """
     from mtframe.assembly import Assembly
+    from mtframe.drawing import save_picture
     from mtframe.inference import preview as draw
-    from mtframe.inference import save_picture
     from mtframe.recipe import assemble_recipe, load_recipe
 
     given = arguments or []

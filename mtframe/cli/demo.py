@@ -41,15 +41,15 @@ def demo(
     file = Path(__file__).with_name("demo.yaml")
     roots = [f"tasks.{name}.dataset.root={data / name}" for name in load_recipe(file).tasks]
     recipe = load_recipe(file, [*roots, *(overrides or [])])
-    recipe.check()
+    checked = recipe.check()
     if out is not None:
         RunFolder(out).check_new()
     for name, task in recipe.tasks.items():
         _work.say(_prepare(name, task.dataset))
-    run = _work.train_recipe(recipe, out, "demo")
+    run = _work.train_recipe(checked, out, "demo")
     predictor = load_run(run.path)
     _work.say("the best checkpoint, loaded again from its folder:")
-    _work.print_scores({name: predictor.evaluate(name) for name in recipe.tasks})
+    _work.print_scores(predictor.evaluate_many())
     for name in recipe.tasks:
         _work.say(f"picture: {_draw(predictor, name, run.path / 'pictures')}")
     _work.say(f"done in {time.monotonic() - start:.0f} s")
@@ -76,7 +76,8 @@ def _prepare(task: str, dataset: Choice) -> str:
 
 def _draw(predictor: Predictor, task: str, out: Path) -> Path:
     """Predicts some validation images of one task and draws them on one sheet."""
-    from mtframe.inference import prediction_sheet, save_picture
+    from mtframe.drawing import save_picture
+    from mtframe.inference import prediction_sheet
 
     dataset = predictor.assembly.dataset(task, "val")
     # Neighbours in a data set of people are images of one person.

@@ -35,7 +35,7 @@ def evaluate(
     from mtframe.inference import load_run
 
     predictor = load_run(run, checkpoint, overrides=overrides or [])
-    results = {name: predictor.evaluate(name, split, details=out is not None) for name in predictor.chosen(task)}
+    results = predictor.evaluate_many(task, split, details=out is not None)
     for name, result in results.items():
         for reason in result.skipped:
             typer.echo(f"{name}: skipped {reason}", err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,6 +25,9 @@ def predict(
     embeddings: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write embeddings, to FILE.npz or FILE.parquet.")
     ] = None,
+    picture_format: Annotated[
+        Literal["jpg", "png", "webp"], typer.Option("--format", help="Of the pictures that are written.")
+    ] = "jpg",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Also print every prediction as JSON.")] = False,
 ) -> None:
@@ -51,7 +54,7 @@ def predict(
     if not sources:
         raise RecipeError("expected an image file or a folder of images behind the run's folder")
     predictor = inference.load_run(run, checkpoint, device, overrides=overrides)
-    files, chosen = list(inference.find_images(sources)), predictor.chosen(task)
+    found, chosen = inference.find_pictures(sources), predictor.chosen(task)
     if embeddings is not None:
         inference.embedding_tasks(predictor, chosen, "--embeddings")
     galleries = {
@@ -59,7 +62,10 @@ def predict(
         for name in (inference.embedding_tasks(predictor, chosen, "--gallery") if gallery is not None else ())
         if gallery is not None
     }
-    result = inference.predict_files(predictor, files, out or run / "predictions", chosen, threshold, galleries)
+    folder = out or run / "predictions"
+    result = inference.predict_files(
+        predictor, found, folder, chosen, threshold, galleries, picture_format=picture_format
+    )
     if embeddings is not None:
         inference.save_embeddings(result, embeddings)
     result.unreadable += [reason for known in galleries.values() for reason in known.unreadable]
@@ -67,9 +73,6 @@ def predict(
         typer.echo(json.dumps(result.described, indent=2))
     else:
         say([f"wrote {path}" for path in (*result.pictures, *([embeddings] if embeddings else []))])
-        for name in chosen:
-            if keys := predictor.undrawn(name):
-                say(f"{name}: gives {', '.join(keys)}, which cannot be drawn; --json prints it")
     for reason in result.unreadable:
         typer.echo(f"skipped {reason}", err=True)
     if result.unreadable:

@@ -64,10 +64,10 @@ def train(
     recipe, name = recipe_of(arguments, backbone, task, observers or [])
     if start is not None:
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"start": str(start)})})
-    recipe.check()
+    checked = recipe.check()
     from mtframe.cli._work import train_recipe
 
-    train_recipe(recipe, out, name, strict=strict)
+    train_recipe(checked, out, name, strict=strict)
 
 
 def recipe_of(

@@ -1,4 +1,4 @@
-"""Samples, batches, image reading and the loader that mixes tasks."""
+"""Samples, placements, batches, image reading and the loader that mixes tasks."""
 
 from ._images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from ._images import decode_image as decode_image
@@ -6,11 +6,17 @@ from ._images import read_image as read_image
 from ._joined import WithTargetsOf as WithTargetsOf
 from ._loader import MixedBatches as MixedBatches
 from ._loader import Source as Source
-from ._loader import SplitBatches as SplitBatches
-from ._loader import transform_batch as transform_batch
+from ._loader import load as load
+from ._placement import Inputs as Inputs
+from ._placement import Placement as Placement
+from ._placement import shares as shares
 from ._sample import Batch as Batch
 from ._sample import DataInfo as DataInfo
 from ._sample import DecodeSize as DecodeSize
-from ._sample import Geometry as Geometry
 from ._sample import Sample as Sample
 from ._sample import to_uint8 as to_uint8
+from ._split import SplitBatches as SplitBatches
+from ._split import evaluation_batch as evaluation_batch
+from ._split import inputs_of as inputs_of
+from ._viewers import Viewer as Viewer
+from ._viewers import make_inputs as make_inputs

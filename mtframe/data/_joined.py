@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mtframe.kinds import Dataset
+from mtframe.kinds import Dataset, LabelsImages
 
 from ._sample import Sample
 
@@ -17,10 +17,10 @@ class WithTargetsOf:
 
     Args:
         dataset: Gives images and targets.
-        other: Has `target_of(id)`.
+        other: Labels the images.
     """
 
-    def __init__(self, dataset: Dataset, other: Any) -> None:
+    def __init__(self, dataset: Dataset, other: LabelsImages) -> None:
         self._dataset: Any = dataset
         self._other = other
 
@@ -29,7 +29,7 @@ class WithTargetsOf:
 
     def __getitem__(self, index: int) -> Sample:
         sample: Sample = self._dataset[index]
-        return replace(sample, target={**self._other.target_of(sample.id), **sample.target})
+        return replace(sample, target={**self._other.target_of(sample.id, sample.size), **sample.target})
 
     def __getattr__(self, name: str) -> Any:
         # While it is unpickled there is no data set yet.

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mtframe.errors import BadImageError, DataError, MtframeError
 from mtframe.kinds import Dataset, Transform
 
+from ._placement import Inputs
 from ._sample import Batch, Sample
 from ._schedule import SCHEDULES
+from ._viewers import Viewer, fitting, make_inputs
 
 # Tried in place of one unreadable image before giving up: more in a row is no stray file.
 _MAX_REPLACEMENTS = 20
@@ -36,14 +37,14 @@ class Source:
         dataset: Its images and labels.
         transform: What makes batches of them.
         batch_size: Images in a batch.
-        labellers: Data sets of further tasks that use the same images, by task.
-        every: In which of the joint steps it takes part: every so manyth.
+        viewers: The tasks that train on these images, the one whose data set it is first, if that trains at all.
+        every: It takes part in every k-th of the joint steps.
     """
 
     dataset: Dataset
     transform: Transform
     batch_size: int
-    labellers: dict[str, Dataset] = field(default_factory=dict)
+    viewers: dict[str, Viewer] = field(default_factory=dict)
     every: int = 1
     _order: tuple[int, np.ndarray] | None = field(default=None, repr=False)
 
@@ -105,31 +106,42 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
         seen = {}
         for task, draws in self.schedule.draws(steps).items():
             source = self.sources[task]
-            for viewer in (task, *source.labellers):
+            for viewer in {task: None, **source.viewers}:
                 seen[viewer] = draws * source.batch_size / len(source.dataset)
         return seen
 
-    def _batch(self, task: str, number: int) -> Batch:
+    def inputs(self, task: str, number: int) -> tuple[list[Sample], Inputs, list[str]]:
+        """Batch `number` of one source: the samples, what its transform makes of them, and what could not be read.
+
+        Raises:
+            DataError: Too many images in a row cannot be read.
+            BadImageError: The transform can make nothing of any of them.
+        """
         source = self.sources[task]
         rng = np.random.default_rng([self.seed, zlib.crc32(task.encode()), number])
-        samples, skipped = [], []
+        samples, skipped = list[Sample](), list[str]()
         for draw in range(number * source.batch_size, (number + 1) * source.batch_size):
             sample, missed = self._draw(source, task, draw)
             samples.append(sample)
             skipped += missed
         try:
-            batch = transform_batch(source.transform, samples, rng)
+            return samples, make_inputs(source.transform, samples, rng), skipped
         except BadImageError:
-            fit, unfit = _fitting(source.transform, samples)
+            fit, unfit = fitting(source.transform, samples)
             if not fit:
                 raise
-            skipped += unfit
             # As many as ever: others of the batch stand in.
             samples = [fit[place % len(fit)] for place in range(len(samples))]
-            batch = transform_batch(source.transform, samples, rng)
-        batch.skipped = skipped
-        batch.also = {other: _labels(dataset, samples) for other, dataset in source.labellers.items()}
-        return batch
+            return samples, make_inputs(source.transform, samples, rng), [*skipped, *unfit]
+
+    def _batch(self, task: str, number: int) -> Batch:
+        samples, inputs, skipped = self.inputs(task, number)
+        known = {
+            viewer: targets
+            for viewer, its in self.sources[task].viewers.items()
+            if (targets := its.collated(samples, inputs)) is not None
+        }
+        return Batch(inputs.images, known, skipped=skipped)
 
     def _draw(self, source: Source, task: str, draw: int) -> tuple[Sample, list[str]]:
         skipped: list[str] = []
@@ -150,70 +162,6 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
             order = getattr(source.dataset, "order", None)
             source._order = (epoch, order(rng) if order else rng.permutation(len(source.dataset)))
         return int(source._order[1][position])
-
-
-class SplitBatches(torch.utils.data.Dataset[Any]):
-    """A split in order, in batches, each image once; unreadable images are left out and named in `skipped`."""
-
-    def __init__(self, dataset: Dataset, transform: Transform, batch_size: int) -> None:
-        self.dataset = dataset
-        self.transform = transform
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
-
-    def __getitem__(self, number: int) -> Batch | list[str] | MtframeError:
-        """Batch `number`, or the skipped images alone where none could be read."""
-        samples, skipped = [], []
-        try:
-            for index in range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.dataset))):
-                try:
-                    samples.append(self.dataset[index])
-                except BadImageError as error:
-                    skipped.append(str(error))
-            try:
-                batch = transform_batch(self.transform, samples, np.random.default_rng(number)) if samples else None
-            except BadImageError:
-                samples, unfit = _fitting(self.transform, samples)
-                skipped += unfit
-                batch = transform_batch(self.transform, samples, np.random.default_rng(number)) if samples else None
-        except MtframeError as error:
-            return error
-        if batch is None:
-            return skipped
-        batch.skipped = skipped
-        return batch
-
-    def batches(self, workers: int, pin_memory: bool = False) -> Iterator[Batch | list[str]]:
-        """All batches, prefetched by worker processes."""
-        return load(self, range(len(self)), workers, pin_memory)
-
-
-def _fitting(transform: Transform, samples: list[Sample]) -> tuple[list[Sample], list[str]]:
-    """The samples that a transform can make something of, and what it says of the others (no face on it)."""
-    fit, unfit = [], []
-    for sample in samples:
-        try:
-            transform_batch(transform, [sample], np.random.default_rng(0))
-        except BadImageError as error:
-            unfit.append(str(error))
-        else:
-            fit.append(sample)
-    return fit, unfit
-
-
-def _labels(dataset: Any, samples: list[Sample]) -> dict[str, Tensor]:
-    """What a data set knows of images that another one read, (B, ...) by name."""
-    targets = [dataset.target_of(sample.id) for sample in samples]
-    return {name: torch.stack([target[name] for target in targets]) for name in targets[0]}
-
-
-def transform_batch(transform: Transform, samples: list[Sample], rng: np.random.Generator) -> Batch:
-    """Calls a transform with both generators seeded, leaving torch's global one as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(rng.integers(2**63)))
-        return transform(samples, rng)
 
 
 def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator[Any]:

@@ -1,14 +1,16 @@
 """What travels between data sets, transforms, heads and metrics."""
 
-# Shapes: B images in a batch, H height, W width, N boxes.
+# Shapes: B images in a batch, H height, W width of an image, h and w of an input.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from ._placement import Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +18,9 @@ class DataInfo:
     """What a data set's labels mean; wired into heads, losses, transforms and metrics as `info`.
 
     Attributes:
-        target: The kind of target. Heads, losses and metrics say which ones they speak in an attribute of the same
-            name; assembling a mismatch is an error. In use: `identity` and `label` (one class, -1 if it is not
-            known), `labels` (any of the classes: (C,) 0 or 1, NaN if it is not known), `value` (numbers, NaN if
-            not known), `boxes`.
-        classes: Name of each class, in label order: label `i` is `classes[i]`. For `value`, of each number.
+        target: The kind of target: the name of a component of kind `target`. Heads, losses, transforms and metrics say
+            which ones they work on in an attribute of the same name; assembling a mismatch is an error.
+        classes: Name of each class, in label order: label `i` is `classes[i]`. Of numbers, the name of each.
     """
 
     target: str
@@ -64,66 +64,32 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Geometry:
-    """How each image of a batch came out of its original: `input = original * scale + offset`.
-
-    Attributes:
-        scale: (B, 2) float, x and y.
-        offset: (B, 2) float, x and y, in pixels of the network's input.
-        size: (B, 2) long, height and width of the original in pixels.
-    """
-
-    scale: Tensor
-    offset: Tensor
-    size: Tensor
-
-    def to_original(self, boxes: Tensor, image: int) -> Tensor:
-        """Maps (N, 4) XYXY boxes of the network's input to pixels of original `image`, clipped to it.
-
-        Boxes of a mirrored image (negative x scale) come out the right way round.
-        """
-        scale = self.scale[image].to(boxes).repeat(2)
-        offset = self.offset[image].to(boxes).repeat(2)
-        height, width = self.size[image].tolist()
-        limit = boxes.new_tensor([width, height, width, height])
-        corners = ((boxes - offset) / scale).unflatten(1, (2, 2))
-        return torch.cat([corners.amin(1), corners.amax(1)], dim=1).clamp(min=0).minimum(limit)
-
-    def points_to_original(self, points: Tensor, image: int) -> Tensor:
-        """Maps (N, 2) x and y in the network's input to pixels of original `image`; they may lie outside of it.
-
-        Points of a mirrored image (negative x scale) come out where they are in the original: what was to the left
-        there is so again, so whoever tells left from right has to exchange them himself.
-        """
-        return (points - self.offset[image].to(points)) / self.scale[image].to(points)
-
-    def to(self, device: torch.device | str) -> Geometry:
-        """The same on another device."""
-        return Geometry(self.scale.to(device), self.offset.to(device), self.size.to(device))
-
-
-@dataclass(slots=True)
 class Batch:
-    """What a transform makes of samples, and what the model and the loss are given.
+    """Inputs of the network with all that is known of them: what the model and the losses are given.
 
     Attributes:
-        images: (B, 3, H, W) uint8, RGB. The model normalises on its own device.
-        targets: Labels by name, each (B, ...); ragged ones padded, with a boolean mask beside them.
-        geometry: How each image came out of its original.
-        samples: The samples without their pixels, in evaluation; empty in training.
-        skipped: Paths of images that could not be read and were replaced by the next ones.
-        also: By task, the labels that further tasks have for these images; see `images` in a task's recipe.
+        images: (B, 3, h, w) uint8, RGB. The model normalises on its own device.
+        targets: By task that knows something of these images, what its kind of target has collated: tensors (B, ...) by
+            name. Empty in evaluation.
+        placements: Where each image lies in its input; empty in training.
+        samples: By task, the samples without their pixels; None of an image that the task's split does not have. Empty
+            in training.
+        skipped: Images that could not be read, with the reason; in training others stand in for them.
     """
 
     images: Tensor
-    targets: dict[str, Tensor]
-    geometry: Geometry
-    samples: list[Sample] = field(default_factory=list)
+    targets: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    placements: list[Placement] = field(default_factory=list)
+    samples: dict[str, list[Sample | None]] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
-    also: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def bounds(self) -> Tensor:
+        """(B, 4) float, XYXY: where the whole original lies in each input, in its pixels; it may reach beyond."""
+        return torch.tensor([placement.bounds for placement in self.placements], dtype=torch.float32)
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory (called by torch's DataLoader)."""
@@ -133,11 +99,11 @@ class Batch:
         """The same on another device; copies from pinned memory do not block."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def _map(self, change: Any) -> Batch:
-        geometry = Geometry(change(self.geometry.scale), change(self.geometry.offset), self.geometry.size)
-        targets = {name: change(tensor) for name, tensor in self.targets.items()}
-        also = {task: {name: change(tensor) for name, tensor in more.items()} for task, more in self.also.items()}
-        return replace(self, images=change(self.images), targets=targets, geometry=geometry, also=also)
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        targets = {
+            task: {name: change(tensor) for name, tensor in target.items()} for task, target in self.targets.items()
+        }
+        return replace(self, images=change(self.images), targets=targets)
 
 
 def to_uint8(pixels: Tensor) -> Tensor:

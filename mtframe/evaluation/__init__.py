@@ -5,9 +5,9 @@ from ._details import Curves as Curves
 from ._details import Detail as Detail
 from ._details import Matrix as Matrix
 from ._evaluate import Evaluation as Evaluation
-from ._evaluate import evaluate_split as evaluate_split
-from ._evaluate import evaluate_task as evaluate_task
-from ._evaluate import predict_batch as predict_batch
+from ._evaluate import evaluate as evaluate
 from ._gain import mean_relative_gain as mean_relative_gain
+from ._passes import Look as Look
+from ._passes import Passes as Passes
 from ._plots import finite as finite
 from ._plots import write_details as write_details

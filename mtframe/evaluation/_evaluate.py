@@ -1,20 +1,18 @@
+"""Scoring tasks on a split."""
+
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, SplitBatches
 from mtframe.errors import DataError
-from mtframe.kinds import Dataset, Metric, Transform
+from mtframe.kinds import Dataset, LabelsImages, Metric
 from mtframe.model import MultiTaskModel
 
 from ._details import Detail
-from ._views import views_of
+from ._passes import Passes
 
 
 @dataclass
@@ -45,123 +43,108 @@ class Evaluation:
         return self.values[self.primary]
 
 
-@torch.inference_mode()
-def predict_batch(
-    model: MultiTaskModel, task: str, batch: Batch, *, flip: bool, scales: Sequence[float] = (1.0,), precision: str
-) -> list[dict[str, Tensor]]:
-    """One task's predictions for a batch on the model's device, on the CPU in pixels of the original images.
+def evaluate(
+    model: MultiTaskModel, assembly: Assembly, tasks: Sequence[str], split: str, *, details: bool = False
+) -> dict[str, Evaluation]:
+    """Scores tasks on one split of their data as their recipe says: transform, metrics, views, precision.
 
-    Args:
-        model: In evaluation mode.
-        task: Name of the task.
-        batch: From the task's evaluation transform, on the model's device.
-        flip: Whether to look at the mirrored images too; what is seen is merged by the head's `merge_views`.
-        scales: At which sizes to look at the images, as parts of theirs.
-        precision: `bf16` or `fp32`.
-    """
-    head: Any = model.heads[task]
-    seen = []
-    for view in views_of(batch, flip, scales):
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            outputs = model({task: view.images})[task]
-        seen.append(head.predict(outputs, view.geometry))
-    predictions = seen[0] if len(seen) == 1 else [head.merge_views(views) for views in zip(*seen, strict=True)]
-    return [{name: value.cpu() for name, value in prediction.items()} for prediction in predictions]
-
-
-def evaluate_task(
-    model: MultiTaskModel,
-    task: str,
-    dataset: Dataset,
-    transform: Transform,
-    metrics: Sequence[Metric],
-    *,
-    batch_size: int,
-    flip: bool = False,
-    scales: Sequence[float] = (1.0,),
-    details: bool = False,
-    precision: str = "fp32",
-    workers: int = 0,
-    device: torch.device | str = "cpu",
-) -> Evaluation:
-    """Scores one task on one split.
+    Tasks that look at the same inputs of the same images are scored together: each image is read once and passes the
+    backbone once.
 
     Args:
         model: The model; put into evaluation mode, and left in the mode it was in.
-        task: Name of the task.
-        dataset: The split.
-        transform: The task's evaluation transform.
-        metrics: Metrics for that split; the first one's primary value is the score.
-        batch_size: Images a forward pass.
-        flip: Look at mirror images too, and merge what is seen.
-        scales: Look at images at these parts of their size, and merge what is seen.
+        assembly: Its parts.
+        tasks: Which of its tasks.
+        split: One of the splits of their data sets.
         details: Whether to ask the metrics for details as well, which may take longer.
-        precision: `bf16` or `fp32`.
-        workers: Loader processes.
-        device: Where the model is.
 
     Returns:
-        Values, primary score, number of images and what was skipped.
+        By task, in the order of `tasks`.
 
     Raises:
-        DataError: Not one image can be read.
+        MtframeError: The split cannot be read, or not one image of it.
     """
+    passes = Passes.of(model, assembly)
     was_training = model.training
     model.eval()
-    images, skipped = 0, []
-    for batch in SplitBatches(dataset, transform, batch_size).batches(workers):
+    try:
+        found: dict[str, Evaluation] = {}
+        for group in assembly.input_groups(tasks):
+            for reader, others in _readers(assembly, group, split):
+                found |= _score(passes, assembly, reader, others, split, details=details)
+        return {task: found[task] for task in tasks}
+    finally:
+        model.train(was_training)
+
+
+def _readers(assembly: Assembly, group: Sequence[str], split: str) -> Iterator[tuple[str, dict[str, LabelsImages]]]:
+    """Whose split is read, and the splits of other tasks that are of these images too, and are not read again."""
+    datasets = {task: assembly.dataset(task, split) for task in group}
+    left = sorted(group, key=lambda task: -len(datasets[task]))
+    while left:
+        reader = left.pop(0)
+        others = {task: its for task in left if (its := _within(assembly, task, reader, datasets)) is not None}
+        left = [task for task in left if task not in others]
+        yield reader, others
+
+
+def _within(assembly: Assembly, task: str, reader: str, datasets: Mapping[str, Dataset]) -> LabelsImages | None:
+    """A task's split, if all its images are among those of another's."""
+    lent = {assembly.recipe.tasks[name].images or name for name in (task, reader)}
+    own, read = datasets[task], datasets[reader]
+    # Ids mean the same images where a recipe says so, not where two folders happen to have a file of one name.
+    if len(lent) > 1 or not isinstance(own, LabelsImages) or not isinstance(read, LabelsImages):
+        return None
+    return own if set(own.ids()) <= set(read.ids()) else None
+
+
+def _score(
+    passes: Passes,
+    assembly: Assembly,
+    reader: str,
+    others: Mapping[str, LabelsImages],
+    split: str,
+    *,
+    details: bool,
+) -> dict[str, Evaluation]:
+    """The tasks that are scored on the images that one of them reads."""
+    tasks, recipe = (reader, *others), assembly.recipe
+    dataset, transform = assembly.dataset(reader, split), assembly.transform(reader, train=False)
+    metrics = {task: assembly.metrics(task, split) for task in tasks}
+    counts, skipped = dict.fromkeys(tasks, 0), list[str]()
+    batches = SplitBatches(reader, dataset, transform, recipe.tasks[reader].batch_size, others)
+    for batch in batches.batches(recipe.train.workers):
         if isinstance(batch, list):
             skipped += batch
             continue
         skipped += batch.skipped
-        predictions = predict_batch(model, task, batch.to(device), flip=flip, scales=scales, precision=precision)
-        for metric in metrics:
-            metric.update(predictions, batch.samples)
-        images += len(batch)
-    model.train(was_training)
-    if images == 0:
-        raise DataError(
-            f"tasks.{task}.dataset: none of its {len(dataset)} images can be read, so there is nothing to score"
-            + "".join(f"\n  {reason}" for reason in skipped[:3])
-        )
+        _update(passes, batch, metrics, counts)
+    for task, count in counts.items():
+        if count == 0:
+            raise DataError(
+                f"tasks.{task}.dataset: none of its {len(assembly.dataset(task, split))} images can be read, so there "
+                "is nothing to score" + "".join(f"\n  {reason}" for reason in skipped[:3])
+            )
+    return {task: _evaluation(metrics[task], counts[task], skipped, details=details) for task in tasks}
+
+
+def _update(passes: Passes, batch: Batch, metrics: Mapping[str, Sequence[Metric]], counts: dict[str, int]) -> None:
+    """Shows a batch's predictions to the metrics of each task that has the image in its split."""
+    for task, predictions in passes.predict({tuple(metrics): batch}).items():
+        pairs = zip(predictions, batch.samples[task], strict=True)
+        seen = [(prediction, sample) for prediction, sample in pairs if sample is not None]
+        for metric in metrics[task] if seen else ():
+            metric.update([prediction for prediction, _ in seen], [sample for _, sample in seen])
+        counts[task] += len(seen)
+
+
+def _evaluation(metrics: Sequence[Metric], images: int, skipped: list[str], *, details: bool) -> Evaluation:
     values: dict[str, float] = {}
     for metric in metrics:
         values |= metric.compute()
-    told: Sequence[Any] = metrics
+    first = metrics[0]
     return Evaluation(
-        values, metrics[0].primary, metrics[0].higher_is_better, images, skipped,
-        notes=[note for metric in told for note in getattr(metric, "notes", ())],
-        details=[detail for metric in told if details and hasattr(metric, "details") for detail in metric.details()],
+        values, first.primary, first.higher_is_better, images, list(skipped),
+        notes=[note for metric in metrics for note in getattr(metric, "notes", ())],
+        details=[detail for metric in metrics if details and hasattr(metric, "details") for detail in metric.details()],
     )  # fmt: skip
-
-
-def evaluate_split(
-    model: MultiTaskModel,
-    assembly: Assembly,
-    task: str,
-    split: str,
-    device: torch.device | str,
-    *,
-    details: bool = False,
-) -> Evaluation:
-    """Scores one task on one of its splits as its recipe says: transform, metrics, views, precision.
-
-    Raises:
-        MtframeError: The split cannot be read.
-    """
-    part, train = assembly.recipe.tasks[task], assembly.recipe.train
-    dataset = assembly.dataset(task, split)
-    return evaluate_task(
-        model,
-        task,
-        dataset,
-        assembly.transform(task, train=False),
-        assembly.metrics(task, dataset),
-        batch_size=part.batch_size,
-        flip=part.flip_test,
-        scales=part.test_scales,
-        details=details,
-        precision=train.precision,
-        workers=train.workers,
-        device=device,
-    )

@@ -4,25 +4,38 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from mtframe.data import read_image
-from mtframe.errors import BadImageError, MtframeError, RecipeError
+from mtframe.data import DecodeSize, read_image
+from mtframe.drawing import draw_marks, make_folder, nearest, save_picture, similarity_sheet, to_pil
+from mtframe.errors import MtframeError, RecipeError
+from mtframe.kinds import Embeds, WritesFiles
+from mtframe.marks import Bar, Mark
 
-from ._draw import make_folder, save_picture, to_pil
 from ._gallery import Gallery
-from ._predictor import Predictor
-from ._sheets import picture_of, similar_files
+from ._pictures import FilePictures, Source
+from ._predictor import BATCH_SIZE, Prediction, Predictor
 
 _EMBEDDINGS = (".npz", ".parquet")
+
+# Threads that draw beside the network's work, and pictures that may wait for them: each holds its marks.
+_DRAWING, _WAITING = 2, 32
+
+# Rows of the sheet of similar pictures. All files are compared; more rows are only in the JSON.
+_SHEET_ROWS = 12
+_NEIGHBOURS = 4
+
+# Pixels of the shorter side of pictures on that sheet.
+_SHEET_SIDE = 400
 
 
 @dataclass
@@ -30,7 +43,8 @@ class FilePredictions:
     """What came of predicting files.
 
     Attributes:
-        described: A dictionary a file: `source`, `size` (height, width) and `tasks`, ready for JSON.
+        described: A dictionary a file, ready for JSON: `source`, `size` (height, width), `tasks`, and what was written
+            of it (`picture`, `files`).
         pictures: Files that were written.
         unreadable: Files that could not be read, with the reason.
         embeddings: By task, (Q, D) float32 of unit length, in the order of `described`.
@@ -44,54 +58,74 @@ class FilePredictions:
 
 def predict_files(
     predictor: Predictor,
-    files: Sequence[Path],
+    sources: Sequence[Source],
     out: Path,
     tasks: Sequence[str] | None = None,
     threshold: float = 0.3,
     galleries: Mapping[str, Gallery] | None = None,
+    *,
+    picture_format: str = "jpg",
+    batch_size: int = BATCH_SIZE,
 ) -> FilePredictions:
-    """Predicts image files and draws the results.
+    """Predicts image files and draws the results, in memory that does not grow with their number but for the answers.
 
     Args:
         predictor: A loaded run.
-        files: The images.
-        out: Folder for pictures: `STEM.png` with what is said of each, `TASK_similar.png` for embeddings of
-            several images.
+        sources: The images.
+        out: Folder for pictures: `NAME.FORMAT` with what is said of each, `TASK_similar.FORMAT` for embeddings of
+            several images, `NAME_TASK_...` for what JSON is no place for.
         tasks: Only these; all if None.
-        threshold: Least score of a box that is drawn; JSON has them all.
+        threshold: Least score of a mark that is drawn; JSON has them all.
         galleries: By task, whom embeddings are compared with.
+        picture_format: `jpg`, `png` or `webp`.
+        batch_size: Pictures in a pass.
 
     Returns:
         Predictions, written pictures and what could not be read.
 
     Raises:
-        RecipeError: There is no such task, or `out` cannot be a folder.
+        RecipeError: There is no such task, `out` cannot be a folder, or a source would be written over.
         MtframeError: A picture cannot be written.
     """
-    result = FilePredictions()
-    tasks = predictor.chosen(tasks)
+    transforms = predictor.transforms(tasks)
     make_folder(out)
+    names = {str(source.file): source.name for source in sources}
+    _check_kept(sources, out, picture_format)
+    result = FilePredictions()
     embeddings: dict[str, list[Tensor]] = {}
-    read: list[Path] = []
-    for file in files:
-        try:
-            pixels, size = read_image(file, upright=True)
-            predictions = predictor.predict(pixels, tasks, name=str(file))
-        except BadImageError as error:
-            result.unreadable.append(str(error))
-            continue
-        read.append(file)
-        result.described.append(_described(predictor, file, size, predictions, galleries or {}))
-        drawn = picture_of(predictor, to_pil(pixels), predictions, threshold=threshold, galleries=galleries)
-        if drawn is not None:
-            result.pictures.append(_save(drawn, out, file.stem))
-        for task, prediction in predictions.items():
-            if "embedding" in prediction:
-                embeddings.setdefault(task, []).append(prediction["embedding"])
+    batches = FilePictures([source.file for source in sources], transforms, batch_size)
+    with ThreadPoolExecutor(_DRAWING) as pool:
+        waiting: deque[Future[Path]] = deque()
+        for pictures in batches.batches(predictor.assembly.recipe.train.workers):
+            result.unreadable += pictures.unreadable
+            for file, size, found in zip(
+                pictures.names, pictures.sizes, predictor.predict_batches(pictures.batches), strict=True
+            ):
+                said = _described(predictor, file, size, found, galleries or {})
+                result.described.append(said)
+                if files := _write_files(predictor, out, names[file], found):
+                    said["files"] = {task: [str(path) for path in written] for task, written in files.items()}
+                    result.pictures += [path for written in files.values() for path in written]
+                marks = _marks(predictor, found, galleries or {})
+                if any(marks.values()) or not any(isinstance(predictor.targets[task], Embeds) for task in found):
+                    path = out / f"{names[file]}.{picture_format}"
+                    said["picture"] = str(path)
+                    result.pictures.append(path)
+                    waiting.append(pool.submit(_draw, Path(file), marks, threshold, path))
+                for task, prediction in found.items():
+                    if isinstance(target := predictor.targets[task], Embeds):
+                        embeddings.setdefault(task, []).append(target.embedding(prediction))
+                while len(waiting) > _WAITING:
+                    waiting.popleft().result()
+        for drawn in waiting:
+            drawn.result()
     for task, rows in embeddings.items():
         result.embeddings[task] = torch.stack(rows)
         if len(rows) > 1:
-            result.pictures.append(_save(similar_files(read, result.embeddings[task]), out, f"{task}_similar"))
+            path = out / f"{task}_similar.{picture_format}"
+            read = [Path(said["source"]) for said in result.described]
+            save_picture(_similar(read, result.embeddings[task]), path)
+            result.pictures.append(path)
     return result
 
 
@@ -143,30 +177,82 @@ def _pyarrow() -> Any:
     return pyarrow, parquet
 
 
+def _check_kept(sources: Sequence[Source], out: Path, picture_format: str) -> None:
+    """Raises RecipeError if a picture that is drawn would take the place of one that is read."""
+    read = {source.file.resolve() for source in sources}
+    for source in sources:
+        path = (out / f"{source.name}.{picture_format}").resolve()
+        if path in read:
+            raise RecipeError(f"--out: {path} is one of the pictures to read, and would be written over")
+
+
 def _described(
     predictor: Predictor,
-    file: Path,
+    file: str,
     size: tuple[int, int],
-    predictions: Mapping[str, dict[str, Tensor]],
+    predictions: Mapping[str, Prediction],
     galleries: Mapping[str, Gallery],
 ) -> dict[str, Any]:
-    told = {task: predictor.describe(task, prediction) for task, prediction in predictions.items()}
-    nearest = {
+    said: dict[str, Any] = {
+        "source": file,
+        "size": list(size),
+        "tasks": {task: predictor.describe(task, prediction) for task, prediction in predictions.items()},
+    }
+    nearest_to = {
         task: [
             {"identity": name, "similarity": round(value, 6)}
-            for name, value in gallery.nearest(predictions[task]["embedding"])
+            for name, value in gallery.nearest(predictor.embedding(task, predictions[task]))
         ]
         for task, gallery in galleries.items()
         if task in predictions
     }
-    return {"source": str(file), "size": list(size), "tasks": told, **({"nearest": nearest} if nearest else {})}
+    return {**said, "nearest": nearest_to} if nearest_to else said
 
 
-def _save(picture: Image.Image, out: Path, stem: str) -> Path:
-    """Writes a PNG under a name that is free among those of this call and before."""
-    path, count = out / f"{stem}.png", 1
-    while path.exists():
-        count += 1
-        path = out / f"{stem}-{count}.png"
-    save_picture(picture, path)
+def _marks(
+    predictor: Predictor, predictions: Mapping[str, Prediction], galleries: Mapping[str, Gallery]
+) -> dict[str, list[Mark]]:
+    """How what all tasks say is drawn, by task; the nearest identities of a gallery where there is one."""
+    marks: dict[str, list[Mark]] = {}
+    for task, prediction in predictions.items():
+        marks[task] = predictor.targets[task].marks(prediction)
+        if task in galleries:
+            found = galleries[task].nearest(predictor.embedding(task, prediction))
+            marks[f"{task}: most similar"] = [Bar(name, f"{value:.2f}", max(0.0, value)) for name, value in found]
+    return marks
+
+
+def _write_files(
+    predictor: Predictor, out: Path, name: str, predictions: Mapping[str, Prediction]
+) -> dict[str, list[Path]]:
+    """What JSON is no place for, in files beside the pictures."""
+    written: dict[str, list[Path]] = {}
+    for task, prediction in predictions.items():
+        target = predictor.targets[task]
+        for end, content in target.files(prediction).items() if isinstance(target, WritesFiles) else ():
+            path = out / f"{name}_{task}_{end}"
+            make_folder(path.parent)
+            try:
+                path.write_bytes(content)
+            except OSError as error:
+                raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error
+            written.setdefault(task, []).append(path)
+    return written
+
+
+def _draw(file: Path, marks: Mapping[str, Sequence[Mark]], threshold: float, path: Path) -> Path:
+    """Reads a picture again, whole, and writes it with marks on it."""
+    pixels, _ = read_image(file, upright=True)
+    save_picture(draw_marks(to_pil(pixels), marks, threshold=threshold), path)
     return path
+
+
+def _similar(files: Sequence[Path], embeddings: Tensor) -> Any:
+    """The first pictures, each beside those of all files that are most similar to it."""
+    rows = range(min(len(files), _SHEET_ROWS))
+    _, near = nearest(embeddings, rows, _NEIGHBOURS)
+    # Only these are opened again: there may be thousands.
+    shown = sorted({*rows, *near.flatten().tolist()})
+    pictures = [to_pil(read_image(files[n], DecodeSize(shorter=_SHEET_SIDE), upright=True)[0]) for n in shown]
+    names = [files[n].stem for n in shown]
+    return similarity_sheet(pictures, names, embeddings[shown], neighbours=_NEIGHBOURS, rows=rows)

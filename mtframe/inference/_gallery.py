@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtframe.errors import BadImageError, RecipeError
+from mtframe.errors import RecipeError
+from mtframe.kinds import Embeds
 
-from ._predictor import Predictor, find_images
+from ._pictures import FilePictures, find_pictures
+from ._predictor import BATCH_SIZE, Predictor
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +46,21 @@ class Gallery:
         people = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
         if not people:
             raise RecipeError(f"--gallery: expected a folder for each identity in {root}, as in {root}/NAME/photo.jpg")
-        names, templates, unreadable = [], [], []
+        files, unreadable = list[tuple[Path, str]](), list[str]()
         for person in people:
-            embeddings = []
             try:
-                files = list(find_images([person]))
+                files += [(source.file, person.name) for source in find_pictures([person])]
             except RecipeError as error:
                 unreadable.append(str(error))
-                continue
-            for file in files:
-                try:
-                    embeddings.append(predictor.predict(file, [task])[task]["embedding"])
-                except BadImageError as error:
-                    unreadable.append(str(error))
-            if embeddings:
-                names.append(person.name)
-                templates.append(F.normalize(torch.stack(embeddings).mean(0), dim=0))
+        embeddings: dict[str, list[Tensor]] = {}
+        owner = {str(file): name for file, name in files}
+        batches = FilePictures([file for file, _ in files], predictor.transforms([task]), BATCH_SIZE)
+        for pictures in batches.batches(predictor.assembly.recipe.train.workers):
+            unreadable += pictures.unreadable
+            for file, found in zip(pictures.names, predictor.predict_batches(pictures.batches), strict=True):
+                embeddings.setdefault(owner[file], []).append(predictor.embedding(task, found[task]))
+        names = [person.name for person in people if person.name in embeddings]
+        templates = [F.normalize(torch.stack(embeddings[name]).mean(0), dim=0) for name in names]
         if not names:
             raise RecipeError(f"--gallery: no picture in {root} can be read:\n  " + "\n  ".join(unreadable[:3]))
         return cls(tuple(names), torch.stack(templates), tuple(unreadable))
@@ -77,7 +78,7 @@ class Gallery:
 
 def embedding_tasks(predictor: Predictor, tasks: Sequence[str], option: str) -> list[str]:
     """Those of the tasks that give embeddings. Raises RecipeError, naming the option that wants one, if none does."""
-    found = [task for task in tasks if "embedding" in predictor.gives(task)]
+    found = [task for task in tasks if isinstance(predictor.targets[task], Embeds)]
     if not found:
         raise RecipeError(f"{option}: none of the tasks {', '.join(tasks)} gives embeddings")
     return found

@@ -121,7 +121,7 @@ def evaluable(assembly: Assembly) -> tuple[list[str], dict[str, str]]:
     for task in assembly.tasks:
         if task not in assembly.recipe.trained:
             try:
-                assembly.metrics(task, assembly.dataset(task, "val"))
+                assembly.metrics(task, "val")
                 able.append(task)
             except MtframeError as error:
                 why[task] = str(error)

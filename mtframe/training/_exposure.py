@@ -57,7 +57,7 @@ def account(batches: MixedBatches, steps: int) -> None:
 
 
 def _log(batches: MixedBatches, steps: int, verb: str) -> None:
-    lenders = {task: lender for lender, source in batches.sources.items() for task in source.labellers}
+    lenders = {task: lender for lender, source in batches.sources.items() for task in source.viewers if task != lender}
     for task, number in batches.epochs(steps).items():
         times = _times(number)
         if task in lenders:

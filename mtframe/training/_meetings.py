@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from mtframe.data import MixedBatches
 from mtframe.errors import RecipeError
 from mtframe.gradients import GradientEngine
@@ -12,22 +10,17 @@ from mtframe.gradients import GradientEngine
 class Meetings:
     """Which steps have as many tasks in one batch as any has: steps that are measured are taken from these.
 
-    Every so manyth step could miss a task that trains in every second one for good.
+    Every k-th step could miss a task that trains in every second one for good.
 
     Args:
         batches: What steps train on.
         accumulate: Batches in a step.
-        trained: The tasks that are trained: another one may only lend its images. All that have data if None.
     """
 
-    def __init__(self, batches: MixedBatches, accumulate: int = 1, trained: Collection[str] | None = None) -> None:
+    def __init__(self, batches: MixedBatches, accumulate: int = 1) -> None:
         self.batches = batches
         self.accumulate = accumulate
-        self._with_data = {task: (task, *source.labellers) for task, source in batches.sources.items()}
-        if trained is not None:
-            self._with_data = {
-                source: tuple(task for task in tasks if task in trained) for source, tasks in self._with_data.items()
-            }
+        self._with_data = {task: tuple(source.viewers) for task, source in batches.sources.items()}
         self.trained = frozenset(task for tasks in self._with_data.values() for task in tasks)
         self.most = self._most()
 

@@ -16,6 +16,24 @@ from mtframe.model import MultiTaskModel
 from ._distillation import Distillation
 
 
+def taken_apart(
+    batches: Mapping[str, Batch],
+) -> tuple[dict[str, Tensor], dict[str, str], dict[str, dict[str, Tensor]]]:
+    """What a model and its losses are given of a step's batches, of which each is known to a task at least.
+
+    Returns:
+        Images by the first task that knows something of them; the other tasks that do, each with that one; targets by
+        task.
+    """
+    images, lenders, targets = dict[str, Tensor](), dict[str, str](), dict[str, dict[str, Tensor]]()
+    for batch in batches.values():
+        owner, *others = batch.targets
+        images[owner] = batch.images
+        lenders |= dict.fromkeys(others, owner)
+        targets |= batch.targets
+    return images, lenders, targets
+
+
 def training_step(
     model: MultiTaskModel,
     batches: Mapping[str, Batch],
@@ -45,10 +63,7 @@ def training_step(
         The loss terms by task and name, detached.
     """
     device = next(iter(batches.values())).images.device
-    lenders = {other: task for task, batch in batches.items() for other in batch.also}
-    images = {task: batch.images for task, batch in batches.items()}
-    targets = {task: batch.targets for task, batch in batches.items()}
-    targets |= {other: batches[task].also[other] for other, task in lenders.items()}
+    images, lenders, targets = taken_apart(batches)
     chosen: Any = balancer
     terms: dict[str, dict[str, Tensor]] = {}
     answers: dict[str, dict[str, Tensor]] = {}

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from mtframe.assembly import Assembly, observe
 from mtframe.data import Batch, MixedBatches
-from mtframe.device import pick_device
+from mtframe.device import lay_out_channels_last, pick_device
 from mtframe.errors import CheckpointError, MtframeError, RecipeError, TrainingError
-from mtframe.evaluation import Evaluation, evaluate_split, finite, mean_relative_gain
+from mtframe.evaluation import Evaluation, evaluate, finite, mean_relative_gain
 from mtframe.gradients import GradientEngine
 from mtframe.hooks import Hooks
 from mtframe.registry import name_of
@@ -29,7 +29,6 @@ from mtframe.run import RunFolder, check_fit, write_text
 from ._distillation import Distillation, evaluable
 from ._exposure import account, announce, cautions
 from ._gradient_log import GradientLog
-from ._labelled import known, labelled
 from ._log import LOG, LossMeter, open_log
 from ._meetings import Meetings, check_comparable
 from ._optim import make_average, make_optimizer, make_scheduler
@@ -97,7 +96,7 @@ class Trainer:
         for network in (self.model, *([self.distillation.teacher] if self.distillation else ())):
             network.to(self.device)
             if options.channels_last:
-                _lay_out_channels_last(network)
+                lay_out_channels_last(network)
         self.balancer: Any = assembly.balancer()
         if isinstance(self.balancer, nn.Module):
             self.balancer.to(self.device)
@@ -106,7 +105,7 @@ class Trainer:
         per_epoch = self.batches.schedule.steps_per_epoch
         self._gradient_log: GradientLog | None = None
         if options.gradients_every is not None:
-            meetings = Meetings(self.batches, options.accumulate, self.recipe.trained)
+            meetings = Meetings(self.batches, options.accumulate)
             check_comparable(self._engine, meetings, "train.gradients_every")
             self._gradient_log = GradientLog(self._engine, meetings, options.gradients_every, options.log_every)
         self.steps_per_epoch = math.ceil(per_epoch / options.accumulate)
@@ -120,7 +119,6 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.stopped: str | None = None
         self._best: dict[str, dict[str, float]] = {"scores": {}, "tasks": {}, "steps": {}}
-        self._kinds = {task: assembly.infos[task].target for task in self.recipe.trained}
         self._meter = LossMeter()
         self._unreadable: dict[str, None] = {}
         self._unlabelled = {
@@ -226,7 +224,7 @@ class Trainer:
 
     def on_device(self, batches: dict[str, Batch]) -> dict[str, Batch]:
         """Of batches by task what has labels, on the model's device."""
-        moved = {task: batch.to(self.device) for task, batch in labelled(batches, self._kinds).items()}
+        moved = {task: batch.to(self.device) for task, batch in batches.items() if batch.targets}
         for batch in moved.values():
             batch.images = batch.images.contiguous(memory_format=self._memory_format)
         return moved
@@ -377,9 +375,8 @@ class Trainer:
     def _look_for_labels(self, batches: dict[str, Batch]) -> None:
         """Stops if a whole epoch passes without one label of a task that borrows its images."""
         for batch in batches.values():
-            for task in self._unlabelled.keys() & batch.also.keys():
-                if any(known(value).any() for value in batch.also[task].values()):
-                    del self._unlabelled[task]
+            for task in self._unlabelled.keys() & batch.targets.keys():
+                del self._unlabelled[task]
         if self._unlabelled and self.step >= self._labels_due:
             task, lender = next(iter(self._unlabelled.items()))
             raise TrainingError(
@@ -425,11 +422,10 @@ class Trainer:
         return every is not None and self.step % every == 0
 
     def _evaluate(self) -> dict[str, Evaluation]:
-        evaluations = {}
         model: Any = self.evaluated_model
-        for task in self.evaluated:
-            evaluations[task] = evaluate_split(model, self.assembly, task, "val", self.device)
-            for reason in evaluations[task].skipped:
+        evaluations = evaluate(model, self.assembly, self.evaluated, "val")
+        for task, evaluation in evaluations.items():
+            for reason in evaluation.skipped:
                 LOG.warning("task %s: evaluation skipped an unreadable image: %s", task, reason)
         self._remember(evaluations)
         self._since = (time.monotonic(), self.step)
@@ -527,13 +523,6 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-def _lay_out_channels_last(model: nn.Module) -> None:
-    # Not by Module.to, which refuses models that have weights of five dimensions (3D convolutions).
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def _better(score: float, top: float, higher_is_better: bool) -> bool:

@@ -47,6 +47,10 @@ class LabelledImages:
         image, size = read_image(self.root / file, decode_size, upright=True)
         return Sample(image, self._target(self._targets[index]), size, index, file)
 
+    def ids(self) -> list[str]:
+        """The path of each image."""
+        return [os.fsdecode(name) for name in self._names]
+
     def target_of(self, id: str) -> dict[str, Tensor]:
         """The target of the image with this path, without reading it; the unknown target if there is none."""
         name = os.fsencode(id)

@@ -111,7 +111,11 @@ class CsvImages:
         """One image. Target: `label` () long, `labels` (C,) float 0 or 1, or `value` (C,) float."""
         return self._labelled.sample(index, self.decode_size)
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def ids(self) -> list[str]:
+        """Path of each image below `root`."""
+        return self._labelled.ids()
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         """The target of the image with this path in the root; -1 or NaN if it is not in this split."""
         return self._labelled.target_of(id)
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mtframe.data import DataInfo, Geometry
+from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
 from mtframe.kinds import FeatureSpec
 
@@ -42,14 +42,10 @@ class Classifier(nn.Module):
         """`logits`: (B, C) float32."""
         return {"logits": _pooled(maps, self.linear)}
 
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
         """`probabilities`: (C,) float32 for each image."""
         logits_BC = outputs["logits"].float()
         return [{"probabilities": row} for row in (logits_BC.softmax(1) if self.exclusive else logits_BC.sigmoid())]
-
-    def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The mean of one image's probabilities under several views."""
-        return _mean(predictions, "probabilities")
 
 
 class Regressor(nn.Module):
@@ -106,13 +102,9 @@ class Regressor(nn.Module):
         self.mean.lerp_(mean, share)
         self.seen.add_(count)
 
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
         """`values`: (K,) float32 for each image."""
         return [{"values": row} for row in outputs["values"].float()]
-
-    def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The mean of one image's numbers under several views."""
-        return _mean(predictions, "values")
 
 
 def _linear(features: Sequence[FeatureSpec], count: int, dropout: float) -> nn.Sequential:
@@ -126,7 +118,3 @@ def _pooled(maps: Sequence[Tensor], layer: nn.Module) -> Tensor:
     with torch.autocast(maps[-1].device.type, enabled=False):
         result: Tensor = layer(maps[-1].float().mean((2, 3)))
         return result
-
-
-def _mean(predictions: Sequence[Mapping[str, Tensor]], name: str) -> dict[str, Tensor]:
-    return {name: torch.stack([prediction[name] for prediction in predictions]).mean(0)}

@@ -1,22 +1,25 @@
 """Random crops of whole pictures, mirrored, varied in colour and mixed."""
 
-# Shapes: B images, H height, W width, S side of the input in pixels, C classes, K numbers.
+# Shapes: B images, S side of the input in pixels.
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from mtframe.data import Batch, DataInfo, DecodeSize, Geometry, Sample
+from mtframe.data import DecodeSize, Inputs, Placement, Sample
 from mtframe.errors import RecipeError
 
 from .mixing import mix
+
+# Of a thing that a random crop cuts off, the part that must be left for it to count.
+_MIN_VISIBLE = 0.2
 
 # A crop's place in the decoded image: top, left, height, width in pixels; and whether it is mirrored.
 _Crop = tuple[int, int, int, int, bool]
@@ -31,7 +34,6 @@ class ImageCrop:
     Args:
         size: Side of the network's square input in pixels.
         train: Whether to augment.
-        info: Of the training data.
         scale: Smallest and largest area of a crop, as a part of the picture's.
         ratio: Narrowest and widest shape of a crop, width over height, before it is made square.
         flip: Probability of mirroring. 0 where left and right matter, as for places and angles.
@@ -46,17 +48,15 @@ class ImageCrop:
         mixes: Whether pictures are mixed in training.
 
     Raises:
-        RecipeError: An option is out of its range, or numbers were to be mixed.
+        RecipeError: An option is out of its range.
     """
 
-    target: ClassVar[tuple[str, ...]] = ("label", "labels", "value")
     fixed_size = True
 
     def __init__(
         self,
         size: int,
         train: bool,
-        info: DataInfo,
         *,
         scale: tuple[float, float] = (0.35, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -79,13 +79,8 @@ class ImageCrop:
         ):  # fmt: skip
             if not least <= value <= most:
                 raise RecipeError(f"{name}: must be {least:g} to {most:g}, got {value:g}")
-        self.mixes = bool(mixup or cutmix)
-        if self.mixes and info.target == "value":
-            raise RecipeError(
-                f"{'mixup' if mixup else 'cutmix'}: mixes labels of classes; a mixture of two pictures has no number "
-                "in between"
-            )
-        self.size, self.train, self.classes = size, train, len(info.classes)
+        self.mixes = train and bool(mixup or cutmix)
+        self.size, self.train = size, train
         self.scale, self.ratio, self.flip, self.crop = scale, ratio, flip, crop
         self.colour = np.array([brightness, contrast, saturation])
         self.mixup, self.cutmix = mixup, cutmix
@@ -93,24 +88,12 @@ class ImageCrop:
         side = math.sqrt((scale[0] + scale[1]) / 2) if train else crop
         self.decode_size: DecodeSize | None = DecodeSize(shorter=math.ceil(size / side))
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        """Images of any sizes to (B, 3, S, S) uint8.
-
-        Targets, where the samples have them: `label` (B,) long, `labels` (B, C) or `value` (B, K) float; mixed
-        images also have `probabilities` (B, C) beside `label`. The geometry of a mirrored image has a negative x
-        scale; that of a mixed one is its own, not its partner's.
-        """
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        """Images of any sizes to (B, 3, S, S) uint8."""
         crops = [self._place(sample.image, rng) for sample in samples]
         images = torch.stack([self._cut(sample.image, crop, rng) for sample, crop in zip(samples, crops, strict=True)])
-        targets = {
-            name: torch.stack([sample.target[name] for sample in samples])
-            for name in self.target
-            if name in samples[0].target
-        }
-        if self.train and self.mixes:
-            images, targets = mix(images, targets, self.classes, rng, mixup=self.mixup, cutmix=self.cutmix)
-        kept = [] if self.train else [sample.without_image() for sample in samples]
-        return Batch(images, targets, self._geometry(samples, crops), kept)
+        inputs = Inputs(images, [(self._placement(samples, number, crop),) for number, crop in enumerate(crops)])
+        return mix(inputs, rng, mixup=self.mixup, cutmix=self.cutmix) if self.mixes else inputs
 
     def _place(self, image: Tensor, rng: np.random.Generator) -> _Crop:
         height, width = image.shape[-2:]
@@ -137,14 +120,12 @@ class ImageCrop:
             part = functional.adjust_saturation(part, saturation)
         return part
 
-    def _geometry(self, samples: Sequence[Sample], crops: Sequence[_Crop]) -> Geometry:
-        size = torch.tensor([sample.size for sample in samples])
-        decoded = torch.tensor([sample.image.shape[-2:] for sample in samples])
-        place = torch.tensor([crop[:4] for crop in crops])
-        # Of the decoded image; height and width become x and y.
-        zoom = (self.size / place[:, 2:]).flip(1)
-        scale, offset = zoom * (decoded / size).flip(1), -place[:, :2].flip(1) * zoom
-        mirrored = torch.tensor([crop[4] for crop in crops])
-        scale[mirrored, 0] *= -1
-        offset[mirrored, 0] = self.size - offset[mirrored, 0]
-        return Geometry(scale.float(), offset.float(), size)
+    def _placement(self, samples: Sequence[Sample], number: int, crop: _Crop) -> Placement:
+        sample = samples[number]
+        top, left, height, width, mirrored = crop
+        x, y = self.size / width, self.size / height
+        # Of the decoded image; in all of the original.
+        scale = x * sample.image.shape[2] / sample.size[1], y * sample.image.shape[1] / sample.size[0]
+        placement = Placement.scaled(sample.size, (self.size,) * 2, scale, (-left * x, -top * y), sample=number)
+        placement = placement.flipped() if mirrored else placement
+        return replace(placement, min_visible=_MIN_VISIBLE if self.train else None)

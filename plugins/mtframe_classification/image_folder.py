@@ -83,7 +83,11 @@ class ImageFolder:
         """One image; `target["label"]` is its class, () long."""
         return self._labelled.sample(index, self.decode_size)
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def ids(self) -> list[str]:
+        """Path of each image below `root`."""
+        return self._labelled.ids()
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         """`label`, () long, of the image with this path in the root; -1 if it is not in this split."""
         return self._labelled.target_of(id)
 

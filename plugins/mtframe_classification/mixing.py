@@ -1,81 +1,55 @@
-"""Mixup and CutMix, which are timm's, for labels of every kind and batches of every length."""
+"""Mixup and CutMix: one picture of two."""
 
-# Shapes: B images, H height, W width, C classes.
+# Shapes: B images, S side of the input in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from dataclasses import replace
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from timm.data.mixup import Mixup
-from torch import Tensor
 
-from mtframe.data import to_uint8
+from mtframe.data import Inputs, to_uint8
 
 
-def mix(
-    images: Tensor,
-    targets: Mapping[str, Tensor],
-    classes: int,
-    rng: np.random.Generator,
-    *,
-    mixup: float,
-    cutmix: float,
-) -> tuple[Tensor, dict[str, Tensor]]:
+def mix(inputs: Inputs, rng: np.random.Generator, *, mixup: float, cutmix: float) -> Inputs:
     """Mixes each image with its partner from the batch's other end, in a proportion of its own.
 
-    mixup, arXiv:1710.09412: a weighted sum of both; CutMix, arXiv:1905.04899: a rectangle of the other one. An
-    image that is mixed with one whose label is unknown has an unknown label.
+    mixup, arXiv:1710.09412: a weighted sum of both; CutMix, arXiv:1905.04899: a rectangle of the other one. The middle
+    one of an odd number is its own partner and stays as it is.
 
     Args:
-        images: (B, 3, H, W) uint8.
-        targets: `label` (B,) long or `labels` (B, C) float, if any.
-        classes: C.
+        inputs: (B, 3, S, S) uint8, of one image each.
         rng: Source of everything random.
         mixup: α of the Beta distribution that proportions of mixup come from; 0 for no mixup.
         cutmix: The same for CutMix. With both, each image draws which it gets.
 
     Returns:
-        The images, and the targets: `labels` mixed; `label` as it was, but -1 where unknown, with `probabilities`
-        (B, C), the classes' shares, 0 where unknown.
+        The images, each made of two, its partner lying over it.
     """
-    mixed, shares_BB = _mixed(images, rng, mixup, cutmix)
-    result = dict(targets)
-    if "labels" in targets:
-        labels_BC = targets["labels"].float()
-        unknown_BC = (shares_BB > 0).float() @ labels_BC.isnan().float() > 0
-        result["labels"] = (shares_BB @ labels_BC.nan_to_num()).masked_fill(unknown_BC, torch.nan)
-    if "label" in targets:
-        label_B = targets["label"]
-        unknown_B = (shares_BB > 0).float() @ (label_B < 0).float() > 0
-        result["label"] = label_B.masked_fill(unknown_B, -1)
-        shares_BC = shares_BB @ F.one_hot(label_B.clamp(min=0), classes).float()
-        result["probabilities"] = shares_BC.masked_fill(unknown_B[:, None], 0)
-    return mixed, result
+    images, placements = inputs.images.clone(), list(inputs.placements)
+    for number in range(len(images)):
+        partner = len(images) - 1 - number
+        cut = cutmix > 0 and (mixup == 0 or rng.random() < 0.5)
+        kept = float(rng.beta(cutmix, cutmix) if cut else rng.beta(mixup, mixup))
+        (other,) = inputs.placements[partner]
+        if partner == number:
+            continue
+        if cut:
+            left, top, right, bottom = _rectangle(images.shape[-1], kept, rng)
+            images[number, :, top:bottom, left:right] = inputs.images[partner, :, top:bottom, left:right]
+            above = replace(other, window=(float(left), float(top), float(right), float(bottom)))
+        else:
+            blend = inputs.images[number].float().lerp(inputs.images[partner].float(), 1 - kept)
+            images[number] = to_uint8(blend)
+            above = replace(other, share=1 - kept)
+        placements[number] = (*inputs.placements[number], above)
+    return Inputs(images, placements)
 
 
-def _mixed(images: Tensor, rng: np.random.Generator, mixup: float, cutmix: float) -> tuple[Tensor, Tensor]:
-    """The mixed images, and the share (B, B) that each has of each original one."""
-    count = len(images)
-    # timm pairs the first with the last, and refuses odd numbers. One more of the first makes them even, and is
-    # its partner: it stays as it is.
-    even = torch.cat([images, images[:1]]) if count % 2 else images
-    mixer = Mixup(mixup, cutmix, mode="elem", label_smoothing=0.0, num_classes=len(even))
-    with _global_generator(rng):
-        mixed, shares = mixer(even.float(), torch.arange(len(even)))
-    shares[:, 0] += shares[:, count:].sum(1)
-    return to_uint8(mixed[:count]), shares[:count, :count]
-
-
-@contextmanager
-def _global_generator(rng: np.random.Generator) -> Iterator[None]:
-    """numpy's global generator, which timm draws from, seeded from `rng`, and then as it was."""
-    state = np.random.get_state()
-    np.random.seed(int(rng.integers(2**32)))
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
+def _rectangle(side: int, kept: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a rectangle of 1 - `kept` of the area at a random place, clipped (eq. 2)."""
+    half = math.sqrt(1 - kept) * side / 2
+    x, y = rng.uniform(0, side, 2)
+    left, top, right, bottom = (round(min(max(edge, 0), side)) for edge in (x - half, y - half, x + half, y + half))
+    return left, top, right, bottom

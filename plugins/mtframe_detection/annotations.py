@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtframe.data import DecodeSize, Sample, read_image
 from mtframe.errors import BadImageError, DataError
@@ -49,6 +50,7 @@ class Annotations:
     annotation_ids: np.ndarray
     image_ids: np.ndarray
     notes: tuple[str, ...]
+    _places: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -87,6 +89,34 @@ class Annotations:
         }
         return Sample(torch.empty(0, dtype=torch.uint8), target, size, index, str(self.files[index]))
 
+    def ids(self) -> list[str]:
+        """Path of each image relative to the data set's root."""
+        return self.files.tolist()
+
+    def place_of(self, id: str) -> int | None:
+        """The index of the image with this path; None if there is none."""
+        # Made where it is asked for: few runs share images, and an object an image is much.
+        if id not in self._places:
+            if self._places:
+                return None
+            self._places.update({name: place for place, name in enumerate(self.ids())})
+        return self._places.get(id)
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor] | None:
+        """The target of the image with this path; None if there is none.
+
+        Raises:
+            DataError: Its annotations are for another size.
+        """
+        index = self.place_of(id)
+        if index is None:
+            return None
+        known = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
+        if known not in ((0, 0), size):
+            found, said = (f"{width}x{height}" for height, width in (size, known))
+            raise DataError(f"{self.split}: {id} is {found} where it is read, but its annotations are for {said}")
+        return self.sample(index, size if known == (0, 0) else None).target
+
     def read(self, index: int, root: Path, decode_size: DecodeSize | None) -> Sample:
         """One image with its annotations, where `sizes` knows its size.
 
@@ -114,6 +144,7 @@ class Annotations:
             sizes=self.sizes[kept],
             first=np.append(self.first[:-1][kept], self.first[-1]),
             image_ids=self.image_ids[kept],
+            _places={},
         )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from torch import Tensor
+
 from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.download import download
 from mtframe.errors import DataError, RecipeError
 
 from ._coco_json import read_coco
 from ._download import COCO_2017
+from .boxes import Boxes
 from .synthesis import synthesize_scenes
 
 
@@ -86,6 +89,19 @@ class Coco:
             BadImageError: The file cannot be read, or is not of the size that the json says.
         """
         return self.annotations.read(index, self.root, self.decode_size)
+
+    def ids(self) -> list[str]:
+        """Path of each image below `root`."""
+        return self.annotations.ids()
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The target of the image with this path below `root`; of one that is not in this split nothing is known.
+
+        Raises:
+            DataError: Its annotations are for another size.
+        """
+        found = self.annotations.target_of(id, size)
+        return Boxes(self.info).unknown() if found is None else found
 
     def annotated(self, index: int) -> Sample:
         """The sample without reading its image."""

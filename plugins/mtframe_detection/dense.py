@@ -19,7 +19,7 @@ from .geometry import distances_to_boxes, grid_points, reach_out
 from .suppression import Nms, Suppression
 
 if TYPE_CHECKING:
-    from mtframe.data import DataInfo, Geometry
+    from mtframe.data import DataInfo
     from mtframe.kinds import FeatureSpec
 
 # How rare things are at the start: without it the background's loss drowns everything (RetinaNet,
@@ -114,13 +114,13 @@ class DenseHead(nn.Module):
         return {"logits": torch.cat(logits, dim=2).transpose(1, 2), "boxes": boxes, "points": points}
 
     @torch.no_grad()
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
         """Detections an image, strongest first.
 
         Returns:
-            `boxes` (N, 4) XYXY in pixels of the original, `scores` (N,) 0..1 and `labels` (N,) long each.
+            `boxes` (N, 4) XYXY in pixels of the input, `scores` (N,) 0..1 and `labels` (N,) long each.
         """
-        return self.suppression.detect(outputs["logits"].float().sigmoid(), outputs["boxes"].float(), geometry)
+        return self.suppression.detect(outputs["logits"].float().sigmoid(), outputs["boxes"].float(), bounds)
 
     def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """One image's detections under several views (mirrored, rescaled) put together and suppressed again."""

@@ -1,21 +1,17 @@
 """Samples to square batches: letterbox, and in training scale, crop, mirror, mosaic and colour."""
 
-# Shapes: B images, N boxes of one image, M boxes (padded).
-
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torchvision.transforms.v2 import functional
 
-from mtframe.data import Batch, DecodeSize, Geometry, Sample, to_uint8
+from mtframe.data import DecodeSize, Inputs, Placement, Sample, to_uint8
 from mtframe.errors import RecipeError
 
 # Grey of the padding, near the mean of photographs.
@@ -28,22 +24,12 @@ _MOST_SCALE = 8
 _GREY_WEIGHTS = (0.2989, 0.587, 0.114)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where one image goes: scaled to `size` (height, width), at `offset` (x, y), cut to `window`."""
-
-    window: tuple[int, int, int, int]
-    size: tuple[int, int]
-    offset: tuple[int, int]
-
-
 class Letterbox:
     """Fits each image, its proportions kept, into a square; the rest is grey.
 
     In training the image is also scaled at random, cut or moved where it is then larger or smaller than the
     square, mirrored, varied in colour, and with some probability made a mosaic of four images of the batch.
-    What is left of an object that was cut to a sliver is neither wanted nor punished: it becomes a region to
-    ignore, as crowds are.
+    Of what is left of an object that was cut to a sliver nothing is known.
 
     Args:
         size: Pixels of the square.
@@ -60,8 +46,6 @@ class Letterbox:
     Raises:
         RecipeError: An option is out of its range.
     """
-
-    target: ClassVar[str] = "boxes"
 
     def __init__(
         self,
@@ -101,55 +85,35 @@ class Letterbox:
         self.decode_size: DecodeSize | None = DecodeSize(longer=math.floor(max(self.sizes) * zoom))
         self.colour = np.array([brightness, contrast, saturation])
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        """Samples to one batch.
-
-        Targets: `boxes` (B, M, 4) XYXY in pixels of the input, `labels` (B, M), `valid` (B, M) bool; and
-        regions to ignore, `ignore` (B, K, 4) and `ignore_valid` (B, K) bool. The geometry of a mirrored image
-        has a negative x scale; that of a mosaic is its first image's.
-        """
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        """Images of any sizes to (B, 3, side, side) uint8."""
         side = int(rng.choice(self.sizes)) if self.train else self.size
         images = torch.full((len(samples), 3, side, side), _GREY, dtype=torch.uint8)
-        targets, transforms = [], []
-        for number, sample in enumerate(samples):
+        placements = []
+        for number in range(len(samples)):
             parts = self._compose(number, samples, side, rng)
             factors = self._factors(rng)
-            for part, place in parts:
-                _draw(images[number], part.image, place, factors)
-            # A picture to predict has no targets.
-            target = self._targets(parts) if "boxes" in sample.target else {}
-            transform = _transform(sample, parts[0][1])
+            for part in parts:
+                _draw(images[number], samples[part.sample].image, part, factors)
             if self.train and rng.random() < self.flip:
                 images[number] = functional.horizontal_flip(images[number])
-                target, transform = _mirror(target, transform, side)
-            targets.append(target)
-            transforms.append(transform)
-        return Batch(
-            images=images,
-            targets=_collate(targets) if targets[0] else {},
-            geometry=Geometry(
-                torch.tensor([scale for scale, _ in transforms]),
-                torch.tensor([offset for _, offset in transforms]),
-                torch.tensor([sample.size for sample in samples]),
-            ),
-            samples=[] if self.train else [sample.without_image() for sample in samples],
-        )
+                parts = [part.flipped() for part in parts]
+            placements.append(tuple(parts))
+        return Inputs(images, placements)
 
-    def _compose(
-        self, number: int, samples: Sequence[Sample], side: int, rng: np.random.Generator
-    ) -> list[tuple[Sample, _Place]]:
+    def _compose(self, number: int, samples: Sequence[Sample], side: int, rng: np.random.Generator) -> list[Placement]:
         """What is drawn where: the image itself, or it and three others around a random corner."""
-        sample = samples[number]
+        whole = (0, 0, side, side)
         if not self.train:
-            return [(sample, _fit(sample.size, (0, 0, side, side), 1.0, 0.5, 0.5))]
+            return [_fit(samples, number, side, whole, 1.0, 0.5, 0.5)]
         if rng.random() >= self.mosaic:
-            return [(sample, self._random_fit(sample, (0, 0, side, side), rng))]
+            return [self._random_fit(samples, number, side, whole, rng)]
         x, y = (int(value) for value in rng.uniform(0.3, 0.7, 2) * side)
         windows = [(0, 0, x, y), (x, 0, side, y), (0, y, x, side), (x, y, side, side)]
-        others = [samples[other] for other in rng.integers(len(samples), size=3)]
+        chosen = [number, *rng.integers(len(samples), size=3).tolist()]
         return [
-            (part, self._random_fit(part, window, rng))
-            for part, window in zip([sample, *others], rng.permutation(windows).tolist(), strict=True)
+            self._random_fit(samples, sample, side, window, rng)
+            for sample, window in zip(chosen, rng.permutation(windows).tolist(), strict=True)
         ]
 
     def _factors(self, rng: np.random.Generator) -> list[float] | None:
@@ -158,56 +122,40 @@ class Letterbox:
             return None
         return rng.uniform(np.maximum(0, 1 - self.colour), 1 + self.colour).tolist()
 
-    def _random_fit(self, sample: Sample, window: Sequence[int], rng: np.random.Generator) -> _Place:
+    def _random_fit(
+        self, samples: Sequence[Sample], sample: int, side: int, window: Sequence[int], rng: np.random.Generator
+    ) -> Placement:
         zoom = math.exp(rng.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
-        return _fit(sample.size, window, zoom, rng.random(), rng.random())
-
-    def _targets(self, parts: Sequence[tuple[Sample, _Place]]) -> dict[str, Tensor]:
-        """Boxes in pixels of the input: `boxes` (N, 4), `labels` (N,), `ignore` (K, 4)."""
-        boxes, labels, ignore = [], [], []
-        for sample, place in parts:
-            scale, offset = _transform(sample, place)
-            whole = sample.target["boxes"].float() * torch.tensor(scale * 2) + torch.tensor(offset * 2)
-            x1, y1, x2, y2 = place.window
-            seen = torch.minimum(whole, torch.tensor([x2, y2, x2, y2]))
-            seen = torch.maximum(seen, torch.tensor([x1, y1, x1, y1]))
-            left = (seen[:, 2:] - seen[:, :2]).clamp(min=0)
-            # In evaluation nothing is cut, and the loss should see what is scored.
-            least, side = (self.min_visible, 2.0) if self.train else (0.0, 0.0)
-            area = (whole[:, 2:] - whole[:, :2]).prod(dim=1)
-            clear = (left.prod(dim=1) >= least * area) & (left >= side).all(dim=1) & ~sample.target["crowd"]
-            boxes.append(seen[clear])
-            labels.append(sample.target["labels"][clear])
-            ignore.append(seen[~clear & (left > 0).all(dim=1)])
-        return {"boxes": torch.cat(boxes), "labels": torch.cat(labels), "ignore": torch.cat(ignore)}
+        placement = _fit(samples, sample, side, window, zoom, rng.random(), rng.random())
+        return replace(placement, min_visible=self.min_visible)
 
 
-def _fit(size: tuple[int, int], window: Sequence[int], zoom: float, right: float, down: float) -> _Place:
-    """Scales an image of `size` to `zoom` times what fits a window; `right` and `down` place it there, 0..1.
+def _fit(
+    samples: Sequence[Sample], sample: int, side: int, window: Sequence[int], zoom: float, right: float, down: float
+) -> Placement:
+    """Scales an image to `zoom` times what fits a window; `right` and `down` place it there, 0..1.
 
     A larger image covers the window and is cut; a smaller one lies in it whole.
     """
     x1, y1, x2, y2 = window
+    size = samples[sample].size
     factor = zoom * min((y2 - y1) / size[0], (x2 - x1) / size[1])
     height, width = (max(1, round(length * factor)) for length in size)
     offset = x1 + round((x2 - x1 - width) * right), y1 + round((y2 - y1 - height) * down)
-    return _Place((x1, y1, x2, y2), (height, width), offset)
+    scale = width / size[1], height / size[0]
+    placement = Placement.scaled(size, (side, side), scale, offset, sample=sample)
+    return replace(placement, window=(float(x1), float(y1), float(x2), float(y2)))
 
 
-def _transform(sample: Sample, place: _Place) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Scale and offset, x and y, such that input = original * scale + offset."""
-    height, width = sample.size
-    return (place.size[1] / width, place.size[0] / height), (float(place.offset[0]), float(place.offset[1]))
-
-
-def _draw(canvas: Tensor, image: Tensor, place: _Place, factors: Sequence[float] | None) -> None:
+def _draw(canvas: Tensor, image: Tensor, placement: Placement, factors: Sequence[float] | None) -> None:
     """Resizes an image and copies what its window shows of it, in varied colours."""
-    image = functional.resize(image, list(place.size), antialias=True)
-    (x, y), (height, width) = place.offset, place.size
-    left, top = max(x, place.window[0]), max(y, place.window[1])
-    right, bottom = min(x + width, place.window[2]), min(y + height, place.window[3])
+    # Whole pixels, but for what floating point makes of them.
+    x1, y1, x2, y2 = (round(side) for side in placement.bounds)
+    image = functional.resize(image, [y2 - y1, x2 - x1], antialias=True)
+    left, top, right, bottom = (round(side) for side in placement.seen)
+    left, top, right, bottom = max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)
     # By numpy: images are decoded pixel by pixel, and torch takes twice as long to make planes of them.
-    part = np.ascontiguousarray(image[:, top - y : bottom - y, left - x : right - x].numpy())
+    part = np.ascontiguousarray(image[:, top - y1 : bottom - y1, left - x1 : right - x1].numpy())
     shown = torch.from_numpy(part)
     canvas[:, top:bottom, left:right] = shown if factors is None else vary_colour(shown, *factors)
 
@@ -233,23 +181,3 @@ def vary_colour(image: Tensor, brightness: float, contrast: float, saturation: f
     offset = (1 - contrast) * brightness * (grey @ pixels.mean(dim=1))
     varied = torch.addmm(offset.expand(3, 1), mix * (brightness * contrast), pixels)
     return to_uint8(varied).view_as(image)
-
-
-def _mirror(
-    target: dict[str, Tensor], transform: tuple[tuple[float, float], tuple[float, float]], side: int
-) -> tuple[dict[str, Tensor], tuple[tuple[float, float], tuple[float, float]]]:
-    mirrored = dict(target)
-    for name in ("boxes", "ignore"):
-        x1, y1, x2, y2 = target[name].unbind(dim=1)
-        mirrored[name] = torch.stack([side - x2, y1, side - x1, y2], dim=1)
-    (x_scale, y_scale), (x_offset, y_offset) = transform
-    return mirrored, ((-x_scale, y_scale), (side - x_offset, y_offset))
-
-
-def _collate(targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Pads each image's targets to the longest, with masks."""
-    padded = {name: pad_sequence([target[name] for target in targets], batch_first=True) for name in targets[0]}
-    for mask, name in (("valid", "boxes"), ("ignore_valid", "ignore")):
-        numbers = torch.tensor([len(target[name]) for target in targets])
-        padded[mask] = torch.arange(padded[name].shape[1]) < numbers[:, None]
-    return padded

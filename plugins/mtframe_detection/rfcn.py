@@ -18,7 +18,7 @@ from .pooling import position_sensitive_pool
 from .suppression import Nms
 
 if TYPE_CHECKING:
-    from mtframe.data import DataInfo, Geometry
+    from mtframe.data import DataInfo
     from mtframe.kinds import FeatureSpec
 
 # Of two proposals that overlap more, the weaker comes after all that do not (Faster R-CNN, arXiv:1506.01497, sec. 3.3).
@@ -126,14 +126,14 @@ class RFCNHead(nn.Module):
         }
 
     @torch.no_grad()
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
         """Detections an image, strongest first.
 
         Returns:
-            `boxes` (N, 4) XYXY in pixels of the original, `scores` (N,) 0..1 and `labels` (N,) long each.
+            `boxes` (N, 4) XYXY in pixels of the input, `scores` (N,) 0..1 and `labels` (N,) long each.
         """
         scores, boxes = outputs["refined_logits"].sigmoid(), outputs["refined_boxes"]
-        return self.dense.suppression.detect(scores, boxes, geometry)
+        return self.dense.suppression.detect(scores, boxes, bounds)
 
     def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """One image's detections under several views (mirrored, rescaled) put together and suppressed again."""

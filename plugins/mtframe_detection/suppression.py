@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,9 +16,6 @@ from torchvision.ops import batched_nms, nms
 from mtframe.errors import RecipeError
 
 from .geometry import box_overlap
-
-if TYPE_CHECKING:
-    from mtframe.data import Geometry
 
 Nms = Literal["per-class", "class-agnostic", "soft-linear", "soft-gaussian"]
 
@@ -57,22 +54,22 @@ class Suppression:
             if not 0 <= getattr(self, name) <= 1:
                 raise RecipeError(f"detection head: {name} must be within 0..1, got {getattr(self, name)}")
 
-    def detect(self, scores: Tensor, boxes: Tensor, geometry: Geometry) -> list[dict[str, Tensor]]:
+    def detect(self, scores: Tensor, boxes: Tensor, bounds: Tensor) -> list[dict[str, Tensor]]:
         """Detections of a batch.
 
         Args:
             scores: (B, P, C) in 0..1.
             boxes: (B, P, 4) XYXY in pixels of the input.
-            geometry: How the images came out of their originals.
+            bounds: (B, 4) XYXY: where the whole images lie in the input, in its pixels; boxes are clipped to it.
 
         Returns:
-            What `__call__` does, an image each, in pixels of the original.
+            What `__call__` does, an image each, in pixels of the input.
         """
         classes = scores.shape[2]
         top, index = scores.flatten(1).topk(min(self.pre_nms, scores[0].numel()), dim=1)
         candidates = boxes.gather(1, (index // classes)[..., None].expand(-1, -1, 4))
         return [
-            self(geometry.to_original(candidates[image], image), top[image], index[image] % classes)
+            self(_clipped(candidates[image], bounds[image]), top[image], index[image] % classes)
             for image in range(len(top))
         ]
 
@@ -121,3 +118,9 @@ class Suppression:
         if self.nms == "soft-gaussian":
             return (overlap.square() / -_SIGMA).exp()
         return (1 - overlap).where(overlap > self.nms_iou, 1.0)
+
+
+def _clipped(boxes: Tensor, bounds: Tensor) -> Tensor:
+    """(N, 4) boxes, cut to a rectangle (4,)."""
+    low, high = bounds.to(boxes).chunk(2)
+    return boxes.maximum(low.repeat(2)).minimum(high.repeat(2))

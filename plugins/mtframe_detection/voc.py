@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.errors import DataError, RecipeError
 
 from ._voc_xml import Scene, read_scene
 from .annotations import Annotations, collect, is_plain, refuse
+from .boxes import Boxes
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -100,6 +102,19 @@ class Voc:
             BadImageError: The file cannot be read, or is not of the size that its xml says.
         """
         return self.annotations.read(index, self.root, self.decode_size)
+
+    def ids(self) -> list[str]:
+        """Path of each image below `root`."""
+        return self.annotations.ids()
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The target of the image with this path below `root`; of one that is not in this split nothing is known.
+
+        Raises:
+            DataError: Its annotations are for another size.
+        """
+        found = self.annotations.target_of(id, size)
+        return Boxes(self.info).unknown() if found is None else found
 
     def annotated(self, index: int) -> Sample:
         """The sample without reading its image."""

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.errors import RecipeError
 
 from ._yolo_files import describe
 from ._yolo_text import read_labels
+from .boxes import Boxes
 
 
 class Yolo:
@@ -86,6 +88,19 @@ class Yolo:
         sample = self.annotations.sample(index, size)
         sample.image = image
         return sample
+
+    def ids(self) -> list[str]:
+        """Path of each image below `root`."""
+        return self.annotations.ids()
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The target of the image with this path below `root`; of one that is not in this split nothing is known.
+
+        Raises:
+            DataError: Its annotations are for another size.
+        """
+        found = self.annotations.target_of(id, size)
+        return Boxes(self.info).unknown() if found is None else found
 
     def annotated(self, index: int) -> Sample:
         """The sample without its pixels; the image is read once to know its size."""

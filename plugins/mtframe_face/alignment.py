@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from mtframe.data import Batch, DataInfo, DecodeSize, Geometry, Sample, to_uint8
+from mtframe.data import DecodeSize, Inputs, Placement, Sample, to_uint8
 from mtframe.errors import BadImageError, DataError, RecipeError
 
-from .augmentation import Light, Moves, faces_batch
+from .augmentation import MIN_VISIBLE, Light, Moves
 from .landmarks import OUTSIDE, Detector, detect, find_detector
 
 # Where the five points come to lie in an image of 112×112, as everybody has it who compares with ArcFace
@@ -67,7 +68,6 @@ class FaceAlign:
     Args:
         size: Side of the network's square input in pixels.
         train: Whether to augment.
-        info: Of the training data; faces have no coordinates, so nothing of it matters here.
         detector: What finds the points where a sample has none: a name of the entry-point group
             `mtframe_face.landmarks`, or `./file.py:Class`, relative to the current folder; null for none.
         aligned: Whether a picture without points is aligned already: its middle square is taken as it is.
@@ -84,7 +84,6 @@ class FaceAlign:
         RecipeError: An option is out of its range, or there is no such detector.
     """
 
-    target: ClassVar[str] = "identity"
     fixed_size = True
     # How large a face is in its picture is known only once it is read.
     decode_size: DecodeSize | None = None
@@ -93,7 +92,6 @@ class FaceAlign:
         self,
         size: int,
         train: bool,
-        info: DataInfo | None = None,
         *,
         detector: str | None = None,
         aligned: bool = False,
@@ -116,8 +114,8 @@ class FaceAlign:
         """What the model learns from besides images and labels, in words: whoever aligned the faces knew the points."""
         return OUTSIDE
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        """Images of any sizes to (B, 3, S, S) uint8; labels, where the samples have them, to `label` (B,) long.
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        """Images of any sizes to (B, 3, S, S) uint8.
 
         Raises:
             RecipeError: A sample has no landmarks, and there is no detector.
@@ -129,7 +127,11 @@ class FaceAlign:
         faces = self._resampled([sample.image for sample in samples], maps)
         if self.train:
             faces = self.light(faces, rng)
-        return faces_batch(to_uint8(faces), samples, self._geometry(fits, samples), train=self.train)
+        least = MIN_VISIBLE if self.train else None
+        placements = [
+            (replace(self._placement(samples, number, its), min_visible=least),) for number, its in enumerate(maps.T)
+        ]
+        return Inputs(to_uint8(faces), placements)
 
     def _fit(self, sample: Sample) -> tuple[complex, complex]:
         """a and b of input = a x + b, for pixels x of the image as it was decoded."""
@@ -208,16 +210,15 @@ class FaceAlign:
         part = resize(part.contiguous(), sides, antialias=True)
         return part, tuple(complex(number.real * x, number.imag * y) for number in (p, q, r))
 
-    def _geometry(self, fits: np.ndarray, samples: Sequence[Sample]) -> Geometry:
-        """Of the face before it is moved: scale and place are exact in its middle; a turn is not told."""
-        size = torch.tensor([sample.size for sample in samples])
-        decoded = torch.tensor([sample.image.shape[-2:] for sample in samples])
-        a, b = fits.T
-        middle = complex(self.size, self.size) / 2
-        seen = torch.from_numpy(np.stack([((middle - b) / a).real, ((middle - b) / a).imag], 1))
-        scale = torch.from_numpy(np.abs(a))[:, None] * (decoded / size).flip(1)
-        offset = self.size / 2 - torch.from_numpy(np.abs(a))[:, None] * seen
-        return Geometry(scale.float(), offset.float(), size)
+    def _placement(self, samples: Sequence[Sample], number: int, maps: Sequence[complex]) -> Placement:
+        """Where a sample's image is in its input, by what `_maps` gives for it."""
+        p, q, r = maps
+        sample = samples[number]
+        height, width = sample.image.shape[-2:]
+        normal = np.array([[2 / self.size, 0, -1], [0, 2 / self.size, -1], [0, 0, 1]])
+        decoded = np.array([[p.real, q.real, r.real], [p.imag, q.imag, r.imag]])
+        original = np.array([[sample.size[1] / width], [sample.size[0] / height]])
+        return Placement.by_inverse(original * (decoded @ normal), sample.size, (self.size,) * 2, sample=number)
 
 
 def _within(low: float, high: float, side: int) -> tuple[int, int]:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from mtframe.data import Batch, Geometry, Sample
 from mtframe.errors import RecipeError
+
+# Of a thing that a moved crop cuts off, the part that must be left for it to count.
+MIN_VISIBLE = 0.2
 
 # Rec. 601 luma, what a grey picture is made of.
 _LUMA = (0.299, 0.587, 0.114)
@@ -108,13 +109,6 @@ class Light:
             start = rng.random((count, 1)) * (1 - extent)
             along.append(torch.from_numpy((place >= start) & (place < start + extent)))
         return (along[0][:, :, None] & along[1][:, None, :])[:, None]
-
-
-def faces_batch(images: Tensor, samples: Sequence[Sample], geometry: Geometry, *, train: bool) -> Batch:
-    """A batch with `label` (B,) long, where the samples have labels; the samples themselves in evaluation."""
-    labels = [sample.target["label"] for sample in samples if "label" in sample.target]
-    targets = {"label": torch.stack(labels)} if labels else {}
-    return Batch(images, targets, geometry, [] if train else [sample.without_image() for sample in samples])
 
 
 def square(images: Tensor, side: int) -> Tensor:

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtframe.data import Batch, DataInfo, DecodeSize, Geometry, Sample, to_uint8
+from mtframe.data import DecodeSize, Inputs, Placement, Sample, to_uint8
 
-from .augmentation import Light, Moves, check_range, faces_batch, square
+from .augmentation import MIN_VISIBLE, Light, Moves, check_range, square
 
 
 class FaceCrop:
@@ -28,7 +28,6 @@ class FaceCrop:
     Args:
         size: Side of the network's square input in pixels.
         train: Whether to augment.
-        info: Of the training data; faces have no coordinates, so nothing of it matters here.
         crop: Side of the crop as a part of the picture's shorter side, above 0 and at most 1.
         flip: Probability of mirroring.
         rotate: Largest turn to either side in degrees.
@@ -43,14 +42,12 @@ class FaceCrop:
         RecipeError: An option is out of its range.
     """
 
-    target: ClassVar[str] = "identity"
     fixed_size = True
 
     def __init__(
         self,
         size: int,
         train: bool,
-        info: DataInfo | None = None,
         *,
         crop: float = 0.56,
         flip: float = 0.5,
@@ -69,10 +66,18 @@ class FaceCrop:
         # Smaller than this, the crop itself would be enlarged.
         self.decode_size: DecodeSize | None = DecodeSize(shorter=math.ceil(size / crop))
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        """Images of any sizes to (B, 3, S, S) uint8; labels, where the samples have them, to `label` (B,) long."""
-        images = self._augmented(samples, rng) if self.train else self._cropped(samples)
-        return faces_batch(images, samples, self._geometry(samples), train=self.train)
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        """Images of any sizes to (B, 3, S, S) uint8."""
+        if not self.train:
+            return Inputs(
+                self._cropped(samples), [(_placement(samples, n, self.size, self.crop),) for n in range(len(samples))]
+            )
+        images, moves = self._augmented(samples, rng)
+        placements = [
+            (replace(_placement(samples, n, self.size, self.crop, move), min_visible=MIN_VISIBLE),)
+            for n, move in enumerate(moves)
+        ]
+        return Inputs(images, placements)
 
     def _cropped(self, samples: Sequence[Sample]) -> Tensor:
         images = [_middle(sample.image, self.crop) for sample in samples]
@@ -80,7 +85,8 @@ class FaceCrop:
             return square(torch.stack(images), self.size)
         return torch.cat([square(image[None], self.size) for image in images])
 
-    def _augmented(self, samples: Sequence[Sample], rng: np.random.Generator) -> Tensor:
+    def _augmented(self, samples: Sequence[Sample], rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+        """The images, and how each was moved: (B, 2, 3) maps of -1..1 over the input to -1..1 over the crop."""
         # Only what the moved crop can reach is worth converting to float; beyond a picture its edge repeats.
         moves = self.moves
         reach = (1 + moves.scale) * (1 + 2 * moves.shift) * (1 + math.sin(math.radians(min(moves.rotate, 45))))
@@ -95,10 +101,10 @@ class FaceCrop:
         stacked = torch.empty(len(images), *images[0].shape)
         for place, image in zip(stacked, images, strict=True):
             place.copy_(image)
-        faces = self._moved(stacked, side, rng)
-        return to_uint8(self.light(faces, rng))
+        faces, maps = self._moved(stacked, side, rng)
+        return to_uint8(self.light(faces, rng)), maps
 
-    def _moved(self, images: Tensor, side: float, rng: np.random.Generator) -> Tensor:
+    def _moved(self, images: Tensor, side: float, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
         """Crop, turn, scale, shift, mirror and resize, as one affine map for each image."""
         angle, zoom, mirror, offset = self.moves.draw(len(images), rng)
         # In normalised coordinates, -1..1 over `images`, of which the crop is the part crop / side.
@@ -110,22 +116,33 @@ class FaceCrop:
         place = (torch.arange(self.size) * 2 + 1) / self.size - 1
         axes = [row[0] * place + row[1] * place[:, None] + row[2] for row in affine]
         grid = torch.stack(axes, dim=-1)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        faces = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return faces, rows.transpose(2, 0, 1) * (side / self.crop)
 
-    def _geometry(self, samples: Sequence[Sample]) -> Geometry:
-        """Of the crop before it is moved."""
-        size = torch.tensor([sample.size for sample in samples])
-        decoded = torch.tensor([sample.image.shape[-2:] for sample in samples])
-        side = (self.crop * decoded.amin(1, keepdim=True)).round().clamp(min=1)
-        # Height and width become x and y.
-        scale = (self.size / side * decoded / size).flip(1).float()
-        corner = ((decoded - side) / 2).floor().flip(1)
-        return Geometry(scale, (-corner * self.size / side).float(), size)
+
+_WHOLE = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+def _placement(samples: Sequence[Sample], number: int, size: int, crop: float, move: np.ndarray = _WHOLE) -> Placement:
+    """Where a sample's image is in its input: cropped, then moved; `move` as `_augmented` gives it."""
+    sample = samples[number]
+    height, width = sample.image.shape[-2:]
+    top, left, side = _square_in(height, width, crop)
+    # Of the input's pixels -1..1, then moved, then pixels of the decoded image, then of the original.
+    normal = np.array([[2 / size, 0, -1], [0, 2 / size, -1], [0, 0, 1]])
+    moved = np.vstack([move, [0, 0, 1]]) @ normal
+    decoded = np.array([[side / 2, 0, left + side / 2], [0, side / 2, top + side / 2], [0, 0, 1]])
+    original = np.diag([sample.size[1] / width, sample.size[0] / height, 1])
+    return Placement.by_inverse((original @ decoded @ moved)[:2], sample.size, (size, size), sample=number)
+
+
+def _square_in(height: int, width: int, part: float) -> tuple[int, int, int]:
+    """Top, left and side of the square in the middle of an image, `part` of its shorter side wide."""
+    side = max(1, round(part * min(height, width)))
+    return (height - side) // 2, (width - side) // 2, side
 
 
 def _middle(image: Tensor, part: float) -> Tensor:
     """The square in the middle of a (C, H, W) image, `part` of its shorter side wide."""
-    height, width = image.shape[-2:]
-    side = max(1, round(part * min(height, width)))
-    top, left = (height - side) // 2, (width - side) // 2
+    top, left, side = _square_in(image.shape[-2], image.shape[-1], part)
     return image[..., top : top + side, left : left + side]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtframe.data import DataInfo, Geometry
+from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 
@@ -69,10 +69,6 @@ class EmbeddingHead(nn.Module):
             pooled = self.pool(maps[-1].float()).flatten(1)
             return {"embedding": self.norm(self.linear(self.dropout(pooled)))}
 
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
         """`embedding`: (D,) float32 of unit length for each image; their dot product is the similarity."""
         return [{"embedding": row} for row in F.normalize(outputs["embedding"].float())]
-
-    def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The sum of an image's unit embeddings, of unit length."""
-        return {"embedding": F.normalize(torch.stack([view["embedding"] for view in predictions]).sum(0), dim=0)}

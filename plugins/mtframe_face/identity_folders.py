@@ -135,7 +135,11 @@ class IdentityFolders:
         """One epoch's order, `per_identity` images of a person in a row."""
         return grouped_order(self._persons, self.per_identity, rng)
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def ids(self) -> list[str]:
+        """Path of each image below `root`."""
+        return [self._id(index) for index in range(len(self))]
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         """The target of an image by its path below `root`; label -1 for somebody who is not trained on.
 
         With a landmarks file, `landmarks` (5, 2) float too; NaN where it is unknown.
@@ -166,7 +170,7 @@ class IdentityFolders:
     def _read_landmarks(self, name: str | None) -> Landmarks | None:
         if name is None or (name == LANDMARKS and not (self.root / name).is_file()):
             return None
-        return Landmarks(self.root / name, [self._id(index) for index in range(len(self))])
+        return Landmarks(self.root / name, self.ids())
 
 
 def _people_by_split(root: Path, split: str, validate: float, seed: int) -> dict[str, tuple[Path, list[str]]]:

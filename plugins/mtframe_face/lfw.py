@@ -105,8 +105,7 @@ class LFW:
         else:
             self._refuse_shared(set(listed), split, people)
             self._index_pairs(self._evaluated(split))
-        ids = [self._path(index).relative_to(self.root).as_posix() for index in range(len(self))] if landmarks else []
-        self._landmarks = Landmarks(self.root / landmarks, ids) if landmarks else None
+        self._landmarks = Landmarks(self.root / landmarks, self.ids()) if landmarks else None
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -129,7 +128,11 @@ class LFW:
         """One epoch's order, `per_identity` images of a person in a row."""
         return grouped_order(self._labels, self.per_identity, rng)
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def ids(self) -> list[str]:
+        """Path of each image below `root`."""
+        return [self._path(index).relative_to(self.root).as_posix() for index in range(len(self))]
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         """The target of an image by its path below `root`; label -1 for somebody who is not trained on.
 
         With a landmarks file, `landmarks` (5, 2) float too; NaN where it is unknown.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, generalized_box_iou_loss
 
-from mtframe.data import DataInfo, Geometry
+from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 
@@ -84,13 +84,14 @@ class GridDetector(nn.Module):
         return {"logits": logits, "boxes": torch.cat([middle - half, middle + half], dim=2), "centres": centres}
 
     @torch.no_grad()
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
-        """`boxes` (N, 4) XYXY in pixels of the original, `scores` (N,) 0..1 and `labels` (N,), strongest first."""
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
+        """`boxes` (N, 4) XYXY in pixels of the input, `scores` (N,) 0..1 and `labels` (N,), strongest first."""
         scores_BP, labels_BP = outputs["logits"].float().softmax(dim=2)[..., :-1].max(dim=2)
         predictions = []
         for image, (scores, labels) in enumerate(zip(scores_BP, labels_BP, strict=True)):
             sure = scores >= self.score_threshold
-            boxes = geometry.to_original(outputs["boxes"][image, sure].float(), image)
+            low, high = bounds[image].to(outputs["boxes"]).float().chunk(2)
+            boxes = outputs["boxes"][image, sure].float().maximum(low.repeat(2)).minimum(high.repeat(2))
             kept = batched_nms(boxes, scores[sure], labels[sure], self.nms_iou)
             predictions.append({"boxes": boxes[kept], "scores": scores[sure][kept], "labels": labels[sure][kept]})
         return predictions

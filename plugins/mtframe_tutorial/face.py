@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtframe.data import DataInfo, Geometry
+from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 
@@ -53,7 +53,7 @@ class FaceClassifier(nn.Module):
         embedding = self.hidden(self.pool(maps[-1]).flatten(1))
         return {"embedding": embedding, "logits": self.classifier(F.relu(embedding))}
 
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
         """`embedding`: (D,) float32 of unit length for each image; their dot product is the similarity."""
         return [{"embedding": row} for row in F.normalize(outputs["embedding"].float())]
 

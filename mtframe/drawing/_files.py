@@ -1,0 +1,57 @@
+"""Writing pictures: quickly, in the format that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+from torch import Tensor
+
+from mtframe.errors import MtframeError, RecipeError
+
+PictureFormat = Literal["jpg", "png", "webp"]
+FORMATS: tuple[str, ...] = get_args(PictureFormat)
+
+# Of a JPEG: letters stay sharp.
+_QUALITY = 92
+
+# Of a PNG: hardly larger than the smallest, in a fifth of the time.
+_COMPRESSION = 1
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A (3, H, W) uint8 RGB tensor as a Pillow image."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder for pictures. Raises RecipeError if it cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"--out: {path} cannot be a folder ({error.strerror or error})") from None
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a picture file in the format that its suffix names.
+
+    Raises:
+        RecipeError: Its suffix is not that of a picture, or its folder cannot be made.
+        MtframeError: It cannot be written.
+    """
+    make_folder(path.parent)
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".jpg", ".jpeg"):
+            pixels = np.ascontiguousarray(picture.convert("RGB"))
+            path.write_bytes(simplejpeg.encode_jpeg(pixels, quality=_QUALITY, colorsubsampling="444"))
+            return
+        options: dict[str, Any] = {"compress_level": _COMPRESSION} if suffix == ".png" else {}
+        picture.save(path, **options)
+    except ValueError:
+        raise RecipeError(f"--out: {path} has no suffix of a picture file; expected one such as .png") from None
+    except OSError as error:
+        raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error

@@ -1,0 +1,37 @@
+"""Letters on pictures: a font, sizes that are legible, and texts that fit."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image, ImageFont
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+
+@cache
+def font_of(size: int) -> Font:
+    """The font in a size of so many pixels."""
+    # Pillow's own has little beyond ASCII; matplotlib brings one with Latin, Greek and Cyrillic letters.
+    found = find_spec("matplotlib")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        file = Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if file.is_file():
+            return ImageFont.truetype(str(file), size)
+    return ImageFont.load_default(size)
+
+
+def text_size(picture: Image.Image) -> int:
+    """Pixels of a text that is legible on a picture whatever its size."""
+    return max(13, round(min(picture.size) / 32))
+
+
+def shorten(text: str, font: Font, width: int) -> str:
+    """A text that is no wider than so many pixels, with an ellipsis where it was cut."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
