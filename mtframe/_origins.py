@@ -20,11 +20,13 @@ LOG = logging.getLogger("mtframe")
 Origins = Mapping[str, Mapping[str, str]]
 
 
-def origins(recipe: Recipe) -> dict[str, dict[str, str]]:
-    """Where each component of a recipe comes from."""
+def origins(recipe: Recipe, targets: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Where each component of a recipe comes from, and each task's kind of target, by `targets` its name."""
     presets = {f"tasks.{name}.preset": task.preset for name, task in recipe.tasks.items() if task.preset}
     named = {where: (kind, choice.name) for where, kind, choice in recipe.choices()}
     named |= {where: ("preset", preset) for where, preset in presets.items()}
+    for task, target in targets.items():
+        named.setdefault(f"tasks.{task}.target", ("target", target))
     found = {}
     for where, (kind, name) in named.items():
         origin = resolve(kind, name, recipe.base).origin

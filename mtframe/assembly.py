@@ -180,9 +180,9 @@ class Assembly:
     def target(self, task: str) -> Target:
         """What one task's labels are."""
         if task not in self._targets:
-            where = f"tasks.{task}.dataset"
             info = self.infos[task]
-            self._targets[task] = self._build("target", Choice(name=info.target), f"{where}.target", {"info": info})
+            choice = self.recipe.tasks[task].target or Choice(name=info.target)
+            self._targets[task] = self._build("target", choice, f"tasks.{task}.target", {"info": info})
         return self._targets[task]
 
     def transform(self, task: str, *, train: bool) -> Transform:

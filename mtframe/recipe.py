@@ -116,6 +116,7 @@ class TaskRecipe(BaseModel):
         dataset: Where images and labels come from.
         images: Another task, whose images are used in training, in one pass through the backbone for both; then
             the data set only gives labels to these, and what makes batches of them comes from that task.
+        target: The component that its kind of target is; found by the name that its data set gives if null.
         transform: How samples become batches.
         head: What predicts.
         loss: What it is trained with.
@@ -133,6 +134,7 @@ class TaskRecipe(BaseModel):
     preset: Annotated[str, BeforeValidator(_named)] | None = None
     dataset: Part
     images: str | None = None
+    target: Part | None = None
     transform: Part
     head: Part
     loss: Part
@@ -261,6 +263,8 @@ class Recipe(BaseModel):
             for slot, kind in _SLOTS.items():
                 if task.images is None or slot not in LENT:
                     yield f"tasks.{name}.{slot}", kind, getattr(task, slot)
+            if task.target is not None:
+                yield f"tasks.{name}.target", "target", task.target
             for number, metric in enumerate(task.metrics):
                 yield f"tasks.{name}.metrics.{number}", "metric", metric
         for number, observer in enumerate(self.hooks):
@@ -291,7 +295,8 @@ class Recipe(BaseModel):
                 wrong.append(text if text.startswith(where) else f"{where}: {text}")
         wrong += [problem for name in self.tasks for problem in mismatches(name, found)]
         wrong += [problem for name, task in self.tasks.items() if task.images for problem in no_labels(name, found)]
-        wrong += [problem for name in self.tasks for problem in no_target(name, found, self.base)]
+        for name, task in self.tasks.items():
+            wrong += no_target(name, found, self.base) if task.target is None else []
         wrong += self._untrainable() if training else []
         if wrong:
             raise RecipeError("\n".join(wrong))
@@ -334,6 +339,7 @@ class Recipe(BaseModel):
             name: task.model_copy(
                 update={slot: part(getattr(task, slot)) for slot in _SLOTS}
                 | {"metrics": [part(metric) for metric in task.metrics], "preset": task.preset and rename(task.preset)}
+                | {"target": task.target and part(task.target)}
             )
             for name, task in self.tasks.items()
         }
@@ -354,7 +360,7 @@ class Recipe(BaseModel):
             RecipeError: Keys are unknown, missing or of the wrong type: all of them, one a line.
         """
         fields = [field for field in TaskRecipe.model_fields if field != "preset"]
-        kinds = {**_SLOTS, "metrics": "metric"}
+        kinds = {**_SLOTS, "target": "target", "metrics": "metric"}
         filled, wrong = fill(plain, base, fields, kinds) if presets else (deepcopy(dict(plain)), {})
         for slot, default in _DEFAULTS.items():
             # `balancer.weights.faces=2` goes into the one that is there without being named.
@@ -362,6 +368,10 @@ class Recipe(BaseModel):
                 filled[slot] = {"name": default, **filled[slot]}
         if "base" in filled:
             raise RecipeError("base: unknown option")
+        if renamed := [name for name, task in _tasks_of(plain).items() if "task" in task]:
+            raise RecipeError(
+                "\n".join(f"tasks.{name}.task: is called preset; write tasks.{name}.preset" for name in renamed)
+            )
         if unlent := lend(filled, plain):
             raise RecipeError("\n".join(unlent))
         try:
@@ -487,6 +497,7 @@ def _plain(task: TaskRecipe) -> dict[str, Any]:
     plain = {
         **({"preset": task.preset} if task.preset else {}),
         **({"images": task.images} if task.images else {}),
+        **({"target": task.target.plain()} if task.target else {}),
         **{slot: getattr(task, slot).plain() for slot in _SLOTS},
         "metrics": [metric.plain() for metric in task.metrics],
         **task.model_dump(include={"size", "batch_size", "every", "flip_test", "test_scales"}),
@@ -514,6 +525,14 @@ def _misscheduled(recipe: Recipe) -> list[str]:
         name = min(every, key=every.__getitem__)
         wrong.append(f"tasks.{name}.every: must be 1 for one task at least, or steps would train none; got {least}")
     return wrong
+
+
+def _tasks_of(plain: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The tasks of a recipe as plain YAML values that may be wrong in any way."""
+    tasks = plain.get("tasks")
+    return (
+        {name: task for name, task in tasks.items() if isinstance(task, Mapping)} if isinstance(tasks, Mapping) else {}
+    )
 
 
 def _known(place: Sequence[int | str]) -> Sequence[str]:
