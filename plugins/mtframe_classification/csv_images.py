@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.errors import DataError, RecipeError
+from mtframe.paths import stays_inside
 from mtframe.registry import did_you_mean
 
 from ._images import SPLITS, LabelledImages, check_classes, check_split, held_out
@@ -165,7 +166,7 @@ def _files(table: Table, image: str | None) -> list[str]:
         [
             f"line {line}, column {image!r}: expected a path that stays in the root, without '..', got {cell!r}"
             for line, cell in lines
-            if not _is_plain(cell)
+            if not stays_inside(cell)
         ]
     )
     files = [PurePosixPath(cell).as_posix() for cell in cells]
@@ -178,14 +179,6 @@ def _files(table: Table, image: str | None) -> list[str]:
         ]
     )
     return files
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a path stays in its folder, on any system."""
-    for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if not path.name or path.anchor or ".." in path.parts or "\0" in name:
-            return False
-    return True
 
 
 def _splits(table: Table) -> np.ndarray:
