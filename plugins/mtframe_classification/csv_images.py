@@ -17,7 +17,7 @@ from mtframe.errors import DataError, RecipeError
 from mtframe.paths import stays_inside
 from mtframe.registry import did_you_mean
 
-from ._images import SPLITS, LabelledImages, check_classes, check_split, held_out
+from ._images import SPLITS, LabelledImages, check_options, check_root, held_out
 from ._table import Table, flag, number, read_table
 from .synthesis import synthesize_table
 
@@ -83,13 +83,11 @@ class CsvImages:
         classes: tuple[str, ...] | None = None,
         val_part: float = 0.2,
     ) -> None:
-        check_split("csv", split, val_part)
-        check_classes(classes)
-        _check_options(label, labels, values, separator, classes)
+        check_options("csv", split, val_part, classes)
+        _check_columns(label, labels, values, separator, classes)
         self.root, self.split = Path(root), split
         self.decode_size: DecodeSize | None = None
-        if not self.root.is_dir():
-            raise RecipeError(f"root: no folder '{root}'. Make one with: mtframe data synthesize csv {root}")
+        check_root("csv", self.root)
         table = read_table(self.root / file)
         files = _files(table, image)
         splits = _splits(table)
@@ -132,7 +130,7 @@ class CsvImages:
         return chosen, (f"{table.path}: {empty} rows have no label; left out",) if empty else ()
 
 
-def _check_options(
+def _check_columns(
     label: str | None,
     labels: str | tuple[str, ...] | None,
     values: tuple[str, ...] | None,
