@@ -14,9 +14,9 @@ from mtframe.errors import RecipeError
 from mtframe.evaluation import Bars, Curves, Detail, Matrix
 from mtframe.metrics import PerImage, check_classes
 
-from ._confusion import add_confusions
-from .errors import Errors, analyse, judge
-from .matching import match_image
+from .coco_matching import match_image
+from .confusion import add_confusions
+from .tide import Errors, analyse, judge
 
 if TYPE_CHECKING:
     from mtframe.data import DataInfo, Sample

@@ -15,8 +15,8 @@ from mtframe.errors import RecipeError
 from mtframe.model import FeaturePyramid, group_norm
 
 from .atss import ANCHOR_SCALE
-from .geometry import distances_to_boxes, grid_points, reach_out
-from .suppression import Nms, Suppression
+from .boxes import distances_to_boxes, grid_points, reach_out
+from .nms import Nms, Suppression
 
 if TYPE_CHECKING:
     from mtframe.data import DataInfo, Geometry

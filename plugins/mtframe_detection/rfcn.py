@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from mtframe.errors import RecipeError
 
+from .boxes import box_overlap, refine
 from .dense import DenseHead, initialise, tower
-from .geometry import box_overlap, refine
+from .nms import Nms
 from .pooling import position_sensitive_pool
-from .suppression import Nms
 
 if TYPE_CHECKING:
     from mtframe.data import DataInfo, Geometry

@@ -14,8 +14,8 @@ from mtframe.evaluation import Curves
 from mtframe.metrics import PerImage
 
 from ._embeddings import embedding, refuse_learned, unit_vectors
-from ._identities import Roles
-from .ranking import Searches, cumulative_match, identification_scores, open_set_curve, search, templates
+from .identification_scores import Searches, cumulative_match, identification_scores, open_set_curve, search, templates
+from .identities import Roles
 
 # Ranks on the CMC curve, at most.
 CMC_RANKS = 50

@@ -15,7 +15,7 @@ from mtframe.data import IMAGE_SUFFIXES, DataInfo, DecodeSize, Sample, read_imag
 from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
-from ._identities import Roles, Texts, at_least, check_split, class_by_path, draw_pairs, enrol, grouped_order
+from .identities import Roles, Texts, at_least, check_split, class_by_path, draw_pairs, enrol, grouped_order
 from .landmarks import Landmarks
 from .pairs import Pairs
 from .synthesis import LANDMARKS, synthesize_folders

@@ -15,7 +15,7 @@ from mtframe.download import download
 from mtframe.errors import DataError, RecipeError
 
 from ._download import LFW_FILES
-from ._identities import Roles, at_least, check_split, class_by_path, enrol, grouped_order
+from .identities import Roles, at_least, check_split, class_by_path, enrol, grouped_order
 from .landmarks import Landmarks
 from .pairs import VIEW_2, NamedPair, Pairs, read_pairs, read_people
 from .synthesis import synthesize_people

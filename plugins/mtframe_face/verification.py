@@ -18,7 +18,7 @@ from mtframe.metrics import PerImage
 from ._embeddings import embedding, refuse_learned, unit_vectors
 from .landmarks import OUTSIDE
 from .pairs import VIEW_2, Pairs
-from .protocol import roc, verification_scores
+from .verification_scores import roc, verification_scores
 
 
 class FaceVerification:

@@ -14,8 +14,8 @@ from mtframe.data import DataInfo, Geometry
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe_detection.dense import DenseHead
+from mtframe_detection.nms import Suppression
 from mtframe_detection.rfcn import RFCNHead
-from mtframe_detection.suppression import Suppression
 
 
 def detections(number: int, seed: int, classes: int = 2) -> tuple[Tensor, Tensor, Tensor]:
