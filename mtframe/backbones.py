@@ -70,13 +70,14 @@ def run(network: nn.Module, images: Tensor, *, size: int, name: str) -> Any:
         RecipeError: They are of another size than `size` × `size`, and the network does not take it.
     """
     height, width = images.shape[-2:]
+    if (height, width) == (size, size):
+        # Not guarded: what compiles or exports a network would have to follow the handler.
+        return network(images)
     try:
         return network(images)
     except torch.OutOfMemoryError:
         raise
     except (AssertionError, RuntimeError, ValueError) as error:
-        if (height, width) == (size, size):
-            raise
         raise RecipeError(
             f"{name} was built for images of {size}×{size} px and does not take {height}×{width}; give all tasks one "
             f"size, or choose a backbone that takes any ({error})"
@@ -124,19 +125,13 @@ def freeze_stages(backbone: nn.Module, stages: Stages, *, frozen: bool, frozen_s
 def describe(
     network: nn.Module, features: Sequence[FeatureSpec], stages: Stages, *, flat: bool, size: int, pretrained: bool
 ) -> dict[str, Any]:
-    """What `describe_member` tells of a model.
+    """What `describe_member` of a backbone gives, of a network that may be on the meta device.
 
-    Args:
-        network: The network; it may be on the meta device.
-        features: Its maps.
-        stages: Its stages.
-        flat: Whether it gets a simple pyramid.
-        size: That of its pretraining, in pixels.
-        pretrained: Whether there are published weights.
+    `flat` says that its one map gets a simple pyramid.
 
     Returns:
-        `parameters` (a count, of what the backbone keeps), `size`, `strides`, `channels`, `stages` (how many
-        `frozen_stages` counts) and `pretrained`.
+        `parameters` (a count, of what the backbone keeps), `size` (pixels, that of its pretraining), `strides`,
+        `channels`, `stages` (how many `frozen_stages` counts) and `pretrained` (whether there are weights).
     """
     parts = nn.ModuleList([network])
     if flat:
@@ -155,16 +150,11 @@ def describe(
 
 
 def read_weights(path: Path, name: str, read: Callable[[Path], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The weights in a file.
-
-    Args:
-        path: A `.safetensors`, or a `.pth` with nothing but tensors in it.
-        name: The model's.
-        read: How the library reads it.
+    """The weights of the model `name` in a `.safetensors`, or in a `.pth` with nothing but tensors in it.
 
     Raises:
         RecipeError: There is no such file.
-        CheckpointError: It cannot be read.
+        CheckpointError: `read` cannot read it.
     """
     if not path.is_file():
         raise RecipeError(f"backbone.weights: no file {str(path)!r}; expected a .safetensors or .pth file")

@@ -136,16 +136,7 @@ class TimmBackbone(nn.Module):
 
     @classmethod
     def describe_member(cls, member: str) -> dict[str, Any]:
-        """What a model is, without building it or fetching its weights.
-
-        Args:
-            member: timm's name of the model.
-
-        Returns:
-            `parameters` (a count, of what the backbone keeps), `size` (pixels, that of its pretraining),
-            `strides`, `channels`, `stages` (how many `frozen_stages` counts) and `pretrained` (whether there
-            are weights).
-        """
+        """What a model is, without building it or fetching its weights: see `mtframe.backbones.describe`."""
         config = pretrained_config(member)
         size = int(config.input_size[-1])
         found = plan(member, size)

@@ -127,13 +127,7 @@ class TorchvisionBackbone(nn.Module):
 
     @classmethod
     def describe_member(cls, member: str) -> dict[str, Any]:
-        """What a model is, without building it or fetching its weights.
-
-        Returns:
-            `parameters` (a count, of what the backbone keeps), `size` (pixels, that its weights are evaluated
-            with), `strides`, `channels`, `stages` (how many `frozen_stages` counts) and `pretrained` (whether
-            there are weights).
-        """
+        """What a model is, without building it or fetching its weights: see `mtframe.backbones.describe`."""
         weights = weights_of(member)
         size = weights.transforms().crop_size[0] if weights else 224
         found = plan(member, size)
