@@ -1,4 +1,4 @@
-"""mtframe backbones."""
+"""`mtframe backbones`: which backbones match a pattern."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mtframe plugins doctor."""
+"""`mtframe plugins doctor`: what is wrong with the environment or a plugin, and what to do about it."""
 
 from __future__ import annotations
 

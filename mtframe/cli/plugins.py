@@ -1,4 +1,4 @@
-"""mtframe plugins list and show."""
+"""`mtframe plugins list` and `show`: which components there are, and which options one of them takes."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 from mtframe.errors import RecipeError
 from mtframe_classification.csv_images import CsvImages
 from mtframe_classification.image_folder import ImageFolder
-from mtframe_classification.scenes import SCENES, Scene, render_scene
+from mtframe_classification.rendering import SCENES, Scene, render_scene
 from mtframe_classification.synthesis import synthesize_folders, synthesize_table
 
 SMALL = {"train": 24, "val": 10, "size": 32}

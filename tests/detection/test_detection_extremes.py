@@ -142,7 +142,7 @@ def test_specks_of_2_to_4_pixels_are_learned_at_stride_8() -> None:
 
 def test_any_box_whose_centre_is_in_a_cell_can_be_predicted_by_its_point() -> None:
     """What the head's four numbers must be is found in closed form, so that every such box has them."""
-    from mtframe_detection.geometry import distances_to_boxes, reach_out
+    from mtframe_detection.box_geometry import distances_to_boxes, reach_out
 
     generator = torch.Generator().manual_seed(0)
     size = torch.rand(500, 2, generator=generator, dtype=torch.float64).pow(4) * 20 + 1e-3  # strides

@@ -12,7 +12,7 @@ from mtframe.data import DataInfo, Geometry
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe_detection.assignment import match_proposals
-from mtframe_detection.geometry import refine
+from mtframe_detection.box_geometry import refine
 from mtframe_detection.losses import CrossEntropyIoULoss, DetectionLoss
 from mtframe_detection.rfcn import RFCNHead, propose
 
