@@ -13,7 +13,21 @@ from mtframe._labels import read_labels, run_of
 from mtframe.data import DataInfo, Source, Viewer, WithTargetsOf
 from mtframe.errors import DataError, MtframeError, PluginError, RecipeError
 from mtframe.hooks import Hooks
-from mtframe.kinds import KINDS, Backbone, Balancer, Dataset, GradientBalancer, LabelsImages, Metric, Target, Transform
+from mtframe.kinds import (
+    KINDS,
+    Backbone,
+    Balancer,
+    Dataset,
+    GradientBalancer,
+    KnowsOutside,
+    KnowsPretraining,
+    LabelsImages,
+    Metric,
+    MixesImages,
+    OrdersColours,
+    Target,
+    Transform,
+)
 from mtframe.model import MultiTaskModel
 from mtframe.options import build, check, construct
 from mtframe.recipe import CheckedPart, CheckedRecipe, Choice, Recipe
@@ -77,10 +91,8 @@ class Assembly:
         for name, task in self.recipe.tasks.items():
             heads[name] = self._build_for(name, "head", task.head, "head", {"features": sharing.features})
             losses[name] = self._build_for(name, "loss", task.loss, "loss", {"head": heads[name]})
-        return MultiTaskModel(
-            sharing, heads, losses,
-            mean=backbone.mean, std=backbone.std, colour_order=getattr(backbone, "colour_order", "RGB"),
-        )  # fmt: skip
+        order = backbone.colour_order if isinstance(backbone, OrdersColours) else "RGB"
+        return MultiTaskModel(sharing, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
 
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Tasks whose images always have one size, together; they share one pass through the backbone in training."""
@@ -162,8 +174,8 @@ class Assembly:
 
     def _viewer(self, task: str, lender: str) -> Viewer:
         """How a task's labels go with the images of another one, or with its own."""
-        target, mixes = self.target(task), getattr(self.transform(lender, train=True), "mixes", False)
-        if mixes and not target.mixes:
+        target, transform = self.target(task), self.transform(lender, train=True)
+        if isinstance(transform, MixesImages) and transform.mixes and not target.mixes:
             where = f"tasks.{task}.images" if task != lender else f"tasks.{task}.transform"
             raise RecipeError(
                 f"{where}: the transform of {lender!r} makes one image of several, and a target of kind "
@@ -242,15 +254,14 @@ class Assembly:
         """What else than the training data of a task the model has learned from, in words."""
         recipe = self._trained
         backbone = self._part("backbone", recipe.backbone, "backbone").resolved
-        lender = recipe.tasks[task].images or task
-        transform = recipe.tasks[lender].transform
-        aligned = getattr(
-            self._part("transform", transform, f"tasks.{lender}.transform").resolved.component, "outside", None
-        )
-        pretraining = getattr(backbone.component, "pretraining", None)
+        weights, lender = backbone.component, recipe.tasks[task].images or task
+        chosen = recipe.tasks[lender].transform
+        transform = self._part("transform", chosen, f"tasks.{lender}.transform").resolved.component
         known = [
-            pretraining(backbone.member, **recipe.backbone.options) if pretraining else None,
-            aligned(**transform.options) if aligned else None,
+            weights.pretraining(backbone.member, **recipe.backbone.options)
+            if isinstance(weights, KnowsPretraining)
+            else None,
+            transform.outside(**chosen.options) if isinstance(transform, KnowsOutside) else None,
             recipe.train.start and f"what the weights of {recipe.train.start} have learned from",
         ]
         others = [f"task {name} ({part.dataset.name})" for name, part in recipe.tasks.items() if name != task]

@@ -19,15 +19,18 @@ A component of any kind may also have
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from torch import Tensor
 
     from mtframe.data import DataInfo, DecodeSize, Inputs, Placement, Sample
+    from mtframe.evaluation import Detail
     from mtframe.marks import Mark
 
 
@@ -132,9 +135,7 @@ KINDS: dict[str, Kind] = {
 class Backbone(Protocol):
     """Images to feature maps; a `torch.nn.Module`.
 
-    May also have `colour_order` (`"RGB"`, or `"BGR"` for weights that were trained on BGR images), and the class
-    method `pretraining(member, **options) -> str | None`: which data besides the recipe's its weights have learned
-    from with these options, in words, e.g. "pretrained weights of timm/resnet18".
+    Optional: `OrdersColours`, `KnowsPretraining`, and for one that stands for many `Family`.
 
     Wired: `member` (for a family: what follows `family/` in the name), `size` (the largest square input in pixels
     that the tasks ask for), `restoring` (True where a run's trained weights are loaded right after, so that
@@ -158,17 +159,46 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
+class OrdersColours(Protocol):
+    """A backbone that says in which order it takes colours; others take RGB.
+
+    Attributes:
+        colour_order: `"RGB"`, or `"BGR"` for weights that were trained on BGR images.
+    """
+
+    colour_order: str
+
+
+@runtime_checkable
+class KnowsPretraining(Protocol):
+    """A backbone whose weights may have learned from data besides the recipe's."""
+
+    @classmethod
+    def pretraining(cls, member: str | None, **options: Any) -> str | None:
+        """Which, with these options, in words, e.g. "pretrained weights of timm/resnet18"; None for none."""
+        ...
+
+
+@runtime_checkable
 class Family(Protocol):
     """What a component adds when its name stands for many: `timm/resnet18` is member `resnet18` of `timm`.
 
-    May also have the class attribute `example`, a small member, with which the conformance kit tries it, and the class
-    method `describe_member(member) -> dict`, what `mtframe plugins show` tells of a member; it raises RecipeError for
-    one that is not there.
+    May also have the class attribute `example`, a small member, with which the conformance kit tries it.
     """
 
     @classmethod
     def members(cls, pattern: str, *, pretrained: bool = False) -> list[str]:
         """Names of members that match a shell pattern, without the family's own name in front."""
+        ...
+
+
+@runtime_checkable
+class DescribesMembers(Protocol):
+    """A family that tells of its members."""
+
+    @classmethod
+    def describe_member(cls, member: str) -> dict[str, Any]:
+        """What `mtframe plugins show` tells of one. Raises RecipeError if it is not there."""
         ...
 
 
@@ -260,8 +290,7 @@ class Dataset(Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
     Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). Optional: `LabelsImages`,
-    `OrdersEpochs`; for `mtframe data` the static methods `download(root)` and `synthesize(root, *, seed=0, ...)`; and
-    `notes`, sentences on what was left out.
+    `OrdersEpochs`, `HasNotes`; for `mtframe data` `Downloads` and `Synthesizes`.
 
     Attributes:
         splits: The splits that it may be asked for.
@@ -310,6 +339,39 @@ class OrdersEpochs(Protocol):
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """(len,) int: the positions of one epoch in the order of training."""
         ...
+
+
+@runtime_checkable
+class Downloads(Protocol):
+    """A data set that fetches itself from its publisher, behind `mtframe data download`."""
+
+    @staticmethod
+    def download(root: Path) -> Mapping[str, int] | None:
+        """Into a folder; gives what to tell, counts by name."""
+        ...
+
+
+@runtime_checkable
+class Synthesizes(Protocol):
+    """A data set that renders a little data of its format, behind `mtframe data synthesize`.
+
+    Attributes:
+        synthesize: Called with the folder and options, which are keyword-only and checked like a component's; gives
+            what to tell, counts by name.
+    """
+
+    synthesize: Callable[..., Mapping[str, int]]
+
+
+@runtime_checkable
+class HasNotes(Protocol):
+    """A data set or a metric that has something to say to people.
+
+    Attributes:
+        notes: Sentences, such as what was left out, or what a score leaves open.
+    """
+
+    notes: Sequence[str]
 
 
 class Target(Protocol):
@@ -414,10 +476,7 @@ class Transform(Protocol):
     """Images to inputs of one size: cropping, resizing, padding, augmenting. Labels follow by themselves.
 
     Wired: `size` (pixels of the square input), `train` (augment or not). Works on the whole batch, so that what can run
-    on the batch does, and images can be mixed.
-
-    May also have the class method `outside(**options) -> str | None`: what it knows from data besides the recipe's, in
-    words (landmarks of faces); and `mixes`: True if an input may be made of several images, as by mosaic or mixup.
+    on the batch does, and images can be mixed. Optional: `MixesImages`, `KnowsOutside`.
 
     Attributes:
         fixed_size: False if the size changes from batch to batch (multi-scale training).
@@ -435,12 +494,32 @@ class Transform(Protocol):
         ...
 
 
+@runtime_checkable
+class MixesImages(Protocol):
+    """A transform that may make one input of several images, as mosaic and mixup do.
+
+    Attributes:
+        mixes: Whether it does.
+    """
+
+    mixes: bool
+
+
+@runtime_checkable
+class KnowsOutside(Protocol):
+    """A transform that knows something from data besides the recipe's."""
+
+    @classmethod
+    def outside(cls, **options: Any) -> str | None:
+        """What, with these options, in words (landmarks of faces); None for nothing."""
+        ...
+
+
 class Metric(Protocol):
     """Scores a split by the field's own protocol.
 
     Wired: `dataset` (the evaluated split), `info`, `outside` (what else than the task's own training data the model
-    has learned from, in words). May also have `notes`, sentences to stand below the scores, and the method
-    `details() -> Sequence[Curves | Matrix | Bars]` of `mtframe.evaluation`: what does not fit into a number.
+    has learned from, in words). Optional: `HasNotes`, whose sentences stand below the scores, and `GivesDetails`.
 
     Attributes:
         primary: The value that `best` checkpoints follow, a key of `compute()`.
@@ -465,6 +544,15 @@ class Metric(Protocol):
 
     def merge(self, other: Any) -> None:
         """Takes over what another instance (another process) has seen."""
+        ...
+
+
+@runtime_checkable
+class GivesDetails(Protocol):
+    """A metric that has more to tell than fits into numbers."""
+
+    def details(self) -> Sequence[Detail]:
+        """Curves, matrices and bars."""
         ...
 
 

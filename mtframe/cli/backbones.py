@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mtframe.kinds import Family
+
 
 def backbones(
     pattern: Annotated[str, typer.Argument(help="A shell pattern in quotes: 'resnet*', 'timm/vit_*'.")],
@@ -29,7 +31,7 @@ def backbones(
         except PluginError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
-        if hasattr(loaded, "members"):
+        if isinstance(loaded, Family):
             try:
                 members = loaded.members(inner, pretrained=pretrained)
             except (Exception, SystemExit) as error:

@@ -8,7 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from mtframe.errors import BadImageError, MtframeError, RecipeError
+from mtframe.kinds import Downloads, HasNotes, Synthesizes
 from mtframe.registry import at_hand, resolve
+
+# What a data set has to have for a command.
+_ABILITIES: dict[str, type] = {"download": Downloads, "synthesize": Synthesizes}
 
 Name = Annotated[str, typer.Argument(help="A data set, e.g. lfw or coco.")]
 Root = Annotated[Path, typer.Argument(help="Its folder.")]
@@ -64,7 +68,7 @@ def check(name: Name, root: Root, arguments: Overrides = None) -> None:
         unreadable = _unreadable(dataset)
         typer.echo(f"{split}: {len(dataset)} images, {len(dataset.info.classes)} classes, "
                    f"{len(unreadable)} images cannot be read")  # fmt: skip
-        for note in getattr(dataset, "notes", ()):
+        for note in dataset.notes if isinstance(dataset, HasNotes) else ():
             typer.echo(f"  note: {note}")
         for reason in unreadable[:10]:
             typer.echo(f"  {reason}", err=True)
@@ -121,8 +125,9 @@ def preview(
 
 def _method(name: str, method: str) -> Any:
     component = resolve("dataset", name).component
-    if not hasattr(component, method):
-        able = [other for other, loaded in at_hand("dataset") if hasattr(loaded, method)]
+    ability = _ABILITIES[method]
+    if not isinstance(component, ability):
+        able = [other for other, loaded in at_hand("dataset") if isinstance(loaded, ability)]
         raise RecipeError(f"data set {name!r} has no {method}; these have: {', '.join(able) or 'none'}")
     return getattr(component, method)
 

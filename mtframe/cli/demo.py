@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mtframe.errors import MtframeError
+from mtframe.kinds import Synthesizes
 
 if TYPE_CHECKING:
     from mtframe.inference import Predictor
@@ -66,7 +67,7 @@ def _prepare(task: str, dataset: Choice) -> str:
             build(component, "dataset", dataset.options, {"split": split}, f"tasks.{task}.dataset")
         return f"using {task} in {root}, which is there already; remove it to have it made anew"
     except MtframeError:
-        if not hasattr(component, "synthesize"):
+        if not isinstance(component, Synthesizes):
             raise
     begun = time.monotonic()
     counts = component.synthesize(root)

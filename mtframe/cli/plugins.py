@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mtframe.kinds import DescribesMembers, Family
+
 from ._app import table
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def _parts(resolved: Resolved) -> list[str]:
             parts.append(_listing(f"Options of {command}", describe(function, ("root",))))
     if kind == "preset":
         parts.append(_preset(component))
-    if hasattr(component, "members"):
+    if isinstance(component, Family):
         parts.append(_family(resolved))
     return parts
 
@@ -116,7 +118,7 @@ def _family(resolved: Resolved) -> str:
     family = resolved.name.partition("/")[0]
     if resolved.member is None:
         return f"A family; name a member, as in {family}/MEMBER. Search: mtframe backbones '{family}/PATTERN'"
-    if not hasattr(resolved.component, "describe_member"):
+    if not isinstance(resolved.component, DescribesMembers):
         return f"Member {resolved.member} of the family {family}"
     details = resolved.component.describe_member(resolved.member)
     return "\n".join([f"Member {resolved.member}:", *(f"  {key}: {value}" for key, value in details.items())])

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mtframe.errors import BadImageError, DataError, MtframeError
-from mtframe.kinds import Dataset, Transform
+from mtframe.kinds import Dataset, OrdersEpochs, Transform
 
 from ._placement import Inputs
 from ._sample import Batch, Sample
@@ -159,8 +159,8 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
         epoch, position = divmod(draw, len(source.dataset))
         if source._order is None or source._order[0] != epoch:
             rng = np.random.default_rng([self.seed, zlib.crc32(task.encode()), epoch, 1])
-            order = getattr(source.dataset, "order", None)
-            source._order = (epoch, order(rng) if order else rng.permutation(len(source.dataset)))
+            own = source.dataset.order(rng) if isinstance(source.dataset, OrdersEpochs) else None
+            source._order = epoch, rng.permutation(len(source.dataset)) if own is None else own
         return int(source._order[1][position])
 
 

@@ -40,6 +40,38 @@ class Look:
     scales: tuple[float, ...] = (1.0,)
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What goes through the backbone in one pass.
+
+    Attributes:
+        tasks: Who looks at it.
+        scale: At which size, as a part of the input's.
+        mirrored: For each image of the pass that is made of one input, whether it is the mirror image.
+    """
+
+    tasks: tuple[str, ...]
+    scale: float
+    mirrored: tuple[bool, ...]
+
+    def side(self, size: int) -> int:
+        """Pixels of a side that has so many at full size; rounded to what backbones can halve."""
+        return size if self.scale == 1 else max(_MULTIPLE, round(size * self.scale / _MULTIPLE) * _MULTIPLE)
+
+
+def views_of(looks: Mapping[str, Look], tasks: Sequence[str]) -> Iterator[View]:
+    """The passes that tasks on one input take: one for each scale, mirror images in it where all want these."""
+    for scale in dict.fromkeys(scale for task in tasks for scale in looks[task].scales):
+        wanting = tuple(task for task in tasks if scale in looks[task].scales)
+        mirroring = tuple(task for task in wanting if looks[task].flip)
+        if mirroring == wanting:
+            yield View(wanting, scale, (False, True))
+            continue
+        yield View(wanting, scale, (False,))
+        if mirroring:
+            yield View(mirroring, scale, (True,))
+
+
 class Passes:
     """A model that is asked about batches of inputs.
 
@@ -57,11 +89,11 @@ class Passes:
     @classmethod
     def of(cls, model: MultiTaskModel, assembly: Assembly) -> Passes:
         """As a recipe says: its views, and its precision where that is faster."""
-        looks = {
-            task: Look(assembly.target(task), part.flip_test, tuple(part.test_scales))
-            for task, part in assembly.recipe.tasks.items()
-        }
-        return cls(model, looks, inference_precision(model.sharing, assembly.recipe.train.precision, model.mean.device))
+        return cls(
+            model,
+            looks_of(assembly),
+            inference_precision(model.sharing, assembly.recipe.train.precision, model.mean.device),
+        )
 
     @torch.inference_mode()
     def predict(self, batches: Mapping[tuple[str, ...], Batch]) -> dict[str, list[Prediction]]:
@@ -81,17 +113,11 @@ class Passes:
         return {task: [self._one(task, found) for found in images] for task, images in views.items()}
 
     def _views(self, tasks: Sequence[str], batch: Batch) -> Iterator[tuple[tuple[str, ...], Batch]]:
-        """What is looked at, and by whom: at each scale the images, with their mirror images where all want these."""
-        for scale in dict.fromkeys(scale for task in tasks for scale in self.looks[task].scales):
-            wanting = [task for task in tasks if scale in self.looks[task].scales]
-            mirroring = tuple(task for task in wanting if self.looks[task].flip)
-            resized = batch if scale == 1 else _resized(batch, scale)
-            if mirroring == tuple(wanting):
-                yield mirroring, _joined(resized, _mirrored(resized))
-                continue
-            yield tuple(wanting), resized
-            if mirroring:
-                yield mirroring, _mirrored(resized)
+        """What is looked at, and by whom."""
+        for view in views_of(self.looks, tasks):
+            resized = batch if view.scale == 1 else _resized(batch, view)
+            parts = [_mirrored(resized) if mirrored else resized for mirrored in view.mirrored]
+            yield view.tasks, parts[0] if len(parts) == 1 else _joined(*parts)
 
     def _run(self, asked: Sequence[tuple[tuple[str, ...], Batch]], views: Mapping[str, list[Views]]) -> None:
         """One call of the model; adds what heads say to the views of each image."""
@@ -117,13 +143,21 @@ class Passes:
         return target.restored(views)
 
 
+def looks_of(assembly: Assembly) -> dict[str, Look]:
+    """How each task of a recipe looks at an image."""
+    return {
+        task: Look(assembly.target(task), part.flip_test, tuple(part.test_scales))
+        for task, part in assembly.recipe.tasks.items()
+    }
+
+
 def _joined(one: Batch, other: Batch) -> Batch:
     images = torch.cat([one.images, other.images])
     return replace(one, images=images, placements=[*one.placements, *other.placements])
 
 
-def _resized(batch: Batch, scale: float) -> Batch:
-    rows, columns = (max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in batch.images.shape[-2:])
+def _resized(batch: Batch, view: View) -> Batch:
+    rows, columns = (view.side(side) for side in batch.images.shape[-2:])
     images = F.interpolate(batch.images.float(), size=(rows, columns), mode="bilinear", antialias=True)
     return replace(batch, images=images, placements=[place.resized((rows, columns)) for place in batch.placements])
 
