@@ -312,7 +312,7 @@ def test_everything_wrong_comes_in_one_report() -> None:
 
 
 def test_unknown_preset_is_suggested_and_what_it_would_fill_is_not_reported() -> None:
-    plain = plain_recipe(task="kite-wathcing", size=3.5)
+    plain = plain_recipe(preset="kite-wathcing", size=3.5)
     lines = report(plain)
     assert lines[0] == "tasks.kites.preset: no preset 'kite-wathcing'; did you mean 'kite-watching'?"
     assert lines[-1] == "tasks.kites.size: expected a valid integer, got 3.5"
@@ -395,7 +395,7 @@ def test_components_in_files_stay_found_from_another_folder(tmp_path: Path) -> N
     moved = tmp_path / "runs" / "recipe.yaml"
     moved.parent.mkdir()
     moved.write_text(recipe.to_yaml())
-    found = load_recipe(moved).check()
+    found = load_recipe(moved).check().parts
     assert found["tasks.kites.head"].origin.file == tmp_path / "heads.py"
 
 
@@ -438,7 +438,7 @@ def test_task_given_twice() -> None:
 
 
 def test_check_resolves_every_part() -> None:
-    found = Recipe.from_plain(plain_recipe()).check()
+    found = Recipe.from_plain(plain_recipe()).check().parts
     assert list(found) == [
         "backbone",
         "sharing",
