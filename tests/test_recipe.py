@@ -396,7 +396,7 @@ def test_components_in_files_stay_found_from_another_folder(tmp_path: Path) -> N
     moved.parent.mkdir()
     moved.write_text(recipe.to_yaml())
     found = load_recipe(moved).check().parts
-    assert found["tasks.kites.head"].origin.file == tmp_path / "heads.py"
+    assert found["tasks.kites.head"].resolved.origin.file == tmp_path / "heads.py"
 
 
 # Assembling on the spot
@@ -450,8 +450,8 @@ def test_check_resolves_every_part() -> None:
         "tasks.kites.metrics.0",
         "hooks.0",
     ]
-    assert found["backbone"].member == "small"
-    assert {str(found[place].origin) for place in found if place != "hooks.0"} == {"kite-kit 1.2.3"}
+    assert found["backbone"].resolved.member == "small"
+    assert {str(found[place].resolved.origin) for place in found if place != "hooks.0"} == {"kite-kit 1.2.3"}
 
 
 def test_check_reports_every_problem() -> None:
