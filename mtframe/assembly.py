@@ -223,20 +223,23 @@ class Assembly:
                 raise RecipeError(f"{where}: {choice.name} has no split {split!r}, only {', '.join(splits)}")
             dataset: Dataset = self._build("dataset", choice, where, {"split": split})
             dataset.decode_size = self.transform(task, train=False).decode_size
-            lender = self.recipe.tasks[task].images
-            self._datasets[task, split] = dataset if lender is None else self._completed(dataset, lender, split)
+            self._datasets[task, split] = dataset
         return self._datasets[task, split]
 
-    def _completed(self, dataset: Dataset, lender: str, split: str) -> Dataset:
-        """A borrowing task's data, with what the lender's data knows of its images (landmarks, for its transform)."""
+    def readable(self, task: str, split: str) -> Dataset:
+        """One split of one task's data set, with all that its transform may need to know of the images.
+
+        A borrowing task's images may have something that only the lender's data knows: landmarks, for its transform.
+        """
+        dataset, lender = self.dataset(task, split), self.recipe.tasks[task].images
+        if lender is None:
+            return dataset
         try:
             known = self.dataset(lender, split)
         except MtframeError:
             # It has no such split; its transform says so if it cannot do without.
             return dataset
-        # Structurally a data set: all that is asked of it and not its own it has from `dataset`.
-        joined: Any = WithTargetsOf(dataset, known) if isinstance(known, LabelsImages) else dataset
-        return joined
+        return WithTargetsOf(dataset, known) if isinstance(known, LabelsImages) else dataset
 
     def metrics(self, task: str, split: str) -> list[Metric]:
         """One task's metrics for one evaluated split, which have seen nothing; the first one's primary value ranks."""

@@ -109,7 +109,7 @@ def _score(
 ) -> dict[str, Evaluation]:
     """The tasks that are scored on the images that one of them reads."""
     tasks, recipe = (reader, *others), assembly.recipe
-    dataset, transform = assembly.dataset(reader, split), assembly.transform(reader, train=False)
+    dataset, transform = assembly.readable(reader, split), assembly.transform(reader, train=False)
     metrics = {task: assembly.metrics(task, split) for task in tasks}
     counts, skipped = dict.fromkeys(tasks, 0), list[str]()
     batches = SplitBatches(reader, dataset, transform, recipe.tasks[reader].batch_size, others)
