@@ -25,6 +25,7 @@ from mtframe.kinds import (
     Metric,
     MixesImages,
     OrdersColours,
+    Samples,
     Target,
     Transform,
 )
@@ -226,7 +227,7 @@ class Assembly:
             self._datasets[task, split] = dataset
         return self._datasets[task, split]
 
-    def readable(self, task: str, split: str) -> Dataset:
+    def readable(self, task: str, split: str) -> Samples:
         """One split of one task's data set, with all that its transform may need to know of the images.
 
         A borrowing task's images may have something that only the lender's data knows: landmarks, for its transform.

@@ -286,7 +286,17 @@ class FollowsProgress(Protocol):
         ...
 
 
-class Dataset(Protocol):
+class Samples(Protocol):
+    """Samples by their position."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample; raises IndexError past the end and BadImageError for a file that cannot be read."""
+        ...
+
+
+class Dataset(Samples, Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
     Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). Optional: `LabelsImages`,
@@ -303,12 +313,6 @@ class Dataset(Protocol):
     splits: ClassVar[tuple[str, ...]]
     info: DataInfo
     decode_size: DecodeSize | None
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample:
-        """The sample; raises IndexError past the end and BadImageError for a file that cannot be read."""
-        ...
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mtframe.kinds import Dataset, LabelsImages
+from mtframe.kinds import LabelsImages, Samples
 
 from ._sample import Sample
 
@@ -19,9 +19,7 @@ class WithTargetsOf:
         other: Labels the images.
     """
 
-    def __init__(self, dataset: Dataset, other: LabelsImages) -> None:
-        self.target, self.splits, self.info = dataset.target, dataset.splits, dataset.info
-        self.decode_size = dataset.decode_size
+    def __init__(self, dataset: Samples, other: LabelsImages) -> None:
         self._dataset = dataset
         self._other = other
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mtframe.errors import BadImageError, MtframeError
-from mtframe.kinds import Dataset, LabelsImages, Transform
+from mtframe.kinds import LabelsImages, Samples, Transform
 
 from ._loader import load
 from ._placement import Inputs
@@ -31,7 +31,7 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
     def __init__(
         self,
         task: str,
-        dataset: Dataset,
+        dataset: Samples,
         transform: Transform,
         batch_size: int,
         others: Mapping[str, LabelsImages] | None = None,
