@@ -19,14 +19,14 @@ from mtframe.kinds import (
     Balancer,
     Dataset,
     GradientBalancer,
+    HasColourOrder,
     KnowsOutside,
-    KnowsPretraining,
     LabelsImages,
     Metric,
     MixesImages,
-    OrdersColours,
     Samples,
     Target,
+    TellsPretraining,
     Transform,
 )
 from mtframe.model import MultiTaskModel
@@ -92,7 +92,7 @@ class Assembly:
         for name, task in self.recipe.tasks.items():
             heads[name] = self._build_for(name, "head", task.head, "head", {"features": sharing.features})
             losses[name] = self._build_for(name, "loss", task.loss, "loss", {"head": heads[name]})
-        order = backbone.colour_order if isinstance(backbone, OrdersColours) else "RGB"
+        order = backbone.colour_order if isinstance(backbone, HasColourOrder) else "RGB"
         return MultiTaskModel(sharing, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
 
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -263,7 +263,7 @@ class Assembly:
         transform = self._part("transform", chosen, f"tasks.{lender}.transform").resolved.component
         known = [
             weights.pretraining(backbone.member, **recipe.backbone.options)
-            if isinstance(weights, KnowsPretraining)
+            if isinstance(weights, TellsPretraining)
             else None,
             transform.outside(**chosen.options) if isinstance(transform, KnowsOutside) else None,
             recipe.train.start and f"what the weights of {recipe.train.start} have learned from",

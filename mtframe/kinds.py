@@ -7,30 +7,25 @@ asks only for what it needs: each kind lists what can be wired.
 The protocols are structural: a class fits without inheriting anything. What observes a training (kind `hooks`) has no
 protocol but its hooks, `mtframe.hooks.HookSpecs`. No torch is imported here.
 
-A component of any kind may also have
-
-- the static method `migrate(options, version) -> options`: the options (a dict of plain YAML values) of a run that was
-  trained with `version` of its distribution, made those of today;
-- the class attribute `examples`: options by a name, with each of which the conformance kit (`mtframe.testing`) tries
-  it; without it the kit tries the defaults.
+What a component may do besides has a small protocol each, its kind's `abilities`; of any kind `Migrates` and
+`HasExamples`.
 """
 
 # Shapes: B images, C channels, H height, W width, N things in an image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from torch import Tensor
 
     from mtframe.data import DataInfo, DecodeSize, Inputs, Placement, Sample
-    from mtframe.evaluation import Detail
+    from mtframe.evaluation import Bars, Curves, Matrix
     from mtframe.marks import Mark
 
 
@@ -65,6 +60,16 @@ class Kind:
     def group(self) -> str:
         """The entry-point group."""
         return f"mtframe.{self.name}"
+
+    @property
+    def contracts(self) -> tuple[type, ...]:
+        """The protocols of which a component fits one; none where something else than a protocol says what it has."""
+        return _CONTRACTS.get(self.name, ())
+
+    @property
+    def abilities(self) -> tuple[type, ...]:
+        """The protocols that a component may fit besides."""
+        return (*_ABILITIES.get(self.name, ()), Migrates, HasExamples)
 
     def missing(self, part: object) -> list[str]:
         """What of `gives` a built component does not have."""
@@ -135,11 +140,10 @@ KINDS: dict[str, Kind] = {
 class Backbone(Protocol):
     """Images to feature maps; a `torch.nn.Module`.
 
-    Optional: `OrdersColours`, `KnowsPretraining`, and for one that stands for many `Family`.
-
     Wired: `member` (for a family: what follows `family/` in the name), `size` (the largest square input in pixels
     that the tasks ask for), `restoring` (True where a run's trained weights are loaded right after, so that
-    pretrained ones need not be fetched). All are optional to take.
+    pretrained ones need not be fetched). All are optional to take. Optional: `HasColourOrder`, `TellsPretraining`;
+    `Family`, `DescribesMembers`, `HasExampleMember`.
 
     Attributes:
         features: The maps that `forward` returns, finest first.
@@ -159,32 +163,8 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
-class OrdersColours(Protocol):
-    """A backbone that says in which order it takes colours; others take RGB.
-
-    Attributes:
-        colour_order: `"RGB"`, or `"BGR"` for weights that were trained on BGR images.
-    """
-
-    colour_order: str
-
-
-@runtime_checkable
-class KnowsPretraining(Protocol):
-    """A backbone whose weights may have learned from data besides the recipe's."""
-
-    @classmethod
-    def pretraining(cls, member: str | None, **options: Any) -> str | None:
-        """Which, with these options, in words, e.g. "pretrained weights of timm/resnet18"; None for none."""
-        ...
-
-
-@runtime_checkable
 class Family(Protocol):
-    """What a component adds when its name stands for many: `timm/resnet18` is member `resnet18` of `timm`.
-
-    May also have the class attribute `example`, a small member, with which the conformance kit tries it.
-    """
+    """A component whose name stands for many: `timm/resnet18` is member `resnet18` of `timm`."""
 
     @classmethod
     def members(cls, pattern: str, *, pretrained: bool = False) -> list[str]:
@@ -194,12 +174,57 @@ class Family(Protocol):
 
 @runtime_checkable
 class DescribesMembers(Protocol):
-    """A family that tells of its members."""
+    """A family that takes more members than it lists, and can say something of each."""
 
     @classmethod
     def describe_member(cls, member: str) -> dict[str, Any]:
-        """What `mtframe plugins show` tells of one. Raises RecipeError if it is not there."""
+        """What `mtframe plugins show` tells of a member. Raises RecipeError for one that is not there."""
         ...
+
+
+@runtime_checkable
+class HasExampleMember(Protocol):
+    """A family that says with which member the conformance kit tries it; else with the first."""
+
+    example: ClassVar[str]
+
+
+@runtime_checkable
+class HasColourOrder(Protocol):
+    """A backbone whose weights were not trained on RGB images: `"BGR"`."""
+
+    colour_order: str
+
+
+@runtime_checkable
+class TellsPretraining(Protocol):
+    """A backbone whose weights have learned from other data than the recipe's."""
+
+    @classmethod
+    def pretraining(cls, member: str | None, **options: Any) -> str | None:
+        """From which data with these options, in words, as "pretrained weights of timm/resnet18"; None: from none."""
+        ...
+
+
+@runtime_checkable
+class Migrates(Protocol):
+    """A component, of any kind, whose options have changed since an earlier version."""
+
+    @staticmethod
+    def migrate(options: dict[str, Any], version: str) -> dict[str, Any]:
+        """Options (plain YAML values) of a run that was trained with that version of its distribution, made today's."""
+        ...
+
+
+@runtime_checkable
+class HasExamples(Protocol):
+    """A component, of any kind, that says with which options the conformance kit tries it; else with its defaults.
+
+    Attributes:
+        examples: Options by a name.
+    """
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]]
 
 
 class Sharing(Protocol):
@@ -209,10 +234,7 @@ class Sharing(Protocol):
     concatenated, e.g. `(("faces", "people"), ("objects",))`; together, all tasks.
 
     One that opens `mtframe.model.rows_of` around each pass through what its tasks share lets balancers of gradients
-    work in one backward pass. It may also have `shared_parameters() -> iterator`: those that several tasks use, where
-    these are not all. One that has tensors with a place for each task may have `taken_over(name, tensor, tasks, like)
-    -> tensor`, for training that starts from a run of this scheme with other tasks: the run's tensor of another shape,
-    for this model's `name`; the run's tasks; by task that the run did not have, the one that it starts as a copy of.
+    work in one backward pass. Optional: `NamesShared`, `TakesOver`.
 
     Attributes:
         features: What heads are given: the feature maps as the tasks see them.
@@ -227,6 +249,31 @@ class Sharing(Protocol):
 
         `lenders` names further tasks that get maps, each with the task whose images it looks at: what both run
         through is computed once.
+        """
+        ...
+
+
+@runtime_checkable
+class NamesShared(Protocol):
+    """A sharing scheme of whose parameters some are one task's alone."""
+
+    def shared_parameters(self) -> Iterator[Any]:
+        """The parameters that several tasks use."""
+        ...
+
+
+@runtime_checkable
+class TakesOver(Protocol):
+    """A sharing scheme with tensors that have a place for each task, in training that starts from other tasks' run."""
+
+    def taken_over(self, name: str, tensor: Tensor, tasks: Sequence[str], like: Mapping[str, str]) -> Tensor:
+        """What becomes of the run's tensor, which has another shape than this model's.
+
+        Args:
+            name: Of the tensor in this model.
+            tensor: The run's.
+            tasks: The run's tasks.
+            like: By task that the run did not have, the one that it starts as a copy of.
         """
         ...
 
@@ -300,7 +347,7 @@ class Dataset(Samples, Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
     Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). Optional: `LabelsImages`,
-    `OrdersEpochs`, `HasNotes`; for `mtframe data` `Downloads` and `Synthesizes`.
+    `OrdersEpochs`, `Downloads`, `Synthesizes`, `HasNotes`.
 
     Attributes:
         splits: The splits that it may be asked for.
@@ -347,32 +394,33 @@ class OrdersEpochs(Protocol):
 
 @runtime_checkable
 class Downloads(Protocol):
-    """A data set that fetches itself from its publisher, behind `mtframe data download`."""
+    """A data set that fetches itself: `mtframe data download NAME ROOT`."""
 
     @staticmethod
     def download(root: Path) -> Mapping[str, int] | None:
-        """Into a folder; gives what to tell, counts by name."""
+        """Fetches everything into a folder; what it returns is printed as counts. `mtframe.download` helps."""
         ...
 
 
 @runtime_checkable
 class Synthesizes(Protocol):
-    """A data set that renders a little data of its format, behind `mtframe data synthesize`.
+    """A data set that makes data of its own format: `mtframe data synthesize NAME ROOT`, and for the conformance kit.
 
-    Attributes:
-        synthesize: Called with the folder and options, which are keyword-only and checked like a component's; gives
-            what to tell, counts by name.
+    `synthesize` may have further parameters, all keyword-only and with a default: they are options of that command.
     """
 
-    synthesize: Callable[..., Mapping[str, int]]
+    @staticmethod
+    def synthesize(root: Path, *, seed: int = 0) -> Mapping[str, int] | None:
+        """Renders data into a folder; what it returns is printed as counts. `mtframe.synthesis` helps."""
+        ...
 
 
 @runtime_checkable
 class HasNotes(Protocol):
-    """A data set or a metric that has something to say to people.
+    """A data set or a metric that has something to say besides.
 
     Attributes:
-        notes: Sentences, such as what was left out, or what a score leaves open.
+        notes: Sentences: what a data set has left out, what is to stand below a metric's scores.
     """
 
     notes: Sequence[str]
@@ -407,7 +455,7 @@ class Target(Protocol):
         """The label of one input, of the labels of the originals that it shows and where each is in it.
 
         Several parts are a mosaic, each in a window of its own, or a blend: each lies over those before it
-        (`mtframe.data.shares`).
+        (`mtframe.data.covers`, `shares`).
         """
         ...
 
@@ -432,7 +480,10 @@ class Target(Protocol):
         ...
 
     def perfect(self, sample: Sample) -> dict[str, Tensor]:
-        """The prediction of one who knows a sample's label, in pixels of the original."""
+        """The prediction of one who knows a sample's label.
+
+        In pixels of what the label is of: an original, or an input in which it was `placed`.
+        """
         ...
 
 
@@ -500,10 +551,10 @@ class Transform(Protocol):
 
 @runtime_checkable
 class MixesImages(Protocol):
-    """A transform that may make one input of several images, as mosaic and mixup do.
+    """A transform that may make an input of several images, as by mosaic or mixup.
 
     Attributes:
-        mixes: Whether it does.
+        mixes: Whether it does, with these options.
     """
 
     mixes: bool
@@ -511,11 +562,11 @@ class MixesImages(Protocol):
 
 @runtime_checkable
 class KnowsOutside(Protocol):
-    """A transform that knows something from data besides the recipe's."""
+    """A transform that knows something from data besides the recipe's, as landmarks of faces."""
 
     @classmethod
     def outside(cls, **options: Any) -> str | None:
-        """What, with these options, in words (landmarks of faces); None for nothing."""
+        """What it knows with these options, in words; None: nothing."""
         ...
 
 
@@ -523,7 +574,7 @@ class Metric(Protocol):
     """Scores a split by the field's own protocol.
 
     Wired: `dataset` (the evaluated split), `info`, `outside` (what else than the task's own training data the model
-    has learned from, in words). Optional: `HasNotes`, whose sentences stand below the scores, and `GivesDetails`.
+    has learned from, in words). Optional: `HasDetails`, `HasNotes`.
 
     Attributes:
         primary: The value that `best` checkpoints follow, a key of `compute()`.
@@ -552,11 +603,11 @@ class Metric(Protocol):
 
 
 @runtime_checkable
-class GivesDetails(Protocol):
-    """A metric that has more to tell than fits into numbers."""
+class HasDetails(Protocol):
+    """A metric that has more to tell than numbers."""
 
-    def details(self) -> Sequence[Detail]:
-        """Curves, matrices and bars."""
+    def details(self) -> Sequence[Curves | Matrix | Bars]:
+        """What does not fit into a number; asked for by `mtframe evaluate --out`."""
         ...
 
 
@@ -565,10 +616,9 @@ class Balancer(Protocol):
 
     Wired, here and in the other sort: `tasks` (their names); for a family, `member`.
 
-    Of either sort: what it remembers from step to step is in `state_dict()` and `load_state_dict(state)`, of tensors,
-    numbers and text, with which a run resumes exactly. It draws from torch's global generator only, which is seeded at
-    each step. One that is a `torch.nn.Module` has its parameters trained with the model's, without weight decay. A
-    count `failures`, of a solver that did not converge, is told at the end of training.
+    Of either sort: it draws from torch's global generator only, which is seeded at each step. One that is a
+    `torch.nn.Module` has its parameters trained with the model's, without weight decay. Optional: `KeepsState`,
+    `CountsFailures`, `WeighsHeads`, `KnowsPresent`; `Family`, `DescribesMembers`, `HasExampleMember`.
     """
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -582,12 +632,7 @@ class GradientBalancer(Protocol):
     Heads and losses keep the gradient of their own task's loss. Tasks that take no part in a step are left out, and a
     step of one task is not balanced. Where a step accumulates several batches, each is balanced.
 
-    Instead of `weigh` it may have `combine(gradients, losses) -> Tensor`, (T, P) gradients to (P,), in the parameters'
-    precision and on their device. It may also have the attributes
-
-    - `weighs_heads`: True if the weights are meant for the heads' and losses' gradients too (what a sharing scheme
-      keeps for one task has that task's own gradient in any case);
-    - `present`: names of the tasks of the step, which is set before each call.
+    Instead of `weigh` it may have what `GradientCombiner` has.
     """
 
     def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
@@ -596,6 +641,60 @@ class GradientBalancer(Protocol):
         All float64 on the CPU, detached.
         """
         ...
+
+
+class GradientCombiner(Protocol):
+    """A balancer of gradients that needs the gradients themselves; in all else a `GradientBalancer`."""
+
+    def combine(self, gradients: Tensor, losses: Tensor) -> Tensor:
+        """(T, P) gradients and (T,) losses to (P,), in the parameters' precision and on their device."""
+        ...
+
+
+@runtime_checkable
+class KeepsState(Protocol):
+    """A balancer that remembers something from step to step, with which a run resumes exactly."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, of tensors, numbers and text."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Takes it over."""
+        ...
+
+
+@runtime_checkable
+class CountsFailures(Protocol):
+    """A balancer whose solver may not converge.
+
+    Attributes:
+        failures: How often it did not; told at the end of training.
+    """
+
+    failures: int
+
+
+@runtime_checkable
+class WeighsHeads(Protocol):
+    """A balancer of gradients whose weights may be meant for the heads' and losses' gradients too.
+
+    Attributes:
+        weighs_heads: Whether they are. What a sharing scheme keeps for one task has that task's own gradient always.
+    """
+
+    weighs_heads: bool
+
+
+@runtime_checkable
+class KnowsPresent(Protocol):
+    """A balancer of gradients that wants to know whose gradients it is given.
+
+    Attributes:
+        present: The tasks of the step; set before each call.
+    """
+
+    present: Sequence[str]
 
 
 class Preset(Protocol):
@@ -612,3 +711,39 @@ class Preset(Protocol):
     size: ClassVar[int]
     batch_size: ClassVar[int]
     flip_test: ClassVar[bool]
+    test_scales: ClassVar[Sequence[float]]
+
+
+# The protocols of each kind. Of what observes a training, hook by hook: `mtframe.hooks.HookSpecs`.
+_CONTRACTS: dict[str, tuple[type, ...]] = {
+    "backbone": (Backbone,),
+    "sharing": (Sharing,),
+    "head": (Head,),
+    "loss": (Loss,),
+    "dataset": (Dataset,),
+    "target": (Target,),
+    "transform": (Transform,),
+    "metric": (Metric,),
+    "balancer": (Balancer, GradientBalancer, GradientCombiner),
+    "preset": (Preset,),
+}
+
+_FAMILY = (Family, DescribesMembers, HasExampleMember)
+
+_ABILITIES: dict[str, tuple[type, ...]] = {
+    "backbone": (*_FAMILY, HasColourOrder, TellsPretraining),
+    "sharing": (NamesShared, TakesOver),
+    "head": (MergesViews,),
+    "loss": (FollowsProgress,),
+    "dataset": (LabelsImages, OrdersEpochs, Downloads, Synthesizes, HasNotes),
+    "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds),
+    "transform": (MixesImages, KnowsOutside),
+    "metric": (HasDetails, HasNotes),
+    "balancer": (*_FAMILY, KeepsState, CountsFailures, WeighsHeads, KnowsPresent),
+}
+
+
+def members_of(protocol: type) -> tuple[str, ...]:
+    """The public names that a protocol asks for."""
+    names = dict.fromkeys([*vars(protocol).get("__annotations__", ()), *vars(protocol)])
+    return tuple(name for name in names if not name.startswith("_"))

@@ -89,7 +89,7 @@ class Label:
     def perfect(self, sample: Sample) -> dict[str, Tensor]:
         """A probability of 1 for the class."""
         label = sample.target["label"]
-        return {"probabilities": F.one_hot(label.clamp(min=0), len(self.classes)).float(), "label": label}
+        return {"probabilities": F.one_hot(label.clamp(min=0), len(self.classes)).float()}
 
     def check_label(self, label: Mapping[str, Tensor], size: tuple[int, int]) -> None:
         """Raises ValueError unless `label` is a whole number of -1 up to the last class."""
