@@ -71,7 +71,7 @@ def _prepare(task: str, dataset: Choice) -> str:
             raise
     begun = time.monotonic()
     counts = component.synthesize(root)
-    made = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
+    made = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in (counts or {}).items())
     return f"made {task} in {root}: {made} ({time.monotonic() - begun:.0f} s)"
 
 
