@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, SplitBatches
 from mtframe.errors import DataError
-from mtframe.kinds import Dataset, GivesDetails, HasNotes, LabelsImages, Metric
+from mtframe.kinds import Dataset, HasDetails, HasNotes, LabelsImages, Metric
 from mtframe.model import MultiTaskModel
 
 from ._details import Detail
@@ -147,6 +147,6 @@ def _evaluation(metrics: Sequence[Metric], images: int, skipped: list[str], *, d
         values, first.primary, first.higher_is_better, images, list(skipped),
         notes=[note for metric in metrics if isinstance(metric, HasNotes) for note in metric.notes],
         details=[
-            detail for metric in metrics if details and isinstance(metric, GivesDetails) for detail in metric.details()
+            detail for metric in metrics if details and isinstance(metric, HasDetails) for detail in metric.details()
         ],
     )  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import threading
+from collections import OrderedDict
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import timm
 import torch
 from timm.models import PretrainedCfg
-from timm.models._features import FeatureGetterNet
+from timm.models._features import FeatureGetterNet, FeatureHooks
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -58,7 +60,23 @@ class Plan:
         network = timm.create_model(self.member, pretrained=pretrained, **self.arguments)
         for name in self.unreached:
             network.get_parameter(name).requires_grad_(False)
+        for module in network.modules():
+            for hooks in vars(module).values():
+                if isinstance(hooks, FeatureHooks):
+                    hooks._feature_outputs = _ByThread()
         return network
+
+
+class _ByThread(dict[Any, Any]):
+    """What timm's hooks have collected in a pass, by device: each thread has its own, or would get another's maps."""
+
+    def __getitem__(self, device: torch.device) -> OrderedDict[str, Tensor]:
+        collected: OrderedDict[str, Tensor] = self.setdefault((threading.get_ident(), device), OrderedDict())
+        return collected
+
+    def __setitem__(self, device: torch.device, nothing: OrderedDict[str, Tensor]) -> None:
+        # Read, and so over: threads come and go.
+        self.pop((threading.get_ident(), device), None)
 
 
 class _NormedGetter(FeatureGetterNet):
