@@ -29,7 +29,7 @@ def download(name: Name, root: Root) -> None:
 
 
 def synthesize(name: Name, root: Root, arguments: Overrides = None) -> None:
-    """Make a small data set of this format from a seed, without a download.
+    """Generate a small data set of this format from a seed, without a download.
 
     mtframe data synthesize coco data/scenes seed=1 train=500
     """
@@ -86,13 +86,14 @@ def preview(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[ROOT] KEY=VALUE", help="A data set's folder, then options.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The picture to write; of a recipe, one a task.")] = Path("preview.png"),
-    images: Annotated[int, typer.Option(min=1, max=200, help="Images on it.")] = 24,
+    out: Annotated[Path, typer.Option(help="The picture to write; for a recipe, one per task.")] = Path("preview.png"),
+    images: Annotated[int, typer.Option(min=1, max=200, help="Number of images.")] = 24,
     task: Annotated[
-        str | None, typer.Option("-t", "--task", help="Preset whose augmentation is shown; of a recipe, the only task.")
+        str | None,
+        typer.Option("-t", "--task", help="Preset whose augmentation is shown; for a recipe, the only task."),
     ] = None,
 ) -> None:
-    """Draw a contact sheet of augmented training images with their targets.
+    """Draw a sheet of augmented training images with their labels.
 
     mtframe data preview coco data/coco transform.mosaic=1 size=320
 

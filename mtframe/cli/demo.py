@@ -26,10 +26,10 @@ def demo(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default: runs/demo).")] = None,
     data: Annotated[
-        Path, typer.Option(help="Where the data is made; what is in its folders faces and objects already is used.")
+        Path, typer.Option(help="Where the data is generated; data already in its folders faces and objects is used.")
     ] = Path("data/demo"),
 ) -> None:
-    """Make small data, train faces and objects on one backbone, evaluate, and draw. No download.
+    """Generate a small data set, train faces and objects on one backbone, evaluate, and draw. No download.
 
     Takes about five and a half minutes on two cores.
     """

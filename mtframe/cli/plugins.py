@@ -26,7 +26,7 @@ Kind = Annotated[str, typer.Argument(help="backbone, sharing, head, loss, datase
 def list_components(
     kind: Annotated[str | None, typer.Argument(help="Only this kind: backbone, head, loss, ...")] = None,
 ) -> None:
-    """List all components and hooks that installed distributions offer, without importing any."""
+    """List all components and hooks of installed distributions, without importing them."""
     from mtframe._notes import noted
     from mtframe.registry import OURS, discover
 
