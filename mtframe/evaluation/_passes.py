@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from mtframe.model import MultiTaskModel
 
 Prediction = dict[str, Tensor]
 Views = list[tuple[Prediction, Placement]]
+
+# Inputs, and the tasks that look at them.
+_View = tuple[tuple[str, ...], Batch]
 
 # Backbones and pyramids halve sizes up to five times.
 _MULTIPLE = 32
@@ -44,7 +47,7 @@ class Passes:
     """A model that is asked about batches of inputs.
 
     Args:
-        model: In evaluation mode; put into it otherwise for each call, and back.
+        model: In evaluation mode.
         looks: How each task looks at an image.
         precision: `bf16` or `fp32`.
     """
@@ -74,13 +77,25 @@ class Passes:
         views: dict[str, list[Views]] = {
             task: [[] for _ in range(len(batch))] for tasks, batch in batches.items() for task in tasks
         }
-        device = self.model.mean.device
-        views_of = [list(self._views(tasks, batch.to(device))) for tasks, batch in batches.items()]
-        for together in zip_longest(*views_of):
-            self._run([view for view in together if view is not None], views)
+        for together in self._together(batches):
+            self._run(together, views)
         return {task: [self._one(task, found) for found in images] for task, images in views.items()}
 
-    def _views(self, tasks: Sequence[str], batch: Batch) -> Iterator[tuple[tuple[str, ...], Batch]]:
+    def _together(self, batches: Mapping[tuple[str, ...], Batch]) -> Iterable[Sequence[_View]]:
+        """What is looked at, in calls of the model: of each batch one view at most, and all of one size.
+
+        Tasks that share a pass have images of one size, but they may look at these at scales of their own.
+        """
+        calls: dict[tuple[torch.Size, int], list[_View]] = {}
+        for tasks, batch in batches.items():
+            numbers: Counter[torch.Size] = Counter()
+            for view in self._views(tasks, batch.to(self.model.mean.device)):
+                size = view[1].images.shape[2:]
+                calls.setdefault((size, numbers[size]), []).append(view)
+                numbers[size] += 1
+        return calls.values()
+
+    def _views(self, tasks: Sequence[str], batch: Batch) -> Iterator[_View]:
         """What is looked at, and by whom: at each scale the images, with their mirror images where all want these."""
         for scale in dict.fromkeys(scale for task in tasks for scale in self.looks[task].scales):
             wanting = [task for task in tasks if scale in self.looks[task].scales]
@@ -93,7 +108,7 @@ class Passes:
             if mirroring:
                 yield mirroring, _mirrored(resized)
 
-    def _run(self, asked: Sequence[tuple[tuple[str, ...], Batch]], views: Mapping[str, list[Views]]) -> None:
+    def _run(self, asked: Sequence[_View], views: Mapping[str, list[Views]]) -> None:
         """One call of the model; adds what heads say to the views of each image."""
         images = {tasks[0]: batch.images for tasks, batch in asked}
         lenders = {task: tasks[0] for tasks, _ in asked for task in tasks[1:]}
