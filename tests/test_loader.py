@@ -134,9 +134,10 @@ def test_evaluation_sees_each_image_once_in_order_without_the_unreadable(workers
     assert all(sample.image.numel() == 0 for batch in batches for sample in batch.samples["one"])
 
 
-def test_a_batch_of_which_nothing_can_be_read_is_its_reasons() -> None:
+def test_a_batch_of_which_nothing_can_be_read_has_its_reasons() -> None:
     split = SplitBatches("one", ToyData("val", count=1, bad=0), ToyTransform(16, False), 4)
-    assert list(split.batches(0)) == [["toy/0.jpg: made to be bad"]]
+    (batch,) = split.batches(0)
+    assert (len(batch), batch.samples, batch.skipped) == (0, {"one": []}, ["toy/0.jpg: made to be bad"])
 
 
 class Picky(ToyTransform):
