@@ -241,5 +241,8 @@ def test_a_strangers_preset_means_his_own_parts(site: Site) -> None:
     registry.installed.cache_clear()
     task = {"preset": "mine", "dataset": {"root": "r"}}
     found = Recipe.from_plain({"backbone": "tutorial", "tasks": {"o": task}}).check().parts
-    assert (found["tasks.o.head"].resolved.name, found["tasks.o.loss"].resolved.origin.dist) == ("dense@y-kit", "mtframe")
+    assert (found["tasks.o.head"].resolved.name, found["tasks.o.loss"].resolved.origin.dist) == (
+        "dense@y-kit",
+        "mtframe",
+    )
     sys.modules.pop("y_kit")

@@ -8,7 +8,7 @@ from functools import partial
 from mtframe.assembly import Assembly
 from mtframe.cli._app import table
 from mtframe.errors import MtframeError
-from mtframe.evaluation import View, looks_of, views_of
+from mtframe.evaluation import View, task_views_of, views_of
 from mtframe.model import Cost, cost_of
 from mtframe.recipe import Choice, Recipe
 from mtframe.training import freeze_parts
@@ -28,13 +28,13 @@ def summarise(recipe: Recipe) -> str:
             f"{error}\n--summary builds the model, for which the training data has to be there: it says how many "
             "classes there are"
         ) from error
-    looks = looks_of(assembly)
-    views = [view for group in assembly.input_groups() for view in views_of(looks, group)]
+    task_views = task_views_of(assembly)
+    views = [view for group in assembly.input_groups() for view in views_of(task_views, group)]
     cost = _cost(assembly, recipe, views)
     # What is frozen may have no place in it, and does not change what it costs.
     train = recipe.train.model_copy(update={"freeze": []})
     plain = recipe.model_copy(update={"sharing": Choice(name="network"), "train": train})
-    own = [view for task in recipe.tasks for view in views_of(looks, [task])]
+    own = [view for task in recipe.tasks for view in views_of(task_views, [task])]
     alone = _cost(assembly, plain, own)
     rows = [
         [task, str(recipe.tasks[task].size), *map(_thousands, (its.shared, its.own, its.head, its.total))]

@@ -15,7 +15,7 @@ class WithTargetsOf:
     Its own targets take precedence over the other's of the same name.
 
     Args:
-        dataset: Gives images and targets.
+        dataset: Gives images and targets, and can label images.
         other: Labels the images.
     """
 

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,9 @@ from ._predictor import BATCH_SIZE, Prediction, Predictor
 
 _EMBEDDINGS = (".npz", ".parquet")
 
-# Threads that draw beside the network's work, and pictures that may wait for them: each holds its marks.
-_DRAWING, _WAITING = 2, 32
+# Threads that draw beside the network's work, and pictures that may wait for them: each holds its marks, and the mask
+# of a photograph may have a hundred megabytes.
+_DRAWING, _WAITING = 2, 8
 
 # Rows of the sheet of similar pictures. All files are compared; more rows are only in the JSON.
 _SHEET_ROWS = 12
@@ -73,7 +75,8 @@ def predict_files(
         predictor: A loaded run.
         sources: The images.
         out: Folder for pictures: `NAME.FORMAT` with what is said of each, `TASK_similar.FORMAT` for embeddings of
-            several images, `NAME_TASK_...` for what JSON is no place for.
+            several images, `NAME_TASK_...` for what JSON is no place for; the latter two with a number behind where
+            their name is taken.
         tasks: Only these; all if None.
         threshold: Least score of a mark that is drawn; JSON has them all.
         galleries: By task, whom embeddings are compared with.
@@ -90,7 +93,7 @@ def predict_files(
     transforms = predictor.transforms(tasks)
     make_folder(out)
     names = {str(source.file): source.name for source in sources}
-    _check_kept(sources, out, picture_format)
+    paths = _Paths((source.file for source in sources), (out / f"{name}.{picture_format}" for name in names.values()))
     result = FilePredictions()
     embeddings: dict[str, list[Tensor]] = {}
     batches = FilePictures([source.file for source in sources], transforms, batch_size)
@@ -103,7 +106,7 @@ def predict_files(
             ):
                 said = _described(predictor, file, size, found, galleries or {})
                 result.described.append(said)
-                if files := _write_files(predictor, out, names[file], found):
+                if files := _write_files(predictor, paths, out / names[file], found):
                     said["files"] = {task: [str(path) for path in written] for task, written in files.items()}
                     result.pictures += [path for written in files.values() for path in written]
                 marks = _marks(predictor, found, galleries or {})
@@ -122,7 +125,7 @@ def predict_files(
     for task, rows in embeddings.items():
         result.embeddings[task] = torch.stack(rows)
         if len(rows) > 1:
-            path = out / f"{task}_similar.{picture_format}"
+            path = paths.free(out / f"{task}_similar.{picture_format}")
             read = [Path(said["source"]) for said in result.described]
             save_picture(_similar(read, result.embeddings[task]), path)
             result.pictures.append(path)
@@ -177,13 +180,49 @@ def _pyarrow() -> Any:
     return pyarrow, parquet
 
 
-def _check_kept(sources: Sequence[Source], out: Path, picture_format: str) -> None:
-    """Raises RecipeError if a picture that is drawn would take the place of one that is read."""
-    read = {source.file.resolve() for source in sources}
-    for source in sources:
-        path = (out / f"{source.name}.{picture_format}").resolve()
-        if path in read:
-            raise RecipeError(f"--out: {path} is one of the pictures to read, and would be written over")
+class _Paths:
+    """Where files go: each to a place of its own, and none to that of a picture that is read.
+
+    Args:
+        read: The pictures that are read.
+        drawn: Where these are drawn, under names that differ.
+
+    Raises:
+        RecipeError: One of these would be written over one of those.
+    """
+
+    def __init__(self, read: Iterable[Path], drawn: Iterable[Path]) -> None:
+        self._read = {_file(path) for path in read} - {None}
+        self._taken = set[str]()
+        for path in drawn:
+            if _file(path) in self._read:
+                raise RecipeError(
+                    f"--out: {path} is one of the pictures to read, and would be written over; choose another folder"
+                )
+            self._taken.add(_spelled(path))
+
+    def free(self, path: Path) -> Path:
+        """A path, or with the first number behind its name with which it is nobody's yet; it is taken from then on."""
+        found, number = path, 1
+        while _spelled(found) in self._taken or _file(found) in self._read:
+            number += 1
+            found = path.with_stem(f"{path.stem}-{number}")
+        self._taken.add(_spelled(found))
+        return found
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file is there, whatever it is called and however its name is spelled; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _spelled(path: Path) -> str:
+    # Some file systems take no notice of case.
+    return os.path.abspath(path).casefold()
 
 
 def _described(
@@ -223,14 +262,14 @@ def _marks(
 
 
 def _write_files(
-    predictor: Predictor, out: Path, name: str, predictions: Mapping[str, Prediction]
+    predictor: Predictor, paths: _Paths, stem: Path, predictions: Mapping[str, Prediction]
 ) -> dict[str, list[Path]]:
-    """What JSON is no place for, in files beside the pictures."""
+    """What JSON is no place for, in files beside the pictures, whose names begin with `stem`."""
     written: dict[str, list[Path]] = {}
     for task, prediction in predictions.items():
         target = predictor.targets[task]
         for end, content in target.files(prediction).items() if isinstance(target, WritesFiles) else ():
-            path = out / f"{name}_{task}_{end}"
+            path = paths.free(stem.with_name(f"{stem.name}_{task}_{end}"))
             make_folder(path.parent)
             try:
                 path.write_bytes(content)
