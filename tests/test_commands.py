@@ -92,7 +92,7 @@ def test_evaluate_one_task_as_a_table(small_run: Path) -> None:
     result = mtframe("evaluate", small_run, "-t", "objects")
     assert (result.code, result.err) == (0, "")
     rows = [line.split() for line in result.out.splitlines() if line.strip()]
-    assert rows[0] == ["task", "metric", "value"]
+    assert rows[0] == ["task", "metric", "score"]
     assert [row[-2] for row in rows if row[-2:][0] in AP] == AP
     # No object of 64 x 64 pixels is above 96².
     assert ["APl", "n/a"] in rows

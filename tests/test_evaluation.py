@@ -17,7 +17,7 @@ from mtframe.errors import DataError
 from mtframe.evaluation import (
     Bars,
     Curves,
-    Look,
+    TaskViews,
     Matrix,
     Passes,
     evaluate,
@@ -117,7 +117,7 @@ def red_batch() -> Batch:
 
 def test_all_views_of_an_image_are_told_in_pixels_of_the_original() -> None:
     model: Any = ColourBoxes(Head())
-    look = Look(AllBoxes(), flip=True, scales=(1.0, 2.0, 0.5))  # type: ignore[arg-type]
+    look = TaskViews(AllBoxes(), flip=True, scales=(1.0, 2.0, 0.5))  # type: ignore[arg-type]
     predictions = Passes(model, {"one": look}).predict({("one",): red_batch()})["one"]
     # Images and mirror images of a scale in one call.
     assert model.shapes == [(4, 96), (4, 192), (4, 64)]
@@ -133,12 +133,12 @@ def test_all_views_of_an_image_are_told_in_pixels_of_the_original() -> None:
 
 def test_a_head_may_merge_views_by_itself_and_a_single_one_is_none_to_merge() -> None:
     head = MergingHead()
-    twice = Look(AllBoxes(), flip=True)  # type: ignore[arg-type]
+    twice = TaskViews(AllBoxes(), flip=True)  # type: ignore[arg-type]
     model: Any = ColourBoxes(head)
     (one, _) = Passes(model, {"one": twice}).predict({("one",): red_batch()})["one"]
     # It is given what each view says of the original, by itself.
     assert one["boxes"].tolist() == [[[2, 8, 18, 16], [0, 0, 46, 32]]]
-    once = Look(AllBoxes())  # type: ignore[arg-type]
+    once = TaskViews(AllBoxes())  # type: ignore[arg-type]
     (one, _) = Passes(model, {"one": once}).predict({("one",): red_batch()})["one"]
     assert one["boxes"].tolist() == [[[2, 8, 18, 16], [0, 0, 46, 32]]]
 

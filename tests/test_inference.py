@@ -358,7 +358,7 @@ def test_the_nearest_identities_are_those_whose_mean_embedding_is_most_similar(
     photo = find_pictures(files[:1])
     result = predict_files(predictor, photo, tmp_path / "out", ["faces"], galleries={"faces": gallery})
     (described,) = result.described
-    assert [row["identity"] for row in described["nearest"]["faces"]] == [name for name, _ in found]
+    assert [row["name"] for row in described["nearest"]["faces"]] == [name for name, _ in found]
     assert [path.name for path in result.pictures] == [f"{files[0].stem}.jpg"]
 
 

@@ -239,7 +239,7 @@ def _described(
     }
     nearest_to = {
         task: [
-            {"identity": name, "similarity": round(value, 6)}
+            {"name": name, "similarity": round(value, 6)}
             for name, value in gallery.nearest(predictor.embedding(task, predictions[task]))
         ]
         for task, gallery in galleries.items()

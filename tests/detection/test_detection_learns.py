@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtframe.data import DataInfo, Sample, evaluation_batch
-from mtframe.evaluation import Look, Passes
+from mtframe.evaluation import TaskViews, Passes
 from mtframe.kinds import FeatureSpec
 from mtframe.model import MultiTaskModel, Network
 from mtframe_detection.average_precision import CocoAP
@@ -80,7 +80,7 @@ def test_learns_a_few_pictures_by_heart(make_head: Any, make_loss: Any) -> None:
     # It has seen one size only, so that at another boxes fit less well. The bounds leave room for other orders of
     # summation, with which 80 steps end elsewhere.
     model.eval()
-    for look, least in ((Look(Boxes(INFO)), 0.35), (Look(Boxes(INFO), flip=True, scales=(1.0, 4 / 3)), 0.2)):
+    for look, least in ((TaskViews(Boxes(INFO)), 0.35), (TaskViews(Boxes(INFO), flip=True, scales=(1.0, 4 / 3)), 0.2)):
         metric = CocoAP(INFO)
         metric.update(Passes(model, {"t": look}).predict({("t",): batch})["t"], samples)
         values = metric.compute()
