@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from command import mtframe
 from mtframe._yaml import dump_yaml
 from mtframe.affinity import lookahead
-from mtframe.data import Batch, Geometry
+from mtframe.data import Batch
 from mtframe.gradients import GradientEngine
 from test_gradients import Staged, Step
 from toy import toy_recipe
@@ -24,11 +24,11 @@ NORMS: dict[str, Any] = {"group": lambda width: nn.GroupNorm(2, width), "batch":
 
 
 def batches(step: Step) -> dict[str, Batch]:
+    viewers = {task: [task, *(o for o, lender in step.lenders.items() if lender == task)] for task in step.images}
     return {
-        task: Batch(images, step.targets[task], Geometry(*[torch.empty(0)] * 3),
-                    also={other: step.targets[other] for other, lender in step.lenders.items() if lender == task})
+        task: Batch(images, {viewer: step.targets[viewer] for viewer in viewers[task]})
         for task, images in step.images.items()
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("norm", NORMS)

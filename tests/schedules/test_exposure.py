@@ -110,7 +110,10 @@ def test_a_run_that_goes_on_says_what_all_of_it_showed(tmp_path: Path) -> None:
 class Labels(ToyData):
     """Knows the class of the toy's images."""
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def ids(self) -> list[str]:
+        return [f"toy/{number}.jpg" for number in range(self.count)]
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         return {"label": torch.tensor(int(id.removeprefix("toy/").removesuffix(".jpg")) % 2)}
 
 
