@@ -19,13 +19,13 @@ A component of any kind may also have
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from mtframe.data import DataInfo, DecodeSize, Inputs, Placement, Sample
     from mtframe.marks import Mark
@@ -123,6 +123,7 @@ KINDS: dict[str, Kind] = {
             "makes one loss of the tasks' losses, or weighs their gradients",
             ("__call__ or weigh or combine",),
         ),
+        Kind("schedule", ("lengths", "every"), "says which tasks train in which step", ("steps_per_epoch", "draws")),
         Kind("preset", (), "the parts that a task uses where the recipe names none", ()),
         Kind("hooks", (), "observes a training: loggers, early stopping, notifiers", ()),
     )
@@ -179,10 +180,7 @@ class Sharing(Protocol):
     concatenated, e.g. `(("faces", "people"), ("objects",))`; together, all tasks.
 
     One that opens `mtframe.model.rows_of` around each pass through what its tasks share lets balancers of gradients
-    work in one backward pass. It may also have `shared_parameters() -> iterator`: those that several tasks use, where
-    these are not all. One that has tensors with a place for each task may have `taken_over(name, tensor, tasks, like)
-    -> tensor`, for training that starts from a run of this scheme with other tasks: the run's tensor of another shape,
-    for this model's `name`; the run's tasks; by task that the run did not have, the one that it starts as a copy of.
+    work in one backward pass. Optional: `NamesShared`, `TakesOver`.
 
     Attributes:
         features: What heads are given: the feature maps as the tasks see them.
@@ -197,6 +195,31 @@ class Sharing(Protocol):
 
         `lenders` names further tasks that get maps, each with the task whose images it looks at: what both run
         through is computed once.
+        """
+        ...
+
+
+@runtime_checkable
+class NamesShared(Protocol):
+    """A sharing scheme of whose parameters some are one task's alone."""
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that several tasks use."""
+        ...
+
+
+@runtime_checkable
+class TakesOver(Protocol):
+    """A sharing scheme with tensors that have a place for each task, in training that starts from other tasks' run."""
+
+    def taken_over(self, name: str, tensor: Tensor, tasks: Sequence[str], like: Mapping[str, str]) -> Tensor:
+        """What becomes of the run's tensor, which has another shape than this model's.
+
+        Args:
+            name: Of the tensor in this model.
+            tensor: The run's.
+            tasks: The run's tasks.
+            like: By task that the run did not have, the one that it starts as a copy of.
         """
         ...
 
@@ -473,10 +496,9 @@ class Balancer(Protocol):
 
     Wired, here and in the other sort: `tasks` (their names); for a family, `member`.
 
-    Of either sort: what it remembers from step to step is in `state_dict()` and `load_state_dict(state)`, of tensors,
-    numbers and text, with which a run resumes exactly. It draws from torch's global generator only, which is seeded at
-    each step. One that is a `torch.nn.Module` has its parameters trained with the model's, without weight decay. A
-    count `failures`, of a solver that did not converge, is told at the end of training.
+    Of either sort: it draws from torch's global generator only, which is seeded at each step. One that is a
+    `torch.nn.Module` has its parameters trained with the model's, without weight decay. Optional: `KeepsState`,
+    `CountsFailures`, `WeighsHeads`, `KnowsPresent`; `Family`.
     """
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -484,24 +506,97 @@ class Balancer(Protocol):
         ...
 
 
+@runtime_checkable
 class GradientBalancer(Protocol):
     """The other sort of balancer: weighs the tasks' gradients of what they share. Wired: `tasks` (their names).
 
     Heads and losses keep the gradient of their own task's loss. Tasks that take no part in a step are left out, and a
     step of one task is not balanced. Where a step accumulates several batches, each is balanced.
 
-    Instead of `weigh` it may have `combine(gradients, losses) -> Tensor`, (T, P) gradients to (P,), in the parameters'
-    precision and on their device. It may also have the attributes
-
-    - `weighs_heads`: True if the weights are meant for the heads' and losses' gradients too (what a sharing scheme
-      keeps for one task has that task's own gradient in any case);
-    - `present`: names of the tasks of the step, which is set before each call.
+    Instead of `weigh` it may have what `GradientCombiner` has.
     """
 
     def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
         """(T, T) inner products of the gradients and (T,) losses to (T,) weights, in the order of `tasks`.
 
         All float64 on the CPU, detached.
+        """
+        ...
+
+
+@runtime_checkable
+class GradientCombiner(Protocol):
+    """A balancer of gradients that needs the gradients themselves; in all else a `GradientBalancer`."""
+
+    def combine(self, gradients: Tensor, losses: Tensor) -> Tensor:
+        """(T, P) gradients and (T,) losses to (P,), in the parameters' precision and on their device."""
+        ...
+
+
+@runtime_checkable
+class KeepsState(Protocol):
+    """A balancer that remembers something from step to step, with which a run resumes exactly."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, of tensors, numbers and text."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Takes it over."""
+        ...
+
+
+@runtime_checkable
+class CountsFailures(Protocol):
+    """A balancer whose solver may not converge.
+
+    Attributes:
+        failures: How often it did not; the log says so at the end of training.
+    """
+
+    failures: int
+
+
+@runtime_checkable
+class WeighsHeads(Protocol):
+    """A balancer of gradients whose weights may be meant for the heads' and losses' gradients too.
+
+    Attributes:
+        weighs_heads: Whether they are. What a sharing scheme keeps for one task has that task's own gradient always.
+    """
+
+    weighs_heads: bool
+
+
+@runtime_checkable
+class KnowsPresent(Protocol):
+    """A balancer of gradients that wants to know whose gradients it is given.
+
+    Attributes:
+        present: The tasks of the step; set before each call.
+    """
+
+    present: Sequence[str]
+
+
+class Schedule(Protocol):
+    """Which tasks train when, as a pure function of the step: a run that goes on asks it, and nothing is kept.
+
+    Wired: `lengths` (by task that has images of its own, the batches that show each of them once); `every` (by the same
+    tasks, k: it takes part in every k-th step). A recipe with an `every` above 1 is refused by a schedule that does not
+    ask for it.
+
+    Attributes:
+        steps_per_epoch: Steps that show every image of every task at least once.
+    """
+
+    steps_per_epoch: int
+
+    def draws(self, steps: int) -> Mapping[str, int]:
+        """By task, how many batches the first `steps` steps take: 0 of 0 steps.
+
+        A step takes at most one batch of a task, and one batch at least. A step a million on must not cost more than
+        the first.
         """
         ...
 
