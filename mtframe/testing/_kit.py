@@ -16,7 +16,20 @@ from mtframe.errors import PluginError, RecipeError
 from mtframe.import_probe import Probe, probe
 from mtframe.registry import OURS, Component, did_you_mean, discover
 
-from . import _backbone, _balancer, _dataset, _every, _head, _hooks, _loss, _metric, _preset, _sharing, _transform
+from . import (
+    _backbone,
+    _balancer,
+    _dataset,
+    _every,
+    _head,
+    _hooks,
+    _loss,
+    _metric,
+    _preset,
+    _schedule,
+    _sharing,
+    _transform,
+)
 from ._check import Check
 from ._companions import Companions
 from ._subject import Subject
@@ -34,6 +47,7 @@ _MODULES: dict[str, Any] = {
     "transform": _transform,
     "metric": _metric,
     "balancer": _balancer,
+    "schedule": _schedule,
     "preset": _preset,
     "hooks": _hooks,
 }
