@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.errors import PluginError, TrainingError
-from mtframe.recipe import Recipe
+from mtframe.recipe import TRAINING_ONLY, Recipe
 from mtframe.registry import qualified, resolve, split_local
 
 LOG = logging.getLogger("mtframe")
@@ -102,10 +102,10 @@ def changed(known: Origins, *, training: bool) -> list[str]:
 
     Args:
         known: The run's origins.
-        training: Whether what only training needs counts: balancer and hooks.
+        training: Whether what only training needs counts: balancer, schedule and hooks.
     """
     # Presets have filled the recipe, and are not asked again.
-    unneeded = ("preset",) if training else ("preset", "balancer", "hooks")
+    unneeded = ("preset",) if training else ("preset", *TRAINING_ONLY)
     needed = {
         (origin["distribution"], origin["version"])
         for origin in known.values()

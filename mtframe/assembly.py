@@ -10,7 +10,7 @@ from torch import nn
 
 from mtframe._fit import mismatch, targets_of
 from mtframe._labels import read_labels, run_of
-from mtframe.data import DataInfo, Source, Viewer, WithTargetsOf
+from mtframe.data import DataInfo, MixedBatches, Source, Viewer, WithTargetsOf
 from mtframe.errors import DataError, MtframeError, PluginError, RecipeError
 from mtframe.hooks import Hooks
 from mtframe.kinds import (
@@ -19,12 +19,14 @@ from mtframe.kinds import (
     Balancer,
     Dataset,
     GradientBalancer,
+    GradientCombiner,
     HasColourOrder,
     KnowsOutside,
     LabelsImages,
     Metric,
     MixesImages,
     Samples,
+    Schedule,
     Target,
     TellsPretraining,
     Transform,
@@ -119,7 +121,7 @@ class Assembly:
             by_input.setdefault((passes[name], transform, task.size), []).append(name)
         return tuple(tuple(group) for group in by_input.values())
 
-    def balancer(self) -> Balancer | GradientBalancer:
+    def balancer(self) -> Balancer | GradientBalancer | GradientCombiner:
         """The balancer.
 
         Raises:
@@ -128,18 +130,34 @@ class Assembly:
         choice = self.recipe.balancer
         # What keeps a task that is not trained is a loss like those of the others.
         tasks = self.recipe.trained if self.recipe.train.distil is None else self.tasks
-        balancer: Balancer | GradientBalancer = self._build("balancer", choice, "balancer", {"tasks": tasks})
-        if self.recipe.train.balance_at == "maps" and not hasattr(balancer, "weigh"):
+        balancer: Balancer | GradientBalancer | GradientCombiner = self._build(
+            "balancer", choice, "balancer", {"tasks": tasks}
+        )
+        if self.recipe.train.balance_at == "maps" and not isinstance(balancer, GradientBalancer):
             raise RecipeError(
                 f"train.balance_at: maps is for balancers that weigh gradients, such as mgda, which {choice.name} does "
                 "not; leave it out, or choose another balancer"
             )
-        if self.recipe.train.exact_gradients and not (hasattr(balancer, "weigh") or hasattr(balancer, "combine")):
+        if self.recipe.train.exact_gradients and not isinstance(balancer, GradientBalancer | GradientCombiner):
             raise RecipeError(
                 f"train.exact_gradients: true is for balancers that weigh gradients, such as mgda, which {choice.name} "
                 "does not; leave it out, or choose another balancer"
             )
         return balancer
+
+    def batches(self) -> MixedBatches:
+        """Every step's training batches, of the tasks that the schedule has train in it.
+
+        Raises:
+            MtframeError: As of `sources`; or the schedule refuses its options.
+        """
+        return MixedBatches(self.sources(), self.recipe.train.seed, self._schedule)
+
+    def _schedule(self, lengths: Mapping[str, int], every: Mapping[str, int]) -> Schedule:
+        schedule: Schedule = self._build(
+            "schedule", self.recipe.train.schedule, "train.schedule", {"lengths": lengths, "every": every}
+        )
+        return schedule
 
     def sources(self) -> dict[str, Source]:
         """Training data of the trained tasks that have images of their own, each with the tasks that look at them.

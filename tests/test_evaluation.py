@@ -17,9 +17,9 @@ from mtframe.errors import DataError
 from mtframe.evaluation import (
     Bars,
     Curves,
-    TaskViews,
     Matrix,
     Passes,
+    TaskViews,
     evaluate,
     mean_relative_gain,
     write_details,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import torch
 
 from mtframe.assembly import Assembly
 from mtframe.data import DataInfo, Inputs, MixedBatches, Sample, Source, SplitBatches, Viewer
-from mtframe.data._schedule import SCHEDULES
 from mtframe.errors import BadImageError, DataError
 from mtframe.inference import preview
 from mtframe.recipe import Recipe
+from mtframe.schedule import Epochs, Joint, Proportional, RoundRobin, Temperature
 from mtframe_classification.targets import Label
 from toy import ToyData, ToyTransform, toy_recipe
 
@@ -60,11 +61,19 @@ def test_an_epoch_shows_every_image_of_the_longest_task_once_and_shorter_tasks_g
     assert draws[:7] != draws[7:14]
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+SCHEDULES: dict[str, Any] = {
+    "joint": Joint,
+    "round-robin": lambda lengths, every: RoundRobin(lengths),
+    "epochs": lambda lengths, every: Epochs(lengths),
+    "proportional": lambda lengths, every: Proportional(lengths),
+    "temperature": lambda lengths, every: Temperature(lengths, temperature=2.0),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_from_a_later_step_on_are_those_of_a_loader_that_was_never_stopped(workers: int, schedule: str) -> None:
-    temperature = 2.0 if schedule == "temperature" else None
-    batches = MixedBatches(sources(), 3, schedule, temperature=temperature)
+    batches = MixedBatches(sources(), 3, SCHEDULES[schedule])
     whole = list(batches.batches(0, 6, workers=0))
     rest = list(batches.batches(4, 6, workers=workers))
     assert len(rest) == 2

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtframe.data import DataInfo, Sample, evaluation_batch
-from mtframe.evaluation import TaskViews, Passes
+from mtframe.evaluation import Passes, TaskViews
 from mtframe.kinds import FeatureSpec
 from mtframe.model import MultiTaskModel, Network
 from mtframe_detection.average_precision import CocoAP
