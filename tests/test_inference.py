@@ -379,7 +379,7 @@ def test_embeddings_are_written_beside_the_files_they_are_of(tmp_path: Path, suf
     rows = torch.nn.functional.normalize(torch.arange(6.0).reshape(2, 3) + 1)
     predictions = FilePredictions([{"source": "a.jpg"}, {"source": "ü/b.jpg"}], embeddings={"faces": rows})
     path = tmp_path / "new" / f"faces{suffix}"
-    save_embeddings(predictions, path)
+    save_embeddings(predictions.embeddings, [said["source"] for said in predictions.described], path)
     if suffix == ".npz":
         with np.load(path, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
@@ -395,7 +395,7 @@ def test_embeddings_go_to_files_of_two_kinds(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(RecipeError, match=r"--embeddings: expected a file that ends with .npz or .parquet, got x.csv"):
         check_embeddings_file(Path("x.csv"))
     with pytest.raises(RecipeError, match="--embeddings: no task gave an embedding"):
-        save_embeddings(FilePredictions(), tmp_path / "x.npz")
+        save_embeddings({}, [], tmp_path / "x.npz")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(RecipeError, match=r"pip install 'mtframe\[parquet\]'"):
         check_embeddings_file(Path("x.parquet"))

@@ -68,7 +68,7 @@ def predict(
         predictor, found, folder, chosen, threshold, galleries, picture_format=picture_format
     )
     if embeddings is not None:
-        inference.save_embeddings(result, embeddings)
+        inference.save_embeddings(result.embeddings, [said["source"] for said in result.described], embeddings)
     result.unreadable += [reason for known in galleries.values() for reason in known.unreadable]
     if json_output:
         typer.echo(json.dumps(result.described, indent=2))
