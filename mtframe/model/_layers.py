@@ -113,6 +113,17 @@ class Layers(nn.Module):
         """Those of the shared stages."""
         return iter(()) if self.trunk is None else self.trunk.parameters()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Layers:
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__(deepcopy(vars(self), memo))
+        for _, name, borrowers in copied._lent:
+            for borrower in borrowers:
+                # A traced module (torch.fx) registers in its copy what its graph uses, the lent weights too.
+                borrower._parameters.pop(name, None)
+                borrower._buffers.pop(name, None)
+        return copied
+
     def _lend(self) -> None:
         """Gives the branches the weights of the shared stages where they have others.
 

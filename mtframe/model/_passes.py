@@ -6,16 +6,22 @@ another one reads. So modules hold a `PerPass`, which has no state, and find in 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-# One variable for all: those that are made at run time are never freed. By identity, so that models do not mix.
-_VALUES: ContextVar[Mapping[PerPass[Any], Any]] = ContextVar("mtframe_passes", default=MappingProxyType({}))
+
+class _Thread(threading.local):
+    """Not a context variable, which torch.compile and torch.export cannot follow; and no pass awaits a coroutine."""
+
+    def __init__(self) -> None:
+        self.values: Mapping[PerPass[Any], Any] = {}
+
+
+_THREAD = _Thread()
 
 
 class PerPass(Generic[T]):
@@ -28,13 +34,14 @@ class PerPass(Generic[T]):
     @contextmanager
     def use(self, value: T) -> Iterator[None]:
         """Within it, `get` gives this value; after it, what it gave before."""
-        token = _VALUES.set({**_VALUES.get(), self: value})
+        before = _THREAD.values
+        _THREAD.values = {**before, self: value}
         try:
             yield
         finally:
-            _VALUES.reset(token)
+            _THREAD.values = before
 
     def get(self) -> T | None:
         """What the innermost `use` says; None outside of any."""
-        value: T | None = _VALUES.get().get(self)
+        value: T | None = _THREAD.values.get(self)
         return value

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -84,8 +83,8 @@ class Inserted(nn.Module):
         turn, counts = self._turn.get(), current_rows()
         if turn is None or counts is None:
             return None
-        turn.calls[number] += 1
-        if turn.calls[number] - 1 != end.call:
+        call = turn.calls[number] = turn.calls.get(number, -1) + 1
+        if call != end.call:
             return None
         each = len(output) // sum(counts.values())
         parts = output.split([each * count for count in counts.values()])
@@ -105,8 +104,8 @@ class _Turn:
 
     Attributes:
         viewers: By task whose images go through, the task that looks at them.
-        calls: How often a stage's last module was called, by the stage's number.
+        calls: The last call of each stage's last module, from 0, by the stage's number.
     """
 
     viewers: dict[str, str]
-    calls: Counter[int] = field(default_factory=Counter)
+    calls: dict[int, int] = field(default_factory=dict)
