@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,19 +17,25 @@ import torch
 from torch import Tensor
 
 from mtframe.assembly import Assembly
-from mtframe.data import DataInfo, Placement, Sample, Viewer
+from mtframe.data import DataInfo, MixedBatches, Placement, Sample, Viewer
 from mtframe.errors import RecipeError
+from mtframe.inference import load_run
 from mtframe.kinds import FeatureSpec
 from mtframe.recipe import Recipe
 from mtframe.registry import resolve
+from mtframe.run import RunFolder
+from mtframe.training import Trainer
 from mtframe_classification.image_crop import ImageCrop
 from mtframe_classification.targets import Label, Labels, Value
 from mtframe_detection.boxes import Boxes
+from mtframe_detection.coco import Coco
 from mtframe_detection.letterbox import Letterbox
 from mtframe_face.alignment import TEMPLATE, FaceAlign
 from mtframe_face.crop import FaceCrop
 from mtframe_face.identity import Identity
+from mtframe_face.lfw import LFW
 from placed import collated, labelled
+from small import Small
 from toy import toy_recipe
 
 BOXES = Boxes(DataInfo("boxes", ("cat", "dog")))
@@ -410,3 +419,64 @@ def test_an_unknown_window_of_a_mosaic_leaves_the_others_alone() -> None:
     assert region[0] == pytest.approx(48, abs=0.01)
     assert region[1] < -100
     assert min(region[2:]) > 200
+
+
+def test_boxes_on_pictures_of_people_are_trained_evaluated_and_predicted(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every other training picture it is known where the face is; a whole training, with parts as they are used."""
+    root = Path(shutil.copytree(small.faces, tmp_path / "faces"))
+    for split in ("train", "val"):
+        people = LFW(split, root=root)
+        files = [people[index].id.partition("/")[2] for index in range(len(people))][:: 2 if split == "train" else 1]
+        images = [{"id": n, "file_name": file, "height": 64, "width": 64} for n, file in enumerate(files)]
+        boxes = [{"id": n + 1, "image_id": n, "category_id": 1, "bbox": [18, 14, 28, 36], "iscrowd": 0}
+                 for n in range(len(files))]  # fmt: skip
+        content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "face"}]}
+        (root / f"boxes_{split}.json").write_text(json.dumps(content))
+    plain = toy_recipe({}, steps=2)
+    plain["tasks"] = {
+        "faces": {
+            "dataset": {"name": "lfw", "root": str(root)}, "transform": {"name": "face-crop", "crop": 1.0},
+            "head": {"name": "embedding", "dim": 8}, "loss": "softmax", "metrics": ["face-verification"], "size": 64,
+            "batch_size": 4,
+        },
+        "where": {
+            "dataset": {"name": "coco", "root": str(root), "annotations": "boxes_{split}.json",
+                        "images": "lfw-deepfunneled"},
+            "head": {"name": "dense", "width": 8, "depth": 0, "score_threshold": 0.0}, "loss": "detection",
+            "metrics": ["coco-ap"], "images": "faces",
+        },
+    }  # fmt: skip
+    parts = Assembly(Recipe.from_plain(plain).check())
+    batch = MixedBatches(parts.sources(), seed=0)[0]
+    assert isinstance(batch, dict)
+    known = batch["faces"].targets["where"]["known"]
+    assert batch["faces"].targets.keys() == {"faces", "where"}
+    assert known.any()
+    # Twice as far into the picture as LFW's own crop: the box is in the middle of the input.
+    middle = batch["faces"].targets["where"]["boxes"][known].mean(1).view(-1, 2, 2).mean(1)
+    assert (middle - 32).abs().max() < 20
+
+    reads = Counter[str]()
+    for data in (LFW, Coco):
+        monkeypatch.setattr(data, "__getitem__", counted(data, reads))
+    results = Trainer(parts, RunFolder(tmp_path / "run")).fit()
+    images = results["faces"].images
+    assert results["where"].images == images > 0
+    assert 0 <= results["where"].values["AP"] <= 1
+    assert reads == {"LFW": 2 * 4 + images}, "each validation picture once, and for no other task"
+    predictor = load_run(tmp_path / "run", device="cpu")
+    found = predictor.predict(next((root / "lfw-deepfunneled").rglob("*.jpg")))
+    assert (found["where"]["boxes"] <= 64).all()
+    assert found["faces"]["embedding"].shape == (8,)
+
+
+def counted(data: Any, reads: Counter[str]) -> Any:
+    real = data.__getitem__
+
+    def read(self: Any, index: int) -> Sample:
+        reads[data.__name__] += 1
+        return real(self, index)
+
+    return read
