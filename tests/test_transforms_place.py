@@ -92,13 +92,14 @@ def compare(samples: Sequence[Sample], inputs: Inputs, *, within: float) -> tupl
             height, width = placement.size
             source = placement.restored_points(corners)
             inside = ((source >= 0) & (source < torch.tensor([width, height]))).all()
-            # Not where another one is drawn over it, nor where two dots lie together.
+            # Not where another one is drawn over it, nor where two dots are blended together.
             free = all(
                 (corners[:, 0].max() < o.seen[0]) | (corners[:, 0].min() > o.seen[2])
                 | (corners[:, 1].max() < o.seen[1]) | (corners[:, 1].min() > o.seen[3])
                 for o in placements[number + 1 :] if o.share == 1
             )  # fmt: skip
-            alone = all((at - other).norm() > 3 * reach for other in there if other is not at)
+            blended = any(other.share < 1 for other in placements)
+            alone = not blended or all((at - other).norm() > 3 * reach for other in there if other is not at)
             if not (seen and inside and free and alone):
                 continue
             found = centroid(image, at.tolist(), reach)
