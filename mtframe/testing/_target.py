@@ -180,7 +180,7 @@ def plain_is_json(subject: Subject) -> None:
 
 
 def marks(subject: Subject) -> None:
-    """Marks are of `mtframe.marks` and lie within the picture, of labels and predictions, cropped and turned too."""
+    """Marks are of `mtframe.marks` and lie in the picture, of labels and predictions, cropped and turned too."""
     passes_first(collates, subject)
     setup = make(subject)
     target = setup.target
