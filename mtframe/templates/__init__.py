@@ -1,7 +1,7 @@
 """The packages that `mtframe plugins new` writes: files with `$names` in them, and what fills these.
 
-`common` holds the files that all packages have, a folder a kind those of its own, which go before the common ones; each is
-at its place in the package, and `PACKAGE` in a path is the package's name. No torch is imported here.
+`common` holds the files that all packages have, a folder a kind those of its own, which go before the common ones; each
+is at its place in the package, and `PACKAGE` in a path is the package's name. No torch is imported here.
 """
 
 from __future__ import annotations
