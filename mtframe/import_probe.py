@@ -20,7 +20,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial, wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -157,16 +157,20 @@ def _main(folder: Path, values: Iterable[str]) -> None:
             calls.clear()
             seeded.clear()
             seen = _imported(value, folder / "output")
-            seen["network"] = list(dict.fromkeys(calls))
             after = _process()
             moved = [name for name in dict.fromkeys((*before, *after)) if before.get(name) != after.get(name)]
-            seen["changed"] = [*dict.fromkeys(seeded), *moved]
-            seen["torch"], seen["settings"] = "torch" in sys.modules, _torch_settings(seeds)
-            report.write(json.dumps(seen) + "\n")
+            seen = replace(
+                seen,
+                network=tuple(dict.fromkeys(calls)),
+                changed=(*dict.fromkeys(seeded), *moved),
+                torch="torch" in sys.modules,
+                settings=_torch_settings(seeds),
+            )
+            report.write(json.dumps(asdict(seen)) + "\n")
             report.flush()
 
 
-def _imported(value: str, output: Path) -> dict[str, Any]:
+def _imported(value: str, output: Path) -> Probe:
     """Imports a component, and tells how that went."""
     error, shown, written = None, "", output.stat().st_size
     # Recording leaves Python's filters as they are: what users would not see does not count.
@@ -180,14 +184,14 @@ def _imported(value: str, output: Path) -> dict[str, Any]:
         seconds = time.perf_counter() - start
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    return {
-        "value": value,
-        "seconds": seconds,
-        "output": output.read_bytes()[written:].decode("utf-8", "replace"),
-        "warnings": [f"{warning.category.__name__}: {warning.message}" for warning in caught],
-        "error": error,
-        "traceback": shown,
-    }
+    return Probe(
+        value,
+        seconds,
+        output.read_bytes()[written:].decode("utf-8", "replace"),
+        tuple(f"{warning.category.__name__}: {warning.message}" for warning in caught),
+        error=error,
+        traceback=shown,
+    )
 
 
 def _refuse_network() -> list[str]:

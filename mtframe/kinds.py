@@ -7,27 +7,25 @@ asks only for what it needs: each kind lists what can be wired.
 The protocols are structural: a class fits without inheriting anything. What observes a training (kind `hooks`) has no
 protocol but its hooks, `mtframe.hooks.HookSpecs`. No torch is imported here.
 
-A component of any kind may also have
-
-- the static method `migrate(options, version) -> options`: the options (a dict of plain YAML values) of a run that was
-  trained with `version` of its distribution, made those of today;
-- the class attribute `examples`: options by a name, with each of which the conformance kit (`mtframe.testing`) tries
-  it; without it the kit tries the defaults.
+What a component may do besides has a small protocol each, its kind's `abilities`; of any kind `Migrates` and
+`HasExamples`.
 """
 
 # Shapes: B images, C channels, H height, W width, N things in an image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from mtframe.data import DataInfo, DecodeSize, Inputs, Placement, Sample
+    from mtframe.evaluation import Bars, Curves, Matrix
     from mtframe.marks import Mark
 
 
@@ -62,6 +60,16 @@ class Kind:
     def group(self) -> str:
         """The entry-point group."""
         return f"mtframe.{self.name}"
+
+    @property
+    def contracts(self) -> tuple[type, ...]:
+        """The protocols of which a component fits one; none where something else than a protocol says what it has."""
+        return _CONTRACTS.get(self.name, ())
+
+    @property
+    def abilities(self) -> tuple[type, ...]:
+        """The protocols that a component may fit besides."""
+        return (*_ABILITIES.get(self.name, ()), Migrates, HasExamples)
 
     def missing(self, part: object) -> list[str]:
         """What of `gives` a built component does not have."""
@@ -123,6 +131,7 @@ KINDS: dict[str, Kind] = {
             "makes one loss of the tasks' losses, or weighs their gradients",
             ("__call__ or weigh or combine",),
         ),
+        Kind("schedule", ("lengths", "every"), "says which tasks train in which step", ("steps_per_epoch", "draws")),
         Kind("preset", (), "the parts that a task uses where the recipe names none", ()),
         Kind("hooks", (), "observes a training: loggers, early stopping, notifiers", ()),
     )
@@ -132,13 +141,10 @@ KINDS: dict[str, Kind] = {
 class Backbone(Protocol):
     """Images to feature maps; a `torch.nn.Module`.
 
-    May also have `colour_order` (`"RGB"`, or `"BGR"` for weights that were trained on BGR images), and the class
-    method `pretraining(member, **options) -> str | None`: which data besides the recipe's its weights have learned
-    from with these options, in words, e.g. "pretrained weights of timm/resnet18".
-
     Wired: `member` (for a family: what follows `family/` in the name), `size` (the largest square input in pixels
     that the tasks ask for), `restoring` (True where a run's trained weights are loaded right after, so that
-    pretrained ones need not be fetched). All are optional to take.
+    pretrained ones need not be fetched). All are optional to take. Optional: `HasColourOrder`, `TellsPretraining`;
+    `Family`, `DescribesMembers`, `HasExampleMember`.
 
     Attributes:
         features: The maps that `forward` returns, finest first.
@@ -159,17 +165,67 @@ class Backbone(Protocol):
 
 @runtime_checkable
 class Family(Protocol):
-    """What a component adds when its name stands for many: `timm/resnet18` is member `resnet18` of `timm`.
-
-    May also have the class attribute `example`, a small member, with which the conformance kit tries it, and the class
-    method `describe_member(member) -> dict`, what `mtframe plugins show` tells of a member; it raises RecipeError for
-    one that is not there.
-    """
+    """A component whose name stands for many: `timm/resnet18` is member `resnet18` of `timm`."""
 
     @classmethod
     def members(cls, pattern: str, *, pretrained: bool = False) -> list[str]:
         """Names of members that match a shell pattern, without the family's own name in front."""
         ...
+
+
+@runtime_checkable
+class DescribesMembers(Protocol):
+    """A family that takes more members than it lists, and can say something of each."""
+
+    @classmethod
+    def describe_member(cls, member: str) -> dict[str, Any]:
+        """What `mtframe plugins show` tells of a member. Raises RecipeError for one that is not there."""
+        ...
+
+
+@runtime_checkable
+class HasExampleMember(Protocol):
+    """A family that says with which member the conformance kit tries it; else with the first."""
+
+    example: ClassVar[str]
+
+
+@runtime_checkable
+class HasColourOrder(Protocol):
+    """A backbone whose weights were not trained on RGB images: `"BGR"`."""
+
+    colour_order: str
+
+
+@runtime_checkable
+class TellsPretraining(Protocol):
+    """A backbone whose weights have learned from other data than the recipe's."""
+
+    @classmethod
+    def pretraining(cls, member: str | None, **options: Any) -> str | None:
+        """From which data with these options, in words, as "pretrained weights of timm/resnet18"; None: from none."""
+        ...
+
+
+@runtime_checkable
+class Migrates(Protocol):
+    """A component, of any kind, whose options have changed since an earlier version."""
+
+    @staticmethod
+    def migrate(options: dict[str, Any], version: str) -> dict[str, Any]:
+        """Options (plain YAML values) of a run that was trained with that version of its distribution, made today's."""
+        ...
+
+
+@runtime_checkable
+class HasExamples(Protocol):
+    """A component, of any kind, that says with which options the conformance kit tries it; else with its defaults.
+
+    Attributes:
+        examples: Options by a name.
+    """
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]]
 
 
 class Sharing(Protocol):
@@ -179,10 +235,7 @@ class Sharing(Protocol):
     concatenated, e.g. `(("faces", "people"), ("objects",))`; together, all tasks.
 
     One that opens `mtframe.model.rows_of` around each pass through what its tasks share lets balancers of gradients
-    work in one backward pass. It may also have `shared_parameters() -> iterator`: those that several tasks use, where
-    these are not all. One that has tensors with a place for each task may have `taken_over(name, tensor, tasks, like)
-    -> tensor`, for training that starts from a run of this scheme with other tasks: the run's tensor of another shape,
-    for this model's `name`; the run's tasks; by task that the run did not have, the one that it starts as a copy of.
+    work in one backward pass. Optional: `NamesShared`, `TakesOver`.
 
     Attributes:
         features: What heads are given: the feature maps as the tasks see them.
@@ -197,6 +250,31 @@ class Sharing(Protocol):
 
         `lenders` names further tasks that get maps, each with the task whose images it looks at: what both run
         through is computed once.
+        """
+        ...
+
+
+@runtime_checkable
+class NamesShared(Protocol):
+    """A sharing scheme of whose parameters some are one task's alone."""
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that several tasks use."""
+        ...
+
+
+@runtime_checkable
+class TakesOver(Protocol):
+    """A sharing scheme with tensors that have a place for each task, in training that starts from other tasks' run."""
+
+    def taken_over(self, name: str, tensor: Tensor, tasks: Sequence[str], like: Mapping[str, str]) -> Tensor:
+        """What becomes of the run's tensor, which has another shape than this model's.
+
+        Args:
+            name: Of the tensor in this model.
+            tensor: The run's.
+            tasks: The run's tasks.
+            like: By task that the run did not have, the one that it starts as a copy of.
         """
         ...
 
@@ -256,12 +334,21 @@ class FollowsProgress(Protocol):
         ...
 
 
-class Dataset(Protocol):
+class Samples(Protocol):
+    """Samples by their position."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample; raises IndexError past the end and BadImageError for a file that cannot be read."""
+        ...
+
+
+class Dataset(Samples, Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
     Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). Optional: `LabelsImages`,
-    `OrdersEpochs`; for `mtframe data` the static methods `download(root)` and `synthesize(root, *, seed=0, ...)`; and
-    `notes`, sentences on what was left out.
+    `OrdersEpochs`, `Downloads`, `Synthesizes`, `HasNotes`.
 
     Attributes:
         splits: The splits that it may be asked for.
@@ -274,12 +361,6 @@ class Dataset(Protocol):
     splits: ClassVar[tuple[str, ...]]
     info: DataInfo
     decode_size: DecodeSize | None
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample:
-        """The sample; raises IndexError past the end and BadImageError for a file that cannot be read."""
-        ...
 
 
 @runtime_checkable
@@ -312,6 +393,40 @@ class OrdersEpochs(Protocol):
         ...
 
 
+@runtime_checkable
+class Downloads(Protocol):
+    """A data set that fetches itself: `mtframe data download NAME ROOT`."""
+
+    @staticmethod
+    def download(root: Path) -> Mapping[str, int] | None:
+        """Fetches everything into a folder; what it returns is printed as counts. `mtframe.download` helps."""
+        ...
+
+
+@runtime_checkable
+class Synthesizes(Protocol):
+    """A data set that makes data of its own format: `mtframe data synthesize NAME ROOT`, and for the conformance kit.
+
+    `synthesize` may have further parameters, all keyword-only and with a default: they are options of that command.
+    """
+
+    @staticmethod
+    def synthesize(root: Path, *, seed: int = 0) -> Mapping[str, int] | None:
+        """Renders data into a folder; what it returns is printed as counts. `mtframe.synthesis` helps."""
+        ...
+
+
+@runtime_checkable
+class HasNotes(Protocol):
+    """A data set or a metric that has something to say besides.
+
+    Attributes:
+        notes: Sentences: what a data set has left out, what is to stand below a metric's scores.
+    """
+
+    notes: Sequence[str]
+
+
 class Target(Protocol):
     """One kind of label: what its tensors are, how they follow their image, and what becomes of predictions.
 
@@ -341,7 +456,7 @@ class Target(Protocol):
         """The label of one input, of the labels of the originals that it shows and where each is in it.
 
         Several parts are a mosaic, each in a window of its own, or a blend: each lies over those before it
-        (`mtframe.data.shares`).
+        (`mtframe.data.covers`, `shares`).
         """
         ...
 
@@ -366,7 +481,10 @@ class Target(Protocol):
         ...
 
     def perfect(self, sample: Sample) -> dict[str, Tensor]:
-        """The prediction of one who knows a sample's label, in pixels of the original."""
+        """The prediction of one who knows a sample's label.
+
+        In pixels of what the label is of: an original, or an input in which it was `placed`.
+        """
         ...
 
 
@@ -414,10 +532,7 @@ class Transform(Protocol):
     """Images to inputs of one size: cropping, resizing, padding, augmenting. Labels follow by themselves.
 
     Wired: `size` (pixels of the square input), `train` (augment or not). Works on the whole batch, so that what can run
-    on the batch does, and images can be mixed.
-
-    May also have the class method `outside(**options) -> str | None`: what it knows from data besides the recipe's, in
-    words (landmarks of faces); and `mixes`: True if an input may be made of several images, as by mosaic or mixup.
+    on the batch does, and images can be mixed. Optional: `MixesImages`, `KnowsOutside`.
 
     Attributes:
         fixed_size: False if the size changes from batch to batch (multi-scale training).
@@ -435,12 +550,32 @@ class Transform(Protocol):
         ...
 
 
+@runtime_checkable
+class MixesImages(Protocol):
+    """A transform that may make an input of several images, as by mosaic or mixup.
+
+    Attributes:
+        mixes: Whether it does, with these options.
+    """
+
+    mixes: bool
+
+
+@runtime_checkable
+class KnowsOutside(Protocol):
+    """A transform that knows something from data besides the recipe's, as landmarks of faces."""
+
+    @classmethod
+    def outside(cls, **options: Any) -> str | None:
+        """What it knows with these options, in words; None: nothing."""
+        ...
+
+
 class Metric(Protocol):
     """Scores a split by the field's own protocol.
 
     Wired: `dataset` (the evaluated split), `info`, `outside` (what else than the task's own training data the model
-    has learned from, in words). May also have `notes`, sentences to stand below the scores, and the method
-    `details() -> Sequence[Curves | Matrix | Bars]` of `mtframe.evaluation`: what does not fit into a number.
+    has learned from, in words). Optional: `HasDetails`, `HasNotes`.
 
     Attributes:
         primary: The value that `best` checkpoints follow, a key of `compute()`.
@@ -468,15 +603,23 @@ class Metric(Protocol):
         ...
 
 
+@runtime_checkable
+class HasDetails(Protocol):
+    """A metric that has more to tell than numbers."""
+
+    def details(self) -> Sequence[Curves | Matrix | Bars]:
+        """What does not fit into a number; asked for by `mtframe evaluate --out`."""
+        ...
+
+
 class Balancer(Protocol):
     """The tasks' losses to the one that is differentiated.
 
     Wired, here and in the other sort: `tasks` (their names); for a family, `member`.
 
-    Of either sort: what it remembers from step to step is in `state_dict()` and `load_state_dict(state)`, of tensors,
-    numbers and text, with which a run resumes exactly. It draws from torch's global generator only, which is seeded at
-    each step. One that is a `torch.nn.Module` has its parameters trained with the model's, without weight decay. A
-    count `failures`, of a solver that did not converge, is told at the end of training.
+    Of either sort: it draws from torch's global generator only, which is seeded at each step. One that is a
+    `torch.nn.Module` has its parameters trained with the model's, without weight decay. Optional: `KeepsState`,
+    `CountsFailures`, `WeighsHeads`, `KnowsPresent`; `Family`, `DescribesMembers`, `HasExampleMember`.
     """
 
     def __call__(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -484,24 +627,97 @@ class Balancer(Protocol):
         ...
 
 
+@runtime_checkable
 class GradientBalancer(Protocol):
     """The other sort of balancer: weighs the tasks' gradients of what they share. Wired: `tasks` (their names).
 
     Heads and losses keep the gradient of their own task's loss. Tasks that take no part in a step are left out, and a
     step of one task is not balanced. Where a step accumulates several batches, each is balanced.
 
-    Instead of `weigh` it may have `combine(gradients, losses) -> Tensor`, (T, P) gradients to (P,), in the parameters'
-    precision and on their device. It may also have the attributes
-
-    - `weighs_heads`: True if the weights are meant for the heads' and losses' gradients too (what a sharing scheme
-      keeps for one task has that task's own gradient in any case);
-    - `present`: names of the tasks of the step, which is set before each call.
+    Instead of `weigh` it may have what `GradientCombiner` has.
     """
 
     def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:
         """(T, T) inner products of the gradients and (T,) losses to (T,) weights, in the order of `tasks`.
 
         All float64 on the CPU, detached.
+        """
+        ...
+
+
+@runtime_checkable
+class GradientCombiner(Protocol):
+    """A balancer of gradients that needs the gradients themselves; in all else a `GradientBalancer`."""
+
+    def combine(self, gradients: Tensor, losses: Tensor) -> Tensor:
+        """(T, P) gradients and (T,) losses to (P,), in the parameters' precision and on their device."""
+        ...
+
+
+@runtime_checkable
+class KeepsState(Protocol):
+    """A balancer that remembers something from step to step, with which a run resumes exactly."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, of tensors, numbers and text."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Takes it over."""
+        ...
+
+
+@runtime_checkable
+class CountsFailures(Protocol):
+    """A balancer whose solver may not converge.
+
+    Attributes:
+        failures: How often it did not; the log says so at the end of training.
+    """
+
+    failures: int
+
+
+@runtime_checkable
+class WeighsHeads(Protocol):
+    """A balancer of gradients whose weights may be meant for the heads' and losses' gradients too.
+
+    Attributes:
+        weighs_heads: Whether they are. What a sharing scheme keeps for one task has that task's own gradient always.
+    """
+
+    weighs_heads: bool
+
+
+@runtime_checkable
+class KnowsPresent(Protocol):
+    """A balancer of gradients that wants to know whose gradients it is given.
+
+    Attributes:
+        present: The tasks of the step; set before each call.
+    """
+
+    present: Sequence[str]
+
+
+class Schedule(Protocol):
+    """Which tasks train when, as a pure function of the step: a run that goes on asks it, and nothing is kept.
+
+    Wired: `lengths` (by task that has images of its own, the batches that show each of them once); `every` (by the same
+    tasks, k: it takes part in every k-th step). A recipe with an `every` above 1 is refused by a schedule that does not
+    ask for it.
+
+    Attributes:
+        steps_per_epoch: Steps that show every image of every task at least once.
+    """
+
+    steps_per_epoch: int
+
+    def draws(self, steps: int) -> Mapping[str, int]:
+        """By task, how many batches the first `steps` steps take: 0 of 0 steps.
+
+        A step takes at most one batch of a task, and one batch at least. A step a million on must not cost more than
+        the first.
         """
         ...
 
@@ -520,3 +736,40 @@ class Preset(Protocol):
     size: ClassVar[int]
     batch_size: ClassVar[int]
     flip_test: ClassVar[bool]
+    test_scales: ClassVar[Sequence[float]]
+
+
+# The protocols of each kind. Of what observes a training, hook by hook: `mtframe.hooks.HookSpecs`.
+_CONTRACTS: dict[str, tuple[type, ...]] = {
+    "backbone": (Backbone,),
+    "sharing": (Sharing,),
+    "head": (Head,),
+    "loss": (Loss,),
+    "dataset": (Dataset,),
+    "target": (Target,),
+    "transform": (Transform,),
+    "metric": (Metric,),
+    "balancer": (Balancer, GradientBalancer, GradientCombiner),
+    "schedule": (Schedule,),
+    "preset": (Preset,),
+}
+
+_FAMILY = (Family, DescribesMembers, HasExampleMember)
+
+_ABILITIES: dict[str, tuple[type, ...]] = {
+    "backbone": (*_FAMILY, HasColourOrder, TellsPretraining),
+    "sharing": (NamesShared, TakesOver),
+    "head": (MergesViews,),
+    "loss": (FollowsProgress,),
+    "dataset": (LabelsImages, OrdersEpochs, Downloads, Synthesizes, HasNotes),
+    "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds),
+    "transform": (MixesImages, KnowsOutside),
+    "metric": (HasDetails, HasNotes),
+    "balancer": (*_FAMILY, KeepsState, CountsFailures, WeighsHeads, KnowsPresent),
+}
+
+
+def members_of(protocol: type) -> tuple[str, ...]:
+    """The public names that a protocol asks for."""
+    names = dict.fromkeys([*vars(protocol).get("__annotations__", ()), *vars(protocol)])
+    return tuple(name for name in names if not name.startswith("_"))

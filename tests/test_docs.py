@@ -171,7 +171,7 @@ def test_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         exec(compile(block, "docs/python.md", "exec"), vars(notebook))
     printed = capsys.readouterr().out
     assert "one accuracy" in printed
-    assert "two {'label': " in printed
+    assert "two [{'label': " in printed
     assert "already trained to its end" in printed
 
 

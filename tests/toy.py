@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtframe.data import Batch, DataInfo, Geometry, Sample
+from mtframe.data import DataInfo, Inputs, Placement, Sample
 from mtframe.errors import BadImageError
 from mtframe.kinds import FeatureSpec
 
@@ -61,24 +61,23 @@ class ToyData:
 class ToyTransform:
     """Resizes by repetition and, in training, adds noise."""
 
-    target = "label"
     decode_size = None
 
     def __init__(self, size: int, train: bool, *, fixed: bool = True) -> None:
         self.size, self.train, self.fixed_size = size, train, fixed
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
         images = torch.stack([sample.image for sample in samples])
         images = nn.functional.interpolate(images, size=(self.size, self.size))
         if self.train:
             noise = rng.integers(-20, 20, images.shape) + torch.randint(-5, 5, images.shape).numpy()
             images = (images + torch.from_numpy(noise)).clamp(0, 255).to(torch.uint8)
-        count = len(samples)
-        scale = torch.full((count, 2), self.size / 16)
-        geometry = Geometry(scale, torch.zeros(count, 2), torch.tensor([s.size for s in samples]))
-        targets = {"label": torch.stack([s.target["label"] for s in samples])} if samples[0].target else {}
-        kept = [] if self.train else [sample.without_image() for sample in samples]
-        return Batch(images, targets, geometry, samples=kept)
+        return Inputs(images, [(self._placement(number, sample),) for number, sample in enumerate(samples)])
+
+    def _placement(self, number: int, sample: Sample) -> Placement:
+        height, width = sample.size
+        scale = self.size / width, self.size / height
+        return Placement.scaled(sample.size, (self.size, self.size), scale, sample=number)
 
 
 class ToyHead(nn.Module):
@@ -93,11 +92,8 @@ class ToyHead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         return {"logits": self.linear(maps[-1].mean((2, 3)))}
 
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
-        return [{"label": row.argmax()} for row in outputs["logits"]]
-
-    def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        return {"label": torch.stack([view["label"] for view in predictions]).max()}
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
+        return [{"probabilities": row} for row in outputs["logits"].float().softmax(1)]
 
 
 class ToyLoss(nn.Module):
@@ -135,7 +131,7 @@ class ToyMetric:
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
         for prediction, sample in zip(predictions, samples, strict=True):
-            self.right += int(prediction["label"] == sample.target["label"])
+            self.right += int(prediction["probabilities"].argmax() == sample.target["label"])
             self.seen += 1
 
     def merge(self, other: ToyMetric) -> None:

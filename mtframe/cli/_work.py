@@ -60,7 +60,7 @@ def print_scores(evaluations: Mapping[str, Evaluation]) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("task")
     table.add_column("metric")
-    table.add_column("value", justify="right")
+    table.add_column("score", justify="right")
     for task, result in evaluations.items():
         for position, (name, value) in enumerate(result.values.items()):
             style = "bold" if name == result.primary else ""

@@ -10,6 +10,7 @@ from ._loader import Source as Source
 from ._loader import load as load
 from ._placement import Inputs as Inputs
 from ._placement import Placement as Placement
+from ._placement import covers as covers
 from ._placement import shares as shares
 from ._sample import Batch as Batch
 from ._sample import DataInfo as DataInfo

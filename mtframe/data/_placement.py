@@ -224,6 +224,14 @@ class Inputs:
     placements: Sequence[tuple[Placement, ...]]
 
 
+def covers(placements: Sequence[Placement]) -> list[list[Window]]:
+    """By image, the windows of those that are drawn over it and let nothing of it through.
+
+    What an image would show there is not seen. Blended ones (`share` below 1) cover nothing.
+    """
+    return [[above.seen for above in placements[place + 1 :] if above.share >= 1] for place in range(len(placements))]
+
+
 def shares(placements: Sequence[Placement]) -> list[float]:
     """How much of an input each image makes up, adding up to 1 or, where nothing is drawn, to less.
 

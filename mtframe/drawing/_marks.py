@@ -90,7 +90,10 @@ def _draw_shapes(canvas: Image.Image, marks: Sequence[Mark], factor: float) -> l
     line = _line_width(canvas)
     halo = max(1, line // 2)
     tags: list[tuple[Rectangle, str, str]] = []
-    shapes = [mark for mark in marks if isinstance(mark, Box | Point | Polyline)]
+    shapes = [
+        mark for mark in marks
+        if isinstance(mark, Box | Point) or (isinstance(mark, Polyline) and len(mark.points) > 0)
+    ]  # fmt: skip
     # Large ones first, so that small ones are not covered.
     for mark in sorted(shapes, key=lambda mark: -_area(mark)):
         colour = hex_of(mark.colour)

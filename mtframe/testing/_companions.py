@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from mtframe._fit import targets_of
-from mtframe.data import Batch, DataInfo, Sample, transform_batch
-from mtframe.errors import RecipeError
-from mtframe.kinds import FeatureSpec
+from mtframe.data import Batch, DataInfo, Inputs, Placement, Sample, make_inputs
+from mtframe.errors import PluginError, RecipeError
+from mtframe.kinds import FeatureSpec, Target
+from mtframe.options import build
+from mtframe.registry import resolve
 
 from ._subject import SIZE, Subject
 from ._violation import Skip
@@ -33,9 +35,12 @@ _SIZES = (SIZE, 112, 224)
 # Enough for two images of a person beside those of others.
 BATCH = 6
 
+# The task that batches have targets of.
+TASK = "checked"
+
 
 class Companions:
-    """Data, batches and heads for one kind of target.
+    """Data, inputs, labels and heads for one kind of target.
 
     Args:
         kit: Whose distribution's parts come first.
@@ -43,16 +48,17 @@ class Companions:
     """
 
     def __init__(self, kit: Kit, beside: Subject) -> None:
-        self.kit, self.beside, self.target = kit, beside, beside.target
+        self.kit, self.beside, self.speaks = kit, beside, beside.target
 
     def candidates(self, kind: str) -> Iterator[Subject]:
         """Components of a kind that speak this kind of target, the likeliest first."""
-        named = self.kit.named_together(self.beside, kind)
+        named = self._named(kind)
+        found = self.kit.neighbours(kind, speaking=self.speaks)
         # Stable: beyond what presets say, the own distribution stays first.
-        for subject in sorted(self.kit.neighbours(kind), key=lambda found: found.component.name not in named):
+        for subject in sorted(found, key=lambda one: one.component.name not in named):
             # What a data set gives is only seen when it is opened.
             speaks = targets_of(subject.cls) if kind == "dataset" else filter(None, [subject.target])
-            if self.target is None or not (known := tuple(speaks)) or self.target in known:
+            if self.speaks is None or not (known := tuple(speaks)) or self.speaks in known:
                 yield subject
 
     @cached_property
@@ -69,11 +75,11 @@ class Companions:
             except Exception as error:
                 reasons.append(f"{subject}: {error}")
                 continue
-            if self.target in (None, dataset.info.target):
+            if self.speaks in (None, dataset.info.target):
                 return subject, dataset
         tried = f" (tried {'; '.join(reasons)})" if reasons else ""
         raise Skip(
-            f"no data set with targets of kind {self.target!r} is at hand{tried}: offer one that can `synthesize`, or "
+            f"no data set with targets of kind {self.speaks!r} is at hand{tried}: offer one that can `synthesize`, or "
             "pass its folder, options={'dataset:NAME': {'root': ...}}"
         )
 
@@ -89,6 +95,18 @@ class Companions:
         return info
 
     @cached_property
+    def target(self) -> Target:
+        """The kind of target of its labels, as a recipe finds it: by its name.
+
+        Raises:
+            Skip: There is none of that name, which a check of data sets says.
+        """
+        try:
+            return target_of(self.info)
+        except PluginError as error:
+            raise Skip(f"there is no kind of target {self.info.target!r}; see the check splits of data sets") from error
+
+    @cached_property
     def evaluated(self) -> Any:
         """The data set's split that a metric scores: the one for validation, where there is one."""
         splits = dict(self.kit.splits(self.data[0]))
@@ -101,13 +119,40 @@ class Companions:
         return [self.dataset[int(place)] for place in places]
 
     @cached_property
-    def transform(self) -> Any:
-        """A transform for these samples, without augmentation."""
-        return self.first("transform", lambda subject: self._working_transform(subject))
+    def inputs(self) -> Inputs:
+        """What a transform makes of these samples, without augmentation.
 
-    def batch(self, samples: Sequence[Sample] | None = None) -> Batch:
-        """One batch, as evaluation makes it."""
-        return transform_batch(self.transform, list(samples or self.samples), np.random.default_rng(0))
+        Of one that a preset names together with the component, else of one that shows all of each image.
+        """
+        reasons, found, named = [], list[Inputs](), self._named("transform")
+        for subject in self.candidates("transform"):
+            try:
+                inputs = self._inputs(subject)
+            except Exception as error:
+                reasons.append(f"{subject}: {type(error).__name__}: {error}")
+                continue
+            if subject.component.name in named or all(_is_whole(placement) for (placement, *_) in inputs.placements):
+                return inputs
+            found.append(inputs)
+        if not found:
+            tried = f" (tried {'; '.join(reasons)})" if reasons else ""
+            raise Skip(f"no transform for these images is at hand{tried}")
+        return found[0]
+
+    def batch(self, unknown: Collection[int] = ()) -> Batch:
+        """One batch, as evaluation makes it.
+
+        Args:
+            unknown: Places of the samples of which nothing is known.
+        """
+        target = self.target
+        labels = [target.unknown() if place in unknown else sample.target for place, sample in enumerate(self.samples)]
+        placed = [
+            target.placed([(labels[placement.sample], placement) for placement in placements])
+            for placements in self.inputs.placements
+        ]
+        own = [placements[0] for placements in self.inputs.placements]
+        return Batch(self.inputs.images, {TASK: target.collate(placed)}, own)
 
     def first(self, kind: str, make: Any) -> Any:
         """What `make` gives of the first candidate that it raises nothing for."""
@@ -118,12 +163,20 @@ class Companions:
             except Exception as error:
                 reasons.append(f"{subject}: {type(error).__name__}: {error}")
         tried = f" (tried {'; '.join(reasons)})" if reasons else ""
-        raise Skip(f"no {kind} for targets of kind {self.target!r} is at hand{tried}")
+        raise Skip(f"no {kind} for targets of kind {self.speaks!r} is at hand{tried}")
 
-    def _working_transform(self, subject: Subject) -> Any:
-        transform = subject.build(size=SIZE, train=False, info=self.info)
-        transform_batch(transform, self.samples, np.random.default_rng(0))
-        return transform
+    def _named(self, kind: str) -> set[str]:
+        return self.kit.named_together(self.beside, kind)
+
+    def _inputs(self, subject: Subject) -> Inputs:
+        transform = subject.build(size=SIZE, train=False)
+        return make_inputs(transform, self.samples, np.random.default_rng(0))
+
+
+def target_of(info: DataInfo) -> Target:
+    """The kind of target that data has. Raises PluginError if there is none of its name."""
+    target: Target = build(resolve("target", info.target).component, "target", {}, {"info": info}, "target")
+    return target
 
 
 def build_head(subject: Subject, info: DataInfo) -> tuple[Any, tuple[FeatureSpec, ...]]:
@@ -158,3 +211,10 @@ def random_maps(features: Sequence[FeatureSpec], images: int, seed: int = 0) -> 
         torch.randn(images, feature.channels, SIZE // feature.stride, SIZE // feature.stride, generator=generator)
         for feature in features
     ]
+
+
+def _is_whole(placement: Placement) -> bool:
+    """Whether all of an image is seen in its input."""
+    x1, y1, x2, y2 = placement.bounds
+    left, top, right, bottom = placement.seen
+    return left <= x1 + 1 and top <= y1 + 1 and x2 <= right + 1 and y2 <= bottom + 1

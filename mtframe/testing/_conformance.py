@@ -5,37 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
-
-from mtframe.data import Sample
-
 from ._kit import Case, Kit
 from ._violation import Skip
 
 
-def conformance(
-    dist: str,
-    *,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-    perfect: Mapping[str, Callable[[Sample], Mapping[str, Tensor]]] | None = None,
-) -> Callable[[Case], None]:
+def conformance(dist: str, *, options: Mapping[str, Mapping[str, Any]] | None = None) -> Callable[[Case], None]:
     """A test function with one case for each component of a distribution and each check of its kind.
 
     `test_contract = conformance("kite-head")` is a whole test module; a case is called `head:kite-static-shapes`. What
-    a component needs beside it comes from its own distribution, or from mtframe. A check that cannot be made is
-    skipped, and says what to pass.
+    a component needs beside it comes from its own distribution, from mtframe, or from the one that offers its kind of
+    target. A check that cannot be made is skipped, and says what to pass.
 
     Args:
         dist: Name of an installed distribution.
         options: Options by component, `{"dataset:kites": {"root": path}}`, for those that cannot be built otherwise.
-        perfect: What makes a perfect prediction of a sample, by kind of target, for kinds that the kit does not know.
 
     Raises:
         RecipeError: No such distribution offers components, or `options` names one that nobody offers.
     """
     import pytest
 
-    cases = Kit(dist, options, perfect).cases()
+    cases = Kit(dist, options).cases()
 
     @pytest.mark.parametrize("case", cases, ids=[case.id for case in cases])
     def test_contract(case: Case) -> None:

@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mtframe._fit import targets_of
-from mtframe.data import Sample
-from mtframe.errors import RecipeError
+from mtframe.data import Placement, Sample
+from mtframe.errors import PluginError, RecipeError
+from mtframe.kinds import ChecksForm, LabelsImages, OrdersEpochs, Target
 
 from ._check import checks
-from ._targets import check_target
+from ._companions import target_of
+from ._form import check_label
 from ._violation import Skip, expect
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def make(subject: Subject) -> Any:
 
 
 def splits(subject: Subject) -> None:
-    """Those for training and validation, where declared, are there; each has images, and labels of a declared kind."""
+    """Those for training and validation, where declared, are there; each has images, and labels of a kind there is."""
     opened = dict(subject.kit.splits(subject))
     for split in ("train", "val"):
         if split in subject.cls.splits and split not in opened:
@@ -65,6 +67,8 @@ def splits(subject: Subject) -> None:
             dataset.info.target in speaks,
             f"{split}: its info has targets of kind {dataset.info.target!r}, the class says {speaks}",
         )
+        # An error of its own that says what there is.
+        target_of(dataset.info)
 
 
 def samples(subject: Subject) -> None:
@@ -94,14 +98,19 @@ def positions(subject: Subject) -> None:
             expect(other == place, f"{split}[{place}] and [{other}] both have the id {sample.id!r}")
 
 
-def labels_within_info(subject: Subject) -> None:
-    """Labels are such as `info` describes: of its classes, in the right form, boxes inside their image."""
-    infos = dict(subject.kit.splits(subject))
-    for split, sample in _each(subject):
-        expect(
-            isinstance(sample.target, dict), f"{split}[{sample.index}]: expected labels by name, got {sample.target!r}"
-        )
-        check_target(sample, infos[split].info)
+def labels(subject: Subject) -> None:
+    """Labels have the form that their kind of target documents, and make a batch."""
+    for split, dataset in subject.kit.splits(subject):
+        target, given = _target(dataset), [dataset[place] for place in _places(dataset)]
+        for sample in given:
+            of, label = f"{split}[{sample.index}]", sample.target
+            expect(isinstance(label, dict), f"{of}: expected labels by name, got {label!r}")
+            check_label(of, target, label, sample.size)
+        known = target.known(target.collate([_placed(target, sample.target, sample.size) for sample in given]))
+        # Where nothing is known nothing is trained.
+        expect(split != "train" or known.any(), f"{split}: nothing is known of {len(given)} images")
+    if not isinstance(target, ChecksForm):
+        raise Skip("they make a batch; whether they have the right form their kind of target does not say (ChecksForm)")
 
 
 def ends_with_index_error(subject: Subject) -> None:
@@ -138,23 +147,27 @@ def workers(subject: Subject) -> None:
 
 
 def labels_by_id(subject: Subject) -> None:
-    """`target_of`, where there is one, knows the labels of its own images, and says of others that nothing is known."""
-    if not hasattr(subject.cls, "target_of"):
-        raise Skip("it has no target_of, so it cannot label the images of another task")
+    """`ids` and `target_of`, where there are any, know its own images' labels, and nothing of another image."""
     split, dataset = subject.kit.splits(subject)[0]
+    if not _can(dataset, LabelsImages):
+        raise Skip("it has no ids and target_of, so it cannot label the images of another task")
+    ids, target = list(dataset.ids()), _target(dataset)
+    expect(len(ids) == len(dataset), f"{split} has {len(dataset)} images, but {len(ids)} ids")
     for place in _places(dataset):
         sample = dataset[place]
-        _check_same_target(f"target_of({sample.id!r}) in {split}", dataset.target_of(sample.id), sample.target)
-    strange, known = dataset.target_of("no such image"), dataset.target_of(dataset[0].id)
-    shapes = [{name: tuple(value.shape) for name, value in target.items()} for target in (strange, known)]
-    expect(shapes[0] == shapes[1], f"target_of an unknown id has shapes {shapes[0]}, of a known one {shapes[1]}")
+        expect(ids[place] == sample.id, f"ids() has {ids[place]!r} for {split}[{place}], which is {sample.id!r}")
+        own = dataset.target_of(sample.id, sample.size)
+        _check_same_target(f"target_of({sample.id!r}) in {split}", own, sample.target)
+    strange = dataset.target_of("no such image", sample.size)
+    known = target.known(target.collate([_placed(target, label, sample.size) for label in (strange, sample.target)]))
+    expect(not known[0], f"target_of an image that it does not have says something: {_told(strange)}")
 
 
 def order(subject: Subject) -> None:
     """`order`, where there is one, gives as many positions as there are images, the same ones for one generator."""
-    if not hasattr(subject.cls, "order"):
-        raise Skip("it has no order; images come shuffled")
     _, dataset = subject.kit.splits(subject)[0]
+    if not _can(dataset, OrdersEpochs):
+        raise Skip("it has no order; images come shuffled")
     first, second = (np.asarray(dataset.order(np.random.default_rng(0))) for _ in range(2))
     expect(first.shape == (len(dataset),), f"expected {len(dataset)} positions, got an array of shape {first.shape}")
     inside = np.issubdtype(first.dtype, np.integer) and ((first >= 0) & (first < len(dataset))).all()
@@ -185,22 +198,45 @@ def _what(value: Any) -> str:
     return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
 
+def _can(dataset: Any, ability: type) -> bool:
+    """Not by `isinstance` where it is asked: what remains is no data set to a type checker."""
+    return isinstance(dataset, ability)
+
+
+def _target(dataset: Any) -> Target:
+    try:
+        return target_of(dataset.info)
+    except PluginError as error:
+        raise Skip(f"there is no kind of target {dataset.info.target!r}; see the check splits") from error
+
+
+def _placed(target: Target, label: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+    """The label as it is in an input that shows its image as it is."""
+    return target.placed([(label, Placement.scaled(size, size, (1.0, 1.0)))])
+
+
 def _check_same(of: str, sample: Sample, wanted: Sample) -> None:
     expect(torch.equal(sample.image, wanted.image), f"{of} has another image")
     expect(
         (sample.size, sample.index, sample.id) == (wanted.size, wanted.index, wanted.id),
         f"{of} has another size, index or id",
     )
-    expect(set(sample.target) == set(wanted.target), f"{of} has labels {set(sample.target)}, not {set(wanted.target)}")
     _check_same_target(of, sample.target, wanted.target)
 
 
 def _check_same_target(of: str, target: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    for name in set(target) & set(wanted):
+    expect(set(target) == set(wanted), f"{of}: it has {_names(target)}, not {_names(wanted)}")
+    for name in target:
         same = torch.equal(target[name].nan_to_num(), wanted[name].nan_to_num())
         expect(same, f"{of}: {name} is {target[name].tolist()}, not {wanted[name].tolist()}")
 
 
-CHECKS = checks(
-    splits, samples, positions, labels_within_info, ends_with_index_error, picklable, workers, labels_by_id, order
-)
+def _names(target: dict[str, Tensor]) -> str:
+    return ", ".join(map(repr, target)) or "nothing"
+
+
+def _told(target: dict[str, Tensor]) -> str:
+    return ", ".join(f"{name} {value.tolist()}" for name, value in target.items())
+
+
+CHECKS = checks(splits, samples, positions, labels, ends_with_index_error, picklable, workers, labels_by_id, order)

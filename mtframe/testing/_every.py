@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from mtframe import options
 from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.errors import PluginError, RecipeError
 
+from . import _names
 from ._check import checks
 from ._violation import Skip, expect
 
@@ -86,6 +88,15 @@ def options_round_trip(subject: Subject) -> None:
         expect(same, f"option {name}: the default {default!r} comes back from a recipe as {value!r}")
 
 
+def near_misses(subject: Subject) -> None:
+    """No member's name is nearly one that its kind has or may have, and no optional ability is there by half."""
+    _check_schema(subject)
+    with contextlib.suppress(Skip):
+        subject.kit.sound(subject)
+    for problem in _names.near_misses(subject.kind, subject.cls, subject.part or subject.cls):
+        expect(False, problem)
+
+
 def builds(subject: Subject) -> None:
     """It is built as a recipe builds it, and has what its kind gives."""
     _check_schema(subject)
@@ -99,4 +110,13 @@ def _check_schema(subject: Subject) -> None:
         raise Skip("its signature cannot be used; see the check signature") from error
 
 
-CHECKS = checks(imports_silently, summary, signature, refuses_unknown_options, options_round_trip, builds, early=True)
+CHECKS = checks(
+    imports_silently,
+    summary,
+    signature,
+    refuses_unknown_options,
+    options_round_trip,
+    near_misses,
+    builds,
+    early=True,
+)

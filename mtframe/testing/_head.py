@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mtframe.data import DataInfo, Geometry
-from mtframe.kinds import FeatureSpec
+from mtframe.data import DataInfo, Placement
+from mtframe.kinds import FeatureSpec, MergesViews, Target
 
 from ._check import checks
 from ._companions import build_head, random_maps
+from ._form import check_finite, check_prediction
 from ._gradients import check_gradients
 from ._subject import SIZE
-from ._targets import check_finite, check_prediction
 from ._violation import Skip, Violation, expect
 
 if TYPE_CHECKING:
     from ._subject import Subject
 
-# How three images of the network's size came out of their originals: as they are; twice as large, with a bar above and
-# below; half as large and mirrored. Scale and offset (x, y), size (height, width).
+# Where three originals lie in inputs of the network's size: as they are; twice as large, with a bar above and below;
+# half as large and mirrored.
 _VIEWS = (
-    ((1.0, 1.0), (0.0, 0.0), (SIZE, SIZE)),
-    ((2.0, 2.0), (0.0, SIZE / 4), (SIZE // 4, SIZE // 2)),
-    ((-0.5, 0.5), (float(SIZE), 0.0), (SIZE * 2, SIZE * 2)),
+    Placement.scaled((SIZE, SIZE), (SIZE, SIZE), (1.0, 1.0)),
+    Placement.scaled((SIZE // 4, SIZE // 2), (SIZE, SIZE), (2.0, 2.0), (0.0, SIZE / 4)),
+    Placement.scaled((SIZE * 2, SIZE * 2), (SIZE, SIZE), (-0.5, 0.5), (float(SIZE), 0.0)),
 )
 
 
@@ -44,22 +44,32 @@ class Setup:
         head: On `features`.
         features: The maps that it takes.
         info: Of a data set of its kind of target.
+        target: That kind.
     """
 
     head: Any
     features: tuple[FeatureSpec, ...]
     info: DataInfo
+    target: Target
 
     def maps(self, images: int = len(_VIEWS), seed: int = 0) -> list[Tensor]:
         """(B, C, H, W) of noise, one per feature."""
         return random_maps(self.features, images, seed)
 
+    def predictions(self, outputs: Mapping[str, Tensor], head: Any = None) -> list[dict[str, Tensor]]:
+        """What a head predicts, in pixels of the originals."""
+        found = (head or self.head).predict(outputs, _bounds())
+        expect(len(found) == len(_VIEWS), f"expected a prediction for each of {len(_VIEWS)} images, got {len(found)}")
+        for said in found:
+            check_finite("a prediction", said)
+        return [self.target.restored([pair]) for pair in zip(found, _VIEWS, strict=True)]
+
 
 def make(subject: Subject) -> Setup:
     """A head for the data set that is its companion."""
-    info = subject.kit.companions(subject).info
-    head, features = build_head(subject, info)
-    return Setup(head, features, info)
+    companions = subject.kit.companions(subject)
+    head, features = build_head(subject, companions.info)
+    return Setup(head, features, companions.info, companions.target)
 
 
 def static_shapes(subject: Subject) -> None:
@@ -99,12 +109,12 @@ def batch_of_one(subject: Subject) -> None:
 
 
 def predictions(subject: Subject) -> None:
-    """`predict` gives a prediction for each image, finite and inside the original, whatever the head has learned."""
+    """`predict` gives a prediction for each image, finite and of the right form, whatever the head has learned."""
     setup = make(subject)
     for seed in range(3):
         # Untrained heads say nothing; one of random weights says anything.
         head = _wild(setup.head.eval(), seed)
-        _check_predictions(head.predict(_outputs(head, setup.maps(seed=seed)), _geometry()), setup.info)
+        _check_predictions(setup, setup.predictions(_outputs(head, setup.maps(seed=seed)), head))
 
 
 def gradients(subject: Subject) -> None:
@@ -123,25 +133,25 @@ def bf16(subject: Subject) -> None:
         outputs = _outputs(head, [feature.bfloat16() for feature in setup.maps()])
     strange = [name for name, value in outputs.items() if value.is_floating_point() and not value.isfinite().all()]
     expect(not strange, f"{', '.join(strange)} not finite in bf16")
-    for prediction in head.predict(outputs, _geometry()):
-        check_finite(prediction)
+    for prediction in head.predict(outputs, _bounds()):
+        check_finite("a prediction in bf16", prediction)
 
 
 def views(subject: Subject) -> None:
     """`merge_views`, where there is one, makes one prediction of several, of the same form."""
     setup = make(subject)
-    if not hasattr(setup.head, "merge_views"):
-        raise Skip("it has no merge_views, so flip_test and test_scales are refused for it")
     head = _wild(setup.head.eval(), 0)
-    some, others = (head.predict(_outputs(head, setup.maps(seed=seed)), _geometry()) for seed in (0, 1))
+    if not isinstance(head, MergesViews):
+        raise Skip("it has no merge_views; its kind of target merges views")
+    some, others = (setup.predictions(_outputs(head, setup.maps(seed=seed)), head) for seed in (0, 1))
     try:
-        _check_predictions(some, setup.info)
+        _check_predictions(setup, some)
     except Violation as error:
         raise Skip("its predictions are not valid; see the check predictions") from error
-    for one, other, (_, _, size) in zip(some, others, _VIEWS, strict=True):
+    for one, other, view in zip(some, others, _VIEWS, strict=True):
         merged = head.merge_views([one, other])
         expect(set(merged) == set(one), f"expected {', '.join(one)} of merged views, got {', '.join(merged)}")
-        check_prediction(merged, setup.info, size)
+        check_prediction("merged views", setup.target, merged, view.size)
 
 
 def _outputs(head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -151,19 +161,17 @@ def _outputs(head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
     return outputs
 
 
-def _check_predictions(found: Sequence[Mapping[str, Tensor]], info: DataInfo) -> None:
-    expect(len(found) == len(_VIEWS), f"expected a prediction for each of {len(_VIEWS)} images, got {len(found)}")
-    for prediction, (_, _, size) in zip(found, _VIEWS, strict=True):
-        check_prediction(prediction, info, size)
+def _check_predictions(setup: Setup, found: Sequence[Mapping[str, Tensor]]) -> None:
+    for prediction, view in zip(found, _VIEWS, strict=True):
+        check_prediction("a prediction, restored", setup.target, prediction, view.size)
 
 
 def _shapes(outputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in outputs.items()}
 
 
-def _geometry() -> Geometry:
-    scales, offsets, sizes = zip(*_VIEWS, strict=True)
-    return Geometry(torch.tensor(scales), torch.tensor(offsets), torch.tensor(sizes))
+def _bounds() -> Tensor:
+    return torch.tensor([view.bounds for view in _VIEWS])
 
 
 def _wild(head: Any, seed: int) -> Any:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mtframe._fit import targets_of
 from mtframe._installed import normalised
-from mtframe.data import Sample
 from mtframe.errors import PluginError, RecipeError
 from mtframe.import_probe import Probe, probe
 from mtframe.registry import OURS, Component, did_you_mean, discover
 
-from . import _backbone, _balancer, _dataset, _every, _head, _hooks, _loss, _metric, _preset, _sharing, _transform
+from . import (
+    _backbone,
+    _balancer,
+    _dataset,
+    _every,
+    _head,
+    _hooks,
+    _loss,
+    _metric,
+    _preset,
+    _schedule,
+    _sharing,
+    _target,
+    _transform,
+)
 from ._check import Check
 from ._companions import Companions
 from ._subject import Subject
@@ -31,9 +43,11 @@ _MODULES: dict[str, Any] = {
     "head": _head,
     "loss": _loss,
     "dataset": _dataset,
+    "target": _target,
     "transform": _transform,
     "metric": _metric,
     "balancer": _balancer,
+    "schedule": _schedule,
     "preset": _preset,
     "hooks": _hooks,
 }
@@ -90,29 +104,24 @@ class Kit:
     Args:
         dist: Its name.
         options: Options by component, `{"dataset:kites": {"root": path}}`, for those that cannot be built otherwise.
-        perfect: What makes a perfect prediction of a sample, by kind of target, for kinds that the kit does not know.
 
     Raises:
         RecipeError: No such distribution offers components, or `options` names one that nobody offers.
     """
 
-    def __init__(
-        self,
-        dist: str,
-        options: Mapping[str, Mapping[str, Any]] | None = None,
-        perfect: Mapping[str, Callable[[Sample], Mapping[str, Tensor]]] | None = None,
-    ) -> None:
+    def __init__(self, dist: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         everything = discover()
-        self.dist, self.options, self.perfect = dist, dict(options or {}), dict(perfect or {})
+        self.dist, self.options = dist, dict(options or {})
         self.components = [component for component in everything if normalised(component.dist) == normalised(dist)]
         # In the order in which companions are sought.
         ours = [component for component in everything if component.dist == OURS]
-        self._all = self.components + [component for component in ours if component not in self.components]
+        self._near = self.components + [component for component in ours if component not in self.components]
+        self._far = [component for component in everything if component not in self._near]
         if not self.components:
             offering = sorted({component.dist for component in everything})
             hint = did_you_mean(dist, offering) or f"; these do: {', '.join(offering)}"
             raise RecipeError(f"no installed distribution {dist!r} offers components{hint}")
-        keys = [f"{component.kind}:{component.name}" for component in self._all]
+        keys = [f"{component.kind}:{component.name}" for component in everything]
         if unknown := [key for key in self.options if key not in keys]:
             raise RecipeError(f"{unknown[0]}: no such component{did_you_mean(unknown[0], keys)}")
         self._sound: dict[str, bool] = {}
@@ -139,11 +148,20 @@ class Kit:
         speaks = targets_of(cls) if component.kind != "dataset" else ()
         return [Subject(self, component, name) for name in (speaks if len(speaks) > 1 else [""])]
 
-    def neighbours(self, kind: str, *, own: bool = False) -> list[Subject]:
-        """What may be a companion: components of this distribution, and then (unless `own`) of mtframe."""
+    def neighbours(self, kind: str, *, own: bool = False, speaking: str | None = None) -> list[Subject]:
+        """What may be a companion: components of this distribution, and then (unless `own`) of mtframe.
+
+        Args:
+            kind: Of the components.
+            own: Only this distribution's.
+            speaking: A kind of target; last come those of other distributions that offer it.
+        """
+        name = (speaking or "").partition("@")[0]
+        offering = {component.dist for component in self._far if (component.kind, component.name) == ("target", name)}
+        beyond = [component for component in self._far if component.dist in offering]
         return [
             subject
-            for component in (self.components if own else self._all)
+            for component in (self.components if own else [*self._near, *beyond])
             if component.kind == kind and _loads(component)
             for subject in self.subjects(component)
         ]

@@ -4,19 +4,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mtframe.data import Batch, DataInfo, Sample
+from mtframe.data import Batch
+from mtframe.kinds import RatesPredictions
 
 from ._check import checks, passes_first
-from ._companions import Companions, build_head, random_maps
+from ._companions import TASK, Companions, build_head, random_maps
 from ._metric import primary_of
-from ._targets import truth, unlabelled
 from ._violation import Skip, expect
 
 if TYPE_CHECKING:
@@ -46,14 +46,9 @@ class Setup:
     loss: Any
     maps: list[Tensor]
 
-    @property
-    def info(self) -> DataInfo:
-        """What labels mean."""
-        return self.companions.info
-
     def total(self, batch: Batch) -> Tensor:
         """The sum of the loss's terms."""
-        terms: Mapping[str, Tensor] = self.loss(self.head(self.maps), batch.targets)
+        terms: Mapping[str, Tensor] = self.loss(self.head(self.maps), batch.targets[TASK])
         expect(isinstance(terms, dict) and terms, f"expected scalars by name, got {terms!r}")
         for name, term in terms.items():
             expect(isinstance(term, Tensor) and term.ndim == 0, f"expected a scalar, got {name} = {term!r}")
@@ -92,26 +87,21 @@ def finite(subject: Subject) -> None:
     expect(any(gradient.any() for gradient in reached), "no gradient of it reaches the head's parameters")
 
 
-def an_image_without_targets(subject: Subject) -> None:
-    """It is finite, with its gradients, where nothing is known of one image, or nothing is on it."""
+def an_unknown_image(subject: Subject) -> None:
+    """It is finite, with its gradients, where nothing is known of one image."""
     passes_first(finite, subject)
     setup = make(subject)
-    samples = setup.companions.samples
-    _check_step(setup, setup.companions.batch([_bare(setup, samples[0]), *samples[1:]]))
+    _check_step(setup, setup.companions.batch(unknown=[0]))
 
 
 def unknown_takes_no_part(subject: Subject) -> None:
-    """No gradient goes to an image of which nothing is known: it is not one of no class, or of the value 0."""
-    passes_first(an_image_without_targets, subject)
+    """No gradient goes to an image of which nothing is known: it is not one of no class, or on which nothing is."""
+    passes_first(an_unknown_image, subject)
     setup = make(subject)
-    first, *others = setup.companions.samples
-    bare = _bare(setup, first)
-    if setup.info.target == "boxes" or not all(value.numel() for value in bare.target.values()):
-        raise Skip("an image on which nothing is teaches that nothing is there")
     # What BatchNorm makes of one image depends on all of them.
     setup.head.eval()
     setup.maps = [feature.clone().requires_grad_() for feature in setup.maps]
-    total = setup.total(setup.companions.batch([bare, *others]))
+    total = setup.total(setup.companions.batch(unknown=[0]))
     gradients = torch.autograd.grad(total, setup.maps, allow_unused=True)
     pulls = [float(gradient[0].abs().max()) for gradient in gradients if gradient is not None]
     expect(
@@ -120,22 +110,22 @@ def unknown_takes_no_part(subject: Subject) -> None:
     )
 
 
-def no_targets_at_all(subject: Subject) -> None:
-    """It is finite, with its gradients, where nothing is known of a whole batch, or nothing is on it."""
+def nothing_known(subject: Subject) -> None:
+    """It is finite, with its gradients, where nothing is known of a whole batch."""
     passes_first(finite, subject)
     setup = make(subject)
-    _check_step(setup, setup.companions.batch([_bare(setup, sample) for sample in setup.companions.samples]))
+    _check_step(setup, setup.companions.batch(unknown=range(len(setup.companions.samples))))
 
 
 def teaches(subject: Subject) -> None:
     """Descending on it makes it fall, and predictions of the images that were learned more right."""
     passes_first(finite, subject)
     setup = make(subject)
-    samples, batch = setup.companions.samples, setup.companions.batch()
-    (before, least), loss_before = _score(setup, subject, batch, samples), float(setup.total(batch).detach())
+    batch = setup.companions.batch()
+    (before, least), loss_before = _score(setup, batch), float(setup.total(batch).detach())
     _learn(setup, batch)
-    (after, _), loss_after = _score(setup, subject, batch, samples), float(setup.total(batch).detach())
-    told = f"after {_STEPS} steps on {len(samples)} images"
+    (after, _), loss_after = _score(setup, batch), float(setup.total(batch).detach())
+    told = f"after {_STEPS} steps on {len(batch)} images"
     expect(loss_after < loss_before, f"the loss went from {loss_before:.4g} to {loss_after:.4g} {told}")
     right = f"predictions were right by {before:.3f}, and by {after:.3f} {told}"
     expect(after > before + least, f"{right}; is its sign wrong?")
@@ -151,10 +141,6 @@ def _check_step(setup: Setup, batch: Batch) -> None:
     expect(not strange, f"the gradient of {', '.join(strange[:3])} is not finite")
 
 
-def _bare(setup: Setup, sample: Sample) -> Sample:
-    return unlabelled(sample, setup.info, setup.companions.dataset)
-
-
 def _learn(setup: Setup, batch: Batch) -> None:
     """Fits the head, the loss's own parameters, and the maps, which stand for a backbone's."""
     setup.maps = [nn.Parameter(feature) for feature in setup.maps]
@@ -166,18 +152,20 @@ def _learn(setup: Setup, batch: Batch) -> None:
         optimizer.step()
 
 
-def _score(setup: Setup, subject: Subject, batch: Batch, samples: Sequence[Sample]) -> tuple[float, float]:
+def _score(setup: Setup, batch: Batch) -> tuple[float, float]:
     """How right predictions are, larger is better, and by how much more they must be later."""
-    head = setup.head.eval()
+    head, target, samples = setup.head.eval(), setup.companions.target, setup.companions.samples
     with torch.no_grad():
-        predictions = head.predict(head(setup.maps), batch.geometry)
+        found = head.predict(head(setup.maps), batch.bounds)
     head.train()
-    known = truth(predictions, samples, setup.info)
-    if known is not None:
-        return known, _LEAST
+    predictions = [target.restored([pair]) for pair in zip(found, batch.placements, strict=True)]
+    if isinstance(target, RatesPredictions):
+        rightness = target.rightness(predictions, samples)
+        if rightness is not None:
+            return rightness, _LEAST
     # In what unit a metric is, nobody knows.
     score = primary_of(setup.companions, predictions, samples)
     return score, _LEAST * abs(score)
 
 
-CHECKS = checks(finite, an_image_without_targets, unknown_takes_no_part, no_targets_at_all, teaches)
+CHECKS = checks(finite, an_unknown_image, unknown_takes_no_part, nothing_known, teaches)

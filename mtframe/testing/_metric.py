@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,10 @@ import torch
 from torch import Tensor
 
 from mtframe.data import Sample
+from mtframe.kinds import Target
 
 from ._check import checks
 from ._companions import Companions
-from ._targets import perfect
 from ._violation import Skip, expect
 
 if TYPE_CHECKING:
@@ -33,17 +32,17 @@ class Setup:
     Attributes:
         build: Makes a new instance.
         samples: Without their pixels.
-        best: Makes the best prediction of one.
+        target: Their kind of target.
     """
 
     build: Any
     samples: list[Sample]
-    best: Callable[[Sample], Mapping[str, Tensor]]
+    target: Target
 
     @cached_property
     def perfect(self) -> list[Mapping[str, Tensor]]:
-        """The best prediction of each. Raises Skip where nobody says what that is."""
-        return [self.best(sample) for sample in self.samples]
+        """The best prediction of each."""
+        return [self.target.perfect(sample) for sample in self.samples]
 
     @property
     def spoiled(self) -> list[Mapping[str, Tensor]]:
@@ -71,7 +70,7 @@ def make(subject: Subject) -> Setup:
     wired = {"dataset": dataset, "info": companions.info, "outside": ()}
     subject.build(**wired)
     samples = [dataset[place].without_image() for place in range(min(_MOST, len(dataset)))]
-    return Setup(lambda: subject.build(**wired), samples, _perfect(subject, companions))
+    return Setup(lambda: subject.build(**wired), samples, companions.target)
 
 
 def primary(subject: Subject) -> None:
@@ -144,25 +143,6 @@ def primary_of(companions: Companions, predictions: Sequence[Mapping[str, Tensor
 
     found: float = companions.first("metric", scored)
     return found
-
-
-def _perfect(subject: Subject, companions: Companions) -> Callable[[Sample], Mapping[str, Tensor]]:
-    """What makes a perfect prediction of a sample: as passed, else the metric's or a head's own, else the kit's."""
-    kind = companions.info.target
-    classes = [subject.cls, *(head.cls for head in companions.candidates("head"))]
-    own = [cls.perfect for cls in classes if isinstance(inspect.getattr_static(cls, "perfect", None), staticmethod)]
-    given = subject.kit.perfect.get(kind) or next(iter(own), None)
-
-    def best(sample: Sample) -> Mapping[str, Tensor]:
-        found = given(sample) if given else perfect(sample, companions.info)
-        if found is None:
-            raise Skip(
-                f"nobody says what a perfect prediction of kind {kind!r} is: give the metric, or the head, a static "
-                f"method `perfect(sample) -> prediction`, or pass perfect={{{kind!r}: function}}"
-            )
-        return found
-
-    return best
 
 
 def _primary(metric: Any, found: Mapping[str, float]) -> float:

@@ -10,7 +10,7 @@ from mtframe import options
 from mtframe._fit import targets_of
 from mtframe.errors import PluginError
 from mtframe.kinds import KINDS
-from mtframe.registry import Component
+from mtframe.registry import Component, qualified
 
 from ._synthesized import synthesized
 from ._violation import Skip, Violation
@@ -30,10 +30,14 @@ class Subject:
         component: What is checked.
         variation: For a component of several kinds of target which one, or the name of one of its `examples`; empty
             where there is no choice.
+
+    Attributes:
+        part: The one that was built last, if any could be.
     """
 
     def __init__(self, kit: Kit, component: Component, variation: str = "") -> None:
         self.kit, self.component, self.variation = kit, component, variation
+        self.part: Any = None
         self._made: dict[str, Any] = {}
 
     def __str__(self) -> str:
@@ -55,7 +59,9 @@ class Subject:
 
     @property
     def target(self) -> str | None:
-        """The kind of target that it is tried with; None if it speaks of none."""
+        """The kind of target that it is tried with, or is; None if it speaks of none."""
+        if self.kind == "target":
+            return qualified("target", self.component.name, self.component.dist)
         speaks = targets_of(self.cls)
         return self.variation if self.variation in speaks else next(iter(speaks), None)
 
@@ -106,6 +112,7 @@ class Subject:
         part = options.build(self.cls, self.kind, self.options, {"member": self.member, **wired}, str(self))
         if missing := KINDS[self.kind].missing(part):
             raise Violation(f"it has no {', '.join(missing)}, which a {self.kind} gives (mtframe.kinds)")
+        self.part = part
         return part
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import batched_nms, box_iou, nms
 
-from mtframe.data import DataInfo, Placement, Sample
+from mtframe.data import DataInfo, Placement, Sample, covers
 from mtframe.marks import Box, Mark
 
 # Boxes of one class that several views see are one thing from this IoU on, unless the head says otherwise.
@@ -24,8 +25,17 @@ _SAME_THING = 0.6
 # Of a thing that is cut off, so many pixels must be left on each side where not all of it counts.
 _LEAST_SIDE = 2.0
 
+# Square pixels, of rounding, that are nothing left of a box.
+_NOTHING = 1e-3
+
 # Further out than any image: what infinite boxes are clipped to, since infinity times 0 is no number.
 _FAR = 1e6
+
+# Around an input, in pixels: on the last row and column of a feature map are points beyond its edge.
+_RIM = 1024.0
+
+# So far a region of which nothing is known reaches beyond its window: what is on the edge is in it.
+_EDGE = 1e-3
 
 
 class Boxes:
@@ -65,21 +75,27 @@ class Boxes:
     def placed(self, parts: Sequence[tuple[Mapping[str, Tensor], Placement]]) -> dict[str, Tensor]:
         """What of the boxes is seen: `boxes` (N, 4), `labels` (N,), `ignore` (K, 4) and `known` () bool."""
         boxes, labels, ignore, known = [], [], [], False
-        for label, placement in parts:
+        hidden_by = covers([placement for _, placement in parts])
+        for (label, placement), above in zip(parts, hidden_by, strict=True):
             original = label["boxes"].double()
             whole = placement.boxes(original.clamp(-_FAR, _FAR)).float()
             low, high = torch.tensor(placement.seen).float().chunk(2)
             seen = torch.cat([whole[:, :2].maximum(low), whole[:, 2:].minimum(high)], dim=1)
             left = (seen[:, 2:] - seen[:, :2]).clamp(min=0)
-            inside = (left > 0).all(dim=1)
+            visible = left.prod(dim=1) - _overlap(seen, above)
+            inside = visible > _NOTHING
             cut = placement.min_visible is not None
             area = (whole[:, 2:] - whole[:, :2]).prod(dim=1)
-            enough = left.prod(dim=1) >= (placement.min_visible or 0.0) * area
+            enough = visible >= (placement.min_visible or 0.0) * area
             clear = inside & enough & (left >= _LEAST_SIDE * cut).all(dim=1) & ~label["crowd"]
             boxes.append(seen[clear])
             labels.append(label["labels"][clear])
-            ignore.append(seen[~clear & inside])
-            known |= not bool(original.isinf().any())
+            endless = original.isinf().any(dim=1)
+            ignore += [seen[~clear & inside & ~endless], _without_end(placement).expand(int(endless.sum()), 4)]
+            known |= not bool(endless.any())
+        if not known:
+            # One region, not one a window: a proposal may lie in all of them, in none by half.
+            ignore = [_without_end(replace(parts[0][1], window=None))]
         return {
             "boxes": torch.cat(boxes), "labels": torch.cat(labels), "ignore": torch.cat(ignore),
             "known": torch.tensor(known),
@@ -117,6 +133,8 @@ class Boxes:
         crowd = label.get("crowd")
         wanted = torch.ones(len(label["boxes"]), dtype=torch.bool) if crowd is None else ~crowd
         ignored = label["ignore"] if crowd is None else label["boxes"][crowd]
+        # Nobody can draw a rectangle without end.
+        ignored = ignored.clamp(-_RIM, _FAR)
         pairs = zip(label["boxes"][wanted].tolist(), label["labels"][wanted].tolist(), strict=True)
         return [
             *(Box(tuple(box), self.classes[number], number) for box, number in pairs),
@@ -125,7 +143,7 @@ class Boxes:
 
     def marks(self, prediction: Mapping[str, Tensor]) -> list[Mark]:
         """The boxes; of those of several classes on one thing the surer one, as two names on it are hard to read."""
-        shown = nms(prediction["boxes"], prediction["scores"], _SAME_THING)
+        shown = nms(prediction["boxes"].float(), prediction["scores"].float(), _SAME_THING)
         rows = zip(*(prediction[name][shown].tolist() for name in ("boxes", "scores", "labels")), strict=True)
         return [Box(tuple(box), f"{self.classes[label]} {score:.2f}", label, score) for box, score, label in rows]
 
@@ -141,7 +159,8 @@ class Boxes:
         """Raises ValueError unless the boxes lie in the image, each with a class and whether it is a crowd."""
         if "crowd" not in label or label["crowd"].shape != label.get("boxes", torch.empty(0))[:, :1].flatten().shape:
             raise ValueError("expected crowd (N,), whether each box is one")
-        self._check(label, size)
+        finite = label["boxes"].isfinite().all(dim=1) | ~label["crowd"]
+        self._check({**label, "boxes": label["boxes"][finite], "labels": label["labels"][finite]}, size)
 
     def check_prediction(self, prediction: Mapping[str, Tensor], size: tuple[int, int]) -> None:
         """Raises ValueError unless the boxes lie in the image, each with a class and a score of 0 to 1."""
@@ -180,6 +199,24 @@ class Boxes:
             raise ValueError("expected boxes XYXY, got one whose end is before its start")
         if labels.is_floating_point() or not ((labels >= 0) & (labels < len(self.classes))).all():
             raise ValueError(f"expected labels of 0 to {len(self.classes) - 1}, got {_span(labels)}")
+
+
+def _overlap(boxes: Tensor, windows: Sequence[Sequence[float]]) -> Tensor:
+    """(N,) square pixels of each of (N, 4) boxes that lie in windows, of which no two overlap."""
+    total = torch.zeros(len(boxes))
+    for window in windows:
+        low, high = torch.tensor(window).float().chunk(2)
+        total += (boxes[:, 2:].minimum(high) - boxes[:, :2].maximum(low)).clamp(min=0).prod(dim=1)
+    return total
+
+
+def _without_end(placement: Placement) -> Tensor:
+    """(1, 4): where an image is seen of which nothing is known; without an end where the input ends."""
+    height, width = placement.input_size
+    x1, y1, x2, y2 = placement.seen
+    low = (side - (_RIM if side <= 0 else _EDGE) for side in (x1, y1))
+    high = (side + (_RIM if side >= end else _EDGE) for side, end in ((x2, width), (y2, height)))
+    return torch.tensor([[*low, *high]])
 
 
 def _span(values: Tensor) -> str:

@@ -6,7 +6,7 @@ Every class here is offered by a distribution of its own, made up by the tests.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
-from mtframe.data import Batch, DataInfo, Geometry, Sample
+from mtframe.data import DataInfo, DecodeSize, Inputs, Placement, Sample
 from mtframe.errors import RecipeError
 from mtframe.hooks import hookimpl
 from mtframe.kinds import FeatureSpec
@@ -241,6 +241,17 @@ class Holding(Network):
         return self.run(images, lenders)
 
 
+class Overwriting(Network):
+    """Keeps on itself what the call that it is in is about."""
+
+    def forward(
+        self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
+    ) -> dict[str, list[Tensor]]:
+        self.sizes = {task: pixels.shape[-1] for task, pixels in images.items()}
+        maps = super().forward(images, lenders)
+        return {task: [each / self.sizes.get(task, 1) for each in of] for task, of in maps.items()}
+
+
 class ForgetfulSharing(Network):
     """Keeps something random where no checkpoint finds it."""
 
@@ -295,8 +306,8 @@ class Centring(ToyHead):
 class FirstOnly(ToyHead):
     """Predicts for the first image only."""
 
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
-        return super().predict(outputs, geometry)[:1]
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
+        return super().predict(outputs, bounds)[:1]
 
 
 class HeadWithSpare(ToyHead):
@@ -330,7 +341,7 @@ class GoodParameterless(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         return {"embedding": F.normalize(maps[-1].float().mean((2, 3)), dim=1)}
 
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
         # A map of nothing has no direction.
         first = F.one_hot(torch.tensor(0), outputs["embedding"].shape[1]).float()
         return [{"embedding": row if row.any() else first} for row in outputs["embedding"]]
@@ -343,6 +354,20 @@ class Fp32Head(ToyHead):
         return {"logits": added_up(super().forward(maps)["logits"])}
 
 
+class GoodMerging(ToyHead):
+    """Takes of several views the surest."""
+
+    def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return dict(max(predictions, key=lambda view: float(view["probabilities"].max())))
+
+
+class MergingInVain(ToyHead):
+    """Merges views by a name that nobody calls."""
+
+    def merge_view(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return dict(predictions[0])
+
+
 class OtherViews(ToyHead):
     """Merges views to something else than a prediction."""
 
@@ -351,7 +376,7 @@ class OtherViews(ToyHead):
 
 
 class GoodBoxes(nn.Module):
-    """A box of each cell, cut where the image ends."""
+    """A box of each cell."""
 
     target = "boxes"
 
@@ -368,23 +393,20 @@ class GoodBoxes(nn.Module):
         middle = centres + said[..., 2:4]
         return {"boxes": torch.cat([middle - half, middle + half], 2), "logits": said[..., 4:]}
 
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
-        scores, labels = outputs["logits"].softmax(2).max(2)
-        return [
-            {"boxes": self.placed(boxes, geometry, number), "scores": scores[number], "labels": labels[number]}
-            for number, boxes in enumerate(outputs["boxes"])
-        ]
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
+        scores, labels = self.scores(outputs["logits"]).max(2)
+        rows = zip(outputs["boxes"], scores, labels, strict=True)
+        return [{"boxes": boxes, "scores": score, "labels": label} for boxes, score, label in rows]
 
-    def placed(self, boxes: Tensor, geometry: Geometry, number: int) -> Tensor:
-        return geometry.to_original(boxes, number)
+    def scores(self, logits: Tensor) -> Tensor:
+        return logits.softmax(2)
 
 
-class Overflowing(GoodBoxes):
-    """Forgets that images end."""
+class Overrating(GoodBoxes):
+    """Takes logits for scores."""
 
-    def placed(self, boxes: Tensor, geometry: Geometry, number: int) -> Tensor:
-        corners = (boxes - geometry.offset[number].repeat(2)) / geometry.scale[number].repeat(2)
-        return torch.cat([corners.unflatten(1, (2, 2)).amin(1), corners.unflatten(1, (2, 2)).amax(1)], 1)
+    def scores(self, logits: Tensor) -> Tensor:
+        return logits
 
 
 class GoodLoss(ToyLoss):
@@ -440,6 +462,16 @@ class UnknownAsNought(GoodValueLoss):
         return values.nan_to_num()
 
 
+class StandingStill(nn.Module):
+    """Follows training by a name that nobody calls."""
+
+    target = "label"
+    forward = GoodLoss.forward
+
+    def set_progres(self, fraction: float) -> None:
+        self.progress = fraction
+
+
 class MeanOfNone(GoodLoss):
     """Takes the mean over what is known, of nothing too."""
 
@@ -457,12 +489,25 @@ class WrongSign(GoodLoss):
 class GoodData(ToyData):
     """Keeps its contract."""
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def ids(self) -> list[str]:
+        return [f"toy/{index}.jpg" for index in range(self.count)]
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         index = Path(id).stem
         return self[int(index)].target if index.isdecimal() else {"label": torch.tensor(-1)}
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         return rng.permutation(self.count)
+
+
+class Unheard(ToyData):
+    """Has labels of a kind that nobody offers."""
+
+    target = "lable"
+
+    def __init__(self, split: str) -> None:
+        super().__init__(split)
+        self.info = DataInfo("lable", ("dark", "light"))
 
 
 class OtherInfo(GoodData):
@@ -531,8 +576,40 @@ class OtherInWorkers(GoodData):
 class Mislabelling(GoodData):
     """Knows other labels by id than by position."""
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
-        return {"label": 1 - super().target_of(id)["label"].clamp(min=0)}
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        label = super().target_of(id, size)["label"]
+        return {"label": torch.where(label < 0, label, 1 - label)}
+
+
+class Guessing(GoodData):
+    """Has a label for images that it does not have."""
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        return {"label": super().target_of(id, size)["label"].clamp(min=0)}
+
+
+class OtherIds(GoodData):
+    """Has its images' ids in another order than its images."""
+
+    def ids(self) -> list[str]:
+        return super().ids()[::-1]
+
+
+class HalfLabelling(ToyData):
+    """Labels images, and does not say which it has."""
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        return {"label": torch.tensor(-1)}
+
+
+class DecodingInVain(ToyData):
+    """Keeps how large images are to be decoded where nobody sets it."""
+
+    decode_sizes = None
+
+    def __init__(self, split: str) -> None:
+        super().__init__(split)
+        del self.decode_size
 
 
 class Shuffled(GoodData):
@@ -556,32 +633,32 @@ class OffByOne(ToyTransform):
 class Unseeded(ToyTransform):
     """Draws from a generator that nobody seeds."""
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
         return super().__call__(samples, np.random.default_rng() if self.train else rng)
 
 
 class Trembling(ToyTransform):
     """Augments in evaluation too."""
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        batch = super().__call__(samples, rng)
-        return batch if self.train else replace(batch, images=batch.images.roll(int(rng.integers(9)), 2))
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        inputs = super().__call__(samples, rng)
+        return inputs if self.train else replace(inputs, images=inputs.images.roll(int(rng.integers(9)), 2))
 
 
 class Squeezing(ToyTransform):
     """Loses a dimension that is 1."""
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        batch = super().__call__(samples, rng)
-        return replace(batch, images=batch.images.squeeze(0))
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        inputs = super().__call__(samples, rng)
+        return replace(inputs, images=inputs.images.squeeze(0))
 
 
 class AlwaysLabelled(ToyTransform):
     """Wants labels of pictures too."""
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        batch = super().__call__(samples, rng)
-        return replace(batch, targets={"label": torch.stack([sample.target["label"] for sample in samples])})
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        self.last = [sample.target["labels"] for sample in samples]
+        return super().__call__(samples, rng)
 
 
 class UnpicklableTransform(ToyTransform):
@@ -592,16 +669,79 @@ class UnpicklableTransform(ToyTransform):
         self.resize = lambda image: image
 
 
-class GoodBoxTransform(Letterbox):
-    """Keeps its contract."""
+class OthersFirst(ToyTransform):
+    """Says of every input that it is of the first sample."""
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        return placing(super().__call__(samples, rng), lambda placement: replace(placement, sample=0))
+
+
+class OtherSize(ToyTransform):
+    """Says of originals that they are as large as the input."""
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        return placing(super().__call__(samples, rng), lambda placement: replace(placement, size=(self.size + 8,) * 2))
+
+
+class GoodLetterbox(Letterbox):
+    """Keeps its contract, with a mosaic."""
+
+    def __init__(self, size: int, train: bool) -> None:
+        super().__init__(size, train, mosaic=0.5)
+
+
+class MixingInSecret(GoodLetterbox):
+    """Makes mosaics and does not say so."""
+
+    def __init__(self, size: int, train: bool) -> None:
+        super().__init__(size, train)
+        self.mixes = False
 
 
 class Misplacing(Letterbox):
-    """Says of images that they came from elsewhere."""
+    """Says of images that they are elsewhere."""
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        batch = super().__call__(samples, rng)
-        return replace(batch, geometry=replace(batch.geometry, offset=batch.geometry.offset + 8))
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        def moved(placement: Placement) -> Placement:
+            (a, b, c), below = placement.matrix
+            return replace(placement, matrix=((a, b, c + 6), below))
+
+        return placing(super().__call__(samples, rng), moved)
+
+
+class MirroringInSecret(ToyTransform):
+    """Mirrors pixels in training, and nothing else."""
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        inputs = super().__call__(samples, rng)
+        return replace(inputs, images=inputs.images.flip(3)) if self.train and rng.random() < 0.5 else inputs
+
+
+class OfDecoded(ToyTransform):
+    """Takes its scale from the image as it was decoded."""
+
+    decode_size = DecodeSize(shorter=16)
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        def of_decoded(placement: Placement) -> Placement:
+            height, width = samples[placement.sample].image.shape[1:]
+            scale = self.size / width, self.size / height
+            return Placement.scaled(placement.size, placement.input_size, scale, sample=placement.sample)
+
+        return placing(super().__call__(samples, rng), of_decoded)
+
+
+class Blank(ToyTransform):
+    """Shows nothing."""
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        inputs = super().__call__(samples, rng)
+        return replace(inputs, images=torch.zeros_like(inputs.images))
+
+
+def placing(inputs: Inputs, change: Callable[[Placement], Placement]) -> Inputs:
+    """The same inputs with other placements."""
+    return replace(inputs, placements=[tuple(map(change, its)) for its in inputs.placements])
 
 
 class GoodMetric(ToyMetric):
@@ -628,7 +768,9 @@ class Recent(ToyMetric):
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
         pairs = zip(predictions, samples, strict=True)
-        self.marks += [bool(prediction["label"] == sample.target["label"]) for prediction, sample in pairs]
+        self.marks += [
+            bool(prediction["probabilities"].argmax() == sample.target["label"]) for prediction, sample in pairs
+        ]
 
     def merge(self, other: Recent) -> None:
         self.marks += other.marks
@@ -827,6 +969,12 @@ class EveryTask(GoodBalancer):
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([losses[task] for task in self.tasks]).sum()
+
+
+class WeighingInVain(GoodWeighing):
+    """Says by a name that nobody reads that its weights are for heads too."""
+
+    weighs_head = True
 
 
 class Undescribed(GoodBalancer):

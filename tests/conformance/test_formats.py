@@ -69,4 +69,4 @@ def test_real_data_keeps_it_too(name: str, shared_data: Path) -> None:
         except Skip:
             skipped.add(case.check.name)
     assert len(cases) >= 14
-    assert skipped == ({"labels-by-id", "order"} if name == "coco" else set())
+    assert skipped == ({"order"} if name == "coco" else set())

@@ -1,4 +1,4 @@
-"""How the kit is called: from pytest, from the shell, with options, and for kinds of target that it does not know."""
+"""How the kit is called: from pytest, from the shell, with options, and for kinds of target of a stranger's own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from command import mtframe
 from fake_dist import make_dist
-from mtframe.data import Sample
 from mtframe.errors import RecipeError
 from mtframe.testing import Kit, Skip, conformance
 
@@ -38,19 +36,49 @@ class Mute:
         raise KeyError("nothing")
 '''
 
-# A static method of the metric or of the head, in a module of which the kit is given nothing.
-PERFECT = """
-    @staticmethod
-    def perfect(sample):
-        return {"count": sample.target["count"]}
-"""
-
 # A kind of target of its own, a count, with all that speaks it.
 COUNTS = '''
 import torch
 from torch import nn
 
-from mtframe.data import Batch, DataInfo, Geometry, Sample
+from mtframe.data import DataInfo, Inputs, Placement, Sample
+from mtframe.marks import Text
+
+
+class Count:
+    """How many dots there are: `count` () float, NaN where nobody has counted."""
+
+    mixes = False
+
+    def __init__(self):
+        pass
+
+    def unknown(self):
+        return {"count": torch.tensor(torch.nan)}
+
+    def known(self, targets):
+        return ~targets["count"].isnan()
+
+    def placed(self, parts):
+        return {"count": parts[0][0]["count"]}
+
+    def collate(self, labels):
+        return {"count": torch.stack([label["count"] for label in labels])}
+
+    def restored(self, views):
+        return {"count": torch.stack([prediction["count"] for prediction, _ in views]).mean()}
+
+    def plain(self, prediction):
+        return float(prediction["count"])
+
+    def label_marks(self, label):
+        return [Text(f"{float(label['count']):.0f} dots")]
+
+    def marks(self, prediction):
+        return self.label_marks(prediction)
+
+    def perfect(self, sample):
+        return {"count": sample.target["count"]}
 
 
 class Counted:
@@ -75,18 +103,18 @@ class Counted:
 class Stacked:
     """Puts pictures on a stack."""
 
-    target, fixed_size, decode_size = "count", True, None
+    fixed_size, decode_size = True, None
 
     def __init__(self, size, train):
-        self.size, self.train = size, train
+        self.size = size
 
     def __call__(self, samples, rng):
-        images = torch.stack([sample.image for sample in samples]).repeat(1, 1, self.size // 16, self.size // 16)
-        number = len(samples)
-        geometry = Geometry(torch.ones(number, 2), torch.zeros(number, 2), torch.full((number, 2), 16))
-        counts = [sample.target["count"] for sample in samples if sample.target]
-        kept = [] if self.train else [sample.without_image() for sample in samples]
-        return Batch(images, {"count": torch.stack(counts)} if counts else {}, geometry, samples=kept)
+        images = torch.stack([sample.image for sample in samples]).repeat_interleave(self.size // 16, 2)
+        scale = self.size / 16, self.size / 16
+        return Inputs(
+            images.repeat_interleave(self.size // 16, 3),
+            [(Placement.scaled((16, 16), (self.size,) * 2, scale, sample=n),) for n in range(len(samples))],
+        )
 
 
 class Counter(nn.Module):
@@ -101,7 +129,7 @@ class Counter(nn.Module):
     def forward(self, maps):
         return {"count": self.linear(maps[-1].mean((2, 3)))[:, 0]}
 
-    def predict(self, outputs, geometry):
+    def predict(self, outputs, bounds):
         return [{"count": value} for value in outputs["count"].float()]
 
 
@@ -149,6 +177,7 @@ class Off:
 '''
 
 ENTRIES = {
+    "mtframe.target": {"count": "counting_parts:Count"},
     "mtframe.dataset": {"counted": "counting_parts:Counted"},
     "mtframe.transform": {"stacked": "counting_parts:Stacked"},
     "mtframe.head": {"counter": "counting_parts:Counter"},
@@ -194,7 +223,7 @@ def test_a_contract_test_of_two_lines(installed: Path, tmp_path: Path) -> None:
     # The component's own exception, where it was raised.
     assert "test_contract[balancer:mute-finite]" in done.stdout
     assert 'raise KeyError("nothing")' in done.stdout
-    assert re.search(r"5 failed, 19 passed, 2 skipped", done.stdout), done.stdout
+    assert re.search(r"5 failed, 21 passed, 2 skipped", done.stdout), done.stdout
 
 
 def test_the_same_from_the_shell(installed: Path) -> None:
@@ -204,8 +233,8 @@ def test_the_same_from_the_shell(installed: Path) -> None:
     assert "ok      balancer:total-unit-does-not-matter" in lines
     (failed,) = (line for line in lines if "mute-finite" in line)
     assert re.fullmatch(r"FAILED  balancer:mute-finite: KeyError: 'nothing' \(.*adding_parts.py:\d+\)", failed)
-    assert lines[-1] == "19 ok, 5 failed, 2 skipped"
-    assert len(lines) == 27
+    assert lines[-1] == "21 ok, 5 failed, 2 skipped"
+    assert len(lines) == 29
 
 
 def test_options_come_from_the_command_line_and_one_kind_can_be_chosen(installed: Path) -> None:
@@ -233,25 +262,30 @@ def test_mistakes_of_the_call(installed: Path, arguments: list[str], said: str) 
     assert said in result.err
 
 
-def test_a_target_of_ones_own_is_checked_with_parts_of_ones_own(installed: Path) -> None:
-    options = {"dataset:counted": {"length": 12}}
-    found = outcomes(Kit("counting", options))
+def test_a_kind_of_target_of_ones_own_is_checked_with_parts_of_ones_own(installed: Path) -> None:
+    found = outcomes(Kit("counting", {"dataset:counted": {"length": 12}}))
     assert not [key for key, said in found.items() if said.startswith("failed")], found
-    # The metric tells whether the loss teaches; only nothing and perfection are left to say.
+    # The kind rates no predictions: the metric tells whether the loss teaches.
     assert found["loss:squared-teaches"] == "ok"
     assert found["head:counter-exports"] == "ok"
-    assert found["loss:squared-no-targets-at-all"] == found["loss:squared-unknown-takes-no-part"] == "ok"
-    assert found["metric:off-builds"] == "ok"
-    assert "pass perfect={'count': function}" in found["metric:off-perfect-is-best"]
-
-    def perfect(sample: Sample) -> dict[str, Tensor]:
-        return {"count": sample.target["count"]}
-
-    told = outcomes(Kit("counting", options, {"count": perfect}))
-    assert told["metric:off-perfect-is-best"] == told["metric:off-merges"] == "ok"
+    assert found["loss:squared-nothing-known"] == found["loss:squared-unknown-takes-no-part"] == "ok"
+    assert found["metric:off-perfect-is-best"] == found["metric:off-merges"] == "ok"
+    assert found["target:count-there-and-back"] == found["transform:stacked-pixels-where-placed"] == "ok"
+    assert found["target:count-form"] == "skipped: it does not check labels and predictions (ChecksForm)"
+    assert found["dataset:counted-labels"].endswith("their kind of target does not say (ChecksForm)")
 
 
-def test_what_is_unknown_of_a_target_of_ones_own_is_nan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_for_another_distribution_s_kind_of_target_find_its_parts(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dist(tmp_path, "abacus", {"mtframe.head": {"abacus": "counting_parts:Counter"}})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = outcomes(Kit("abacus", {"dataset:counted": {"length": 12}}))
+    assert {key.partition("-")[0] for key in found} == {"head:abacus"}
+    assert not [key for key, said in found.items() if said != "ok" and key != "head:abacus-views"], found
+
+
+def test_what_is_unknown_is_the_kind_s_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = {**ENTRIES, "mtframe.loss": {"squared": "wrongly_counting:UnknownAsNone"}}
     make_dist(tmp_path, "wrongly-counting", places(entries, "wrongly_counting"), {"wrongly_counting": COUNTS})
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -261,45 +295,12 @@ def test_what_is_unknown_of_a_target_of_ones_own_is_nan(tmp_path: Path, monkeypa
     assert "at an image of which nothing is known, expected 0" in failed["loss:squared-unknown-takes-no-part"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "target"),
-    [
-        ("ragged", "torch.zeros(index % 3)"),
-        ("boolean", "torch.tensor(True)"),
-        ("unsigned", "torch.tensor(3, dtype=torch.uint8)"),
-    ],
-)
-def test_what_cannot_be_unknown_is_not_made_so(
-    kind: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = f"{kind}_counts"
-    code = COUNTS.replace("torch.tensor(float(index))", target).replace(
-        "torch.stack(counts)", "torch.stack([count.sum().float() for count in counts])"
-    )
-    make_dist(tmp_path, module, places(ENTRIES, module), {module: code})
-    monkeypatch.syspath_prepend(str(tmp_path))
-    found = outcomes(Kit(module, {"dataset:counted": {"length": 12}}))
-    assert found["loss:squared-finite"] == "ok"
-    assert "give the data set `target_of(id)`" in found["loss:squared-unknown-takes-no-part"]
-
-
 def places(entries: dict[str, dict[str, str]], module: str) -> dict[str, dict[str, str]]:
     """The same entry points in another module, which is imported anew."""
     return {
         group: {name: f"{module}:{value.partition(':')[2]}" for name, value in named.items()}
         for group, named in entries.items()
     }
-
-
-@pytest.mark.parametrize("before", ["    def update(", "    def predict("], ids=["metric", "head"])
-def test_a_component_says_itself_what_is_perfect(before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = f"perfect_{before.split()[1].strip('(')}"
-    make_dist(tmp_path, module, places(ENTRIES, module), {module: COUNTS.replace(before, f"{PERFECT}\n{before}")})
-    monkeypatch.syspath_prepend(str(tmp_path))
-    result = mtframe("plugins", "check", module, "dataset:counted.length=12", "-k", "metric")
-    assert result.code == 0, result.out
-    assert "ok      metric:off-perfect-is-best" in result.out
-    assert "skipped" not in result.out.rpartition("\n")[0].replace("0 skipped", "")
 
 
 def test_what_has_no_companion_says_what_to_pass(installed: Path) -> None:

@@ -1,0 +1,348 @@
+"""Checks of kinds of target."""
+
+# Shapes: B images, H and W of an image or an input, D numbers in an embedding.
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mtframe.data import Placement, Sample
+from mtframe.kinds import ChecksForm, Embeds, RatesPredictions, Target, WritesFiles
+
+from ._check import checks, passes_first
+from ._form import check_label, check_prediction, same
+from ._marks import check_marks, same_marks
+from ._violation import Skip, Violation, expect
+
+if TYPE_CHECKING:
+    from ._subject import Subject
+
+Prediction = Mapping[str, Tensor]
+
+# How far numbers of a prediction may be from what they were, in their own units: some are rounded on the way.
+_TOLERANCE = 0.02
+
+# What a perfect prediction is rated at least. Images of other people are not quite unlike.
+_PERFECT = 0.9
+
+
+@dataclass
+class Setup:
+    """A kind of target and some of its data.
+
+    Attributes:
+        target: The kind.
+        samples: From a data set of it.
+    """
+
+    target: Target
+    samples: list[Sample]
+
+    @property
+    def perfect(self) -> list[dict[str, Tensor]]:
+        """The best prediction of each sample."""
+        return [self.target.perfect(sample) for sample in self.samples]
+
+    def perfect_in(self, sample: Sample, placement: Placement) -> dict[str, Tensor]:
+        """The best prediction of one input, by the label that was placed in it."""
+        placed = self.target.placed([(sample.target, placement)])
+        return self.target.perfect(replace(sample, target=placed, size=placement.input_size))
+
+    def placed(self, *parts: tuple[Mapping[str, Tensor], Placement]) -> dict[str, Tensor]:
+        """The label of an input."""
+        return self.target.placed(list(parts))
+
+
+def make(subject: Subject) -> Setup:
+    """A kind of target for the data set that is its companion."""
+    companions = subject.kit.companions(subject)
+    expect(not subject.required, f"option {', '.join(subject.required)} has no default, and a recipe can give none")
+    return Setup(subject.build(info=companions.info), companions.samples)
+
+
+def unknown(subject: Subject) -> None:
+    """`known` is false of what `unknown` gives, however its image is moved, and true of a label of its data."""
+    setup = make(subject)
+    target, size = setup.target, setup.samples[0].size
+    for told, placement in {**_whole(size), **_partial(size)}.items():
+        known = target.known(target.collate([setup.placed((target.unknown(), placement))]))
+        right = isinstance(known, Tensor) and known.dtype == torch.bool and known.shape == (1,)
+        expect(right, f"expected known() to give (B,) bool, got {known!r}")
+        expect(not known[0], f"`known` is true of the label of an image of which nothing is known, {told}")
+    if target.mixes:
+        both = setup.placed(*((target.unknown(), placement) for placement in _side_by_side(size, size)))
+        expect(not target.known(target.collate([both]))[0], "`known` is true of two such images side by side")
+    labels = [setup.placed((sample.target, _as_it_is(sample.size))) for sample in setup.samples]
+    known = target.known(target.collate([setup.placed((target.unknown(), _as_it_is(size))), *labels]))
+    expect(not known[0], "`known` is true of the label of an image of which nothing is known, beside others")
+    expect(known[1:].any(), f"`known` is false of {len(labels)} labels of its data")
+
+
+def collates(subject: Subject) -> None:
+    """Labels of one image, of several and of none that is known make tensors of a row each, and stay as they are."""
+    setup = make(subject)
+    before = [{name: value.clone() for name, value in sample.target.items()} for sample in setup.samples]
+    labels = [setup.placed((sample.target, _as_it_is(sample.size))) for sample in setup.samples]
+    nothing = setup.placed((setup.target.unknown(), _as_it_is(setup.samples[0].size)))
+    for batch in (labels[:1], labels, [nothing], [nothing, nothing], [nothing, *labels], [*labels, nothing]):
+        for name, value in setup.target.collate(batch).items():
+            expect(isinstance(value, Tensor), f"expected {name!r} to be a tensor, got {type(value).__name__}")
+            shape, count = tuple(value.shape), len(batch)
+            expect(shape[:1] == (count,), f"expected a row of {name!r} for each of {count} images, got {shape}")
+    for sample, was in zip(setup.samples, before, strict=True):
+        expect(same(sample.target, was), f"the label of sample {sample.index} is changed by placed() or collate()")
+
+
+def there_and_back(subject: Subject) -> None:
+    """What is perfect in an input, scaled, padded, mirrored, comes back as what is perfect in the original."""
+    passes_first(collates, subject)
+    setup = make(subject)
+    for sample in setup.samples:
+        wanted = setup.target.restored([(setup.target.perfect(sample), _as_it_is(sample.size))])
+        for told, placement in _whole(sample.size).items():
+            back = setup.target.restored([(setup.perfect_in(sample, placement), placement)])
+            _expect_same(f"sample {sample.index}, {told}", back, wanted)
+
+
+def mirrored_twice(subject: Subject) -> None:
+    """A prediction that is restored from the mirror image twice is what it was."""
+    setup = make(subject)
+    for sample, perfect in zip(setup.samples, setup.perfect, strict=True):
+        wanted = setup.target.restored([(perfect, _as_it_is(sample.size))])
+        mirror = _as_it_is(sample.size).flipped()
+        back = setup.target.restored([(setup.target.restored([(wanted, mirror)]), mirror)])
+        _expect_same(f"sample {sample.index}", back, wanted)
+
+
+def several_in_one(subject: Subject) -> None:
+    """With `mixes`, images side by side are drawn as each alone is, and one that is covered is not drawn."""
+    passes_first(collates, subject)
+    setup = make(subject)
+    target = setup.target
+    if not target.mixes:
+        raise Skip("its `mixes` is False: transforms that make one image of several are refused for it")
+    for one, other in zip(setup.samples, [*setup.samples[1:], setup.samples[0]], strict=True):
+        left, right = _side_by_side(one.size, other.size)
+        a, b = (one.target, left), (other.target, right)
+        both = setup.placed(a, b)
+        marks = [target.label_marks(label) for label in (both, setup.placed(a), setup.placed(b))]
+        told = f"samples {one.index} and {other.index} side by side"
+        same_marks(told, marks[0], marks[1:], [left.seen, right.seen])
+        below, above = _as_it_is(one.size), _fitted(other.size, one.size)
+        covered = setup.placed((one.target, below), (other.target, above))
+        alone = target.label_marks(setup.placed((other.target, above)))
+        told = f"sample {other.index} over all of sample {one.index}"
+        same_marks(told, target.label_marks(covered), [alone], [above.seen])
+        faint = setup.placed((one.target, below), (other.target, replace(above, share=0.4)))
+        half = setup.placed(a, (target.unknown(), right))
+        target.collate([setup.placed(a), both, covered, faint, half])
+
+
+def equal_views(subject: Subject) -> None:
+    """Several views of an image on which the same is seen are restored to what one of them is."""
+    passes_first(there_and_back, subject)
+    setup = make(subject)
+    target, found, wanted = setup.target, list[Prediction](), list[Prediction]()
+    for sample in setup.samples:
+        views = [(setup.perfect_in(sample, placement), placement) for placement in _whole(sample.size).values()]
+        wanted.append(target.restored(views[:1]))
+        found.append(target.restored(views))
+    for sample, merged, alone in zip(setup.samples, found, wanted, strict=True):
+        # Of things that lie over each other one may have been taken for the other.
+        if not isinstance(target, RatesPredictions) or _more(merged, alone):
+            _expect_same(f"{len(views)} views of sample {sample.index}", merged, alone)
+    if isinstance(target, RatesPredictions):
+        several, one = (target.rightness(predictions, setup.samples) for predictions in (found, wanted))
+        right = several is None or one is None or several >= _PERFECT * one
+        expect(right, f"{len(views)} views are right by {several}, one by {one}")
+
+
+def plain_is_json(subject: Subject) -> None:
+    """`plain` gives numbers, text, lists and dictionaries, which JSON has; it has no NaN."""
+    setup = make(subject)
+    for sample, perfect in zip(setup.samples, setup.perfect, strict=True):
+        said = setup.target.plain(perfect)
+        try:
+            text = json.dumps(said, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise Violation(f"sample {sample.index}: {error} in {said!r}") from error
+        back = json.loads(text)
+        expect(back == said, f"sample {sample.index}: {said!r} comes back from JSON as {back!r}")
+
+
+def marks(subject: Subject) -> None:
+    """Marks are of `mtframe.marks` and lie within the picture, of labels and predictions, cropped and turned too."""
+    passes_first(collates, subject)
+    setup = make(subject)
+    target = setup.target
+    for sample, perfect in zip(setup.samples, setup.perfect, strict=True):
+        of = f"sample {sample.index}"
+        check_marks(f"the label of {of}", target.label_marks(sample.target), sample.size)
+        check_marks(f"a prediction of {of}", target.marks(perfect), sample.size)
+        for told, placement in {**_whole(sample.size), **_partial(sample.size)}.items():
+            for label in (sample.target, target.unknown()):
+                shown = target.label_marks(setup.placed((label, placement)))
+                check_marks(f"the label of {of}, {told}", shown, placement.input_size, placement.seen)
+
+
+def perfect(subject: Subject) -> None:
+    """A perfect prediction is finite and of the right form, and is rated best where predictions are rated: about 1."""
+    setup = make(subject)
+    target, found = setup.target, setup.perfect
+    for sample, said in zip(setup.samples, found, strict=True):
+        check_prediction(f"the perfect prediction of sample {sample.index}", target, said, sample.size)
+    if isinstance(target, RatesPredictions):
+        best, other = (target.rightness(said, setup.samples) for said in (found, [*found[1:], found[0]]))
+        rated = best is None or (best >= _PERFECT and (other is None or best >= other))
+        expect(rated, f"perfect predictions are right by {best}, those of other images by {other}")
+
+
+def form(subject: Subject) -> None:
+    """`check_label` takes its data's labels and the unknown one, `check_prediction` perfect ones; neither nothing."""
+    passes_first(perfect, subject)
+    setup = make(subject)
+    target = setup.target
+    if not isinstance(target, ChecksForm):
+        raise Skip("it does not check labels and predictions (ChecksForm)")
+    for sample in setup.samples:
+        check_label(f"sample {sample.index}", target, sample.target, sample.size)
+    size = setup.samples[0].size
+    check_label("unknown()", target, target.unknown(), size)
+    for name, check in (("check_label", target.check_label), ("check_prediction", target.check_prediction)):
+        try:
+            check({}, size)
+        except ValueError:
+            continue
+        expect(False, f"{name} raises no ValueError of an empty dictionary")
+
+
+def files(subject: Subject) -> None:
+    """`files`, where there is one, gives bytes by the end of a file's name, as `mask.png`."""
+    setup = make(subject)
+    if not isinstance(setup.target, WritesFiles):
+        raise Skip("it writes no files (WritesFiles)")
+    for said in setup.perfect:
+        for name, content in setup.target.files(said).items():
+            right = isinstance(name, str) and PurePath(name).suffix and PurePath(name).name == name
+            expect(right, f"expected the end of a file's name, as 'mask.png', got {name!r}")
+            expect(isinstance(content, bytes) and content, f"expected bytes of {name!r}, got {type(content).__name__}")
+
+
+def embedding(subject: Subject) -> None:
+    """`embedding`, where there is one, gives (D,) numbers of unit length."""
+    setup = make(subject)
+    if not isinstance(setup.target, Embeds):
+        raise Skip("it gives no embeddings (Embeds)")
+    for said in setup.perfect:
+        found = setup.target.embedding(said)
+        expect(found.ndim == 1, f"expected (D,), got {tuple(found.shape)}")
+        length = float(found.float().norm())
+        expect(abs(length - 1) < 1e-2, f"expected an embedding of unit length, got length {length:.3g}")
+
+
+def picklable(subject: Subject) -> None:
+    """It can be pickled, as loader processes need on most systems, and the copy collates the same."""
+    setup = make(subject)
+    other: Target = pickle.loads(pickle.dumps(setup.target))  # noqa: S301 - what was pickled a moment ago
+    labels = [setup.placed((sample.target, _as_it_is(sample.size))) for sample in setup.samples]
+    expect(same(other.collate(labels), setup.target.collate(labels)), "the copy collates labels to something else")
+
+
+def _as_it_is(size: tuple[int, int]) -> Placement:
+    return Placement.scaled(size, size, (1.0, 1.0))
+
+
+def _whole(size: tuple[int, int]) -> dict[str, Placement]:
+    """Where all of an image is seen, no smaller than it is."""
+    as_it_is = _as_it_is(size)
+    larger = Placement.scaled(size, (2 * size[0] + 12, 2 * size[1] + 20), (2.0, 2.0), (8.0, 4.0))
+    return {
+        "as it is": as_it_is,
+        "twice as large and padded": larger,
+        "mirrored": as_it_is.flipped(),
+        "twice as large, padded and mirrored": larger.flipped(),
+    }
+
+
+def _partial(size: tuple[int, int]) -> dict[str, Placement]:
+    """Where a part of an image is seen, as in training."""
+    height, width = size
+    middle = Placement.scaled(size, size, (2.0, 2.0), (-width / 2, -height / 2))
+    turn = math.radians(30)
+    cosine, sine = math.cos(turn), math.sin(turn)
+    x, y = width / 2, height / 2
+    turned = ((cosine, -sine, x - cosine * x + sine * y), (sine, cosine, y - sine * x - cosine * y))
+    return {
+        "cropped": replace(middle, min_visible=0.3),
+        "cropped and mirrored": replace(middle, min_visible=0.3).flipped(),
+        "in a window": replace(middle, min_visible=0.3, window=(0.0, 0.0, width / 2, height / 2)),
+        "turned": replace(_as_it_is(size), matrix=turned, min_visible=0.3),
+    }
+
+
+def _side_by_side(one: tuple[int, int], other: tuple[int, int]) -> tuple[Placement, Placement]:
+    """Two images in windows of their own size."""
+    size = max(one[0], other[0]), one[1] + other[1]
+    left = Placement.scaled(one, size, (1.0, 1.0))
+    right = Placement.scaled(other, size, (1.0, 1.0), (float(one[1]), 0.0), sample=1)
+    return (
+        replace(left, window=(0.0, 0.0, float(one[1]), float(size[0]))),
+        replace(right, window=(float(one[1]), 0.0, float(size[1]), float(size[0]))),
+    )
+
+
+def _fitted(size: tuple[int, int], input_size: tuple[int, int]) -> Placement:
+    """An image that is stretched over all of an input."""
+    return Placement.scaled(size, input_size, (input_size[1] / size[1], input_size[0] / size[0]), sample=1)
+
+
+def _more(found: Prediction, wanted: Prediction) -> bool:
+    """Whether one prediction has other names than another, or more of anything."""
+    sizes = [{name: value.numel() for name, value in prediction.items()} for prediction in (found, wanted)]
+    return set(found) != set(wanted) or any(sizes[0][name] > sizes[1][name] for name in wanted)
+
+
+def _expect_same(of: str, found: Prediction, wanted: Prediction) -> None:
+    expect(set(found) == set(wanted), f"{of}: {_names(found)} come back, of {_names(wanted)}")
+    if same(found, wanted, _TOLERANCE):
+        return
+    for name, value in wanted.items():
+        shapes = tuple(found[name].shape), tuple(value.shape)
+        expect(shapes[0] == shapes[1], f"{of}: {name!r} comes back with shape {shapes[0]}, expected {shapes[1]}")
+        alike = same({name: found[name]}, {name: value}, _TOLERANCE)
+        expect(alike, f"{of}: {name!r} comes back as {_short(found[name])}, expected {_short(value)}")
+    expect(False, f"{of}: {_names(found)} come back in orders that do not go together")
+
+
+def _short(value: Tensor) -> str:
+    return str(value.tolist()) if value.numel() <= 16 else f"{value.flatten()[:8].tolist()} and more"
+
+
+def _names(prediction: Prediction) -> str:
+    return ", ".join(map(repr, prediction)) or "nothing"
+
+
+CHECKS = checks(
+    unknown,
+    collates,
+    there_and_back,
+    mirrored_twice,
+    several_in_one,
+    equal_views,
+    plain_is_json,
+    marks,
+    perfect,
+    form,
+    files,
+    embedding,
+    picklable,
+)
