@@ -178,6 +178,8 @@ class Sharing(Protocol):
     -> tensor`, for training that starts from a run of this scheme with other tasks: the run's tensor of another shape,
     for this model's `name`; the run's tasks; by task that the run did not have, the one that it starts as a copy of.
 
+    Several threads may call it at once: what belongs to one pass is not set on it (see `mtframe.model.PerPass`).
+
     Attributes:
         features: What heads are given: the feature maps as the tasks see them.
     """
