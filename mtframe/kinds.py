@@ -236,6 +236,8 @@ class Sharing(Protocol):
     One that opens `mtframe.model.rows_of` around each pass through what its tasks share lets balancers of gradients
     work in one backward pass. Optional: `NamesShared`, `TakesOver`.
 
+    Several threads may call it at once: what belongs to one pass is not set on it (see `mtframe.model.PerPass`).
+
     Attributes:
         features: What heads are given: the feature maps as the tasks see them.
     """
