@@ -20,9 +20,10 @@ from mtframe.recipe import Choice, Recipe, TaskRecipe
 from mtframe.registry import name_of
 from mtframe.run import RunFolder
 
-from ._log import LOG, open_log
+from ._freezing import parts_within
+from ._log import LOG, log_to
 from ._own import is_within, own_parts
-from ._start import Loaded, Start, parts_within
+from ._start import Loaded, Start
 
 # Of an old task, what its evaluation reads: no answer depends on it.
 _OF_DATA = (("dataset", "root"), ("batch_size",))
@@ -105,10 +106,8 @@ def remove_task(
     if not weights:
         raise CheckpointError(f"{old.checkpoints}: no checkpoint, so there is nothing to take over")
     run = RunFolder.create(out, assembly.recipe, assembly.infos, weights)
-    handler = open_log(run.log_file)
-    LOG.info("made of %s without its task %s", path, task)
-    LOG.removeHandler(handler)
-    handler.close()
+    with log_to(run.log_file):
+        LOG.info("made of %s without its task %s", path, task)
     return run
 
 
