@@ -370,5 +370,5 @@ def test_models_with_tied_and_five_dimensional_weights_train_and_are_loaded_agai
     assert trainer.model.sharing.backbone.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
     loaded = Assembly(trainer.recipe, trainer.run.infos()).model(restoring=True)
     trainer.run.load_weights(loaded, "last")
-    for name, tensor in trainer.evaluated_model.state_dict().items():
+    for name, tensor in trainer.parts.evaluated_model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor)

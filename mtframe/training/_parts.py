@@ -19,8 +19,9 @@ from mtframe.recipe import TrainOptions
 
 from ._distillation import Distillation
 from ._freezing import check_trained, freeze_parts
+from ._loaded import Loaded
 from ._optim import make_average, make_optimizer, make_scheduler
-from ._start import Loaded, start_model
+from ._start import start_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,11 @@ class Progress:
         self._steps = trainer.steps
         self._bar.start()
         self._task = self._bar.add_task(
-            "training", total=trainer.steps, completed=trainer.step, images=trainer.images_per_step, losses=""
+            "training",
+            total=trainer.steps,
+            completed=trainer.step,
+            images=trainer.parts.length.images_per_step,
+            losses="",
         )
 
     @hookimpl

@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,56 +19,8 @@ from mtframe.model import STATISTICS, MultiTaskModel
 from mtframe.recipe import Recipe, read_recipe
 from mtframe.run import RunFolder, check_fit, read_weights, take_weights
 
+from ._loaded import NORMALISATION, Loaded
 from ._own import is_within, own_parts
-
-Shape = tuple[int, ...]
-
-# What the backbone wants of images belongs to its weights.
-_NORMALISATION = ("mean", "std", "_extra_state")
-
-# Lines about tensors that did not fit which a terminal shows; the log has all.
-_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What of some weights a model started from.
-
-    Attributes:
-        file: Where the weights are from.
-        sources: By name of a tensor of the model that was loaded, its name there.
-        unfit: By name, the shapes of tensors that differ: the model's, the weights'.
-        missing: Tensors of the model of which the weights have none.
-        unused: Tensors of the weights that the model has no place for.
-        like: By task whose own part of the sharing scheme started as a copy, the task of the run that it is one of.
-    """
-
-    file: Path
-    sources: Mapping[str, str] = field(repr=False)
-    unfit: Mapping[str, tuple[Shape, Shape]]
-    missing: Sequence[str] = field(repr=False)
-    unused: Sequence[str] = field(repr=False)
-    like: Mapping[str, str]
-
-    def lines(self, most: int | None = None) -> list[str]:
-        """What was loaded and what was not, for people; of what did not fit, the first `most` tensors by name."""
-        loaded = Counter(map(part_of, self.sources))
-        whole = loaded + Counter(map(part_of, [*self.unfit, *self.missing]))
-        lines = [f"started from {self.file}: {len(self.sources)} of {whole.total()} tensors loaded"]
-        lines += [f"  {part}: {loaded[part]} of {count}" for part, count in whole.items()]
-        lines += [f"  sharing of {task}: copied from that of {like}" for task, like in self.like.items()]
-        unused = Counter(map(part_of, self.unused))
-        lines += [f"  not used: {part} ({count} of its tensors)" for part, count in unused.items()]
-        unfit = [f"  did not fit: {name}: the model has {ours}, the weights {theirs}"
-                 for name, (ours, theirs) in self.unfit.items()]  # fmt: skip
-        left = len(unfit) - most if most is not None else 0
-        return (
-            lines + unfit[:most] + ([f"  and {left} more that did not fit; the run's log.txt names all"] * (left > 0))
-        )
-
-    def shown(self) -> list[str]:
-        """The lines for a terminal."""
-        return self.lines(_SHOWN)
 
 
 class Start:
@@ -146,7 +96,7 @@ class Start:
         shared = [name for name in state if name.startswith("sharing.")]
         if 2 * sum(name in fitting for name in shared) <= len(shared):
             # Another backbone keeps its own, whatever of the old one happens to fit.
-            fitting = {name: tensor for name, tensor in fitting.items() if name not in _NORMALISATION}
+            fitting = {name: tensor for name, tensor in fitting.items() if name not in NORMALISATION}
         if not fitting:
             raise RecipeError(
                 f"train.start: nothing in {self.file} fits this model: of its {len(self.weights)} tensors none has "
@@ -251,14 +201,6 @@ def _named(where: str = "") -> Iterator[None]:
         if str(error).startswith("train.start:"):
             raise
         raise type(error)(f"train.start: {where}{error}") from error
-
-
-def part_of(name: str) -> str:
-    """The part of the model that a tensor is reported with."""
-    whole, _, rest = name.partition(".")
-    if whole in _NORMALISATION:
-        return "normalisation"
-    return f"{whole}.{rest.partition('.')[0]}" if whole in ("heads", "losses") else whole
 
 
 def start_model(assembly: Assembly, *, restoring: bool) -> tuple[MultiTaskModel, Loaded | None]:

@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from itertools import islice
 
 import torch
-from torch import nn
 
 from mtframe.assembly import Assembly, observe
 from mtframe.data import Batch, MixedBatches
-from mtframe.errors import TrainingError
 from mtframe.evaluation import Evaluation
 from mtframe.hooks import Calls, Hooks
 from mtframe.kinds import CountsFailures
@@ -21,20 +19,20 @@ from mtframe.model import MultiTaskModel
 from mtframe.registry import name_of
 from mtframe.run import RunFolder
 
-from ._borrowed import BorrowedLabels
 from ._checkpoints import Checkpoints
 from ._evaluations import Evaluations
 from ._exposure import account, announce, cautions
 from ._finite import FiniteCheck
 from ._gradient_log import GradientLog
+from ._guards import guards
 from ._interruption import Interrupted, Interruption
 from ._log import LOG, log_to
+from ._memory import memory_explained
 from ._parts import build_parts
+from ._report import Report
 from ._state import Evaluated, TrainingState
 from ._step import Step
 from ._terms import mean_terms
-from ._throughput import Throughput
-from ._unreadable import UnreadableImages
 
 
 class Trainer:
@@ -75,8 +73,6 @@ class Trainer:
         if not isinstance(run, RunFolder) and not resume:
             self.run.check_new()
         self.hooks = observe(self.recipe) if hooks is None else hooks
-        self.essential = Hooks(strict=True)
-        self._call = Calls(self.essential, self.hooks)
         self.parts = build_parts(assembly, restoring=resume)
         self._gradient_log = GradientLog.of(self.parts, self.options)
         distillation = self.parts.distillation
@@ -84,11 +80,13 @@ class Trainer:
         self._checkpoints = Checkpoints(self.run, self.parts, self.state)
         if resume:
             self._checkpoints.restore()
+        # A run that goes on has not seen what came before.
+        self.essential = guards(self.recipe, due=self.step + self.parts.length.steps_per_epoch)
+        self._call = Calls(self.essential, self.hooks)
         self.evaluations = Evaluations(assembly, self.run, self.parts, self.state, self._checkpoints, self._call)
         self._step = Step.of(self.parts, self.options, FiniteCheck(self.model, self.options.lr, self._checkpoints.last))
-        self._throughput = Throughput(self.images_per_step, self.step)
+        self._report = Report(self.parts, self.state, self.options.accumulate)
         self._interruption = Interruption()
-        self._register_guards()
         self._call.model_assembled(model=self.model, recipe=self.recipe.model_copy(deep=True))
 
     @classmethod
@@ -111,23 +109,10 @@ class Trainer:
         run = RunFolder.open(path)
         return cls(Assembly(run.checked_recipe(training=True), run.infos()), run, hooks, resume=True)
 
-    def _register_guards(self) -> None:
-        lenders = {task: lender for task in self.recipe.trained if (lender := self.recipe.tasks[task].images)}
-        # A run that goes on has not seen what came before.
-        due = self.step + self.parts.length.steps_per_epoch
-        # The one that was registered last is called first.
-        self.essential.register(BorrowedLabels(lenders, due), "borrowed labels")
-        self.essential.register(UnreadableImages(self.options.max_unreadable), "unreadable images")
-
     @property
     def model(self) -> MultiTaskModel:
         """The model that is trained."""
         return self.parts.model
-
-    @property
-    def evaluated_model(self) -> nn.Module:
-        """What is evaluated and saved for use: the averaged weights, or the model where averaging is off."""
-        return self.parts.evaluated_model
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -143,11 +128,6 @@ class Trainer:
     def steps(self) -> int:
         """Number of steps of the whole training."""
         return self.parts.length.steps
-
-    @property
-    def images_per_step(self) -> float:
-        """Images of all tasks that one step sees; the mean where steps differ."""
-        return self.parts.length.images_per_step
 
     @property
     def step(self) -> int:
@@ -228,7 +208,8 @@ class Trainer:
             log.write(self.step, measurement)
         self._call.step_ended(step=self.step, losses=mean_terms(passes, self.model.tasks))
         if self.step % self.options.log_every == 0 or self.step == self.steps:
-            self._log_metrics()
+            gradients = {} if log is None else log.take()
+            self._call.metrics_logged(step=self.step, values=self._report.values() | gradients)
 
     def grouped_batches(self) -> Iterator[list[dict[str, Batch]]]:
         """The batches that each remaining step accumulates, by task."""
@@ -276,7 +257,7 @@ class Trainer:
     def _each_step(self) -> Iterator[None]:
         """Trains the remaining steps, unless training is stopped; after each it is the caller's turn."""
         self.model.train()
-        self._throughput.restart(self.step)
+        self._report.restart()
         for group in self.grouped_batches():
             self.train_step(group)
             yield
@@ -289,7 +270,7 @@ class Trainer:
             # Before too: a broken validation file or a full disk then loses no training.
             self._save()
             self.evaluations.evaluate()
-            self._throughput.restart(self.step)
+            self._report.restart()
             self._save()
         elif self._interruption.asked or (every is not None and self.step % every == 0):
             self._save()
@@ -309,38 +290,15 @@ class Trainer:
     def _save(self) -> None:
         self._call.checkpoint_saved(path=self._checkpoints.save_last(), step=self.step)
 
-    def _log_metrics(self) -> None:
-        values = {
-            "epoch": self.step / self.parts.length.steps_per_epoch,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": self._throughput.images_per_second(self.step),
-        }
-        seen = self.batches.epochs(self.step * self.options.accumulate)
-        values |= {f"epochs_{task}": number for task, number in seen.items()} | self.state.meter.take()
-        gradients = {} if self._gradient_log is None else self._gradient_log.take()
-        self._call.metrics_logged(step=self.step, values=values | gradients)
-
     @contextmanager
     def _observed(self) -> Iterator[None]:
         """Tells observers how a training ends."""
         error: BaseException | None = None
         try:
-            yield
+            with memory_explained(self.recipe, self.parts.device, self.state):
+                yield
         except BaseException as caught:
             error = caught
-            if isinstance(caught, RuntimeError) and (lack := self._lack_of_memory(caught)) is not None:
-                error = lack
-                raise error from caught
             raise
         finally:
             self._call.training_ended(error=error)
-
-    def _lack_of_memory(self, error: RuntimeError) -> TrainingError | None:
-        """What to do about an error, if memory was too short."""
-        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
-            return None
-        sizes = ", ".join(f"{n}: {t.batch_size} of {t.size} pixels" for n, t in self.recipe.tasks.items())
-        return TrainingError(
-            f"out of memory on {self.parts.device} at step {self.step + 1}. Lower a task's batch_size or size "
-            f"({sizes}), or choose a smaller backbone; train.accumulate makes up for small batches"
-        )
