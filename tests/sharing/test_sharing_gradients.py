@@ -12,8 +12,8 @@ import pytest
 import torch
 from schemes import SCHEMES, ChannelsLast, step_of
 
-from mtframe.data import Batch
-from mtframe.training import training_step
+from mtframe.data import Batch, Geometry
+from mtframe.training import forward_backward
 from mtframe_timm.backbone import TimmBackbone
 from test_gradients import TASKS, Step, Weigh, assert_same, engine_step
 
@@ -89,7 +89,8 @@ def test_a_balancer_of_gradients_gets_what_autograd_finds(name: str, balancer: s
 def batches_of(step: Step) -> dict[str, Batch]:
     found = {}
     for task, pixels in step.images.items():
-        found[task] = Batch(pixels, {task: step.targets[task]})
+        geometry = Geometry(torch.ones(len(pixels), 2), torch.zeros(len(pixels), 2), torch.ones(len(pixels), 2))
+        found[task] = Batch(pixels, step.targets[task], geometry)
     return found
 
 
@@ -103,7 +104,7 @@ def test_it_trains_with_every_balancer(name: str) -> None:
         model.zero_grad()
         torch.manual_seed(1)
         built = balancer_of(balancer, TASKS)
-        training_step(model, batches, built, precision="bf16")
+        forward_backward(model, batches, built, precision="bf16")
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters()), balancer
         torch.optim.SGD(model.parameters(), lr=0.1).step()
         for parameter in step.shared:
