@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.errors import PluginError
-from mtframe.kinds import LabelsImages
+from mtframe.kinds import DescribesMembers, Downloads, Family, LabelsImages, Synthesizes
 from mtframe.registry import Resolved, at_hand, resolve
 
 
 def check_member(resolved: Resolved) -> None:
     """Raises RecipeError if a family has no such member."""
     family, member = resolved.component, resolved.member
-    if not hasattr(family, "members"):
+    if not isinstance(family, Family):
         return
     if member is None:
         form = f"{resolved.name}/MEMBER"
         raise PluginError(f"{resolved.name!r} is a family; name a member of it, as in {form!r}")
     # A family may take more names than it lists, and says best itself which it does not take.
-    if hasattr(family, "describe_member") and member not in family.members(glob.escape(member)):
+    if isinstance(family, DescribesMembers) and member not in family.members(glob.escape(member)):
         family.describe_member(member)
 
 
@@ -104,8 +104,9 @@ def with_hint(message: str, where: str, dataset: Resolved | None) -> str:
     if dataset is None or missing not in message.splitlines():
         return message
     ways = f"{missing}. Name its folder, as in -t NAME=PRESET:ROOT or {where}.root=ROOT"
-    if not hasattr(dataset.component, "download") and hasattr(dataset.component, "synthesize"):
+    fetched = isinstance(dataset.component, Downloads)
+    if not fetched and isinstance(dataset.component, Synthesizes):
         ways += f". Make some with: mtframe data synthesize {dataset.name} data/{dataset.name}"
-    if hasattr(dataset.component, "download"):
+    if fetched:
         ways += f". Fetch it with: mtframe data download {dataset.name} data/{dataset.name}"
     return message.replace(missing, ways)

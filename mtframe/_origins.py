@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.errors import PluginError, TrainingError
-from mtframe.recipe import Recipe
+from mtframe.recipe import TRAINING_ONLY, Recipe
 from mtframe.registry import qualified, resolve, split_local
 
 LOG = logging.getLogger("mtframe")
@@ -20,11 +20,13 @@ LOG = logging.getLogger("mtframe")
 Origins = Mapping[str, Mapping[str, str]]
 
 
-def origins(recipe: Recipe) -> dict[str, dict[str, str]]:
-    """Where each component of a recipe comes from."""
+def origins(recipe: Recipe, targets: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Where each component of a recipe comes from, and each task's kind of target, by `targets` its name."""
     presets = {f"tasks.{name}.preset": task.preset for name, task in recipe.tasks.items() if task.preset}
     named = {where: (kind, choice.name) for where, kind, choice in recipe.choices()}
     named |= {where: ("preset", preset) for where, preset in presets.items()}
+    for task, target in targets.items():
+        named.setdefault(f"tasks.{task}.target", ("target", target))
     found = {}
     for where, (kind, name) in named.items():
         origin = resolve(kind, name, recipe.base).origin
@@ -100,10 +102,10 @@ def changed(known: Origins, *, training: bool) -> list[str]:
 
     Args:
         known: The run's origins.
-        training: Whether what only training needs counts: balancer and hooks.
+        training: Whether what only training needs counts: balancer, schedule and hooks.
     """
     # Presets have filled the recipe, and are not asked again.
-    unneeded = ("preset",) if training else ("preset", "balancer", "hooks")
+    unneeded = ("preset",) if training else ("preset", *TRAINING_ONLY)
     needed = {
         (origin["distribution"], origin["version"])
         for origin in known.values()

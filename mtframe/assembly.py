@@ -10,10 +10,27 @@ from torch import nn
 
 from mtframe._fit import mismatch, targets_of
 from mtframe._labels import read_labels, run_of
-from mtframe.data import DataInfo, Source, Viewer, WithTargetsOf
+from mtframe.data import DataInfo, MixedBatches, Source, Viewer, WithTargetsOf
 from mtframe.errors import DataError, MtframeError, PluginError, RecipeError
 from mtframe.hooks import Hooks
-from mtframe.kinds import KINDS, Backbone, Balancer, Dataset, GradientBalancer, LabelsImages, Metric, Target, Transform
+from mtframe.kinds import (
+    KINDS,
+    Backbone,
+    Balancer,
+    Dataset,
+    GradientBalancer,
+    GradientCombiner,
+    HasColourOrder,
+    KnowsOutside,
+    LabelsImages,
+    Metric,
+    MixesImages,
+    Samples,
+    Schedule,
+    Target,
+    TellsPretraining,
+    Transform,
+)
 from mtframe.model import MultiTaskModel
 from mtframe.options import build, check, construct
 from mtframe.recipe import CheckedPart, CheckedRecipe, Choice, Recipe
@@ -77,10 +94,8 @@ class Assembly:
         for name, task in self.recipe.tasks.items():
             heads[name] = self._build_for(name, "head", task.head, "head", {"features": sharing.features})
             losses[name] = self._build_for(name, "loss", task.loss, "loss", {"head": heads[name]})
-        return MultiTaskModel(
-            sharing, heads, losses,
-            mean=backbone.mean, std=backbone.std, colour_order=getattr(backbone, "colour_order", "RGB"),
-        )  # fmt: skip
+        order = backbone.colour_order if isinstance(backbone, HasColourOrder) else "RGB"
+        return MultiTaskModel(sharing, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
 
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Tasks whose images always have one size, together; they share one pass through the backbone in training."""
@@ -106,7 +121,7 @@ class Assembly:
             by_input.setdefault((passes[name], transform, task.size), []).append(name)
         return tuple(tuple(group) for group in by_input.values())
 
-    def balancer(self) -> Balancer | GradientBalancer:
+    def balancer(self) -> Balancer | GradientBalancer | GradientCombiner:
         """The balancer.
 
         Raises:
@@ -115,18 +130,34 @@ class Assembly:
         choice = self.recipe.balancer
         # What keeps a task that is not trained is a loss like those of the others.
         tasks = self.recipe.trained if self.recipe.train.distil is None else self.tasks
-        balancer: Balancer | GradientBalancer = self._build("balancer", choice, "balancer", {"tasks": tasks})
-        if self.recipe.train.balance_at == "maps" and not hasattr(balancer, "weigh"):
+        balancer: Balancer | GradientBalancer | GradientCombiner = self._build(
+            "balancer", choice, "balancer", {"tasks": tasks}
+        )
+        if self.recipe.train.balance_at == "maps" and not isinstance(balancer, GradientBalancer):
             raise RecipeError(
                 f"train.balance_at: maps is for balancers that weigh gradients, such as mgda, which {choice.name} does "
                 "not; leave it out, or choose another balancer"
             )
-        if self.recipe.train.exact_gradients and not (hasattr(balancer, "weigh") or hasattr(balancer, "combine")):
+        if self.recipe.train.exact_gradients and not isinstance(balancer, GradientBalancer | GradientCombiner):
             raise RecipeError(
                 f"train.exact_gradients: true is for balancers that weigh gradients, such as mgda, which {choice.name} "
                 "does not; leave it out, or choose another balancer"
             )
         return balancer
+
+    def batches(self) -> MixedBatches:
+        """Every step's training batches, of the tasks that the schedule has train in it.
+
+        Raises:
+            MtframeError: As of `sources`; or the schedule refuses its options.
+        """
+        return MixedBatches(self.sources(), self.recipe.train.seed, self._schedule)
+
+    def _schedule(self, lengths: Mapping[str, int], every: Mapping[str, int]) -> Schedule:
+        schedule: Schedule = self._build(
+            "schedule", self.recipe.train.schedule, "train.schedule", {"lengths": lengths, "every": every}
+        )
+        return schedule
 
     def sources(self) -> dict[str, Source]:
         """Training data of the trained tasks that have images of their own, each with the tasks that look at them.
@@ -162,8 +193,8 @@ class Assembly:
 
     def _viewer(self, task: str, lender: str) -> Viewer:
         """How a task's labels go with the images of another one, or with its own."""
-        target, mixes = self.target(task), getattr(self.transform(lender, train=True), "mixes", False)
-        if mixes and not target.mixes:
+        target, transform = self.target(task), self.transform(lender, train=True)
+        if isinstance(transform, MixesImages) and transform.mixes and not target.mixes:
             where = f"tasks.{task}.images" if task != lender else f"tasks.{task}.transform"
             raise RecipeError(
                 f"{where}: the transform of {lender!r} makes one image of several, and a target of kind "
@@ -180,9 +211,9 @@ class Assembly:
     def target(self, task: str) -> Target:
         """What one task's labels are."""
         if task not in self._targets:
-            where = f"tasks.{task}.dataset"
             info = self.infos[task]
-            self._targets[task] = self._build("target", Choice(name=info.target), f"{where}.target", {"info": info})
+            choice = self.recipe.tasks[task].target or Choice(name=info.target)
+            self._targets[task] = self._build("target", choice, f"tasks.{task}.target", {"info": info})
         return self._targets[task]
 
     def transform(self, task: str, *, train: bool) -> Transform:
@@ -211,20 +242,23 @@ class Assembly:
                 raise RecipeError(f"{where}: {choice.name} has no split {split!r}, only {', '.join(splits)}")
             dataset: Dataset = self._build("dataset", choice, where, {"split": split})
             dataset.decode_size = self.transform(task, train=False).decode_size
-            lender = self.recipe.tasks[task].images
-            self._datasets[task, split] = dataset if lender is None else self._completed(dataset, lender, split)
+            self._datasets[task, split] = dataset
         return self._datasets[task, split]
 
-    def _completed(self, dataset: Dataset, lender: str, split: str) -> Dataset:
-        """A borrowing task's data, with what the lender's data knows of its images (landmarks, for its transform)."""
+    def readable(self, task: str, split: str) -> Samples:
+        """One split of one task's data set, with all that its transform may need to know of the images.
+
+        A borrowing task's images may have something that only the lender's data knows: landmarks, for its transform.
+        """
+        dataset, lender = self.dataset(task, split), self.recipe.tasks[task].images
+        if lender is None:
+            return dataset
         try:
             known = self.dataset(lender, split)
         except MtframeError:
             # It has no such split; its transform says so if it cannot do without.
             return dataset
-        # Structurally a data set: all that is asked of it and not its own it has from `dataset`.
-        joined: Any = WithTargetsOf(dataset, known) if isinstance(known, LabelsImages) else dataset
-        return joined
+        return WithTargetsOf(dataset, known) if isinstance(known, LabelsImages) else dataset
 
     def metrics(self, task: str, split: str) -> list[Metric]:
         """One task's metrics for one evaluated split, which have seen nothing; the first one's primary value ranks."""
@@ -242,15 +276,14 @@ class Assembly:
         """What else than the training data of a task the model has learned from, in words."""
         recipe = self._trained
         backbone = self._part("backbone", recipe.backbone, "backbone").resolved
-        lender = recipe.tasks[task].images or task
-        transform = recipe.tasks[lender].transform
-        aligned = getattr(
-            self._part("transform", transform, f"tasks.{lender}.transform").resolved.component, "outside", None
-        )
-        pretraining = getattr(backbone.component, "pretraining", None)
+        weights, lender = backbone.component, recipe.tasks[task].images or task
+        chosen = recipe.tasks[lender].transform
+        transform = self._part("transform", chosen, f"tasks.{lender}.transform").resolved.component
         known = [
-            pretraining(backbone.member, **recipe.backbone.options) if pretraining else None,
-            aligned(**transform.options) if aligned else None,
+            weights.pretraining(backbone.member, **recipe.backbone.options)
+            if isinstance(weights, TellsPretraining)
+            else None,
+            transform.outside(**chosen.options) if isinstance(transform, KnowsOutside) else None,
             recipe.train.start and f"what the weights of {recipe.train.start} have learned from",
         ]
         others = [f"task {name} ({part.dataset.name})" for name, part in recipe.tasks.items() if name != task]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from mtframe.data import DataInfo, DecodeSize, Inputs, Placement, Sample
     from mtframe.evaluation import Bars, Curves, Matrix
@@ -130,6 +130,7 @@ KINDS: dict[str, Kind] = {
             "makes one loss of the tasks' losses, or weighs their gradients",
             ("__call__ or weigh or combine",),
         ),
+        Kind("schedule", ("lengths", "every"), "says which tasks train in which step", ("steps_per_epoch", "draws")),
         Kind("preset", (), "the parts that a task uses where the recipe names none", ()),
         Kind("hooks", (), "observes a training: loggers, early stopping, notifiers", ()),
     )
@@ -256,7 +257,7 @@ class Sharing(Protocol):
 class NamesShared(Protocol):
     """A sharing scheme of whose parameters some are one task's alone."""
 
-    def shared_parameters(self) -> Iterator[Any]:
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that several tasks use."""
         ...
 
@@ -332,7 +333,17 @@ class FollowsProgress(Protocol):
         ...
 
 
-class Dataset(Protocol):
+class Samples(Protocol):
+    """Samples by their position."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample; raises IndexError past the end and BadImageError for a file that cannot be read."""
+        ...
+
+
+class Dataset(Samples, Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
     Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). Optional: `LabelsImages`,
@@ -349,12 +360,6 @@ class Dataset(Protocol):
     splits: ClassVar[tuple[str, ...]]
     info: DataInfo
     decode_size: DecodeSize | None
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample:
-        """The sample; raises IndexError past the end and BadImageError for a file that cannot be read."""
-        ...
 
 
 @runtime_checkable
@@ -621,6 +626,7 @@ class Balancer(Protocol):
         ...
 
 
+@runtime_checkable
 class GradientBalancer(Protocol):
     """The other sort of balancer: weighs the tasks' gradients of what they share. Wired: `tasks` (their names).
 
@@ -638,6 +644,7 @@ class GradientBalancer(Protocol):
         ...
 
 
+@runtime_checkable
 class GradientCombiner(Protocol):
     """A balancer of gradients that needs the gradients themselves; in all else a `GradientBalancer`."""
 
@@ -664,7 +671,7 @@ class CountsFailures(Protocol):
     """A balancer whose solver may not converge.
 
     Attributes:
-        failures: How often it did not; told at the end of training.
+        failures: How often it did not; the log says so at the end of training.
     """
 
     failures: int
@@ -690,6 +697,28 @@ class KnowsPresent(Protocol):
     """
 
     present: Sequence[str]
+
+
+class Schedule(Protocol):
+    """Which tasks train when, as a pure function of the step: a run that goes on asks it, and nothing is kept.
+
+    Wired: `lengths` (by task that has images of its own, the batches that show each of them once); `every` (by the same
+    tasks, k: it takes part in every k-th step). A recipe with an `every` above 1 is refused by a schedule that does not
+    ask for it.
+
+    Attributes:
+        steps_per_epoch: Steps that show every image of every task at least once.
+    """
+
+    steps_per_epoch: int
+
+    def draws(self, steps: int) -> Mapping[str, int]:
+        """By task, how many batches the first `steps` steps take: 0 of 0 steps.
+
+        A step takes at most one batch of a task, and one batch at least. A step a million on must not cost more than
+        the first.
+        """
+        ...
 
 
 class Preset(Protocol):
@@ -720,6 +749,7 @@ _CONTRACTS: dict[str, tuple[type, ...]] = {
     "transform": (Transform,),
     "metric": (Metric,),
     "balancer": (Balancer, GradientBalancer, GradientCombiner),
+    "schedule": (Schedule,),
     "preset": (Preset,),
 }
 

@@ -1,5 +1,22 @@
-"""Colours for boxes and curves."""
+"""Colours for what is drawn on pictures and for curves."""
+
+from __future__ import annotations
+
+import colorsys
 
 # Okabe and Ito's colours (jfly.uni-koeln.de/color, 2008), told apart with every kind of colour vision; without
 # black, and yellow last because it is faint on bright pictures.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
+
+# From one hue to the next, as a part of the circle: numbers near each other get hues far apart.
+_TURN = (5**0.5 - 1) / 2
+# Neighbours differ in lightness too, which every kind of colour vision tells.
+_LIGHTNESS = (0.36, 0.62, 0.48, 0.76)
+
+
+def colour_of(number: int) -> str:
+    """The colour of a class or the like, `#RRGGBB`: one of `COLOURS`, and for higher numbers others still."""
+    if number < len(COLOURS):
+        return COLOURS[number]
+    rgb = colorsys.hls_to_rgb(number * _TURN % 1, _LIGHTNESS[number % len(_LIGHTNESS)], 0.65)
+    return "#" + "".join(f"{round(255 * part):02X}" for part in rgb)

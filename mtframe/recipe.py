@@ -36,7 +36,11 @@ _SLOTS = {"dataset": "dataset", "transform": "transform", "head": "head", "loss"
 
 # What stands for parts that a recipe need not name.
 _DEFAULTS = {"sharing": "network", "balancer": "sum"}
+_SCHEDULE = "joint"
 _OBSERVERS = ("csv-logger",)
+
+# Kinds that only training needs: a run is evaluated and predicts without.
+TRAINING_ONLY = ("balancer", "schedule", "hooks")
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -116,6 +120,7 @@ class TaskRecipe(BaseModel):
         dataset: Where images and labels come from.
         images: Another task, whose images are used in training, in one pass through the backbone for both; then
             the data set only gives labels to these, and what makes batches of them comes from that task.
+        target: The component that its kind of target is; found by the name that its data set gives if null.
         transform: How samples become batches.
         head: What predicts.
         loss: What it is trained with.
@@ -123,7 +128,7 @@ class TaskRecipe(BaseModel):
             needs no list.
         size: Side of the network's square input in pixels, at least 16.
         batch_size: Images of this task in each step that trains it.
-        every: It takes part in every k-th step, with the schedule `joint`.
+        every: It takes part in every k-th step, with a schedule that lets tasks skip some, such as `joint`.
         flip_test: Whether evaluation and prediction also look at the mirror image, and merge what they see.
         test_scales: At which sizes they look at it, as parts of `size`.
     """
@@ -133,6 +138,7 @@ class TaskRecipe(BaseModel):
     preset: Annotated[str, BeforeValidator(_named)] | None = None
     dataset: Part
     images: str | None = None
+    target: Part | None = None
     transform: Part
     head: Part
     loss: Part
@@ -151,11 +157,7 @@ class TrainOptions(BaseModel):
         epochs: Length of training, in passes over the data of the task that needs the most steps for one; with the
             schedule `epochs`, over that of every task.
         steps: Length of training in optimiser steps; takes the place of `epochs`.
-        schedule: Which task trains when. `joint`: every task in every step. `round-robin`: one task a step, in turn.
-            `epochs`: one task after the other, a pass over its data each. `proportional`: one task a step, as often as
-            it has batches. `temperature`: one task a step, as often as a root of that says.
-        temperature: Which root, 1 or more; required with the schedule `temperature`, and for no other. 1 is
-            `proportional`, large ones come near `round-robin`.
+        schedule: Which task trains when; `joint`: every task in every step.
         balance_at: What gradients a balancer that weighs them weighs: those of the shared `parameters`, or those of
             the feature `maps`, for tasks on the same images.
         exact_gradients: Whether a balancer weighs the derivative of each task's loss also where BatchNorm ties tasks
@@ -192,8 +194,7 @@ class TrainOptions(BaseModel):
 
     epochs: Positive = 20
     steps: Positive | None = None
-    schedule: Literal["joint", "round-robin", "epochs", "proportional", "temperature"] = "joint"
-    temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    schedule: Part = Choice(name=_SCHEDULE)
     balance_at: Literal["parameters", "maps"] = "parameters"
     exact_gradients: bool = False
     optimizer: str = "adamw"
@@ -257,10 +258,13 @@ class Recipe(BaseModel):
         yield "backbone", "backbone", self.backbone
         yield "sharing", "sharing", self.sharing
         yield "balancer", "balancer", self.balancer
+        yield "train.schedule", "schedule", self.train.schedule
         for name, task in self.tasks.items():
             for slot, kind in _SLOTS.items():
                 if task.images is None or slot not in LENT:
                     yield f"tasks.{name}.{slot}", kind, getattr(task, slot)
+            if task.target is not None:
+                yield f"tasks.{name}.target", "target", task.target
             for number, metric in enumerate(task.metrics):
                 yield f"tasks.{name}.metrics.{number}", "metric", metric
         for number, observer in enumerate(self.hooks):
@@ -270,7 +274,8 @@ class Recipe(BaseModel):
         """Imports every component, checks its options, and whether a task's parts speak one kind of target.
 
         Args:
-            training: Whether it is to be trained; otherwise what only training needs is left alone: balancer and hooks.
+            training: Whether it is to be trained; otherwise what only training needs is left alone: balancer, schedule
+                and hooks.
 
         Raises:
             RecipeError: With all problems, one a line.
@@ -279,7 +284,7 @@ class Recipe(BaseModel):
         parts: dict[str, CheckedPart] = {}
         wrong: list[str] = []
         for where, kind, choice in self.choices():
-            if kind in ("balancer", "hooks") and not training:
+            if kind in TRAINING_ONLY and not training:
                 continue
             try:
                 resolved = resolve(kind, choice.name, self.base)
@@ -291,8 +296,9 @@ class Recipe(BaseModel):
                 wrong.append(text if text.startswith(where) else f"{where}: {text}")
         wrong += [problem for name in self.tasks for problem in mismatches(name, found)]
         wrong += [problem for name, task in self.tasks.items() if task.images for problem in no_labels(name, found)]
-        wrong += [problem for name in self.tasks for problem in no_target(name, found, self.base)]
-        wrong += self._untrainable() if training else []
+        for name, task in self.tasks.items():
+            wrong += no_target(name, found, self.base) if task.target is None else []
+        wrong += [*self._untrainable(), *self._skipping(parts.get("train.schedule"))] if training else []
         if wrong:
             raise RecipeError("\n".join(wrong))
         return CheckedRecipe(self, parts)
@@ -316,13 +322,24 @@ class Recipe(BaseModel):
             )
         return wrong
 
+    def _skipping(self, schedule: CheckedPart | None) -> list[str]:
+        """The tasks that are to take part in some steps only, if the schedule does not ask which."""
+        if schedule is None or "every" in options.wired_names(schedule.resolved.component, "schedule"):
+            return []
+        return [
+            f"tasks.{name}.every: the schedule {schedule.resolved.name!r} does not let a task skip steps; leave it "
+            "out, or choose one that does, as train.schedule=joint"
+            for name, task in self.tasks.items()
+            if task.every > 1 and task.images is None
+        ]
+
     def to_yaml(self) -> str:
         """The recipe as a file's text; `load_recipe` reads the same recipe from it."""
         tasks = {name: _plain(task) for name, task in self.tasks.items()}
         whole = {slot: getattr(self, slot).plain() for slot in ("backbone", "sharing", "balancer")}
         hooks = [observer.plain() for observer in self.hooks]
-        train = {"train": self.train.model_dump()}
-        return dump_yaml({**whole, "tasks": tasks, "hooks": hooks}) + dump_yaml(train, flow=False)
+        train = self.train.model_dump() | {"schedule": self.train.schedule.plain()}
+        return dump_yaml({**whole, "tasks": tasks, "hooks": hooks}) + dump_yaml({"train": train}, flow=False)
 
     def renamed(self, rename: Callable[[str], str]) -> Self:
         """The recipe with every name of a component or preset changed."""
@@ -334,11 +351,15 @@ class Recipe(BaseModel):
             name: task.model_copy(
                 update={slot: part(getattr(task, slot)) for slot in _SLOTS}
                 | {"metrics": [part(metric) for metric in task.metrics], "preset": task.preset and rename(task.preset)}
+                | {"target": task.target and part(task.target)}
             )
             for name, task in self.tasks.items()
         }
         whole = {slot: part(getattr(self, slot)) for slot in ("backbone", "sharing", "balancer")}
-        return self.model_copy(update={**whole, "tasks": tasks, "hooks": [part(hook) for hook in self.hooks]})
+        hooks, train = [part(hook) for hook in self.hooks], {"schedule": part(self.train.schedule)}
+        return self.model_copy(
+            update={**whole, "tasks": tasks, "hooks": hooks, "train": self.train.model_copy(update=train)}
+        )
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], base: Path | None = None, *, presets: bool = True) -> Self:
@@ -354,7 +375,7 @@ class Recipe(BaseModel):
             RecipeError: Keys are unknown, missing or of the wrong type: all of them, one a line.
         """
         fields = [field for field in TaskRecipe.model_fields if field != "preset"]
-        kinds = {**_SLOTS, "metrics": "metric"}
+        kinds = {**_SLOTS, "target": "target", "metrics": "metric"}
         filled, wrong = fill(plain, base, fields, kinds) if presets else (deepcopy(dict(plain)), {})
         for slot, default in _DEFAULTS.items():
             # `balancer.weights.faces=2` goes into the one that is there without being named.
@@ -362,6 +383,14 @@ class Recipe(BaseModel):
                 filled[slot] = {"name": default, **filled[slot]}
         if "base" in filled:
             raise RecipeError("base: unknown option")
+        if renamed := [name for name, task in _tasks_of(plain).items() if "task" in task]:
+            lines = (f"tasks.{name}.task: is called preset; write tasks.{name}.preset" for name in renamed)
+            raise RecipeError("\n".join(lines))
+        if isinstance(train := filled.get("train"), dict) and "temperature" in train:
+            raise RecipeError(
+                "train.temperature: is an option of the schedule now; write "
+                f"train.schedule={{name: temperature, temperature: {train['temperature'] or 5}}}, or leave it out"
+            )
         if unlent := lend(filled, plain):
             raise RecipeError("\n".join(unlent))
         try:
@@ -369,8 +398,8 @@ class Recipe(BaseModel):
         except ValidationError as error:
             problems = options.problems(error, filled, "", _known)
             raise RecipeError("\n".join(_report(problems, filled, wrong))) from None
-        if told := [*wrong.values(), *_misscheduled(recipe)]:
-            raise RecipeError("\n".join(told))
+        if problems := [*wrong.values(), *_never_training(recipe)]:
+            raise RecipeError("\n".join(problems))
         return recipe.model_copy(update={"base": base})
 
 
@@ -487,6 +516,7 @@ def _plain(task: TaskRecipe) -> dict[str, Any]:
     plain = {
         **({"preset": task.preset} if task.preset else {}),
         **({"images": task.images} if task.images else {}),
+        **({"target": task.target.plain()} if task.target else {}),
         **{slot: getattr(task, slot).plain() for slot in _SLOTS},
         "metrics": [metric.plain() for metric in task.metrics],
         **task.model_dump(include={"size", "batch_size", "every", "flip_test", "test_scales"}),
@@ -494,26 +524,21 @@ def _plain(task: TaskRecipe) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if task.images is None or key not in LENT}
 
 
-def _misscheduled(recipe: Recipe) -> list[str]:
-    """What the recipe says of schedules that its own has no use for, or lacks."""
-    schedule, temperature = recipe.train.schedule, recipe.train.temperature
-    wrong = []
-    if schedule == "temperature" and temperature is None:
-        wrong.append("train.temperature: required with train.schedule=temperature; 1 is proportional, 5 is usual")
-    if schedule != "temperature" and temperature is not None:
-        wrong.append(f"train.temperature: only for train.schedule=temperature, got schedule {schedule!r}; leave it out")
+def _never_training(recipe: Recipe) -> list[str]:
+    """That a step would train nothing, if so."""
     every = {name: task.every for name, task in recipe.tasks.items() if task.images is None}
-    if schedule != "joint":
-        wrong += [
-            f"tasks.{name}.every: only train.schedule=joint trains a task in every k-th step, got schedule "
-            f"{schedule!r}, which trains one task a step; leave it out, or choose temperature for fewer of them"
-            for name, number in every.items()
-            if number > 1
-        ]
-    elif (least := min(every.values(), default=1)) > 1:
-        name = min(every, key=every.__getitem__)
-        wrong.append(f"tasks.{name}.every: must be 1 for one task at least, or steps would train none; got {least}")
-    return wrong
+    if (least := min(every.values(), default=1)) == 1:
+        return []
+    name = min(every, key=every.__getitem__)
+    return [f"tasks.{name}.every: must be 1 for one task at least, or steps would train none; got {least}"]
+
+
+def _tasks_of(plain: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The tasks of a recipe as plain YAML values that may be wrong in any way."""
+    tasks = plain.get("tasks")
+    return (
+        {name: task for name, task in tasks.items() if isinstance(task, Mapping)} if isinstance(tasks, Mapping) else {}
+    )
 
 
 def _known(place: Sequence[int | str]) -> Sequence[str]:

@@ -23,7 +23,7 @@ from mtframe._installed import Component as Component
 from mtframe._installed import checked_callable, installed, quiet
 from mtframe._installed import normalised as normalised
 from mtframe.errors import PluginError, RecipeError, told
-from mtframe.kinds import KINDS, Kind
+from mtframe.kinds import KINDS, Family, Kind
 
 _LOCAL = re.compile(r"(?P<file>.+\.py):(?P<attribute>[A-Za-z_]\w*)(?:/(?P<member>.+))?")
 _PYTHON = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)(?:/(?P<member>.+))?")
@@ -143,7 +143,7 @@ def resolve(kind: str, name: str, base: Path | None = None) -> Resolved:
     else:
         found, member = _find(kind, name)
         component, origin = found.load(), Origin(found.dist, found.version)
-    if member is not None and not hasattr(component, "members"):
+    if member is not None and not isinstance(component, Family):
         alone = name.removesuffix(f"/{member}")
         raise PluginError(f"{kind} {name!r}: {alone!r} is no family and has no members")
     return Resolved(kind, name, component, member, origin)

@@ -27,6 +27,9 @@ from mtframe.recipe import CheckedRecipe, Recipe, apply_overrides, in_file, read
 
 LOG = logging.getLogger("mtframe")
 
+# What is in a run's folder, and how; another number where a version could not read another one's.
+_FORMAT = 2
+
 # Bytes: with fewer free, a file that could not be written did not fit.
 _NEARLY_FULL = 1 << 20
 
@@ -81,7 +84,7 @@ class RunFolder:
             shutil.rmtree(run.path)
             raise
         write_text(run.path / "labels.json", json.dumps({task: asdict(info) for task, info in infos.items()}))
-        write_text(run.path / "environment.json", json.dumps(environment(recipe), indent=2) + "\n")
+        write_text(run.path / "environment.json", json.dumps(environment(recipe, infos), indent=2) + "\n")
         # Last: a folder with a recipe is a run.
         write_text(run.recipe_file, kept.to_yaml())
         return run
@@ -97,7 +100,18 @@ class RunFolder:
         if not run.recipe_file.is_file():
             what = "no such folder" if not run.path.exists() else "no recipe.yaml in it, so it is no run"
             raise RecipeError(f"{run.path}: {what}. A run is what 'mtframe train' writes, by default under runs/")
+        run.check_format()
         return run
+
+    def check_format(self) -> None:
+        """Raises RecipeError if the run was written by a version whose runs this one cannot read."""
+        found = self._environment().get("format", 1 if (self.path / "environment.json").is_file() else _FORMAT)
+        if found != _FORMAT:
+            raise RecipeError(
+                f"{self.path}: a run of format {found}, and this version of mtframe reads format {_FORMAT}. Load it "
+                f"with the version that wrote it, or train again (CHANGELOG.md says what changed in recipes): "
+                f"mtframe train {self.recipe_file}"
+            )
 
     def check_new(self) -> None:
         """Raises RecipeError if there is something in this folder already, which a new run must not replace."""
@@ -234,11 +248,16 @@ class RunFolder:
             raise CheckpointError(f"{folder / 'training.pt'}: cannot be read ({error})") from None
 
     def _origins(self) -> Origins:
+        components = self._environment().get("components")
+        return components if isinstance(components, dict) else {}
+
+    def _environment(self) -> dict[str, Any]:
+        """What the run was trained with; nothing where that cannot be read: a run can be loaded without."""
         try:
-            return json.loads((self.path / "environment.json").read_text())["components"]
-        except (OSError, ValueError, LookupError, TypeError):
-            # Kept to explain what goes wrong; without it a run can still be loaded.
+            found = json.loads((self.path / "environment.json").read_text())
+        except (OSError, ValueError):
             return {}
+        return found if isinstance(found, dict) else {}
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -290,9 +309,9 @@ def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], source: obj
     )  # fmt: skip
 
 
-def environment(recipe: Recipe) -> dict[str, Any]:
+def environment(recipe: Recipe, infos: Mapping[str, DataInfo]) -> dict[str, Any]:
     """Versions of Python, the machine and every distribution that supplied a component, and which supplied which."""
-    components = origins(recipe)
+    components = origins(recipe, {task: info.target for task, info in infos.items()})
     suppliers = {origin["distribution"] for origin in components.values() if "distribution" in origin}
     distributions = {"mtframe", "torch", "torchvision", "timm", *suppliers}
     versions = {}
@@ -302,6 +321,7 @@ def environment(recipe: Recipe) -> dict[str, Any]:
         except PackageNotFoundError:
             versions[name] = "not installed"
     return {
+        "format": _FORMAT,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",

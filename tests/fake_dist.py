@@ -112,9 +112,14 @@ class Kites:
         """Renders kites."""
 
 
-class Crop:
-    target = "kites"
+class KiteTarget:
+    """Where kites are."""
 
+    def __init__(self, info):
+        pass
+
+
+class Crop:
     def __init__(self, size, train, *, flip: bool = False):
         pass
 
@@ -156,6 +161,7 @@ KIT_ENTRIES = {
     "mtframe.sharing": {"whole": "kitekit:Whole"},
     "mtframe.balancer": {"total": "kitekit:Total"},
     "mtframe.dataset": {"kites": "kitekit:Kites"},
+    "mtframe.target": {"kites": "kitekit:KiteTarget"},
     "mtframe.transform": {"crop": "kitekit:Crop"},
     "mtframe.head": {"kite-head": "kitekit:KiteHead", "shark-head": "kitekit:SharkHead"},
     "mtframe.loss": {"kite-loss": "kitekit:KiteLoss"},

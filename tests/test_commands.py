@@ -46,7 +46,7 @@ def test_synthesize_makes_data_that_check_finds_whole(here: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("name", "sides"), [("lfw", (3 * 168 + 8, 188 + 8)), ("coco", (3 * 368 + 8, 388 + 8))])
+@pytest.mark.parametrize(("name", "sides"), [("lfw", (3 * 168 + 8, 188 + 8)), ("coco", (3 * 348 + 8, 368 + 8))])
 def test_preview_draws_augmented_training_images(here: Path, small: Small, name: str, sides: tuple[int, int]) -> None:
     root = small.faces if name == "lfw" else small.objects
     result = mtframe("data", "preview", name, root, "size=64", "--images", "3", "--out", "seen/sheet.png")
@@ -119,9 +119,10 @@ def test_predict_a_folder(small_run: Path, small: Small, here: Path) -> None:
         assert len(entry["tasks"]["faces"]["embedding"]) == 16
         assert {"label", "score", "box"} == {key for found in entry["tasks"]["objects"] for key in found}
     stems = [Path(name).stem for name in names]
-    assert sorted(path.name for path in Path("seen").iterdir()) == [*(f"{s}.png" for s in stems), "faces_similar.png"]
+    assert sorted(path.name for path in Path("seen").iterdir()) == [*(f"{s}.jpg" for s in stems), "faces_similar.jpg"]
+    assert [entry["picture"] for entry in described] == [f"seen/{stem}.jpg" for stem in stems]
     told = mtframe("predict", small_run, f"pictures/{names[0]}", "-t", "objects", "--out", "seen")
-    assert told.out == f"wrote seen/{stems[0]}-2.png\n"
+    assert told.out == f"wrote seen/{stems[0]}.jpg\n"
 
 
 def test_demo_makes_trains_evaluates_and_draws(here: Path, small: Small) -> None:

@@ -167,7 +167,14 @@ def test_the_examples_train_together(package: dict[str, str], here: Path) -> Non
         recipe["tasks"]["daytime"] |= written(kind)
     # The same images for a second task: for what all tasks' losses and maps become, and for labels by path.
     recipe["tasks"]["again"] = {"preset": package["preset"], "images": "daytime", **written("dataset")}
-    recipe["train"] = {"epochs": 4, "workers": 0, "lr": 3e-3, "precision": "fp32", "ema": None, "evaluate_every": None}
+    recipe["train"] = written("schedule")["train"] | {
+        "epochs": 4,
+        "workers": 0,
+        "lr": 3e-3,
+        "precision": "fp32",
+        "ema": None,
+        "evaluate_every": None,
+    }
     Path("recipe.yaml").write_text(dump_yaml(recipe))
     for call in (
         "data synthesize image-lists data/lists train=60 val=8",

@@ -12,21 +12,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mtframe.assembly import Assembly
-from mtframe.data import Batch, Geometry
-from mtframe.errors import RecipeError
+from mtframe.data import Batch, Placement
+from mtframe.errors import DataError
 from mtframe.evaluation import (
     Bars,
     Curves,
     Matrix,
-    evaluate_task,
+    Passes,
+    TaskViews,
+    evaluate,
     mean_relative_gain,
-    predict_batch,
     write_details,
 )
 from mtframe.evaluation._plots import draw_detail
-from mtframe.kinds import FeatureSpec
 from mtframe.recipe import Recipe
-from toy import ToyData, ToyMetric, ToyTransform, toy_recipe
+from toy import ToyData, ToyMetric, toy_recipe
 
 
 def test_mean_relative_gain_by_hand() -> None:
@@ -41,78 +41,106 @@ def test_a_reference_of_nothing_says_nothing_and_a_broken_score_loses_all() -> N
     assert mean_relative_gain({"a": math.nan, "b": 0.5}, {"a": 0.5, "b": 0.5}, higher) == pytest.approx(-0.5)
 
 
+def toy_assembly(**data: int) -> Assembly:
+    """One task on pictures of which one may be bad."""
+    here = toy_recipe()["tasks"]["one"]["dataset"]
+    return Assembly(Recipe.from_plain(toy_recipe({"one": {"dataset": {"name": here, **data}}})))
+
+
 def test_evaluation_scores_each_image_once_and_leaves_the_model_as_it_was() -> None:
-    model = Assembly(Recipe.from_plain(toy_recipe())).model().train()
+    assembly = toy_assembly(count=9, bad=4)
+    model = assembly.model().train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    dataset = ToyData("val", count=9, bad=4)
-    result = evaluate_task(model, "one", dataset, ToyTransform(32, False), [ToyMetric()], batch_size=4)
+    result = evaluate(model, assembly, ["one"], "val")["one"]
     assert result.images == 8
     assert result.skipped == ["toy/4.jpg: made to be bad"]
     assert 0 <= result.score <= 1
     assert model.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    # Once more: metrics forget what they have seen.
+    assert evaluate(model, assembly, ["one"], "val")["one"].values == result.values
+
+
+def test_a_split_of_which_nothing_can_be_read_is_no_score() -> None:
+    assembly = toy_assembly(count=1, bad=0)
+    with pytest.raises(DataError, match=r"tasks\.one\.dataset: none of its 1 images can be read.*\n  toy/0\.jpg: made"):
+        evaluate(assembly.model(), assembly, ["one"], "val")
 
 
 class ColourBoxes(nn.Module):
     """A model that finds the box of the red pixels of each image, so that views can be checked by hand."""
 
-    target = "boxes"
-
-    def __init__(self) -> None:
+    def __init__(self, head: Any) -> None:
         super().__init__()
-        self.heads = {"one": self}
-        self.widths: list[int] = []
+        self.heads = {"one": head}
+        self.mean = torch.zeros(3)
+        self.shapes: list[tuple[int, int]] = []
 
-    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        self.widths.append(images["one"].shape[-1])
+    def forward(self, images: Mapping[str, Tensor], lenders: Mapping[str, str]) -> dict[str, Tensor]:
+        assert lenders == {}
+        self.shapes.append((len(images["one"]), images["one"].shape[-1]))
         return {"one": images["one"][:, 0] > 127}
 
-    def predict(self, outputs: Tensor, geometry: Geometry) -> list[dict[str, Tensor]]:
+
+class Head:
+    """Says where it is red, and how far up the image's own pixels go."""
+
+    def predict(self, outputs: Tensor, bounds: Tensor) -> list[dict[str, Tensor]]:
         found = []
-        for image, mask in enumerate(outputs):
+        for mask, within in zip(outputs, bounds, strict=True):
             rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
-            box = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-            found.append({"boxes": geometry.to_original(box[None].float(), image)})
+            box = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]).float()
+            found.append({"boxes": torch.cat([box, within[None]])})
         return found
 
+
+class MergingHead(Head):
+    """Has a way of its own: the largest of each side."""
+
     def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        return {"boxes": torch.cat([view["boxes"] for view in predictions])}
+        return {"boxes": torch.stack([view["boxes"] for view in predictions]).amax(0)}
+
+
+class AllBoxes:
+    """A kind of target that keeps what all views say, brought back to the original."""
+
+    def restored(self, views: Sequence[tuple[Mapping[str, Tensor], Placement]]) -> dict[str, Tensor]:
+        return {"boxes": torch.stack([place.restored_boxes(view["boxes"]) for view, place in views])}
+
+
+def red_batch() -> Batch:
+    """Two images, 64 x 96; the original, 46 x 32 pixels, is half as large, and lies 4 pixels to the right."""
+    images = torch.zeros(2, 3, 64, 96)
+    images[:, 0, 16:32, 8:40] = 255
+    return Batch(images, placements=[Placement.scaled((32, 46), (64, 96), (2.0, 2.0), (4.0, 0.0))] * 2)
 
 
 def test_all_views_of_an_image_are_told_in_pixels_of_the_original() -> None:
-    images = torch.zeros(2, 3, 64, 96)
-    images[:, 0, 16:32, 8:40] = 255
-    # The original is half as large, and lies 4 pixels to the right.
-    geometry = Geometry(torch.full((2, 2), 2.0), torch.tensor([[4.0, 0.0]] * 2), torch.tensor([[32, 46]] * 2))
-    model: Any = ColourBoxes()
-    batch = Batch(images, {}, geometry)
-    predictions = predict_batch(model, "one", batch, flip=True, scales=(1.0, 2.0, 0.5), precision="fp32")
-    assert model.widths == [96, 96, 192, 192, 64, 64]
+    model: Any = ColourBoxes(Head())
+    look = TaskViews(AllBoxes(), flip=True, scales=(1.0, 2.0, 0.5))  # type: ignore[arg-type]
+    predictions = Passes(model, {"one": look}).predict({("one",): red_batch()})["one"]
+    # Images and mirror images of a scale in one call.
+    assert model.shapes == [(4, 96), (4, 192), (4, 64)]
     assert len(predictions) == 2
     for prediction in predictions:
+        assert prediction["boxes"].shape == (6, 2, 4)
         expected = torch.tensor([2.0, 8, 18, 16])
-        assert (prediction["boxes"] - expected).abs().max() <= 0.75
-        torch.testing.assert_close(prediction["boxes"][:2], expected.expand(2, 4))
+        assert (prediction["boxes"][:, 0] - expected).abs().max() <= 0.75
+        torch.testing.assert_close(prediction["boxes"][:2, 0], expected.expand(2, 4))
+        # Bounds are those of the view: brought back, each is the whole original.
+        torch.testing.assert_close(prediction["boxes"][:, 1], torch.tensor([0.0, 0, 46, 32]).expand(6, 4))
 
 
-def test_several_views_need_a_head_that_can_merge_them() -> None:
-    with pytest.raises(RecipeError, match=r"tasks.one: head '.*:Blind' cannot merge several views"):
-        Assembly(Recipe.from_plain(toy_recipe({"one": {"flip_test": True, "head": f"{__file__}:Blind"}}))).model()
-
-
-class Blind(nn.Module):
-    """A head without `merge_views`."""
-
-    target = "label"
-
-    def __init__(self, features: Sequence[FeatureSpec]) -> None:
-        super().__init__()
-
-    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        return {}
-
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
-        return []
+def test_a_head_may_merge_views_by_itself_and_a_single_one_is_none_to_merge() -> None:
+    head = MergingHead()
+    twice = TaskViews(AllBoxes(), flip=True)  # type: ignore[arg-type]
+    model: Any = ColourBoxes(head)
+    (one, _) = Passes(model, {"one": twice}).predict({("one",): red_batch()})["one"]
+    # It is given what each view says of the original, by itself.
+    assert one["boxes"].tolist() == [[[2, 8, 18, 16], [0, 0, 46, 32]]]
+    once = TaskViews(AllBoxes())  # type: ignore[arg-type]
+    (one, _) = Passes(model, {"one": once}).predict({("one",): red_batch()})["one"]
+    assert one["boxes"].tolist() == [[[2, 8, 18, 16], [0, 0, 46, 32]]]
 
 
 class Talkative(ToyMetric):
@@ -129,11 +157,12 @@ class Talkative(ToyMetric):
 
 
 def test_details_become_json_and_pictures(tmp_path: Path) -> None:
-    model = Assembly(Recipe.from_plain(toy_recipe())).model()
-    parts = (model, "one", ToyData("val", count=4), ToyTransform(32, False), [Talkative()])
-    plain = evaluate_task(*parts, batch_size=4)
+    assembly = Assembly(Recipe.from_plain(toy_recipe({"one": {"metrics": [f"{__file__}:Talkative"]}})))
+    model = assembly.model()
+    plain = evaluate(model, assembly, ["one"], "val")["one"]
     assert (plain.notes, plain.details) == (["Seen from afar."], [])
-    files = write_details(evaluate_task(*parts, batch_size=4, details=True), "one", tmp_path / "out")
+    detailed = evaluate(model, assembly, ["one"], "val", details=True)["one"]
+    files = write_details(detailed, "one", tmp_path / "out")
     assert [file.name for file in files] == [
         "one.json",
         "one-reliability.png",
@@ -187,13 +216,3 @@ def test_a_thousand_classes_and_formulas_in_names_are_drawn(tmp_path: Path) -> N
     draw_detail(Curves("c", "x", "y", {"$\\": ([0, 1], [0, 1]), "b": ([0, 1], [1, 0])}), tmp_path / "curves.png")
     with Image.open(tmp_path / "matrix.png") as picture:
         assert max(picture.size) < 4000
-
-
-def test_points_go_back_to_where_they_were_in_the_original() -> None:
-    # Half the size, moved by (3, 5), and mirrored in 40 pixels.
-    geometry = Geometry(torch.tensor([[0.5, 0.5], [-0.5, 0.5]]), torch.tensor([[3.0, 5.0], [40.0, 5.0]]),
-                        torch.tensor([[50, 60], [50, 60]]))  # fmt: skip
-    original = torch.tensor([[10.0, 20.0], [-4.0, 70.0]])
-    for image in (0, 1):
-        seen = original * geometry.scale[image] + geometry.offset[image]
-        assert torch.allclose(geometry.points_to_original(seen, image), original)

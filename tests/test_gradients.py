@@ -557,6 +557,7 @@ class Ones:
     """Weighs nothing; says which tasks each step had."""
 
     def __init__(self, tasks: Sequence[str]) -> None:
+        self.present: tuple[str, ...] = ()
         self.steps: list[tuple[str, ...]] = []
 
     def weigh(self, gram: Tensor, losses: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ def test_a_recipe_names_its_observers_and_the_installed_ones_it_does_not_name_ar
     monkeypatch.syspath_prepend(make_dist(tmp_path, "obs-kit", {"mtframe.hooks": entries}, {"observer_kit": OBSERVER}))
     plain = {**toy_recipe(), "hooks": ["watch", {"name": "watch", "times": -1}, f"{tmp_path}/observer_kit.py:Raising"]}
     recipe = Recipe.from_plain(plain)
-    assert [place for place in recipe.check() if place.startswith("hooks")] == ["hooks.0", "hooks.1", "hooks.2"]
+    assert [place for place in recipe.check().parts if place.startswith("hooks")] == ["hooks.0", "hooks.1", "hooks.2"]
     registered = observe(recipe)
     registered.call.model_assembled(model=None, recipe=recipe)
     registered.call.step_ended(step=3, losses={})

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageOps
 
-from mtframe.data import DecodeSize, read_image
+from mtframe.data import DecodeSize, read_image, read_map
 from mtframe.errors import BadImageError, DataError
 
 
@@ -219,3 +219,61 @@ def test_the_error_of_one_image_travels_between_processes() -> None:
     error = pickle.loads(pickle.dumps(BadImageError("a.jpg", "is empty")))  # noqa: S301
     assert (str(error), error.path, error.reason) == ("a.jpg: is empty", "a.jpg", "is empty")
     assert isinstance(error, DataError)
+
+
+def grey_png(values: np.ndarray, bits: int) -> bytes:
+    """A PNG of numbers with so few bits as no common writer makes them but optimisers do."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    def packed(row: list[int]) -> bytes:
+        text = "".join(f"{value:0{bits}b}" for value in row)
+        return int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8), "big")
+
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
+    rows = b"".join(b"\0" + packed(row) for row in values.tolist())
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_map_has_the_numbers_that_are_stored(tmp_path: Path, bits: int) -> None:
+    values = np.random.default_rng(bits).integers(0, 2**bits, (5, 7))
+    (tmp_path / "mask.png").write_bytes(grey_png(values, bits))
+    numbers = read_map(tmp_path / "mask.png")
+    assert numbers.dtype == (torch.int32 if bits == 16 else torch.uint8)
+    assert numbers.tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("colours", [2, 4, 16, 256])
+def test_of_a_palette_the_places_are_the_numbers(tmp_path: Path, colours: int) -> None:
+    values = np.random.default_rng(0).integers(0, colours, (5, 7), dtype=np.uint8)
+    image = Image.new("P", (7, 5))
+    image.putdata(values.flatten().tolist())
+    image.putpalette(np.random.default_rng(1).integers(0, 255, 3 * colours).tolist())
+    image.save(tmp_path / "mask.png")
+    assert read_map(tmp_path / "mask.png").tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (jpeg(), r"is no picture of a kind that numbers are read from \(PNG, TIFF, BMP\)"),
+        (png_header(40_000, 10_000), "decompression bomb"),
+        (grey_png(np.random.default_rng(0).integers(0, 256, (40, 40)), 8)[:900], r"cannot be decoded \(.*truncated"),
+    ],
+    ids=["empty", "jpeg", "bomb", "truncated"],
+)
+def test_a_map_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "mask.png").write_bytes(content)
+    with pytest.raises(BadImageError, match=rf"mask\.png: .*({reason})"):
+        read_map(tmp_path / "mask.png")
+
+
+def test_a_picture_of_colours_is_no_map(tmp_path: Path) -> None:
+    picture().save(tmp_path / "mask.png")
+    with pytest.raises(BadImageError, match=r"is a picture in RGB; expected one number a pixel, grey or with a pal"):
+        read_map(tmp_path / "mask.png")
+    with pytest.raises(BadImageError, match=r"gone\.png: No such file"):
+        read_map(tmp_path / "gone.png")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,28 +14,28 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageColor
 
+from mtframe.assembly import Assembly
 from mtframe.data import DataInfo
+from mtframe.drawing import caption, contact_sheet, draw_marks, save_picture, similarity_sheet
 from mtframe.errors import BadImageError, MtframeError, RecipeError
 from mtframe.inference import (
     FilePredictions,
     Gallery,
     Predictor,
-    Ranking,
     check_embeddings_file,
-    contact_sheet,
-    draw_boxes,
-    draw_ranking,
     embedding_tasks,
-    find_images,
+    find_pictures,
     load_run,
     predict_files,
     prediction_sheet,
     save_embeddings,
-    save_picture,
-    similarity_sheet,
 )
+from mtframe.marks import Bar, Box, Mark, Point, Polyline, Text
 from mtframe.palette import COLOURS
+from mtframe.recipe import Recipe
+from mtframe_classification.targets import Label, Value
 from small import Small
+from toy import toy_recipe
 
 COLOUR_0 = ImageColor.getrgb(COLOURS[0])
 
@@ -47,6 +47,14 @@ def black(width: int, height: int) -> Image.Image:
 def opened(path: Path) -> Image.Image:
     with Image.open(path) as picture:
         return picture.convert("RGB")
+
+
+def draw_boxes(
+    picture: Image.Image, boxes: Any, texts: Sequence[str], colours: Sequence[int], **how: Any
+) -> Image.Image:
+    """With boxes on it: XYXY, each with a label and the number of a colour."""
+    rows = zip(torch.as_tensor(boxes).tolist(), texts, colours, strict=True)
+    return draw_marks(picture, {"things": [Box(tuple(box), text, colour) for box, text, colour in rows]}, **how)
 
 
 def painted(picture: Image.Image, colour: tuple[int, ...] = COLOUR_0) -> np.ndarray:
@@ -91,10 +99,10 @@ def test_a_small_box_is_drawn_over_a_large_one_whatever_their_order() -> None:
     assert one.tobytes() == other.tobytes()
 
 
-def test_classes_have_colours_that_repeat_after_seven() -> None:
+def test_eighty_classes_have_colours_of_their_own() -> None:
     box = torch.tensor([[100.0, 100, 300, 300]])
-    drawn = [draw_boxes(black(500, 500), box, ["x"], [label]).tobytes() for label in (0, 1, 7)]
-    assert drawn[0] == drawn[2] != drawn[1]
+    drawn = {draw_boxes(black(500, 500), box, ["x"], [label]).tobytes() for label in range(80)}
+    assert len(drawn) == 80
 
 
 @pytest.mark.parametrize("size", [(60, 40), (640, 480), (3000, 2000)])
@@ -155,24 +163,6 @@ def test_a_contact_sheet_keeps_proportions_and_shortens_captions() -> None:
     assert red.sum() == 3 * 100 * 20
     # A caption stays below its own picture.
     assert (np.asarray(sheet)[108:128, 216:] == 255).all()
-
-
-def test_images_of_a_folder_are_found_sorted_and_files_are_taken_as_they_are(tmp_path: Path) -> None:
-    for name in ("b/2.JPG", "b/1.png", "a.jpeg", "notes.txt", "c.tiff"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    assert [str(path.relative_to(tmp_path)) for path in find_images([tmp_path])] == [
-        "a.jpeg",
-        "b/1.png",
-        "b/2.JPG",
-        "c.tiff",
-    ]
-    assert list(find_images([str(tmp_path / "notes.txt")])) == [tmp_path / "notes.txt"]
-    with pytest.raises(RecipeError, match=r"folder\.png: no image in this folder \(looked for \.bmp, \.gif, \.jpeg"):
-        list(find_images([tmp_path / "folder.png"]))
-    with pytest.raises(RecipeError, match="nowhere: no such file or folder"):
-        list(find_images([tmp_path / "nowhere"]))
 
 
 @pytest.fixture(scope="module")
@@ -236,21 +226,6 @@ def test_the_smallest_picture_can_be_predicted(predictor: Predictor) -> None:
     assert (found["objects"]["boxes"] <= 1).all()
 
 
-def test_files_are_predicted_drawn_and_bad_ones_named(predictor: Predictor, photo: Path, tmp_path: Path) -> None:
-    bad, out = tmp_path / "bad.jpg", tmp_path / "out"
-    bad.write_bytes(b"\xff\xd8\xff\xe0 no more")
-    result = predict_files(predictor, [photo, bad, photo], out)
-    assert [entry["source"] for entry in result.described] == [str(photo)] * 2
-    assert result.described[0]["size"] == [70, 110]
-    assert result.unreadable == [f"{bad}: its JPEG header is damaged or cut off"]
-    assert [path.name for path in result.pictures] == ["photo.png", "photo-2.png", "faces_similar.png"]
-    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in result.pictures)
-    # What an earlier call wrote is kept.
-    again = predict_files(predictor, [photo], out, ["objects"])
-    assert [path.name for path in again.pictures] == ["photo-3.png"]
-    assert predict_files(predictor, [photo], out, ["faces"]).pictures == []
-
-
 def test_the_sheet_of_similar_pictures_compares_all_files(
     predictor: Predictor, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,8 +241,8 @@ def test_the_sheet_of_similar_pictures_compares_all_files(
         captions.extend(names)
         return contact_sheet(images, names, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("mtframe.inference._draw.contact_sheet", sheet)
-    predict_files(predictor, files, tmp_path / "out", ["faces"])
+    monkeypatch.setattr("mtframe.drawing._sheets.contact_sheet", sheet)
+    predict_files(predictor, find_pictures(files), tmp_path / "out", ["faces"])
     assert [len(captions), captions[0], captions[1]] == [12 * 5, "00", "1.00  14"]
     assert captions[::5] == [f"{number:02d}" for number in range(12)]
 
@@ -277,7 +252,8 @@ def test_a_phones_picture_is_predicted_upright(predictor: Predictor, photo: Path
     exif[ExifTags.Base.Orientation] = 6
     opened(photo).save(tmp_path / "stored.png", exif=exif)
     opened(photo).transpose(Image.Transpose.ROTATE_270).save(tmp_path / "seen.png")
-    result = predict_files(predictor, [tmp_path / "stored.png", tmp_path / "seen.png"], tmp_path / "out")
+    files = find_pictures([tmp_path / "stored.png", tmp_path / "seen.png"])
+    result = predict_files(predictor, files, tmp_path / "out", picture_format="png", batch_size=1)
     stored, seen = result.described
     assert stored["size"] == seen["size"] == [110, 70]
     assert stored["tasks"] == seen["tasks"]
@@ -290,19 +266,22 @@ def test_a_phones_picture_is_predicted_upright(predictor: Predictor, photo: Path
 def test_the_threshold_is_for_what_is_drawn_and_not_for_what_is_told(
     predictor: Predictor, photo: Path, tmp_path: Path
 ) -> None:
-    all_drawn = predict_files(predictor, [photo], tmp_path / "all", ["objects"], threshold=0.0)
-    none_drawn = predict_files(predictor, [photo], tmp_path / "none", ["objects"], threshold=1.0)
-    assert all_drawn.described == none_drawn.described
+    all_drawn, none_drawn = (
+        predict_files(predictor, find_pictures([photo]), tmp_path / name, ["objects"], least, picture_format="png")
+        for name, least in (("all", 0.0), ("none", 1.0))
+    )
+    assert [row["tasks"] for row in all_drawn.described] == [row["tasks"] for row in none_drawn.described]
+    assert len(all_drawn.described[0]["tasks"]["objects"]) == 5
     pictures = [opened(result.pictures[0]) for result in (all_drawn, none_drawn)]
     assert pictures[0].tobytes() != pictures[1].tobytes()
-    assert pictures[1].tobytes() == draw_boxes(opened(photo), torch.empty(0, 4), [], []).tobytes()
+    assert pictures[1].tobytes() == draw_marks(opened(photo), {}).tobytes()
 
 
 @pytest.mark.parametrize(("task", "count"), [("faces", 3), ("faces", 1), ("objects", 3)])
 def test_a_sheet_of_predictions_has_all_samples(predictor: Predictor, task: str, count: int) -> None:
     dataset = predictor.assembly.dataset(task, "val")
     sheet = prediction_sheet(predictor, task, [dataset[n] for n in range(count)])
-    columns, tile = (min(5, count), 200) if task == "faces" else (4, 320)
+    columns, tile = (min(5, count), 200) if task == "faces" else (4, 340)
     rows = count if task == "faces" else 1
     assert sheet.size == (columns * (tile + 8) + 8, rows * (tile + 28) + 8)
 
@@ -320,8 +299,8 @@ def test_a_picture_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path
 
 @pytest.mark.parametrize("side", [300, 3000])
 def test_a_panel_is_legible_below_small_and_large_pictures(side: int) -> None:
-    rows = [("kitchen", "0.75", 0.75), ("bar", "0.20", 0.2), ("height", "181", None)]
-    drawn = draw_ranking(black(side, side), [Ranking("rooms", rows)])
+    rows = [Bar("kitchen", "0.75", 0.75), Bar("bar", "0.20", 0.2), Bar("height", "181")]
+    drawn = draw_marks(black(side, side), {"rooms": rows, "nothing to say": []})
     picture = 480 if side == 300 else 3000
     assert drawn.width == picture
     panel = np.asarray(drawn)[picture:]
@@ -336,9 +315,9 @@ def test_a_panel_is_legible_below_small_and_large_pictures(side: int) -> None:
 
 def test_names_with_letters_beyond_ascii_are_drawn_as_such() -> None:
     # What a font lacks is drawn as one and the same box.
-    from mtframe.inference._draw import _font
+    from mtframe.drawing._text import font_of
 
-    drawn = {bytes(_font(20).getmask(letter)) for letter in "ëÅřЖΩ\uffff"}
+    drawn = {bytes(font_of(20).getmask(letter)) for letter in "ëÅřЖΩ\uffff"}
     assert len(drawn) == 6
 
 
@@ -376,10 +355,11 @@ def test_the_nearest_identities_are_those_whose_mean_embedding_is_most_similar(
     found = gallery.nearest(embeddings[0])
     assert [value for _, value in found] == sorted((gallery.templates @ embeddings[0]).tolist(), reverse=True)
 
-    result = predict_files(predictor, files[:1], tmp_path / "out", ["faces"], galleries={"faces": gallery})
+    photo = find_pictures(files[:1])
+    result = predict_files(predictor, photo, tmp_path / "out", ["faces"], galleries={"faces": gallery})
     (described,) = result.described
     assert [row["name"] for row in described["nearest"]["faces"]] == [name for name, _ in found]
-    assert [path.name for path in result.pictures] == [f"{files[0].stem}.png"]
+    assert [path.name for path in result.pictures] == [f"{files[0].stem}.jpg"]
 
 
 def test_a_gallery_needs_folders_with_pictures_and_a_task_with_embeddings(predictor: Predictor, tmp_path: Path) -> None:
@@ -399,7 +379,7 @@ def test_embeddings_are_written_beside_the_files_they_are_of(tmp_path: Path, suf
     rows = torch.nn.functional.normalize(torch.arange(6.0).reshape(2, 3) + 1)
     predictions = FilePredictions([{"source": "a.jpg"}, {"source": "ü/b.jpg"}], embeddings={"faces": rows})
     path = tmp_path / "new" / f"faces{suffix}"
-    save_embeddings(predictions, path)
+    save_embeddings(predictions.embeddings, [said["source"] for said in predictions.described], path)
     if suffix == ".npz":
         with np.load(path, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
@@ -415,25 +395,54 @@ def test_embeddings_go_to_files_of_two_kinds(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(RecipeError, match=r"--embeddings: expected a file that ends with .npz or .parquet, got x.csv"):
         check_embeddings_file(Path("x.csv"))
     with pytest.raises(RecipeError, match="--embeddings: no task gave an embedding"):
-        save_embeddings(FilePredictions(), tmp_path / "x.npz")
+        save_embeddings({}, [], tmp_path / "x.npz")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(RecipeError, match=r"pip install 'mtframe\[parquet\]'"):
         check_embeddings_file(Path("x.parquet"))
 
 
 def test_classes_are_told_most_likely_first_and_numbers_by_name() -> None:
-    infos = {"one": DataInfo("label", tuple("abcdefg")), "two": DataInfo("value", ("x", "y"))}
-    predictor: Any = SimpleNamespace(infos=infos)
-    described = Predictor.describe(
-        predictor, "one", {"probabilities": torch.tensor([0.05, 0.5, 0.0, 0.2, 0.12, 0.1, 0.03])}
-    )
-    assert [row["label"] for row in described] == ["b", "d", "e", "f", "a"]
-    assert described[0]["probability"] == 0.5
-    assert Predictor.describe(predictor, "two", {"values": torch.tensor([1.5, -2.0])}) == {"x": 1.5, "y": -2.0}
+    label, value = Label(DataInfo("label", tuple("abcdefg"))), Value(DataInfo("value", ("x", "y")))
+    told = label.plain({"probabilities": torch.tensor([0.05, 0.5, 0.0, 0.2, 0.12, 0.1, 0.03])})
+    assert [row["label"] for row in told] == ["b", "d", "e", "f", "a"]
+    assert told[0]["probability"] == 0.5
+    assert value.plain({"values": torch.tensor([1.5, -2.0])}) == {"x": 1.5, "y": -2.0}
 
 
-def test_what_the_framework_cannot_draw_is_told_as_deep_as_it_is(predictor: Predictor) -> None:
-    points = {"points": torch.tensor([[1.23456789, 2.0], [float("nan"), 0.5]]), "count": torch.tensor(2)}
-    told = predictor.describe("objects", points)
-    assert told == {"points": [[1.234568, 2.0], [None, 0.5]], "count": 2}
-    assert predictor.undrawn("objects") == predictor.undrawn("faces") == []
+def test_what_is_no_number_is_told_as_nothing() -> None:
+    """JSON has no NaN, and a model that is broken should not break what reads its answers."""
+    plain = toy_recipe({"one": {}})
+    assembly = Assembly(Recipe.from_plain(plain), {"one": DataInfo("value", ("x", "y"))})
+    predictor: Any = object.__new__(Predictor)
+    predictor.targets = {"one": assembly.target("one")}
+    told = predictor.describe("one", {"values": torch.tensor([torch.nan, 0.5])})
+    assert json.loads(json.dumps(told, allow_nan=False)) == {"x": None, "y": 0.5}
+
+
+def test_points_and_lines_are_drawn_where_they_are_in_their_colours() -> None:
+    marks: list[Mark] = [
+        Polyline([(100, 100), (400, 100), (400, 300)], colour=1),
+        Polyline([(100, 400), (200, 400), (200, 450)], closed=True, colour=2),
+        Point((300, 450), "nose", colour=0, score=0.9),
+        Point((60, 60), "unsure", colour=3, score=0.1),
+        Polyline([], text="of nothing"),
+    ]
+    drawn = np.asarray(draw_marks(black(500, 500), {"points": marks}, threshold=0.5))
+
+    def shown(x: int, y: int, colour: int) -> bool:
+        near = drawn[y - 3 : y + 4, x - 3 : x + 4]
+        return bool((near == ImageColor.getrgb(COLOURS[colour])).all(axis=2).any())
+
+    assert all(shown(x, y, 1) for x, y in ((100, 100), (250, 100), (400, 200), (400, 300)))
+    assert not shown(250, 200, 1), "an open line does not return to its start"
+    assert all(shown(x, y, 2) for x, y in ((150, 400), (200, 430), (150, 425)))
+    assert shown(300, 450, 0)
+    assert not shown(60, 60, 3), "below the threshold"
+
+
+def test_a_caption_says_what_is_said_of_the_whole_and_counts_what_is_drawn() -> None:
+    box, ignored = Box((0, 0, 1, 1), "cat", 0), Box((0, 0, 1, 1), "ignored", None)
+    assert caption([], 3) == "-"
+    assert caption([box, ignored], 3) == "1 object"
+    assert caption([Text("cat"), Bar("x", "2"), box, box], 3) == "cat\nx 2\n2 objects"
+    assert caption([Text("a"), Text("b"), Text("c")], 2) == "a\nand 2 more"

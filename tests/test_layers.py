@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from mtframe.assembly import Assembly
 from mtframe.errors import RecipeError
@@ -116,6 +116,41 @@ def test_copies_and_state_dicts_hold_each_weight_once() -> None:
         assert not torch.allclose(before, changed)
         sharing.load_state_dict(twin.state_dict())
         torch.testing.assert_close(sharing(given)["b"][-1], changed)
+
+
+class Traced(ToyBackbone):
+    """With a graph in place of code, as torchvision's have, which uses a parameter of its own in the first stage."""
+
+    class Net(ToyBackbone):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(8, 1, 1))
+
+        def forward(self, images: Tensor) -> list[Tensor]:
+            stem = self.stem(images) * self.scale
+            return [stem, self.body(stem)]
+
+    stages = (("network.stem", "network.scale"), ("network.body",))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = fx.symbolic_trace(self.Net())
+        del self.stem, self.body
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.network(images)
+
+
+def test_a_copy_of_a_traced_backbone_holds_each_weight_once() -> None:
+    """Averaged weights go by the order of the state dict."""
+    sharing = Layers(Traced(), (("a", "b"),), shared=1).eval()
+    sharing(images(32))
+    twin = deepcopy(sharing)
+    assert list(twin.state_dict()) == list(sharing.state_dict())
+    with torch.no_grad():
+        twin.trunk.network.scale.mul_(2)
+    torch.testing.assert_close(twin(images(32))["a"][0], 2 * sharing(images(32))["a"][0])
+    assert list(twin.state_dict()) == list(sharing.state_dict())
 
 
 def test_weights_of_batchnorms_are_loaded_from_a_file() -> None:

@@ -3,25 +3,31 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from mtframe.assembly import Assembly
-from mtframe.data import Batch, MixedBatches, Sample, Source, SplitBatches
-from mtframe.data._schedule import SCHEDULES
+from mtframe.data import DataInfo, Inputs, MixedBatches, Sample, Source, SplitBatches, Viewer
 from mtframe.errors import BadImageError, DataError
 from mtframe.inference import preview
 from mtframe.recipe import Recipe
+from mtframe.schedule import Epochs, Joint, Proportional, RoundRobin, Temperature
+from mtframe_classification.targets import Label
 from toy import ToyData, ToyTransform, toy_recipe
+
+LABEL = Label(DataInfo("label", ("dark", "light")))
+
+
+def source(task: str, data: ToyData, batch_size: int, transform: type[ToyTransform] = ToyTransform) -> Source:
+    return Source(data, transform(16, True), batch_size, {task: Viewer(LABEL)})
 
 
 def sources(bad: int | None = None) -> dict[str, Source]:
-    return {
-        "short": Source(ToyData("train", count=7, bad=bad), ToyTransform(16, True), 3),
-        "long": Source(ToyData("train", count=20), ToyTransform(16, True), 4),
-    }
+    short, long = ToyData("train", count=7, bad=bad), ToyData("train", count=20)
+    return {"short": source("short", short, 3), "long": source("long", long, 4)}
 
 
 class Killed(ToyData):
@@ -34,7 +40,7 @@ class Killed(ToyData):
 
 
 def test_a_worker_that_is_gone_is_told_without_a_traceback() -> None:
-    batches = SplitBatches(Killed("val", count=9), ToyTransform(16, False), 3)
+    batches = SplitBatches("one", Killed("val", count=9), ToyTransform(16, False), 3)
     with pytest.raises(
         ChildProcessError, match=r"a process that reads images is gone \(DataLoader worker .*(killed|exited)"
     ):
@@ -55,11 +61,19 @@ def test_an_epoch_shows_every_image_of_the_longest_task_once_and_shorter_tasks_g
     assert draws[:7] != draws[7:14]
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+SCHEDULES: dict[str, Any] = {
+    "joint": Joint,
+    "round-robin": lambda lengths, every: RoundRobin(lengths),
+    "epochs": lambda lengths, every: Epochs(lengths),
+    "proportional": lambda lengths, every: Proportional(lengths),
+    "temperature": lambda lengths, every: Temperature(lengths, temperature=2.0),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_from_a_later_step_on_are_those_of_a_loader_that_was_never_stopped(workers: int, schedule: str) -> None:
-    temperature = 2.0 if schedule == "temperature" else None
-    batches = MixedBatches(sources(), 3, schedule, temperature=temperature)
+    batches = MixedBatches(sources(), 3, SCHEDULES[schedule])
     whole = list(batches.batches(0, 6, workers=0))
     rest = list(batches.batches(4, 6, workers=workers))
     assert len(rest) == 2
@@ -67,7 +81,7 @@ def test_batches_from_a_later_step_on_are_those_of_a_loader_that_was_never_stopp
         assert expected.keys() == batch.keys()
         for task in batch:
             assert torch.equal(expected[task].images, batch[task].images)
-            assert torch.equal(expected[task].targets["label"], batch[task].targets["label"])
+            assert torch.equal(expected[task].targets[task]["label"], batch[task].targets[task]["label"])
 
 
 def test_a_task_that_takes_part_now_and_then_goes_through_its_images_all_the_same() -> None:
@@ -110,34 +124,35 @@ def test_an_unreadable_image_is_replaced_by_the_next_one_and_named() -> None:
 
 
 def test_a_data_set_of_which_nothing_can_be_read_stops_with_the_files_named() -> None:
-    broken = {"one": Source(ToyData("train", count=1, bad=0), ToyTransform(16, True), 1)}
+    broken = {"one": source("one", ToyData("train", count=1, bad=0), 1)}
     with pytest.raises(DataError, match=r"tasks\.one\.dataset: 20 images in a row cannot be read.*\n  toy/0\.jpg"):
         list(MixedBatches(broken, seed=0).batches(0, 1, workers=1))
 
 
 def test_an_empty_data_set_is_refused() -> None:
     with pytest.raises(DataError, match=r"tasks\.one\.dataset: the training split has no images"):
-        MixedBatches({"one": Source(ToyData("train", count=0), ToyTransform(16, True), 1)}, seed=0)
+        MixedBatches({"one": source("one", ToyData("train", count=0), 1)}, seed=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_sees_each_image_once_in_order_without_the_unreadable(workers: int) -> None:
-    split = SplitBatches(ToyData("val", count=10, bad=4), ToyTransform(16, False), 4)
+    split = SplitBatches("one", ToyData("val", count=10, bad=4), ToyTransform(16, False), 4)
     batches = list(split.batches(workers))
-    assert [sample.index for batch in batches for sample in batch.samples] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert [sample.index for batch in batches for sample in batch.samples["one"]] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert [batch.skipped for batch in batches] == [[], ["toy/4.jpg: made to be bad"], []]
-    assert all(sample.image.numel() == 0 for batch in batches for sample in batch.samples)
+    assert all(sample.image.numel() == 0 for batch in batches for sample in batch.samples["one"])
 
 
-def test_a_batch_of_which_nothing_can_be_read_is_its_reasons() -> None:
-    split = SplitBatches(ToyData("val", count=1, bad=0), ToyTransform(16, False), 4)
-    assert list(split.batches(0)) == [["toy/0.jpg: made to be bad"]]
+def test_a_batch_of_which_nothing_can_be_read_has_its_reasons() -> None:
+    split = SplitBatches("one", ToyData("val", count=1, bad=0), ToyTransform(16, False), 4)
+    (batch,) = split.batches(0)
+    assert (len(batch), batch.samples, batch.skipped) == (0, {"one": []}, ["toy/0.jpg: made to be bad"])
 
 
 class Picky(ToyTransform):
     """Makes nothing of what is dark."""
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
         for sample in samples:
             if sample.target["label"] == 0:
                 raise BadImageError(sample.id, "too dark")
@@ -148,11 +163,11 @@ def test_images_that_a_transform_makes_nothing_of_are_replaced_or_left_out_and_n
     data = ToyData("train", count=8)
     dark = {data[index].id for index in range(8) if data[index].target["label"] == 0}
     assert 0 < len(dark) < 8
-    batch = MixedBatches({"one": Source(data, Picky(16, True), 8)}, seed=0)[0]["one"]
+    batch = MixedBatches({"one": source("one", data, 8, Picky)}, seed=0)[0]["one"]
     assert len(batch) == 8
-    assert batch.targets["label"].tolist() == [1] * 8
+    assert batch.targets["one"]["label"].tolist() == [1] * 8
     assert {reason.partition(":")[0] for reason in batch.skipped} == dark
-    (scored,) = SplitBatches(data, Picky(16, False), 8).batches(workers=0)
+    (scored,) = SplitBatches("one", data, Picky(16, False), 8).batches(workers=0)
     assert len(scored) == 8 - len(dark)
     assert len(scored.skipped) == len(dark)
 

@@ -265,7 +265,7 @@ def test_unreadable_sources_are_named_and_the_others_predicted(small_run: Path, 
     assert [line.split(":")[0] for line in lines] == ["skipped bomb.png", "skipped cut.jpg", "skipped page.png"]
     assert "bomb" in lines[0].partition(":")[2]
     assert lines[1].endswith("cannot be decoded (Premature end of JPEG file)")
-    assert [path.name for path in Path("seen").iterdir()] == ["good.png"]
+    assert [path.name for path in Path("seen").iterdir()] == ["good.jpg"]
 
 
 def edit_annotations(root: Path, split: str, change: Callable[[Any], None]) -> None:
@@ -455,13 +455,15 @@ def test_a_full_disk_while_saving(here: Path, small: Small, monkeypatch: pytest.
 
 
 def test_a_full_disk_while_drawing(here: Path, small: Small, small_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: object, path: Path) -> None:
+    def full(self: object, *arguments: object, **options: object) -> None:
         raise FULL
 
     image = next(small.objects.glob("val2017/*"))
+    monkeypatch.setattr(Path, "write_bytes", full)
     monkeypatch.setattr(Image.Image, "save", full)
-    result = mtframe("predict", small_run, image, "--out", "seen")
-    failed(result, 1, f"seen/{image.stem}.png could not be written (No space left on device)")
+    for picture_format in ("jpg", "png"):
+        result = mtframe("predict", small_run, image, "--out", "seen", "--format", picture_format)
+        failed(result, 1, f"seen/{image.stem}.{picture_format} could not be written (No space left on device)")
     failed(mtframe("data", "preview", "lfw", small.faces, "size=64", "--images", "2"), 1, "preview.png could not be")
 
 

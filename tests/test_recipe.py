@@ -312,7 +312,7 @@ def test_everything_wrong_comes_in_one_report() -> None:
 
 
 def test_unknown_preset_is_suggested_and_what_it_would_fill_is_not_reported() -> None:
-    plain = plain_recipe(task="kite-wathcing", size=3.5)
+    plain = plain_recipe(preset="kite-wathcing", size=3.5)
     lines = report(plain)
     assert lines[0] == "tasks.kites.preset: no preset 'kite-wathcing'; did you mean 'kite-watching'?"
     assert lines[-1] == "tasks.kites.size: expected a valid integer, got 3.5"
@@ -395,8 +395,8 @@ def test_components_in_files_stay_found_from_another_folder(tmp_path: Path) -> N
     moved = tmp_path / "runs" / "recipe.yaml"
     moved.parent.mkdir()
     moved.write_text(recipe.to_yaml())
-    found = load_recipe(moved).check()
-    assert found["tasks.kites.head"].origin.file == tmp_path / "heads.py"
+    found = load_recipe(moved).check().parts
+    assert found["tasks.kites.head"].resolved.origin.file == tmp_path / "heads.py"
 
 
 # Assembling on the spot
@@ -438,7 +438,7 @@ def test_task_given_twice() -> None:
 
 
 def test_check_resolves_every_part() -> None:
-    found = Recipe.from_plain(plain_recipe()).check()
+    found = Recipe.from_plain(plain_recipe()).check().parts
     assert list(found) == [
         "backbone",
         "sharing",
@@ -450,8 +450,8 @@ def test_check_resolves_every_part() -> None:
         "tasks.kites.metrics.0",
         "hooks.0",
     ]
-    assert found["backbone"].member == "small"
-    assert {str(found[place].origin) for place in found if place != "hooks.0"} == {"kite-kit 1.2.3"}
+    assert found["backbone"].resolved.member == "small"
+    assert {str(found[place].resolved.origin) for place in found if place != "hooks.0"} == {"kite-kit 1.2.3"}
 
 
 def test_check_reports_every_problem() -> None:

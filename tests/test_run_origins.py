@@ -224,10 +224,10 @@ def test_a_preset_means_its_own_parts_whoever_else_offers_their_names(site: Site
     registry.installed.cache_clear()
     plain = {"backbone": "tutorial", "tasks": {"o": {"preset": "object-detection", "dataset": {"root": "r"}}}}
     recipe = Recipe.from_plain(plain)
-    assert {resolved.origin.dist for resolved in recipe.check().values()} == {"mtframe"}
+    assert {part.resolved.origin.dist for part in recipe.check().parts.values()} == {"mtframe"}
     # So does whoever writes the name; the other one is there for those who say so.
     plain["tasks"]["o"]["head"] = {"name": "dense", "width": 32}
-    assert Recipe.from_plain(plain).check()["tasks.o.head"].origin.dist == "mtframe"
+    assert Recipe.from_plain(plain).check().parts["tasks.o.head"].resolved.origin.dist == "mtframe"
     with pytest.raises(registry.PluginError, match="never imported"):
         registry.resolve("head", "dense@x-kit")
 
@@ -240,6 +240,9 @@ def test_a_strangers_preset_means_his_own_parts(site: Site) -> None:
     make_dist(site.folder, "y-kit", entries, {"y_kit": source})
     registry.installed.cache_clear()
     task = {"preset": "mine", "dataset": {"root": "r"}}
-    found = Recipe.from_plain({"backbone": "tutorial", "tasks": {"o": task}}).check()
-    assert (found["tasks.o.head"].name, found["tasks.o.loss"].origin.dist) == ("dense@y-kit", "mtframe")
+    found = Recipe.from_plain({"backbone": "tutorial", "tasks": {"o": task}}).check().parts
+    assert (found["tasks.o.head"].resolved.name, found["tasks.o.loss"].resolved.origin.dist) == (
+        "dense@y-kit",
+        "mtframe",
+    )
     sys.modules.pop("y_kit")

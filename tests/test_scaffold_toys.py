@@ -24,6 +24,7 @@ from mtframe.errors import DataError, MtframeError, RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe.model import Network
 from mtframe.registry import resolve
+from mtframe.schedule import turns
 from mtframe.templates import write_package
 from toy import ToyBackbone
 
@@ -99,6 +100,15 @@ def test_log_mean_gives_each_task_the_same_weight(written: Callable[[str], Any])
         assert loss.grad is not None
         assert (loss.grad * loss).item() == pytest.approx(0.5, rel=1e-5)
     assert torch.isfinite(written("balancer")()({"a": torch.tensor(0.0)}))
+
+
+def test_blocks_of_steps_go_round(written: Callable[[str], Any]) -> None:
+    schedule = written("schedule")({"a": 5, "b": 2}, block=2)
+    assert [*(next(iter(turns(schedule, step))) for step in range(6))] == ["a", "a", "b", "b", "a", "a"]
+    # Three rounds of four steps: the fifth batch of a is the first one of the third.
+    assert (schedule.steps_per_epoch, schedule.draws(12)) == (12, {"a": 6, "b": 6})
+    with pytest.raises(RecipeError, match="block: must be 1 or more, got 0"):
+        written("schedule")({"a": 1}, block=0)
 
 
 def test_the_transform_says_where_the_picture_is(written: Callable[[str], Any]) -> None:

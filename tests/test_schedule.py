@@ -4,39 +4,44 @@ import re
 import time
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtframe.data._schedule import SCHEDULES, Joint, Proportional, Schedule, Temperature
+from mtframe.assembly import Assembly
 from mtframe.errors import RecipeError
-from mtframe.recipe import Recipe, TrainOptions
+from mtframe.kinds import Schedule
+from mtframe.options import construct
+from mtframe.recipe import Recipe
+from mtframe.registry import resolve
+from mtframe.schedule import Epochs, Joint, Proportional, Temperature, turns
 from toy import toy_recipe
 
+NAMES = ("joint", "round-robin", "epochs", "proportional", "temperature")
 LENGTHS = st.dictionaries(st.sampled_from("abcde"), st.integers(1, 30), min_size=1)
+
+
+def made(name: str, lengths: dict[str, int], every: dict[str, int] | None = None, **options: Any) -> Schedule:
+    """The built-in schedule of a name."""
+    wired = {"lengths": lengths, "every": every or dict.fromkeys(lengths, 1)}
+    schedule: Schedule = construct(resolve("schedule", name).component, "schedule", options, wired, name)
+    return schedule
 
 
 @st.composite
 def schedules(draw: st.DrawFn) -> tuple[Schedule, dict[str, int]]:
     """Any schedule, with the lengths of its tasks."""
-    lengths, name = draw(LENGTHS), draw(st.sampled_from(sorted(SCHEDULES)))
-    options: dict[str, Any] = {}
-    if name == "temperature":
-        options = {"temperature": draw(st.sampled_from([1.0, 1.5, 3.3, 5.0, 100.0]))}
-    if name == "joint":
-        options = {"every": {task: draw(st.integers(1, 4)) for task in [*lengths][1:]}}
-    return SCHEDULES[name](lengths, **options), lengths
+    lengths, name = draw(LENGTHS), draw(st.sampled_from(NAMES))
+    options = {"temperature": draw(st.sampled_from([1.0, 1.5, 3.3, 5.0, 100.0]))} if name == "temperature" else {}
+    every = {task: draw(st.integers(1, 4)) for task in [*lengths][1:]}
+    return made(name, lengths, every, **options), lengths
 
 
 def who(schedule: Schedule, steps: int) -> str:
     """The tasks of the first steps, in words of their letters."""
-    return " ".join("".join(schedule.at(step)) for step in range(steps))
-
-
-def test_the_recipe_knows_the_schedules_there_are() -> None:
-    assert set(get_args(TrainOptions.model_fields["schedule"].annotation)) == set(SCHEDULES)
+    return " ".join("".join(turns(schedule, step)) for step in range(steps))
 
 
 @pytest.mark.parametrize(
@@ -50,16 +55,16 @@ def test_the_recipe_knows_the_schedules_there_are() -> None:
     ],
 )
 def test_who_trains_when(name: str, expected: list[dict[str, int]]) -> None:
-    schedule = SCHEDULES[name]({"a": 2, "b": 3})
-    assert [schedule.at(step) for step in range(len(expected))] == expected
+    schedule = made(name, {"a": 2, "b": 3})
+    assert [turns(schedule, step) for step in range(len(expected))] == expected
 
 
-def test_a_task_takes_part_in_every_so_manyth_joint_step() -> None:
+def test_a_task_takes_part_in_every_kth_joint_step() -> None:
     schedule = Joint({"a": 4, "b": 2, "c": 1}, every={"b": 3, "c": 2})
     assert who(schedule, 7) == "abc a ac ab ac a abc"
     # The two batches of b take six steps.
     assert schedule.steps_per_epoch == 6
-    assert schedule.at(6) == {"a": 6, "b": 2, "c": 3}
+    assert turns(schedule, 6) == {"a": 6, "b": 2, "c": 3}
 
 
 def test_a_temperature_takes_the_root_of_the_lengths() -> None:
@@ -78,7 +83,7 @@ def test_each_task_takes_its_batches_in_order_and_all_of_them_in_an_epoch(
     schedule, lengths = given
     taken: dict[str, list[int]] = {task: [] for task in lengths}
     for step in range(epochs * schedule.steps_per_epoch):
-        tasks = schedule.at(step)
+        tasks = turns(schedule, step)
         assert len(tasks) >= 1
         assert isinstance(schedule, Joint) or len(tasks) == 1
         assert list(tasks) == [task for task in lengths if task in tasks]
@@ -90,7 +95,7 @@ def test_each_task_takes_its_batches_in_order_and_all_of_them_in_an_epoch(
         assert len(numbers) >= epochs * lengths[task] - (
             type(schedule) is Temperature and epochs > 1 and len(lengths) > 3
         )
-        if type(schedule) in (SCHEDULES["epochs"], Proportional):
+        if isinstance(schedule, Epochs | Proportional):
             assert len(numbers) == epochs * lengths[task]
     assert schedule.draws(epochs * schedule.steps_per_epoch) == {task: len(numbers) for task, numbers in taken.items()}
 
@@ -109,9 +114,9 @@ def test_a_step_depends_on_nothing_that_was_asked_before(
     given: tuple[Schedule, dict[str, int]], step: int, other: int
 ) -> None:
     schedule, _ = given
-    expected = schedule.at(step)
-    schedule.at(other)
-    assert schedule.at(step) == expected
+    expected = turns(schedule, step)
+    turns(schedule, other)
+    assert turns(schedule, step) == expected
     before, after = schedule.draws(step), schedule.draws(step + 1)
     assert {task: after[task] - before[task] for task in before} == {task: int(task in expected) for task in before}
 
@@ -140,16 +145,16 @@ def test_proportional_shows_all_images_equally_often(lengths: dict[str, int], st
 def test_a_high_temperature_is_round_robin_and_that_of_1_proportional() -> None:
     lengths = {"a": 50, "b": 3, "c": 7}
     hot, cold = Temperature(lengths, temperature=1e12), Temperature(lengths, temperature=1.0)
-    assert who(hot, 9) == who(SCHEDULES["round-robin"](lengths), 9)
-    assert [cold.at(step) for step in range(120)] == [Proportional(lengths).at(step) for step in range(120)]
+    assert who(hot, 9) == who(made("round-robin", lengths), 9)
+    assert [turns(cold, step) for step in range(120)] == [turns(Proportional(lengths), step) for step in range(120)]
 
 
-@pytest.mark.parametrize("name", sorted(SCHEDULES))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_late_step_costs_what_the_first_does(name: str) -> None:
-    schedule = SCHEDULES[name]({"a": 100_000, "b": 1_000}, **({"temperature": 3.0} if name == "temperature" else {}))
+    schedule = made(name, {"a": 100_000, "b": 1_000}, **({"temperature": 3.0} if name == "temperature" else {}))
     start = time.perf_counter()
     for step in range(10**15, 10**15 + 100):
-        assert schedule.at(step)
+        assert turns(schedule, step)
     # Counting up to there would take years.
     assert time.perf_counter() - start < 1
 
@@ -164,25 +169,59 @@ def recipe(every: dict[str, int] | None = None, **train: Any) -> Recipe:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"schedule": "temperature"}, r"^train\.temperature: required with train\.schedule=temperature"),
-        ({"temperature": 5.0}, r"^train\.temperature: only for train\.schedule=temperature, got schedule 'joint'"),
-        ({"schedule": "temperature", "temperature": 0.5}, r"^train\.temperature: expected greater than or equal to 1"),
+        ({"schedule": "temperature"}, r"^train\.schedule\.temperature: required"),
+        (
+            {"temperature": 5.0},
+            r"^train\.temperature: is an option of .* write train\.schedule={name: temperature, .*: 5",
+        ),
+        ({"schedule": {"name": "joint", "temperature": 5}}, r"^train\.schedule\.temperature: unknown option"),
+        ({"schedule": {"name": "temperature", "temperature": "5"}}, r"^train\.schedule\.temperature: expected"),
         (
             {"schedule": "round-robin", "every": {"two": 3}},
-            r"^tasks\.two\.every: only train\.schedule=joint trains .* got schedule 'round-robin'",
+            r"^tasks\.two\.every: the schedule 'round-robin' does not let a task skip steps; .* train\.schedule=joint",
         ),
         ({"every": {"one": 2, "two": 3}}, r"^tasks\.one\.every: must be 1 for one task at least, .* got 2"),
         ({"every": {"one": 0}}, r"^tasks\.one\.every: expected greater than or equal to 1, got 0"),
-        ({"schedule": "proportionl"}, r"^train\.schedule: expected 'joint', .* got 'proportionl'"),
+        ({"schedule": "proportionl"}, r"^train\.schedule: no schedule 'proportionl'; did you mean 'proportional'"),
     ],
 )
 def test_what_a_schedule_has_no_use_for_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        recipe(**given)
+        recipe(**given).check()
+
+
+@pytest.mark.parametrize("temperature", [0.5, float("inf"), float("nan")])
+def test_a_temperature_is_1_or_more(temperature: float) -> None:
+    with pytest.raises(RecipeError, match=r"temperature: must be 1 or more and finite, got (0\.5|inf|nan)"):
+        Temperature({"a": 1}, temperature=temperature)
+
+
+class Blocks:
+    """One task after the other, several steps each."""
+
+    def __init__(self, lengths: dict[str, int], *, block: int = 2) -> None:
+        self.tasks, self.block = tuple(lengths), block
+        self.steps_per_epoch = len(lengths) * block * max(-(-length // block) for length in lengths.values())
+
+    def draws(self, steps: int) -> dict[str, int]:
+        rounds, rest = divmod(steps, len(self.tasks) * self.block)
+        return {
+            task: rounds * self.block + min(max(rest - turn * self.block, 0), self.block)
+            for turn, task in enumerate(self.tasks)
+        }
+
+
+def test_a_schedule_may_be_anybody_s() -> None:
+    chosen = recipe(schedule={"name": f"{Path(__file__).resolve()}:Blocks", "block": 3})
+    batches = Assembly(chosen.check()).batches()
+    assert [*map(list, map(batches.at, range(7)))] == [["one"]] * 3 + [["two"]] * 3 + [["one"]]
+    assert batches.at(6) == {"one": 3}
+    renamed = chosen.renamed(lambda name: name.rpartition(":")[2]).train.schedule
+    assert renamed.plain() == {"name": "Blocks", "block": 3}
 
 
 def test_a_recipe_with_a_schedule_is_written_and_read_again() -> None:
-    for made in (recipe({"two": 3}), recipe(schedule="temperature", temperature=5.0)):
+    for made in (recipe({"two": 3}), recipe(schedule={"name": "temperature", "temperature": 5.0})):
         from mtframe._yaml import parse_yaml
 
         again = Recipe.from_plain(parse_yaml(made.to_yaml(), "recipe"), made.base)
@@ -204,9 +243,11 @@ def test_the_pages_table_of_exposures_is_right() -> None:
     assert set(table) == set(given)
     for row, names in given.items():
         number = int((re.findall(r"\d+", row) or ["1"])[0])
-        options = {"joint": {"every": {"small": number}}, "temperature": {"temperature": float(number)}}
+        options = {"temperature": float(number)}
         for name in names:
-            schedule = SCHEDULES[name]({"large": 1563, "small": 16}, **options.get(name, {}))
+            schedule = made(
+                name, {"large": 1563, "small": 16}, {"large": 1, "small": number}, **options if name in options else {}
+            )
             seen = schedule.draws(schedule.steps_per_epoch)
             times = [f"{seen['large'] * 64 / 100_000:.1f}", f"{seen['small'] * 64 / 1_000:.1f}"]
             assert [str(schedule.steps_per_epoch), *times] == table[row].replace(" times", "").split(" | ")

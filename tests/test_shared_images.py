@@ -22,7 +22,6 @@ from mtframe.hooks import Hooks, hookimpl
 from mtframe.recipe import Recipe, load_recipe
 from mtframe.run import RunFolder
 from mtframe.training import Trainer, training_step
-from mtframe.training._labelled import known as is_known
 from toy import ToyData, ToyTransform, toy_recipe
 
 HERE = str(Path(__file__).resolve())
@@ -31,21 +30,25 @@ HERE = str(Path(__file__).resolve())
 class Parity(ToyData):
     """Says of the toy's images whether their number is even; of every third it does not know."""
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def ids(self) -> list[str]:
+        return [f"toy/{number}.jpg" for number in range(self.count)]
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         number = int(id.removeprefix("toy/").removesuffix(".jpg"))
         return {"label": torch.tensor(-1 if number % 3 == 0 else number % 2)}
 
 
-class Marks(Parity):
-    """Targets of a kind that the framework does not know."""
+class Numbers(Parity):
+    """Numbers of the toy's images."""
 
-    target = "marks"
+    target = "value"
 
+    def __init__(self, split: str, *, count: int = 20) -> None:
+        super().__init__(split, count=count)
+        self.info = DataInfo("value", ("number",))
 
-class WholeMarks(Marks):
-    """The same, of whole images."""
-
-    whole_image = True
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        return {"value": torch.zeros(1)}
 
 
 class Known(nn.Module):
@@ -84,7 +87,7 @@ def test_labels_are_found_by_id_and_the_unknown_is_marked() -> None:
     drawn = [batches._index(sources["one"], "one", draw) for draw in range(4)]
     batch = batches[0]["one"]
     expected = [-1 if index % 3 == 0 else index % 2 for index in drawn]
-    assert batch.lenders["two"]["label"].tolist() == expected
+    assert batch.targets["two"]["label"].tolist() == expected
     assert set(expected) != {-1}
 
 
@@ -142,10 +145,11 @@ def test_a_data_set_that_cannot_label_by_id_is_refused_with_those_that_can() -> 
         Recipe.from_plain(plain).check()
 
 
-def test_images_that_are_mixed_cannot_be_lent() -> None:
-    plain = recipe()
+def test_images_that_are_mixed_are_not_lent_to_a_kind_of_target_that_cannot_be() -> None:
+    plain = recipe(dataset=f"{HERE}:Numbers", head="regressor", loss="regression", metrics="regression")
     plain["tasks"]["one"]["transform"] = f"{HERE}:Mixing"
-    with pytest.raises(RecipeError, match=r"tasks\.two\.images: the transform of 'one' makes one image of several"):
+    said = r"tasks\.two\.images: the transform of 'one' makes one image of several, and a target of kind 'value' cannot"
+    with pytest.raises(RecipeError, match=said):
         Assembly(Recipe.from_plain(plain)).sources()
 
 
@@ -219,14 +223,6 @@ def test_a_whole_epoch_without_a_label_is_an_error(tmp_path: Path) -> None:
         Trainer(assembly, run).fit()
 
 
-@pytest.mark.parametrize(
-    ("target", "known"),
-    [(torch.tensor([-1, 2]), [False, True]), (torch.tensor([-3.5, torch.nan, 0.0]), [True, False, True])],
-)
-def test_a_negative_number_is_known_and_a_class_of_minus_one_is_not(target: Tensor, known: list[bool]) -> None:
-    assert is_known(target).tolist() == known
-
-
 def test_a_run_that_goes_on_waits_a_whole_epoch_for_labels(tmp_path: Path) -> None:
     plain = recipe()
     plain["train"] |= {"steps": 9, "save_every_steps": 7}
@@ -243,7 +239,7 @@ def test_a_run_that_goes_on_waits_a_whole_epoch_for_labels(tmp_path: Path) -> No
 class Elsewhere(Parity):
     """Knows none of the images."""
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         return {"label": torch.tensor(-1)}
 
 
@@ -257,10 +253,10 @@ def test_in_evaluation_the_lenders_data_completes_the_samples() -> None:
     assert (len(dataset), dataset.info) == (20, DataInfo("label", ("dark", "light")))
 
 
-class Marked(ToyData):
+class Marked(Parity):
     """Knows where something is in its images."""
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         number = int(id.removeprefix("toy/").removesuffix(".jpg"))
         return {"label": torch.tensor(-1), "landmarks": torch.tensor([float(number)])}
 
@@ -269,23 +265,3 @@ def test_a_recipe_in_a_file_keeps_what_it_lends(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(Recipe.from_plain(recipe()).to_yaml())
     assert load_recipe(file).tasks["two"].images == "one"
-
-
-def test_what_may_have_places_in_the_image_is_not_lent_images() -> None:
-    """The other task's transform crops and mirrors, and does not move the places along."""
-    loose = {"transform": f"{HERE}:Anything", "head": f"{HERE}:Anything", "loss": f"{HERE}:Anything"}
-    for data, refused in (("Marks", True), ("WholeMarks", False)):
-        plain = recipe()
-        plain["tasks"]["two"] |= {"dataset": f"{HERE}:{data}", "metrics": [f"{HERE}:Anything"]}
-        plain["tasks"]["two"] |= {slot: part for slot, part in loose.items() if slot != "transform"}
-        if refused:
-            with pytest.raises(
-                RecipeError, match=r"two\.dataset: '.*:Marks' gives targets of kind 'marks', which may have"
-            ):
-                Recipe.from_plain(plain).check()
-        else:
-            assert Recipe.from_plain(plain).check()
-
-
-class Anything(nn.Module):
-    """Fits every kind of target."""

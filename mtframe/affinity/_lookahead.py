@@ -17,7 +17,7 @@ from torch import Tensor
 from mtframe.assembly import Assembly
 from mtframe.data import Batch
 from mtframe.errors import RecipeError
-from mtframe.gradients import GradientEngine, buffers_kept, cosine, names_by_stage, stage_grams, task_gradients
+from mtframe.gradients import GradientEngine, buffers_kept, cosine, names_by_stage, stage_grams
 from mtframe.hooks import Hooks
 from mtframe.model import MultiTaskModel
 from mtframe.recipe import Recipe
@@ -100,7 +100,7 @@ def estimate_affinity(recipe: Recipe, hooks: Hooks | None = None, *, steps: int 
     assembly = Assembly(recipe.model_copy(update={"train": options}))
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(assembly, RunFolder(folder), hooks or Hooks())
-        engine = GradientEngine(trainer.model)
+        engine = GradientEngine(trainer.model, exact=True)
         meetings = Meetings(trainer.batches, options.accumulate)
         check_comparable(engine, meetings, "affinity")
         affinities: list[Tensor] = []
@@ -138,7 +138,7 @@ def lookahead(
 
     Args:
         model: In training mode, on the batches' device.
-        engine: The model's.
+        engine: The model's, which gives exact gradients.
         batches: Batch by task.
         lr: Learning rate of the lookahead's plain gradient step.
         seed: Of what models and losses draw.
@@ -157,7 +157,7 @@ def lookahead(
     with _full_precision(next(iter(images.values())).device):
         before = _values(model, losses)
         with buffers_kept(model):
-            _, gradients = task_gradients(engine, images, lenders, losses)
+            _, gradients = engine.gradients(images, lenders, losses)
         model.zero_grad(set_to_none=True)
         for task, of_task in gradients.items():
             with _moved(shared, of_task, lr, kept):

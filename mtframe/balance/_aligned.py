@@ -1,11 +1,13 @@
+"""AlignedMTL: gradients are made orthogonal and equally long before they are averaged."""
+
+# Shapes: T tasks.
+
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
 from torch import Tensor
-
-# Shapes: T tasks.
 
 
 class AlignedMTL:

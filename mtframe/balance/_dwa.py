@@ -1,3 +1,7 @@
+"""Dynamic weight average: a task whose loss falls slowly weighs more."""
+
+# Shapes: T tasks.
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +12,6 @@ from torch import Tensor
 
 from ._options import checked
 from ._terms import detached, weighted
-
-# Shapes: T tasks.
 
 
 class DWA:

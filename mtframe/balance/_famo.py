@@ -1,3 +1,7 @@
+"""FAMO: weights under which all losses fall at the same rate, learned from the losses alone."""
+
+# Shapes: T tasks.
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +12,6 @@ from torch import Tensor
 
 from ._options import checked
 from ._terms import detached, weighted
-
-# Shapes: T tasks.
 
 # Added to losses before their logarithm is taken.
 _EPS = 1e-8

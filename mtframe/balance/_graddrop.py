@@ -1,11 +1,13 @@
+"""GradDrop: in each element of the update only gradients of one sign stay."""
+
+# Shapes: T tasks, P shared parameters.
+
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
 from ._options import checked
-
-# Shapes: T tasks, P shared parameters.
 
 
 class GradDrop:

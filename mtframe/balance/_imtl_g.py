@@ -1,3 +1,5 @@
+"""IMTL-G: weights under which all gradients have the same projection on the update."""
+
 from __future__ import annotations
 
 from typing import ClassVar

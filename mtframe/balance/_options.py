@@ -1,3 +1,5 @@
+"""How balancers check options that are numbers."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Random weights: the control that every other balancer has to beat."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,7 @@
+"""What balancers share that solve a problem of the Gram matrix, and what they do where the solver fails."""
+
+# Shapes: T tasks; L those of them whose gradient is not 0.
+
 from __future__ import annotations
 
 import logging
@@ -10,8 +14,6 @@ import torch
 from torch import Tensor
 
 from ._solvers import Array, semidefinite
-
-# Shapes: T tasks; L those of them whose gradient is not 0.
 
 _log = logging.getLogger("mtframe.balance")
 

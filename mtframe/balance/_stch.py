@@ -1,3 +1,7 @@
+"""Smooth Tchebycheff: a smooth maximum of the losses, in which the worst task weighs most."""
+
+# Shapes: T tasks.
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +12,6 @@ from torch import Tensor
 
 from ._options import checked
 from ._terms import by_task, detached, logarithm
-
-# Shapes: T tasks.
 
 # Added to losses before their logarithm is taken.
 _EPS = 1e-8

@@ -1,3 +1,5 @@
+"""The weighted sum of the losses, which is the default."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

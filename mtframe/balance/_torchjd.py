@@ -1,3 +1,5 @@
+"""Every aggregator of TorchJD as a balancer."""
+
 from __future__ import annotations
 
 import fnmatch

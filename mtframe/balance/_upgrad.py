@@ -1,3 +1,5 @@
+"""UPGrad: the mean of the gradients, each projected to where no task gets worse."""
+
 from __future__ import annotations
 
 from typing import ClassVar

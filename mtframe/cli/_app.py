@@ -34,7 +34,7 @@ def _root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
     no_plugins: Annotated[
-        bool, typer.Option("--no-plugins", help="Use only what is built in; MTFRAME_PLUGINS=a,b allows some.")
+        bool, typer.Option("--no-plugins", help="Use built-in components only; MTFRAME_PLUGINS=a,b allows some others.")
     ] = False,
 ) -> None:
     """Train, evaluate and run one vision model for several tasks.

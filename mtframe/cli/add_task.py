@@ -9,23 +9,23 @@ import typer
 
 
 def add_task(
-    run: Annotated[Path, typer.Argument(help="The run that is added to; it stays as it is.")],
+    run: Annotated[Path, typer.Argument(help="The run to add to; it stays as it is.")],
     task: Annotated[str, typer.Argument(metavar="NAME=PRESET:ROOT", help="The new task and its data.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Change the recipe, e.g. train.epochs=5"),
     ] = None,
     finetune: Annotated[
-        bool, typer.Option("--finetune", help="Train the whole network; distillation keeps the old tasks.")
+        bool, typer.Option("--finetune", help="Train the whole network; distillation preserves the old tasks.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="The new run's folder (default: RUN-NAME).")] = None,
     observers: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="HOOKS", help="What observes it besides, e.g. tensorboard; may be repeated."),
+        typer.Option("--with", metavar="HOOKS", help="Additional observers, e.g. tensorboard; may be repeated."),
     ] = None,
     strict: Annotated[bool, typer.Option(help="Let a failing hook stop the training.")] = False,
 ) -> None:
-    """Train one more task into a copy of a trained model.
+    """Add a task to a copy of a trained model and train it.
 
     mtframe add-task runs/recipe scenes=scene-recognition:data/scenes
 

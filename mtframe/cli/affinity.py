@@ -13,15 +13,15 @@ def affinity(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Change the recipe, e.g. train.lr=3e-4")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Length of the training, in place of the recipe's.")] = 200,
-    every: Annotated[int, typer.Option(min=1, help="Steps from one measured step to the next.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Length of the training, instead of the recipe's.")] = 200,
+    every: Annotated[int, typer.Option(min=1, help="Steps between measurements.")] = 5,
     networks: Annotated[
-        int | None, typer.Option(min=1, help="How many networks you would train at most (default: as few as do).")
+        int | None, typer.Option(min=1, help="Largest number of networks to propose (default: as few as do).")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write affinity.json there.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Estimate which tasks help each other, from a short training, and propose what to train together.
+    """Estimate from a short training which tasks help each other, and propose what to train together.
 
     mtframe affinity recipe.yaml
 

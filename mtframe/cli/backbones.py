@@ -1,4 +1,4 @@
-"""mtframe backbones."""
+"""`mtframe backbones`: which backbones match a pattern."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 from typing import Annotated
 
 import typer
+
+from mtframe.kinds import Family
 
 
 def backbones(
@@ -29,7 +31,7 @@ def backbones(
         except PluginError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
-        if hasattr(loaded, "members"):
+        if isinstance(loaded, Family):
             try:
                 members = loaded.members(inner, pretrained=pretrained)
             except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""mtframe plugins check."""
+"""`mtframe plugins check`: whether a distribution's components keep the contracts of their kinds."""
 
 from __future__ import annotations
 

@@ -8,7 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from mtframe.errors import BadImageError, MtframeError, RecipeError
+from mtframe.kinds import Downloads, HasNotes, Synthesizes
 from mtframe.registry import at_hand, resolve
+
+# What a data set has to have for a command.
+_ABILITIES: dict[str, type] = {"download": Downloads, "synthesize": Synthesizes}
 
 Name = Annotated[str, typer.Argument(help="A data set, e.g. lfw or coco.")]
 Root = Annotated[Path, typer.Argument(help="Its folder.")]
@@ -25,7 +29,7 @@ def download(name: Name, root: Root) -> None:
 
 
 def synthesize(name: Name, root: Root, arguments: Overrides = None) -> None:
-    """Make a small data set of this format from a seed, without a download.
+    """Generate a small data set of this format from a seed, without a download.
 
     mtframe data synthesize coco data/scenes seed=1 train=500
     """
@@ -64,7 +68,7 @@ def check(name: Name, root: Root, arguments: Overrides = None) -> None:
         unreadable = _unreadable(dataset)
         typer.echo(f"{split}: {len(dataset)} images, {len(dataset.info.classes)} classes, "
                    f"{len(unreadable)} images cannot be read")  # fmt: skip
-        for note in getattr(dataset, "notes", ()):
+        for note in dataset.notes if isinstance(dataset, HasNotes) else ():
             typer.echo(f"  note: {note}")
         for reason in unreadable[:10]:
             typer.echo(f"  {reason}", err=True)
@@ -82,13 +86,14 @@ def preview(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[ROOT] KEY=VALUE", help="A data set's folder, then options.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The picture to write; of a recipe, one a task.")] = Path("preview.png"),
-    images: Annotated[int, typer.Option(min=1, max=200, help="Images on it.")] = 24,
+    out: Annotated[Path, typer.Option(help="The picture to write; for a recipe, one per task.")] = Path("preview.png"),
+    images: Annotated[int, typer.Option(min=1, max=200, help="Number of images.")] = 24,
     task: Annotated[
-        str | None, typer.Option("-t", "--task", help="Preset whose augmentation is shown; of a recipe, the only task.")
+        str | None,
+        typer.Option("-t", "--task", help="Preset whose augmentation is shown; for a recipe, the only task."),
     ] = None,
 ) -> None:
-    """Draw a contact sheet of augmented training images with their targets.
+    """Draw a sheet of augmented training images with their labels.
 
     mtframe data preview coco data/coco transform.mosaic=1 size=320
 
@@ -121,8 +126,9 @@ def preview(
 
 def _method(name: str, method: str) -> Any:
     component = resolve("dataset", name).component
-    if not hasattr(component, method):
-        able = [other for other, loaded in at_hand("dataset") if hasattr(loaded, method)]
+    ability = _ABILITIES[method]
+    if not isinstance(component, ability):
+        able = [other for other, loaded in at_hand("dataset") if isinstance(loaded, ability)]
         raise RecipeError(f"data set {name!r} has no {method}; these have: {', '.join(able) or 'none'}")
     return getattr(component, method)
 

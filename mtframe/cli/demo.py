@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mtframe.errors import MtframeError
+from mtframe.kinds import Synthesizes
 
 if TYPE_CHECKING:
     from mtframe.inference import Predictor
@@ -25,10 +26,10 @@ def demo(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder (default: runs/demo).")] = None,
     data: Annotated[
-        Path, typer.Option(help="Where the data is made; what is in its folders faces and objects already is used.")
+        Path, typer.Option(help="Where the data is generated; data already in its folders faces and objects is used.")
     ] = Path("data/demo"),
 ) -> None:
-    """Make small data, train faces and objects on one backbone, evaluate, and draw. No download.
+    """Generate a small data set, train faces and objects on one backbone, evaluate, and draw. No download.
 
     Takes about five and a half minutes on two cores.
     """
@@ -66,11 +67,11 @@ def _prepare(task: str, dataset: Choice) -> str:
             build(component, "dataset", dataset.options, {"split": split}, f"tasks.{task}.dataset")
         return f"using {task} in {root}, which is there already; remove it to have it made anew"
     except MtframeError:
-        if not hasattr(component, "synthesize"):
+        if not isinstance(component, Synthesizes):
             raise
     begun = time.monotonic()
     counts = component.synthesize(root)
-    made = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
+    made = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in (counts or {}).items())
     return f"made {task} in {root}: {made} ({time.monotonic() - begun:.0f} s)"
 
 

@@ -1,4 +1,4 @@
-"""mtframe plugins doctor."""
+"""`mtframe plugins doctor`: what is wrong with the environment or a plugin, and what to do about it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _TIMEOUT, _SLOW = 120.0, 15.0
 
 def doctor(
     dists: Annotated[
-        list[str] | None, typer.Argument(metavar="DIST", help="Only these distributions, and not the environment.")
+        list[str] | None, typer.Argument(metavar="DIST", help="Check only these distributions, not the environment.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that an import may take.")] = _TIMEOUT,
+    timeout: Annotated[float, typer.Option(min=1, help="Longest time for one import, in seconds.")] = _TIMEOUT,
 ) -> None:
-    """Import every plugin in a process of its own, look at the environment, and say what is wrong and what to do.
+    """Import every plugin in its own process, check the environment, and say what is wrong and what to do.
 
     Exit code 1 if anything is wrong.
 

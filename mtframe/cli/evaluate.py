@@ -15,7 +15,7 @@ def evaluate(
         typer.Argument(metavar="KEY=VALUE", help="Change the run's recipe, e.g. tasks.faces.dataset.root=data/lfw"),
     ] = None,
     task: Annotated[list[str] | None, typer.Option("-t", "--task", help="Only this task; may be repeated.")] = None,
-    split: Annotated[str, typer.Option(help="Which split of the data sets.")] = "val",
+    split: Annotated[str, typer.Option(help="Split of the data sets.")] = "val",
     checkpoint: Annotated[str, typer.Option(help="best, last or best_TASK.")] = "best",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write curves, confusion matrices and the like there.")

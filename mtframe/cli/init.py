@@ -23,15 +23,16 @@ def init(
         ),
     ],
     backbone: Annotated[
-        str | None, typer.Option("-b", "--backbone", help="What all tasks share: timm/resnet18; with tasks.")
+        str | None,
+        typer.Option("-b", "--backbone", help="The shared backbone, e.g. timm/resnet18; required with tasks."),
     ] = None,
     summary: Annotated[
-        bool, typer.Option("--summary", help="Also say what the model costs: parameters and FLOPs by task.")
+        bool, typer.Option("--summary", help="Also print what the model costs: parameters by task, FLOPs by pass.")
     ] = False,
 ) -> None:
-    """Print a recipe, with everything that presets fill in written out.
+    """Print a recipe with everything that presets fill in written out.
 
-    Roots that are not given are data/NAME, with the data set's name.
+    A root that is not given is data/NAME, after the data set.
 
     mtframe init recipe.yaml sharing=mtan --summary > other.yaml
     """

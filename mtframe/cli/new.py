@@ -11,11 +11,11 @@ from mtframe.kinds import KINDS
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="Of the distribution and of its component, as in my-head.")],
+    name: Annotated[str, typer.Argument(help="Name of the distribution and of its component, e.g. my-head.")],
     kind: Annotated[str, typer.Option(metavar="KIND", help=f"What it is to be: {', '.join(KINDS)}.")],
     out: Annotated[Path | None, typer.Option(help="The package's folder (default: NAME).")] = None,
 ) -> None:
-    """Write a package with one small component that works, to begin a plugin with.
+    """Write a package with one small working component, to begin a plugin with.
 
     mtframe plugins new my-head --kind head
     """

@@ -1,4 +1,4 @@
-"""mtframe plugins list and show."""
+"""`mtframe plugins list` and `show`: which components there are, and which options one of them takes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mtframe.kinds import DescribesMembers, Family
+
 from ._app import table
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ Kind = Annotated[str, typer.Argument(help="backbone, sharing, head, loss, datase
 def list_components(
     kind: Annotated[str | None, typer.Argument(help="Only this kind: backbone, head, loss, ...")] = None,
 ) -> None:
-    """List all components and hooks that installed distributions offer, without importing any."""
+    """List all components and hooks of installed distributions, without importing them."""
     from mtframe._notes import noted
     from mtframe.registry import OURS, discover
 
@@ -84,7 +86,7 @@ def _parts(resolved: Resolved) -> list[str]:
     parts.append(_abilities(component, kind))
     if kind == "preset":
         parts.append(_preset(component))
-    if hasattr(component, "members"):
+    if isinstance(component, Family):
         parts.append(_family(resolved))
     return parts
 
@@ -129,7 +131,7 @@ def _family(resolved: Resolved) -> str:
     family = resolved.name.partition("/")[0]
     if resolved.member is None:
         return f"A family; name a member, as in {family}/MEMBER. Search: mtframe backbones '{family}/PATTERN'"
-    if not hasattr(resolved.component, "describe_member"):
+    if not isinstance(resolved.component, DescribesMembers):
         return f"Member {resolved.member} of the family {family}"
     details = resolved.component.describe_member(resolved.member)
     return "\n".join([f"Member {resolved.member}:", *(f"  {key}: {value}" for key, value in details.items())])

@@ -18,24 +18,25 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Where pictures go (default: RUN/predictions).")] = None,
     task: Annotated[list[str] | None, typer.Option("-t", "--task", help="Only this task; may be repeated.")] = None,
     checkpoint: Annotated[str, typer.Option(help="best, last or best_TASK.")] = "best",
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a box that is drawn.")] = 0.3,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Minimum score of a box that is drawn.")] = 0.3,
     gallery: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A folder of pictures for each identity, to look for in them.")
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder with one folder of pictures per identity, to compare with."),
     ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write embeddings, to FILE.npz or FILE.parquet.")
     ] = None,
     picture_format: Annotated[
-        Literal["jpg", "png", "webp"], typer.Option("--format", help="Of the pictures that are written.")
+        Literal["jpg", "png", "webp"], typer.Option("--format", help="Format of the pictures that are written.")
     ] = "jpg",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Also print every prediction as JSON.")] = False,
 ) -> None:
     """Run a trained model on pictures.
 
-    Boxes are drawn on each picture; classes, numbers and, with a gallery, the nearest identities below it. For
-    embeddings, a sheet shows for each picture those most similar to it.
-    A file that cannot be read is named and left out; the exit code is then 1.
+    Boxes are drawn on each picture, and classes, numbers and, with a gallery, the nearest identities below it. For
+    embeddings, a sheet shows each picture beside those most similar to it. A file that cannot be read is named and
+    left out; the exit code is then 1.
 
     mtframe predict runs/recipe photo.jpg holiday/ --out seen
 
@@ -67,7 +68,7 @@ def predict(
         predictor, found, folder, chosen, threshold, galleries, picture_format=picture_format
     )
     if embeddings is not None:
-        inference.save_embeddings(result, embeddings)
+        inference.save_embeddings(result.embeddings, [said["source"] for said in result.described], embeddings)
     result.unreadable += [reason for known in galleries.values() for reason in known.unreadable]
     if json_output:
         typer.echo(json.dumps(result.described, indent=2))

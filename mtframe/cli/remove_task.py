@@ -10,10 +10,10 @@ import typer
 
 def remove_task(
     run: Annotated[Path, typer.Argument(help="The run's folder; it stays as it is.")],
-    task: Annotated[str, typer.Argument(metavar="NAME", help="The task that goes.")],
+    task: Annotated[str, typer.Argument(metavar="NAME", help="The task to remove.")],
     out: Annotated[Path | None, typer.Option(help="The new run's folder (default: RUN-without-NAME).")] = None,
 ) -> None:
-    """Make a run of another one without one of its tasks.
+    """Copy a run without one of its tasks.
 
     mtframe remove-task runs/recipe objects
     """

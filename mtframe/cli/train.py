@@ -27,13 +27,13 @@ def train(
     start: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="RUN", help="Start from that run's weights, or a file of them, as far as they fit."
+            "--from", metavar="RUN", help="Start from that run's weights, or a weights file, as far as they fit."
         ),
     ] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue a stopped run.")] = None,
     observers: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="HOOKS", help="What observes it besides, e.g. tensorboard; may be repeated."),
+        typer.Option("--with", metavar="HOOKS", help="Additional observers, e.g. tensorboard; may be repeated."),
     ] = None,
     strict: Annotated[bool, typer.Option(help="Let a failing hook stop the training.")] = False,
 ) -> None:

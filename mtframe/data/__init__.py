@@ -3,6 +3,7 @@
 from ._images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from ._images import decode_image as decode_image
 from ._images import read_image as read_image
+from ._images import read_map as read_map
 from ._joined import WithTargetsOf as WithTargetsOf
 from ._loader import MixedBatches as MixedBatches
 from ._loader import Source as Source

@@ -27,6 +27,13 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 _JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+# Of maps of numbers: formats that keep them as they are.
+_MAP_FORMATS = ("PNG", "TIFF", "BMP")
+
+# What Pillow multiplies the greys of a PNG of so few bits with.
+_STRETCHED = {2: 85, 4: 17}
 
 
 def read_image(
@@ -78,6 +85,51 @@ def decode_image(
         raise BadImageError(name, f"cannot be decoded ({str(error).strip() or type(error).__name__})") from None
     image = torch.from_numpy(array).permute(2, 0, 1)
     return _turned(image, size, _orientation(data)) if upright else (image, size)
+
+
+def read_map(path: str | os.PathLike[str]) -> Tensor:
+    """Reads a picture file of one number a pixel as these numbers, such as a mask of class numbers.
+
+    Args:
+        path: A PNG, TIFF or BMP file: grey of up to 16 bits, or a palette, whose places are the numbers.
+
+    Returns:
+        (H, W), uint8, or int32 of 16 bits.
+
+    Raises:
+        BadImageError: The file is missing, damaged, of another form, or holds more than MAX_PIXELS pixels.
+    """
+    try:
+        data = Path(path).read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.from_numpy(_decode_map(data))
+    except _Refused as error:
+        raise BadImageError(path, str(error)) from None
+    except OSError as error:
+        raise BadImageError(path, error.strerror or f"cannot be decoded ({str(error).strip()})") from None
+    except Exception as error:
+        raise BadImageError(path, f"cannot be decoded ({str(error).strip() or type(error).__name__})") from None
+
+
+def _decode_map(data: bytes) -> np.ndarray:
+    if not data:
+        raise _Refused("is empty")
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_MAP_FORMATS)
+    except UnidentifiedImageError:
+        kinds = ", ".join(_MAP_FORMATS)
+        raise _Refused(f"is no picture of a kind that numbers are read from ({kinds})") from None
+    with image:
+        _check_size(image.height, image.width)
+        if image.mode.startswith("I;16"):
+            return np.array(image).astype(np.int32)
+        if image.mode not in ("1", "L", "P"):
+            raise _Refused(f"is a picture in {image.mode}; expected one number a pixel, grey or with a palette")
+        array = np.array(image).astype(np.uint8, copy=False)
+    # Bytes 24 and 25 of a PNG are the bits of a number and what it stands for, 0 for grey.
+    stretched = _STRETCHED.get(data[24], 1) if data.startswith(_PNG) and data[25] == 0 else 1
+    return array // np.uint8(stretched)
 
 
 def _orientation(data: bytes) -> int:

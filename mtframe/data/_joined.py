@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from mtframe.kinds import Dataset, LabelsImages
+from mtframe.kinds import LabelsImages, Samples
 
 from ._sample import Sample
 
@@ -13,26 +12,20 @@ from ._sample import Sample
 class WithTargetsOf:
     """A data set whose samples also have the targets that another one gives images of their id.
 
-    Its own targets go before the other's of the same name. Everything else about it is its own.
+    Its own targets take precedence over the other's of the same name.
 
     Args:
-        dataset: Gives images and targets.
+        dataset: Gives images and targets, and can label images.
         other: Labels the images.
     """
 
-    def __init__(self, dataset: Dataset, other: LabelsImages) -> None:
-        self._dataset: Any = dataset
+    def __init__(self, dataset: Samples, other: LabelsImages) -> None:
+        self._dataset = dataset
         self._other = other
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Sample:
-        sample: Sample = self._dataset[index]
+        sample = self._dataset[index]
         return replace(sample, target={**self._other.target_of(sample.id, sample.size), **sample.target})
-
-    def __getattr__(self, name: str) -> Any:
-        # While it is unpickled there is no data set yet.
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._dataset, name)

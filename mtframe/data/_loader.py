@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from mtframe.errors import BadImageError, DataError, MtframeError
-from mtframe.kinds import Dataset, Transform
+from mtframe.kinds import Dataset, OrdersEpochs, Schedule, Transform
+from mtframe.schedule import Joint, turns
 
 from ._placement import Inputs
 from ._sample import Batch, Sample
-from ._schedule import SCHEDULES
 from ._viewers import Viewer, fitting, make_inputs
 
 # Tried in place of one unreadable image before giving up: more in a row is no stray file.
@@ -38,7 +38,7 @@ class Source:
         transform: What makes batches of them.
         batch_size: Images in a batch.
         viewers: The tasks that train on these images, the one whose data set it is first, if that trains at all.
-        every: It takes part in every k-th of the joint steps.
+        every: It takes part in every k-th step, with a schedule that asks for that.
     """
 
     dataset: Dataset
@@ -63,39 +63,43 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
     Args:
         sources: Training data by task.
         seed: Of order and augmentation.
-        schedule: Which task trains when (`train.schedule` of a recipe).
-        temperature: Of the schedule `temperature`.
+        schedule: Makes what says which task trains when, from each task's batches that show all its images once, and
+            its `every`.
 
     Raises:
         DataError: A data set is empty.
+
+    Attributes:
+        schedule: Which task trains when.
     """
 
     def __init__(
         self,
         sources: dict[str, Source],
         seed: int,
-        schedule: str = "joint",
-        *,
-        temperature: float | None = None,
+        schedule: Callable[[Mapping[str, int], Mapping[str, int]], Schedule] = Joint,
     ) -> None:
         for task, source in sources.items():
             if len(source.dataset) == 0:
                 raise DataError(f"tasks.{task}.dataset: the training split has no images")
         self.sources = sources
         self.seed = seed
-        lengths = {task: source.batches_per_epoch for task, source in sources.items()}
-        options: dict[str, Any] = {
-            "joint": {"every": {task: source.every for task, source in sources.items()}},
-            "temperature": {"temperature": temperature},
-        }
-        self.schedule = SCHEDULES[schedule](lengths, **options.get(schedule, {}))
+        self.schedule = schedule(
+            {task: source.batches_per_epoch for task, source in sources.items()},
+            {task: source.every for task, source in sources.items()},
+        )
 
     def __getitem__(self, step: int) -> dict[str, Batch] | MtframeError:
         # An error is returned, not raised: a DataLoader would turn it into text with a worker's traceback.
         try:
-            return {task: self._batch(task, number) for task, number in self.schedule.at(step).items()}
+            return {task: self._batch(task, number) for task, number in self.at(step).items()}
         except MtframeError as error:
             return error
+
+    def at(self, step: int) -> dict[str, int]:
+        """The tasks whose images a step sees, in the order of the sources, each with the number of its batch."""
+        found = turns(self.schedule, step)
+        return {task: found[task] for task in self.sources if task in found}
 
     def batches(self, start: int, stop: int, workers: int, pin_memory: bool = False) -> Iterator[dict[str, Batch]]:
         """The batches of steps `start` to `stop` (exclusive), prefetched by worker processes."""
@@ -159,8 +163,8 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
         epoch, position = divmod(draw, len(source.dataset))
         if source._order is None or source._order[0] != epoch:
             rng = np.random.default_rng([self.seed, zlib.crc32(task.encode()), epoch, 1])
-            order = getattr(source.dataset, "order", None)
-            source._order = (epoch, order(rng) if order else rng.permutation(len(source.dataset)))
+            own = source.dataset.order(rng) if isinstance(source.dataset, OrdersEpochs) else None
+            source._order = epoch, rng.permutation(len(source.dataset)) if own is None else own
         return int(source._order[1][position])
 
 

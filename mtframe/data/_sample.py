@@ -74,7 +74,8 @@ class Batch:
         placements: Where each image lies in its input; empty in training.
         samples: By task, the samples without their pixels; None of an image that the task's split does not have. Empty
             in training.
-        skipped: Images that could not be read, with the reason; in training others stand in for them.
+        skipped: Why images could not be read; in training others stand in for them.
+        skipped_too: In evaluation, by task that does not read the images itself, those of them that its split has.
     """
 
     images: Tensor
@@ -82,6 +83,7 @@ class Batch:
     placements: list[Placement] = field(default_factory=list)
     samples: dict[str, list[Sample | None]] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    skipped_too: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mtframe.errors import BadImageError, MtframeError
-from mtframe.kinds import Dataset, LabelsImages, Transform
+from mtframe.kinds import LabelsImages, Samples, Transform
 
 from ._loader import load
 from ._placement import Inputs
@@ -31,7 +31,7 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
     def __init__(
         self,
         task: str,
-        dataset: Dataset,
+        dataset: Samples,
         transform: Transform,
         batch_size: int,
         others: Mapping[str, LabelsImages] | None = None,
@@ -41,6 +41,7 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
         self.transform = transform
         self.batch_size = batch_size
         self.others = dict(others or {})
+        self._ids = dataset.ids() if self.others and isinstance(dataset, LabelsImages) else ()
         self._places = {
             other: {id: place for place, id in enumerate(split.ids())} for other, split in self.others.items()
         }
@@ -48,27 +49,32 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
 
-    def __getitem__(self, number: int) -> Batch | list[str] | MtframeError:
-        """Batch `number`, or the skipped images alone where none could be read."""
-        samples, skipped = list[Sample](), list[str]()
+    def __getitem__(self, number: int) -> Batch | MtframeError:
+        """Batch `number`; of no image where none of its images could be read."""
+        read, skipped = dict[int, Sample](), dict[int, str]()
         try:
             for index in range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.dataset))):
                 try:
-                    samples.append(self.dataset[index])
+                    read[index] = self.dataset[index]
                 except BadImageError as error:
-                    skipped.append(str(error))
-            samples, inputs, unfit = inputs_of(self.transform, samples, number)
-            skipped += unfit
-            if inputs is None:
-                return skipped
+                    skipped[index] = str(error)
+            samples, inputs, unfit = inputs_of(self.transform, list(read.values()), number)
+            left = [index for index, sample in read.items() if not any(sample is taken for taken in samples)]
+            skipped |= dict(zip(left, unfit, strict=True))
             by_task: dict[str, list[Sample | None]] = {self.task: [sample.without_image() for sample in samples]}
             for other in self.others:
                 by_task[other] = [self._sample_of(other, sample) for sample in samples]
         except MtframeError as error:
             return error
-        return evaluation_batch(inputs, by_task, skipped)
+        batch = evaluation_batch(inputs or Inputs(torch.empty(0, 3, 0, 0, dtype=torch.uint8), ()), by_task)
+        batch.skipped = list(skipped.values())
+        batch.skipped_too = {
+            other: [reason for index, reason in skipped.items() if self._ids[index] in places]
+            for other, places in self._places.items()
+        }
+        return batch
 
-    def batches(self, workers: int, pin_memory: bool = False) -> Iterator[Batch | list[str]]:
+    def batches(self, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
         """All batches, prefetched by worker processes."""
         return load(self, range(len(self)), workers, pin_memory)
 
@@ -94,7 +100,6 @@ def inputs_of(
         return fit, inputs, unfit
 
 
-def evaluation_batch(inputs: Inputs, samples: dict[str, list[Sample | None]], skipped: Sequence[str] = ()) -> Batch:
+def evaluation_batch(inputs: Inputs, samples: dict[str, list[Sample | None]]) -> Batch:
     """Inputs that are made of one image each, with where it lies in them."""
-    placements = [its[0] for its in inputs.placements]
-    return Batch(inputs.images, placements=placements, samples=samples, skipped=list(skipped))
+    return Batch(inputs.images, placements=[its[0] for its in inputs.placements], samples=samples)

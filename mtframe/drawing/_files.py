@@ -44,6 +44,8 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     """
     make_folder(path.parent)
     suffix = path.suffix.lower()
+    if suffix not in Image.registered_extensions():
+        raise RecipeError(f"--out: {path} has no suffix of a picture file; expected one such as .png")
     try:
         if suffix in (".jpg", ".jpeg"):
             pixels = np.ascontiguousarray(picture.convert("RGB"))
@@ -51,7 +53,8 @@ def save_picture(picture: Image.Image, path: Path) -> None:
             return
         options: dict[str, Any] = {"compress_level": _COMPRESSION} if suffix == ".png" else {}
         picture.save(path, **options)
-    except ValueError:
-        raise RecipeError(f"--out: {path} has no suffix of a picture file; expected one such as .png") from None
     except OSError as error:
         raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error
+    except ValueError as error:
+        # A JPEG has no more than 65,500 pixels a side, a WebP no more than 16,383.
+        raise MtframeError(f"{path} could not be written ({error}); choose another format") from error

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mtframe.marks import Bar, Box, Colour, Mark, Mask, Point, Polyline, Text
-from mtframe.palette import COLOURS
+from mtframe.marks import Bar, Box, Mark, Mask, Point, Polyline, Text
 
-from ._text import Font, font_of, shorten, text_size
+from ._panel import INK, Row, add_panel
+from ._regions import Rectangle, Region, hex_of, name_place, paint_mask, region_names, rgb_of
+from ._text import Font, font_of, text_size
 
 # A smaller picture is enlarged before it is drawn on, so that labels do not cover it.
 _LEAST_SIDE = 480
@@ -18,15 +19,7 @@ _LEAST_SIDE = 480
 _MOST_SIDE = 4 * _LEAST_SIDE
 # Part of a label that may lie over others; beyond, it is left out.
 _HIDDEN = 0.25
-# Opacity of masks.
-_OPACITY = 0.5
-_INK = "#1A1A1A"
-_GREY_INK = "#5A5A5A"
-_GREY = "#999999"
-_TRACK = "#DDDDDD"
-_BICUBIC, _NEAREST = Image.Resampling.BICUBIC, Image.Resampling.NEAREST
-
-Rectangle = tuple[float, float, float, float]
+_BICUBIC = Image.Resampling.BICUBIC
 
 
 def draw_marks(
@@ -45,12 +38,18 @@ def draw_marks(
     factor = longest / max(picture.size) if longest else enlarged
     size = max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
     canvas = picture.convert("RGB").resize(size, _BICUBIC)
-    flat = [mark for its in marks.values() for mark in its]
-    for mark in flat:
-        if isinstance(mark, Mask):
-            canvas = _with_mask(canvas, mark)
-    _draw_shapes(canvas, [mark for mark in flat if _sure(mark, threshold)], factor)
-    return canvas if longest else _with_panel(canvas, marks)
+    said: dict[str, list[Row]] = {title: [m for m in its if isinstance(m, Text | Bar)] for title, its in marks.items()}
+    regions = list[Region]()
+    for title, its in marks.items():
+        for mark in its:
+            if isinstance(mark, Mask):
+                # Of two colours over each other none can be told: further masks are outlined.
+                canvas, found = paint_mask(canvas, mark, line=_line_width(canvas), filled=not regions)
+                regions += found
+                said[title].append(found)
+    taken = _draw_shapes(canvas, [mark for its in marks.values() for mark in its if _sure(mark, threshold)], factor)
+    _name_regions(canvas, regions, taken)
+    return canvas if longest else add_panel(canvas, said)
 
 
 def _sure(mark: Mark, threshold: float) -> bool:
@@ -58,66 +57,46 @@ def _sure(mark: Mark, threshold: float) -> bool:
 
 
 def caption(marks: Sequence[Mark], lines: int) -> str:
-    """What marks say of a whole picture in so many lines at most, `-` if nothing; marks on it are counted."""
+    """What marks say of a whole picture in so many lines at most, `-` if nothing; of those on it regions are named, the
+    largest first, and others counted."""
     said = [mark.text if isinstance(mark, Text) else f"{mark.name} {mark.value}" for mark in marks
             if isinstance(mark, Text | Bar)]  # fmt: skip
+    said += [", ".join(names) for mark in marks if isinstance(mark, Mask) and (names := region_names(mark))]
     if shapes := [mark for mark in marks if isinstance(mark, Box | Point | Polyline) and mark.colour is not None]:
         said.append("1 object" if len(shapes) == 1 else f"{len(shapes)} objects")
     shown = said if len(said) <= lines else [*said[: lines - 1], f"and {len(said) - lines + 1} more"]
     return "\n".join(shown) or "-"
 
 
-def _with_mask(canvas: Image.Image, mark: Mask) -> Image.Image:
-    """Regions in see-through colours, with a line around each."""
-    values = np.asarray(mark.values.cpu().numpy())
-    numbers = np.unique(values)
-    known = [int(number) for number in numbers if int(number) in mark.names]
-    index = np.zeros(values.shape, np.uint8)
-    colours = np.zeros((len(known) + 1, 3), np.float32)
-    for place, number in enumerate(known, start=1):
-        index[values == number] = place
-        colour: Colour = number if mark.colours is None else mark.colours.get(number, number)
-        colours[place] = _rgb(_colour(colour))
-    scaled = np.asarray(Image.fromarray(index).resize(canvas.size, _NEAREST))
-    pixels = np.asarray(canvas, np.float32)
-    opacity = np.where(scaled > 0, _OPACITY, 0.0)[..., None].astype(np.float32)
-    edges = np.zeros(scaled.shape, bool)
-    edges[:, 1:] |= scaled[:, 1:] != scaled[:, :-1]
-    edges[1:] |= scaled[1:] != scaled[:-1]
-    opacity[edges & (scaled > 0)] = 1.0
-    blended = pixels * (1 - opacity) + colours[scaled] * opacity
-    drawn = Image.fromarray(blended.round().astype(np.uint8))
-    _name_regions(drawn, scaled, [mark.names[number] for number in known], colours[1:])
-    return drawn
+def _line_width(canvas: Image.Image) -> int:
+    return max(2, round(min(canvas.size) / 220))
 
 
-def _name_regions(canvas: Image.Image, index: np.ndarray, names: Sequence[str], colours: np.ndarray) -> None:
-    """The name of each region that has room for it, about its middle."""
+def _name_regions(canvas: Image.Image, regions: Sequence[Region], taken: Sequence[Rectangle]) -> None:
+    """The names of regions that have room for them, once each; the panel lists all."""
     draw, font = ImageDraw.Draw(canvas), font_of(text_size(canvas))
-    for place, (name, colour) in enumerate(zip(names, colours, strict=True), start=1):
-        rows, columns = np.nonzero(index == place)
-        left, top, right, bottom = draw.textbbox((0, 0), name, font=font)
-        width, height = right - left + 6, bottom - top + 6
-        if len(rows) < 4 * width * height:
-            continue
-        # The pixel nearest to the mean lies in the region; the mean of a ring does not.
-        nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-        x = min(max(0.0, columns[nearest] - width / 2), canvas.width - width)
-        y = min(max(0.0, rows[nearest] - height / 2), canvas.height - height)
-        filled = "#" + "".join(f"{int(value):02x}" for value in colour)
-        _write(draw, (x, y, x + width, y + height), name, filled, font)
+    places = list(taken)
+    for region in regions:
+        left, top, right, bottom = draw.textbbox((0, 0), region.name, font=font)
+        place = name_place(region, canvas.size, (right - left + 6, bottom - top + 6), places)
+        if place is not None:
+            _write(draw, place, region.name, region.colour, font)
+            places.append(place)
 
 
-def _draw_shapes(canvas: Image.Image, marks: Sequence[Mark], factor: float) -> None:
-    """Lines, boxes and points, then their labels where they hide least."""
+def _draw_shapes(canvas: Image.Image, marks: Sequence[Mark], factor: float) -> list[Rectangle]:
+    """Lines, boxes and points, then their labels where they hide least; returns where the labels are."""
     draw, font = ImageDraw.Draw(canvas), font_of(text_size(canvas))
-    line = max(2, round(min(canvas.size) / 220))
+    line = _line_width(canvas)
     halo = max(1, line // 2)
     tags: list[tuple[Rectangle, str, str]] = []
-    shapes = [mark for mark in marks if isinstance(mark, Box | Point | Polyline)]
+    shapes = [
+        mark for mark in marks
+        if isinstance(mark, Box | Point) or (isinstance(mark, Polyline) and len(mark.points) > 0)
+    ]  # fmt: skip
     # Large ones first, so that small ones are not covered.
     for mark in sorted(shapes, key=lambda mark: -_area(mark)):
-        colour = _colour(mark.colour)
+        colour = hex_of(mark.colour)
         x0, y0, x1, y1 = (value * factor for value in _around(mark))
         x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
         if isinstance(mark, Box):
@@ -134,6 +113,9 @@ def _draw_shapes(canvas: Image.Image, marks: Sequence[Mark], factor: float) -> N
             x, y = (value * factor for value in mark.at)
             for radius, fill in ((2 * line + halo, "white"), (2 * line, colour)):
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
+        if mark.text and isinstance(mark, Polyline) and not mark.closed:
+            # At its upper end: the rectangle around a slanting line is mostly elsewhere.
+            x0, y0 = x1, y1 = min(points, key=lambda point: point[1])
         if mark.text:
             tags.append(((x0, y0, x1, y1), mark.text, colour))
     taken: list[Rectangle] = []
@@ -142,6 +124,7 @@ def _draw_shapes(canvas: Image.Image, marks: Sequence[Mark], factor: float) -> N
         others = [other for other, _, _ in tags if other is not box]
         if (place := _tag(draw, canvas.size, box, text, colour, font, taken, others)) is not None:
             taken.append(place)
+    return taken
 
 
 def _around(mark: Box | Point | Polyline) -> Rectangle:
@@ -156,50 +139,6 @@ def _around(mark: Box | Point | Polyline) -> Rectangle:
 def _area(mark: Box | Point | Polyline) -> float:
     x0, y0, x1, y1 = _around(mark)
     return max(0.0, x1 - x0) * max(0.0, y1 - y0)
-
-
-def _with_panel(picture: Image.Image, marks: Mapping[str, Sequence[Mark]]) -> Image.Image:
-    """Adds a panel below a picture with what is said of all of it, in a block for each who says so."""
-    blocks = {title: rows for title, its in marks.items() if (rows := [m for m in its if isinstance(m, Text | Bar)])}
-    if not blocks:
-        return picture
-    size = text_size(picture)
-    font, pad = font_of(size), size // 2
-    line = round(1.6 * size)
-    height = sum(len(rows) + 1 for rows in blocks.values()) * line + (len(blocks) + 1) * pad
-    width = max(picture.width, 16 * size)
-    canvas = Image.new("RGB", (width, picture.height + height), "white")
-    canvas.paste(picture, ((width - picture.width) // 2, 0))
-    draw = ImageDraw.Draw(canvas)
-    y = picture.height + pad
-    for title, rows in blocks.items():
-        draw.text((pad, y), shorten(title, font, width - 2 * pad), fill=_GREY_INK, font=font)
-        y += line
-        for row in rows:
-            _draw_row(draw, row, (pad, y, width - pad, y + line), font, size)
-            y += line
-        y += pad
-    return canvas
-
-
-def _draw_row(
-    draw: ImageDraw.ImageDraw, row: Text | Bar, place: tuple[int, int, int, int], font: Font, size: int
-) -> None:
-    """A name at the left, its value at the right, and between them a bar."""
-    x0, y0, x1, _ = place
-    if isinstance(row, Text):
-        draw.text((x0, y0), shorten(row.text, font, x1 - x0), fill=_INK, font=font)
-        return
-    middle = x0 + (x1 - x0) * 45 // 100
-    draw.text((x0, y0), shorten(row.name, font, middle - x0 - size // 2), fill=_INK, font=font)
-    right = x1 - round(font.getlength(row.value))
-    draw.text((right, y0), row.value, fill=_INK, font=font)
-    end = x1 - 5 * size
-    if row.part is not None and end > middle:
-        top, bottom = y0 + size // 4, y0 + size
-        draw.rectangle((middle, top, end, bottom), fill=_TRACK)
-        if row.part > 0:
-            draw.rectangle((middle, top, middle + round((end - middle) * min(1.0, row.part)), bottom), fill=COLOURS[5])
 
 
 def _tag(
@@ -252,20 +191,13 @@ def _tag(
 def _write(draw: ImageDraw.ImageDraw, rectangle: Rectangle, text: str, colour: str, font: Font) -> None:
     """A text on a coloured rectangle, in ink that can be read on it."""
     left, top, _, _ = draw.textbbox((0, 0), text, font=font)
-    draw.rectangle(rectangle, fill=colour)
-    ink = _INK if np.dot(_rgb(colour), [0.299, 0.587, 0.114]) > 110 else "white"
-    draw.text((rectangle[0] + 3 - left, rectangle[1] + 3 - top), text, fill=ink, font=font)
+    # On whole pixels: Pillow cuts off the upper edge of letters between them.
+    x0, y0, x1, y1 = map(round, rectangle)
+    draw.rectangle((x0, y0, x1, y1), fill=colour)
+    ink = INK if np.dot(rgb_of(colour), [0.299, 0.587, 0.114]) > 110 else "white"
+    draw.text((x0 + 3 - left, y0 + 3 - top), text, fill=ink, font=font)
 
 
 def _shared(a: Rectangle, b: Rectangle) -> float:
     """The area that two rectangles share."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def _colour(number: Colour) -> str:
-    return _GREY if number is None else COLOURS[number % len(COLOURS)]
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    red, green, blue = (int(colour[n : n + 2], 16) for n in (1, 3, 5))
-    return red, green, blue

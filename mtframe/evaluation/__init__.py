@@ -7,7 +7,10 @@ from ._details import Matrix as Matrix
 from ._evaluate import Evaluation as Evaluation
 from ._evaluate import evaluate as evaluate
 from ._gain import mean_relative_gain as mean_relative_gain
-from ._passes import Look as Look
 from ._passes import Passes as Passes
+from ._passes import TaskViews as TaskViews
+from ._passes import View as View
+from ._passes import task_views_of as task_views_of
+from ._passes import views_of as views_of
 from ._plots import finite as finite
 from ._plots import write_details as write_details

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, SplitBatches
 from mtframe.errors import DataError
-from mtframe.kinds import Dataset, LabelsImages, Metric
+from mtframe.kinds import Dataset, HasDetails, HasNotes, LabelsImages, Metric
 from mtframe.model import MultiTaskModel
 
 from ._details import Detail
@@ -80,7 +80,8 @@ def evaluate(
 def _readers(assembly: Assembly, group: Sequence[str], split: str) -> Iterator[tuple[str, dict[str, LabelsImages]]]:
     """Whose split is read, and the splits of other tasks that are of these images too, and are not read again."""
     datasets = {task: assembly.dataset(task, split) for task in group}
-    left = sorted(group, key=lambda task: -len(datasets[task]))
+    # Of equal ones the one that lends its images: it reads them as training does.
+    left = sorted(group, key=lambda task: (-len(datasets[task]), assembly.recipe.tasks[task].images is not None))
     while left:
         reader = left.pop(0)
         others = {task: its for task in left if (its := _within(assembly, task, reader, datasets)) is not None}
@@ -109,23 +110,22 @@ def _score(
 ) -> dict[str, Evaluation]:
     """The tasks that are scored on the images that one of them reads."""
     tasks, recipe = (reader, *others), assembly.recipe
-    dataset, transform = assembly.dataset(reader, split), assembly.transform(reader, train=False)
+    dataset, transform = assembly.readable(reader, split), assembly.transform(reader, train=False)
     metrics = {task: assembly.metrics(task, split) for task in tasks}
-    counts, skipped = dict.fromkeys(tasks, 0), list[str]()
+    counts, skipped = dict.fromkeys(tasks, 0), {task: list[str]() for task in tasks}
     batches = SplitBatches(reader, dataset, transform, recipe.tasks[reader].batch_size, others)
     for batch in batches.batches(recipe.train.workers):
-        if isinstance(batch, list):
-            skipped += batch
-            continue
-        skipped += batch.skipped
-        _update(passes, batch, metrics, counts)
+        for task, reasons in {reader: batch.skipped, **batch.skipped_too}.items():
+            skipped[task] += reasons
+        if len(batch):
+            _update(passes, batch, metrics, counts)
     for task, count in counts.items():
         if count == 0:
             raise DataError(
                 f"tasks.{task}.dataset: none of its {len(assembly.dataset(task, split))} images can be read, so there "
-                "is nothing to score" + "".join(f"\n  {reason}" for reason in skipped[:3])
+                "is nothing to score" + "".join(f"\n  {reason}" for reason in skipped[task][:3])
             )
-    return {task: _evaluation(metrics[task], counts[task], skipped, details=details) for task in tasks}
+    return {task: _evaluation(metrics[task], counts[task], skipped[task], details=details) for task in tasks}
 
 
 def _update(passes: Passes, batch: Batch, metrics: Mapping[str, Sequence[Metric]], counts: dict[str, int]) -> None:
@@ -144,7 +144,9 @@ def _evaluation(metrics: Sequence[Metric], images: int, skipped: list[str], *, d
         values |= metric.compute()
     first = metrics[0]
     return Evaluation(
-        values, first.primary, first.higher_is_better, images, list(skipped),
-        notes=[note for metric in metrics for note in getattr(metric, "notes", ())],
-        details=[detail for metric in metrics if details and hasattr(metric, "details") for detail in metric.details()],
+        values, first.primary, first.higher_is_better, images, skipped,
+        notes=[note for metric in metrics if isinstance(metric, HasNotes) for note in metric.notes],
+        details=[
+            detail for metric in metrics if details and isinstance(metric, HasDetails) for detail in metric.details()
+        ],
     )  # fmt: skip

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +21,15 @@ from mtframe.model import MultiTaskModel
 Prediction = dict[str, Tensor]
 Views = list[tuple[Prediction, Placement]]
 
+# Inputs, and the tasks that look at them.
+_Asked = tuple[tuple[str, ...], Batch]
+
 # Backbones and pyramids halve sizes up to five times.
 _MULTIPLE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class TaskViews:
     """How one task looks at an image.
 
     Attributes:
@@ -40,28 +43,60 @@ class Look:
     scales: tuple[float, ...] = (1.0,)
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What goes through the backbone in one pass.
+
+    Attributes:
+        tasks: Who looks at it.
+        scale: At which size, as a part of the input's.
+        mirrored: For each image of the pass that is made of one input, whether it is the mirror image.
+    """
+
+    tasks: tuple[str, ...]
+    scale: float
+    mirrored: tuple[bool, ...]
+
+    def side(self, size: int) -> int:
+        """Pixels of a side that has so many at full size; rounded to what backbones can halve."""
+        return size if self.scale == 1 else max(_MULTIPLE, round(size * self.scale / _MULTIPLE) * _MULTIPLE)
+
+
+def views_of(task_views: Mapping[str, TaskViews], tasks: Sequence[str]) -> Iterator[View]:
+    """The passes that tasks on one input take: one for each scale, mirror images in it where all want these."""
+    for scale in dict.fromkeys(scale for task in tasks for scale in task_views[task].scales):
+        wanting = tuple(task for task in tasks if scale in task_views[task].scales)
+        mirroring = tuple(task for task in wanting if task_views[task].flip)
+        if mirroring == wanting:
+            yield View(wanting, scale, (False, True))
+            continue
+        yield View(wanting, scale, (False,))
+        if mirroring:
+            yield View(mirroring, scale, (True,))
+
+
 class Passes:
     """A model that is asked about batches of inputs.
 
     Args:
-        model: In evaluation mode; put into it otherwise for each call, and back.
-        looks: How each task looks at an image.
+        model: In evaluation mode.
+        task_views: How each task looks at an image.
         precision: `bf16` or `fp32`.
     """
 
-    def __init__(self, model: MultiTaskModel, looks: Mapping[str, Look], precision: str = "fp32") -> None:
+    def __init__(self, model: MultiTaskModel, task_views: Mapping[str, TaskViews], precision: str = "fp32") -> None:
         self.model = model
-        self.looks = dict(looks)
+        self.task_views = dict(task_views)
         self.precision = precision
 
     @classmethod
     def of(cls, model: MultiTaskModel, assembly: Assembly) -> Passes:
         """As a recipe says: its views, and its precision where that is faster."""
-        looks = {
-            task: Look(assembly.target(task), part.flip_test, tuple(part.test_scales))
-            for task, part in assembly.recipe.tasks.items()
-        }
-        return cls(model, looks, inference_precision(model.sharing, assembly.recipe.train.precision, model.mean.device))
+        return cls(
+            model,
+            task_views_of(assembly),
+            inference_precision(model.sharing, assembly.recipe.train.precision, model.mean.device),
+        )
 
     @torch.inference_mode()
     def predict(self, batches: Mapping[tuple[str, ...], Batch]) -> dict[str, list[Prediction]]:
@@ -74,26 +109,32 @@ class Passes:
         views: dict[str, list[Views]] = {
             task: [[] for _ in range(len(batch))] for tasks, batch in batches.items() for task in tasks
         }
-        device = self.model.mean.device
-        views_of = [list(self._views(tasks, batch.to(device))) for tasks, batch in batches.items()]
-        for together in zip_longest(*views_of):
-            self._run([view for view in together if view is not None], views)
+        for together in self._together(batches):
+            self._run(together, views)
         return {task: [self._one(task, found) for found in images] for task, images in views.items()}
 
-    def _views(self, tasks: Sequence[str], batch: Batch) -> Iterator[tuple[tuple[str, ...], Batch]]:
-        """What is looked at, and by whom: at each scale the images, with their mirror images where all want these."""
-        for scale in dict.fromkeys(scale for task in tasks for scale in self.looks[task].scales):
-            wanting = [task for task in tasks if scale in self.looks[task].scales]
-            mirroring = tuple(task for task in wanting if self.looks[task].flip)
-            resized = batch if scale == 1 else _resized(batch, scale)
-            if mirroring == tuple(wanting):
-                yield mirroring, _joined(resized, _mirrored(resized))
-                continue
-            yield tuple(wanting), resized
-            if mirroring:
-                yield mirroring, _mirrored(resized)
+    def _together(self, batches: Mapping[tuple[str, ...], Batch]) -> Iterable[Sequence[_Asked]]:
+        """What is looked at, in calls of the model: of each batch one view at most, and all of one size.
 
-    def _run(self, asked: Sequence[tuple[tuple[str, ...], Batch]], views: Mapping[str, list[Views]]) -> None:
+        Tasks that share a pass have images of one size, but they may look at these at scales of their own.
+        """
+        calls: dict[tuple[torch.Size, int], list[_Asked]] = {}
+        for tasks, batch in batches.items():
+            numbers: Counter[torch.Size] = Counter()
+            for asked in self._views(tasks, batch.to(self.model.mean.device)):
+                size = asked[1].images.shape[2:]
+                calls.setdefault((size, numbers[size]), []).append(asked)
+                numbers[size] += 1
+        return calls.values()
+
+    def _views(self, tasks: Sequence[str], batch: Batch) -> Iterator[_Asked]:
+        """What is looked at, and by whom."""
+        for view in views_of(self.task_views, tasks):
+            resized = batch if view.scale == 1 else _resized(batch, view)
+            parts = [_mirrored(resized) if mirrored else resized for mirrored in view.mirrored]
+            yield view.tasks, parts[0] if len(parts) == 1 else _joined(*parts)
+
+    def _run(self, asked: Sequence[_Asked], views: Mapping[str, list[Views]]) -> None:
         """One call of the model; adds what heads say to the views of each image."""
         images = {tasks[0]: batch.images for tasks, batch in asked}
         lenders = {task: tasks[0] for tasks, _ in asked for task in tasks[1:]}
@@ -111,10 +152,18 @@ class Passes:
 
     def _one(self, task: str, views: Views) -> Prediction:
         """One prediction of all views of an image."""
-        target, head = self.looks[task].target, self.model.heads[task]
+        target, head = self.task_views[task].target, self.model.heads[task]
         if len(views) > 1 and isinstance(head, MergesViews):
             return head.merge_views([target.restored([view]) for view in views])
         return target.restored(views)
+
+
+def task_views_of(assembly: Assembly) -> dict[str, TaskViews]:
+    """How each task of a recipe looks at an image."""
+    return {
+        task: TaskViews(assembly.target(task), part.flip_test, tuple(part.test_scales))
+        for task, part in assembly.recipe.tasks.items()
+    }
 
 
 def _joined(one: Batch, other: Batch) -> Batch:
@@ -122,8 +171,8 @@ def _joined(one: Batch, other: Batch) -> Batch:
     return replace(one, images=images, placements=[*one.placements, *other.placements])
 
 
-def _resized(batch: Batch, scale: float) -> Batch:
-    rows, columns = (max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in batch.images.shape[-2:])
+def _resized(batch: Batch, view: View) -> Batch:
+    rows, columns = (view.side(side) for side in batch.images.shape[-2:])
     images = F.interpolate(batch.images.float(), size=(rows, columns), mode="bilinear", antialias=True)
     return replace(batch, images=images, placements=[place.resized((rows, columns)) for place in batch.placements])
 

@@ -1,28 +1,16 @@
-"""One step whose gradients are looked at, task by task, while it trains as any other."""
+"""What the tasks' gradients were like in one step, which trains as any other."""
 
 # Shapes: T tasks.
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ._engine import (
-    GradientEngine,
-    Gradients,
-    accumulate,
-    backward_of_sum,
-    balance,
-    map_weights,
-    mixes_rows,
-    passes_by_task,
-)
-from ._row_parameters import StandIn
+from ._passes import Gradients
 from ._stages import cosine, stage_grams
 
 Row = dict[str, str | float]
@@ -32,6 +20,8 @@ _NAN = math.nan
 
 class Measurement:
     """The tasks' gradients of what they share, in one step, until the optimiser has made its update of them.
+
+    An observer of the engine's backward pass (`GradientObserver`).
 
     Where a step accumulates several batches, a task's gradient is the mean over them. Memory: one buffer of T × shared
     parameters, and one more copy of these.
@@ -93,161 +83,3 @@ class Measurement:
                 for a, b in combinations(range(len(tasks)), 2)
             ]
         return rows
-
-
-def measured_backward(
-    engine: GradientEngine,
-    images: Mapping[str, Tensor],
-    lenders: Mapping[str, str],
-    losses: Callable[[], dict[str, Tensor]],
-    balancer: Any,
-    measurement: Measurement,
-    *,
-    at: str = "parameters",
-    divide: int = 1,
-) -> None:
-    """The backward pass of a step, with any balancer, and the tasks' gradients on the way.
-
-    Adds to every parameter's `.grad` what the step would have added without it, up to the order of summation.
-    Arguments as of `GradientEngine.backward`.
-    """
-    by_gradients = hasattr(balancer, "weigh") or hasattr(balancer, "combine")
-    weigh = (_weigh_maps if at == "maps" else _weigh_gradients) if by_gradients else _weigh_losses
-    gradients, weights = weigh(engine, images, lenders, losses, balancer, divide)
-    measurement.add(gradients, weights)
-
-
-def task_gradients(
-    engine: GradientEngine,
-    images: Mapping[str, Tensor],
-    lenders: Mapping[str, str],
-    forward: Callable[[], Mapping[str, Tensor]],
-    divide: int = 1,
-) -> tuple[dict[str, Tensor], dict[str, Gradients]]:
-    """Losses and, by task and name, ∂L_t/∂θ of the shared parameters: by rows where these are apart.
-
-    Where BatchNorm normalises the rows of several tasks together it takes a backward pass a task. What only moves a
-    common mean changes no loss, and is not in the sum of gradients that are taken by rows, but is in each of them: in
-    those of two tasks with opposite signs, which would seem to conflict.
-    """
-    with engine._uncompiled():
-        parameters = engine.shared_parameters()
-        if not mixes_rows(engine.model.sharing):
-            return engine._gradients(parameters, images, lenders, forward, divide)
-        with engine._cut_at_maps() as cut:
-            found = backward_of_sum(forward(), divide)
-            return found, passes_by_task(cut, parameters)
-
-
-def _weigh_losses(
-    engine: GradientEngine,
-    images: Any,
-    lenders: Any,
-    losses: Callable[[], dict[str, Tensor]],
-    balancer: Any,
-    divide: int,
-) -> tuple[dict[str, Gradients], dict[str, float]]:
-    terms: dict[str, Tensor] = {}
-
-    def total() -> dict[str, Tensor]:
-        terms.update(losses())
-        for loss in terms.values():
-            if loss.requires_grad:
-                loss.retain_grad()
-        return {"balanced": balancer(terms)}
-
-    # Of the balanced loss: w_t g_t for each task, as only its own loss depends on its maps.
-    _, gradients = task_gradients(engine, images, lenders, total, divide)
-    weights = {task: 0.0 if loss.grad is None else loss.grad.item() * divide for task, loss in terms.items()}
-    return _taken_apart(engine, gradients, weights), weights
-
-
-def _weigh_maps(
-    engine: GradientEngine,
-    images: Any,
-    lenders: Any,
-    losses: Callable[[], dict[str, Tensor]],
-    balancer: Any,
-    divide: int,
-) -> tuple[dict[str, Gradients], dict[str, float]]:
-    with engine._heads_apart(balancer) as weigh_heads, engine._uncompiled():
-        with engine._cut_at_maps() as cut:
-            found = backward_of_sum(losses(), divide)
-        weights = map_weights(cut, found, lenders, balancer, divide)
-        weigh_heads(weights)
-        for task, leaves in cut.leaves.items():
-            for leaf in leaves:
-                leaf.grad = None if leaf.grad is None else leaf.grad * weights[task]
-        return _taken_apart(engine, passes_by_task(cut, engine.shared_parameters()), weights), weights
-
-
-def _taken_apart(
-    engine: GradientEngine, gradients: dict[str, Gradients], weights: Mapping[str, float]
-) -> dict[str, Gradients]:
-    """Adds the sum of weighed gradients to the parameters'; gives them unweighed, of a task that weighs 0 as 0."""
-    for name, parameter in engine.shared_parameters().items():
-        accumulate(parameter, _sum([of_task[name] for of_task in gradients.values()]))
-    for task, of_task in gradients.items():
-        for gradient in of_task.values() if weights[task] not in (0, 1) else ():
-            if gradient is not None:
-                gradient.div_(weights[task])
-    return gradients
-
-
-def _weigh_gradients(
-    engine: GradientEngine,
-    images: Any,
-    lenders: Any,
-    losses: Callable[[], dict[str, Tensor]],
-    balancer: Any,
-    divide: int,
-) -> tuple[dict[str, Gradients], dict[str, float]]:
-    own: dict[str, Gradients] = {}
-
-    def look(cut: Any, stands: Mapping[str, StandIn]) -> None:
-        for task in cut.leaves:
-            own[task] = _own(cut, task, stands)
-
-    with engine._heads_apart(balancer) as weigh_heads, engine._uncompiled():
-        parameters = engine.shared_parameters()
-        mixed = mixes_rows(engine.model.sharing)
-        found, gradients = engine._gradients(parameters, images, lenders, losses, divide, look if mixed else None)
-        spare = gradients if own else _spared(gradients, found)
-        weights = balance(parameters, found, spare, balancer, divide)
-        weigh_heads(weights)
-    return own or gradients, weights
-
-
-def _own(cut: Any, task: str, stands: Mapping[str, StandIn]) -> Gradients:
-    """∂L_t/∂θ, from a backward pass of one task's maps alone, whatever rows it goes through."""
-    pairs = cut.pairs([task])
-    leaves = [leaf for stand in stands.values() for leaf in stand.leaves]
-    if not pairs:
-        return dict.fromkeys(stands)
-    found = iter(torch.autograd.grad(
-        [output for output, _ in pairs], leaves, [gradient for _, gradient in pairs],
-        retain_graph=True, allow_unused=True,
-    ))  # fmt: skip
-    return {name: _sum([next(found) for _ in stand.leaves]) for name, stand in stands.items()}
-
-
-def _sum(gradients: list[Tensor | None]) -> Tensor | None:
-    """In memory of its own; None if all are zero."""
-    present = [gradient for gradient in gradients if gradient is not None]
-    if not present:
-        return None
-    total = present[0].clone()
-    for gradient in present[1:]:
-        total.add_(gradient)
-    return total
-
-
-def _spared(gradients: Mapping[str, Gradients], tasks: Iterable[str]) -> dict[str, Gradients]:
-    """The same for a balancer, whose sum is made in the memory of the first gradient of each parameter."""
-    spared = {task: dict(gradients[task]) for task in tasks}
-    for name in next(iter(spared.values())):
-        for of_task in spared.values():
-            if (gradient := of_task[name]) is not None:
-                of_task[name] = gradient.clone()
-                break
-    return spared

@@ -342,6 +342,14 @@ class _FixedBatchNorms(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def check_plain(maps: Mapping[str, Sequence[Tensor]]) -> None:
+    """Raises Unattributable if a sharing scheme gives stand-ins for maps."""
+    for stand in (m for of_task in maps.values() for m in of_task if isinstance(m, StandIn)):
+        raise Unattributable(
+            f"{stand.origin}: images meet it where the sharing scheme does not say whose rows they are"
+        )
+
+
 def _name(func: Any) -> str:
     return getattr(func, "__name__", str(func))
 

@@ -1,9 +1,9 @@
 """Running a trained model on pictures."""
 
+from ._embeddings import check_embeddings_file as check_embeddings_file
+from ._embeddings import save_embeddings as save_embeddings
 from ._files import FilePredictions as FilePredictions
-from ._files import check_embeddings_file as check_embeddings_file
 from ._files import predict_files as predict_files
-from ._files import save_embeddings as save_embeddings
 from ._gallery import Gallery as Gallery
 from ._gallery import embedding_tasks as embedding_tasks
 from ._pictures import Source as Source

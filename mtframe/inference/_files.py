@@ -1,4 +1,4 @@
-"""Predicting files: what is said of each, the pictures of it, and the embeddings for use elsewhere."""
+"""Predicting files: what is said of each, and what is written of it."""
 
 # Shapes: Q pictures, D embedding dimensions.
 
@@ -11,24 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mtframe.data import DecodeSize, read_image
 from mtframe.drawing import draw_marks, make_folder, nearest, save_picture, similarity_sheet, to_pil
-from mtframe.errors import MtframeError, RecipeError
+from mtframe.errors import MtframeError
 from mtframe.kinds import Embeds, WritesFiles
 from mtframe.marks import Bar, Mark
 
 from ._gallery import Gallery
+from ._paths import Paths
 from ._pictures import FilePictures, Source
 from ._predictor import BATCH_SIZE, Prediction, Predictor
 
-_EMBEDDINGS = (".npz", ".parquet")
-
-# Threads that draw beside the network's work, and pictures that may wait for them: each holds its marks.
-_DRAWING, _WAITING = 2, 32
+# Threads that draw beside the network's work, and pictures that may wait for them: each holds its marks, and the mask
+# of a photograph may have a hundred megabytes.
+_DRAWING, _WAITING = 2, 8
 
 # Rows of the sheet of similar pictures. All files are compared; more rows are only in the JSON.
 _SHEET_ROWS = 12
@@ -73,7 +73,8 @@ def predict_files(
         predictor: A loaded run.
         sources: The images.
         out: Folder for pictures: `NAME.FORMAT` with what is said of each, `TASK_similar.FORMAT` for embeddings of
-            several images, `NAME_TASK_...` for what JSON is no place for.
+            several images, `NAME_TASK_...` for what JSON is no place for; the latter two with a number behind where
+            their name is taken.
         tasks: Only these; all if None.
         threshold: Least score of a mark that is drawn; JSON has them all.
         galleries: By task, whom embeddings are compared with.
@@ -88,102 +89,85 @@ def predict_files(
         MtframeError: A picture cannot be written.
     """
     transforms = predictor.transforms(tasks)
-    make_folder(out)
-    names = {str(source.file): source.name for source in sources}
-    _check_kept(sources, out, picture_format)
-    result = FilePredictions()
-    embeddings: dict[str, list[Tensor]] = {}
     batches = FilePictures([source.file for source in sources], transforms, batch_size)
-    with ThreadPoolExecutor(_DRAWING) as pool:
-        waiting: deque[Future[Path]] = deque()
+    with _Results(predictor, sources, out, threshold, galleries or {}, picture_format) as results:
         for pictures in batches.batches(predictor.assembly.recipe.train.workers):
-            result.unreadable += pictures.unreadable
-            for file, size, found in zip(
-                pictures.names, pictures.sizes, predictor.predict_batches(pictures.batches), strict=True
-            ):
-                said = _described(predictor, file, size, found, galleries or {})
-                result.described.append(said)
-                if files := _write_files(predictor, out, names[file], found):
-                    said["files"] = {task: [str(path) for path in written] for task, written in files.items()}
-                    result.pictures += [path for written in files.values() for path in written]
-                marks = _marks(predictor, found, galleries or {})
-                if any(marks.values()) or not any(isinstance(predictor.targets[task], Embeds) for task in found):
-                    path = out / f"{names[file]}.{picture_format}"
-                    said["picture"] = str(path)
-                    result.pictures.append(path)
-                    waiting.append(pool.submit(_draw, Path(file), marks, threshold, path))
-                for task, prediction in found.items():
-                    if isinstance(target := predictor.targets[task], Embeds):
-                        embeddings.setdefault(task, []).append(target.embedding(prediction))
-                while len(waiting) > _WAITING:
-                    waiting.popleft().result()
-        for drawn in waiting:
-            drawn.result()
-    for task, rows in embeddings.items():
-        result.embeddings[task] = torch.stack(rows)
-        if len(rows) > 1:
-            path = out / f"{task}_similar.{picture_format}"
-            read = [Path(said["source"]) for said in result.described]
-            save_picture(_similar(read, result.embeddings[task]), path)
-            result.pictures.append(path)
-    return result
+            results.found.unreadable += pictures.unreadable
+            found = predictor.predict_batches(pictures.batches)
+            for file, size, predictions in zip(pictures.names, pictures.sizes, found, strict=True):
+                results.add(file, size, predictions)
+    return results.found
 
 
-def check_embeddings_file(path: Path) -> None:
-    """Raises RecipeError unless embeddings can be written in the format that a file's suffix names."""
-    if path.suffix not in _EMBEDDINGS:
-        raise RecipeError(f"--embeddings: expected a file that ends with {' or '.join(_EMBEDDINGS)}, got {path}")
-    if path.suffix == ".parquet":
-        _pyarrow()
+class _Results:
+    """What comes of each file as it comes: described, written, drawn by threads beside the network's work.
 
-
-def save_embeddings(predictions: FilePredictions, path: Path) -> None:
-    """Writes embeddings with the files that they are of.
-
-    `.npz` holds the arrays `source` (Q,), text, and `TASK.embedding` (Q, D), float32; `.parquet` the same as columns.
-
-    Raises:
-        RecipeError: The suffix is another, or there is no embedding.
-        MtframeError: It cannot be written.
+    Leaving it waits for what is still drawn, and draws the sheets of similar pictures.
     """
-    check_embeddings_file(path)
-    if not predictions.embeddings:
-        raise RecipeError("--embeddings: no task gave an embedding of a file")
-    sources = np.array([row["source"] for row in predictions.described], np.str_)
-    arrays = {f"{task}.embedding": rows.float().numpy() for task, rows in predictions.embeddings.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".npz":
-            savez: Any = np.savez
-            savez(path, source=sources, **arrays)
-        else:
-            pyarrow, parquet = _pyarrow()
-            kind = pyarrow.list_(pyarrow.float32())
-            columns = {name: pyarrow.array(list(rows), kind) for name, rows in arrays.items()}
-            parquet.write_table(pyarrow.table({"source": sources.tolist(), **columns}), path)
-    except OSError as error:
-        raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error
 
+    def __init__(
+        self,
+        predictor: Predictor,
+        sources: Sequence[Source],
+        out: Path,
+        threshold: float,
+        galleries: Mapping[str, Gallery],
+        picture_format: str,
+    ) -> None:
+        make_folder(out)
+        self.found = FilePredictions()
+        self._predictor, self._out, self._format = predictor, out, picture_format
+        self._threshold, self._galleries = threshold, galleries
+        self._pictures = {str(source.file): out / f"{source.name}.{picture_format}" for source in sources}
+        self._paths = Paths((source.file for source in sources), self._pictures.values())
+        self._embeddings: dict[str, list[Tensor]] = {}
+        self._pool = ThreadPoolExecutor(_DRAWING)
+        self._waiting: deque[Future[None]] = deque()
 
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise RecipeError(
-            "--embeddings: parquet files are written by pyarrow, which is not installed; install it with "
-            "pip install 'mtframe[parquet]', or write .npz"
-        ) from None
-    return pyarrow, parquet
+    def __enter__(self) -> _Results:
+        return self
 
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            self._wait(0)
+            self._compare()
 
-def _check_kept(sources: Sequence[Source], out: Path, picture_format: str) -> None:
-    """Raises RecipeError if a picture that is drawn would take the place of one that is read."""
-    read = {source.file.resolve() for source in sources}
-    for source in sources:
-        path = (out / f"{source.name}.{picture_format}").resolve()
-        if path in read:
-            raise RecipeError(f"--out: {path} is one of the pictures to read, and would be written over")
+    def add(self, file: str, size: tuple[int, int], predictions: Mapping[str, Prediction]) -> None:
+        """One file's predictions."""
+        said = _described(self._predictor, file, size, predictions, self._galleries)
+        self.found.described.append(said)
+        path = self._pictures[file]
+        if files := _write_files(self._predictor, self._paths, path.with_suffix(""), predictions):
+            said["files"] = {task: [str(written) for written in its] for task, its in files.items()}
+            self.found.pictures += [written for its in files.values() for written in its]
+        embedding = {
+            task: target for task in predictions if isinstance(target := self._predictor.targets[task], Embeds)
+        }
+        for task, target in embedding.items():
+            self._embeddings.setdefault(task, []).append(target.embedding(predictions[task]))
+        marks = _marks(self._predictor, predictions, self._galleries)
+        # An embedding alone shows nothing.
+        if any(marks.values()) or not embedding:
+            said["picture"] = str(path)
+            self.found.pictures.append(path)
+            self._waiting.append(self._pool.submit(_draw, Path(file), marks, self._threshold, path))
+            self._wait(_WAITING)
+
+    def _wait(self, most: int) -> None:
+        """Until no more than so many pictures are to be drawn. Raises what drawing one has raised."""
+        while len(self._waiting) > most:
+            self._waiting.popleft().result()
+
+    def _compare(self) -> None:
+        """The sheets of similar pictures."""
+        read = [Path(said["source"]) for said in self.found.described]
+        for task, rows in self._embeddings.items():
+            self.found.embeddings[task] = torch.stack(rows)
+            if len(rows) > 1:
+                path = self._paths.free(self._out / f"{task}_similar.{self._format}")
+                save_picture(_similar(read, self.found.embeddings[task]), path)
+                self.found.pictures.append(path)
 
 
 def _described(
@@ -223,14 +207,14 @@ def _marks(
 
 
 def _write_files(
-    predictor: Predictor, out: Path, name: str, predictions: Mapping[str, Prediction]
+    predictor: Predictor, paths: Paths, stem: Path, predictions: Mapping[str, Prediction]
 ) -> dict[str, list[Path]]:
-    """What JSON is no place for, in files beside the pictures."""
+    """What JSON is no place for, in files beside the pictures, whose names begin with `stem`."""
     written: dict[str, list[Path]] = {}
     for task, prediction in predictions.items():
         target = predictor.targets[task]
         for end, content in target.files(prediction).items() if isinstance(target, WritesFiles) else ():
-            path = out / f"{name}_{task}_{end}"
+            path = paths.free(stem.with_name(f"{stem.name}_{task}_{end}"))
             make_folder(path.parent)
             try:
                 path.write_bytes(content)
@@ -240,14 +224,13 @@ def _write_files(
     return written
 
 
-def _draw(file: Path, marks: Mapping[str, Sequence[Mark]], threshold: float, path: Path) -> Path:
+def _draw(file: Path, marks: Mapping[str, Sequence[Mark]], threshold: float, path: Path) -> None:
     """Reads a picture again, whole, and writes it with marks on it."""
     pixels, _ = read_image(file, upright=True)
     save_picture(draw_marks(to_pil(pixels), marks, threshold=threshold), path)
-    return path
 
 
-def _similar(files: Sequence[Path], embeddings: Tensor) -> Any:
+def _similar(files: Sequence[Path], embeddings: Tensor) -> Image.Image:
     """The first pictures, each beside those of all files that are most similar to it."""
     rows = range(min(len(files), _SHEET_ROWS))
     _, near = nearest(embeddings, rows, _NEIGHBOURS)

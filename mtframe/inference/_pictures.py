@@ -76,18 +76,19 @@ class FilePictures(torch.utils.data.Dataset[Any]):
                 samples.append(sample_of(file, self.decode_size))
             except BadImageError as error:
                 unreadable.append(str(error))
+        batches: dict[tuple[str, ...], Batch] = {}
         try:
-            for transform in self.transforms.values():
-                samples, _, unfit = inputs_of(transform, samples, 0)
-                unreadable += unfit
-            batches = {}
-            for tasks, transform in self.transforms.items():
-                _, inputs, _ = inputs_of(transform, samples, 0)
-                if inputs is not None:
-                    batches[tasks] = evaluation_batch(inputs, {})
+            # Once more where a later transform makes nothing of what an earlier one has taken.
+            while samples and any(len(batches.get(tasks, ())) != len(samples) for tasks in self.transforms):
+                for tasks, transform in self.transforms.items():
+                    samples, inputs, unfit = inputs_of(transform, samples, 0)
+                    unreadable += unfit
+                    if inputs is not None:
+                        batches[tasks] = evaluation_batch(inputs, {})
         except MtframeError as error:
             return error
-        return Pictures([sample.id for sample in samples], [sample.size for sample in samples], batches, unreadable)
+        names, sizes = [sample.id for sample in samples], [sample.size for sample in samples]
+        return Pictures(names, sizes, batches if samples else {}, unreadable)
 
     def batches(self, workers: int) -> Iterator[Pictures]:
         """All batches, prefetched by worker processes where there are enough to be worth their start."""
@@ -108,12 +109,17 @@ class Source:
 
 
 def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> list[Source]:
-    """The image files that sources name: files as they are, folders with all images below them, sorted; each once.
+    """The image files that sources name: files as they are, folders with all images below them, sorted; each once,
+    however its path is spelled.
 
     Raises:
         RecipeError: A source does not exist, or a folder holds no image.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, tuple[Path, Path]] = {}
+
+    def add(file: Path, inner: Path) -> None:
+        found.setdefault(os.path.abspath(file), (file, inner))
+
     for source in map(Path, sources):
         if source.is_dir():
             below = sorted(
@@ -122,12 +128,13 @@ def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> list[Source]:
             if not below:
                 raise RecipeError(f"{source}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)})")
             for file in below:
-                found.setdefault(file, file.relative_to(source))
+                add(file, file.relative_to(source))
         elif source.exists():
-            found.setdefault(source, Path(source.name))
+            add(source, Path(source.name))
         else:
             raise RecipeError(f"{source}: no such file or folder")
-    return [Source(file, name) for file, name in zip(found, _distinct(found), strict=True)]
+    files = dict(found.values())
+    return [Source(file, name) for file, name in zip(files, _distinct(files), strict=True)]
 
 
 def _distinct(files: Mapping[Path, Path]) -> list[str]:

@@ -15,7 +15,7 @@ from mtframe.assembly import Assembly
 from mtframe.data import Batch, Sample, evaluation_batch, make_inputs
 from mtframe.device import lay_out_channels_last, pick_device
 from mtframe.errors import DataError, RecipeError
-from mtframe.evaluation import Evaluation, Passes, evaluate
+from mtframe.evaluation import Evaluation, Passes, evaluate, finite
 from mtframe.kinds import Embeds
 from mtframe.model import MultiTaskModel
 from mtframe.registry import name_of
@@ -125,8 +125,8 @@ class Predictor:
         return results
 
     def describe(self, task: str, prediction: Prediction) -> Any:
-        """A prediction in plain numbers and names, ready for JSON."""
-        return self.targets[task].plain(prediction)
+        """A prediction in plain numbers and names, ready for JSON: None stands for what is no number."""
+        return finite(self.targets[task].plain(prediction))
 
     def embedding(self, task: str, prediction: Prediction) -> Tensor:
         """The embedding (D,) in a prediction. Raises RecipeError if the task gives none."""

@@ -47,16 +47,16 @@ class Cost:
         tasks: By task.
         parameters: Of the whole model, without losses.
         trained: How many of these are not frozen.
-        flops: Operations of a pass over one image, at each size that tasks have, that all tasks are asked about.
+        passes: Operations of each of the passes that were asked for, over one image.
     """
 
     tasks: dict[str, TaskCost]
     parameters: int
     trained: int
-    flops: int
+    passes: tuple[int, ...]
 
 
-def cost_of(model: MultiTaskModel, sizes: Mapping[str, int]) -> Cost:
+def cost_of(model: MultiTaskModel, sizes: Mapping[str, int], passes: Sequence[tuple[Sequence[str], int]] = ()) -> Cost:
     """Counts the parameters and the operations of a model in evaluation, without memory or compute where that works.
 
     Which parameters a task takes is found by differentiating its outputs, so any sharing scheme will do. Operations
@@ -66,12 +66,13 @@ def cost_of(model: MultiTaskModel, sizes: Mapping[str, int]) -> Cost:
     Args:
         model: Is not changed.
         sizes: Pixels S of the square images, by task.
+        passes: Passes that several tasks share: which tasks, and pixels of the side of their common images.
     """
     try:
-        return _Counter(deepcopy(model).to("meta")).cost(model, sizes)
+        return _Counter(deepcopy(model).to("meta")).cost(model, sizes, passes)
     except Exception:
         # Some networks compute with values, which the meta device has not; on the CPU what is wrong shows.
-        return _Counter(deepcopy(model).cpu()).cost(model, sizes)
+        return _Counter(deepcopy(model).cpu()).cost(model, sizes, passes)
 
 
 class _Counter:
@@ -80,16 +81,15 @@ class _Counter:
     def __init__(self, copy: MultiTaskModel) -> None:
         self.model = copy.eval().requires_grad_(True)
 
-    def cost(self, original: MultiTaskModel, sizes: Mapping[str, int]) -> Cost:
+    def cost(
+        self, original: MultiTaskModel, sizes: Mapping[str, int], passes: Sequence[tuple[Sequence[str], int]]
+    ) -> Cost:
         """That of the model which this is a copy of."""
         reached = {task: self._reached(task, size) for task, size in sizes.items()}
         tasks = {task: self._task(task, size, reached) for task, size in sizes.items()}
         parameters = [*original.sharing.parameters(), *original.heads.parameters()]
-        together = 0
-        for size in set(sizes.values()):
-            first, *others = (task for task, own in sizes.items() if own == size)
-            together += self._flops(first, size, others)
-        return Cost(tasks, _count(parameters), _count([p for p in parameters if p.requires_grad]), together)
+        shared = tuple(self._flops(first, size, others) for (first, *others), size in passes)
+        return Cost(tasks, _count(parameters), _count([p for p in parameters if p.requires_grad]), shared)
 
     def _task(self, task: str, size: int, reached: Mapping[str, set[Tensor]]) -> TaskCost:
         others = set().union(*(found for other, found in reached.items() if other != task))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
+
+from ._roles import take_role
 
 
 def freeze(module: nn.Module, names: Sequence[str]) -> None:
@@ -28,16 +29,12 @@ def freeze(module: nn.Module, names: Sequence[str]) -> None:
 
 def keep_evaluating(module: nn.Module) -> None:
     """Puts a module and all within it into evaluation mode for good; its type and names stay what they are."""
-    kind: Any = type(module)
-    module.__class__ = _evaluating(kind)
+    take_role(module, _evaluating)
     module.eval()
 
 
-@cache
-def _evaluating(base: type[nn.Module]) -> Any:
-    """A subclass of `base` that stays in evaluation mode."""
-
-    def train(module: Any, mode: bool = True) -> Any:
+def _evaluating(base: type[nn.Module]) -> Mapping[str, object]:
+    def train(module: nn.Module, mode: bool = True) -> nn.Module:
         return base.train(module, False)
 
-    return type(base.__name__, (base,), {"__module__": base.__module__, "train": train})
+    return {"train": train}

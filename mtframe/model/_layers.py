@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -15,10 +14,11 @@ from torch import Tensor, nn
 
 from mtframe.errors import RecipeError
 
-from ._batchnorm import freeze_statistics, split_statistics, use_group
+from ._batchnorm import BatchNormPolicy, apply_batchnorm_policy, freeze_statistics
+from ._passes import PerPass
 from ._rows import rows_of
-from ._sharing import BatchNormPolicy, by_task
-from ._tape import Stopped, Tape, become, subclass
+from ._sharing import by_task
+from ._tape import Stopped, Tape, become
 
 
 class Layers(nn.Module):
@@ -60,8 +60,7 @@ class Layers(nn.Module):
             )
         self.groups = tuple(tuple(group) for group in groups)
         self.features = backbone.features
-        self._split = batchnorm == "per-task" and len(self.groups) > 1 and shared > 0
-        self._tape = tape = Tape()
+        self._tape = tape = PerPass[Tape]()
         common, own = sum(stages[:shared], ()), sum(stages[shared:], ())
         self.branches = by_task({task: deepcopy(backbone) for group in self.groups for task in group})
         lent = list(_weights(backbone, common))
@@ -72,15 +71,14 @@ class Layers(nn.Module):
         become(backbone, own, _stopping, tape)
         become(backbone, common, _recording, tape)
         self.trunk = backbone if shared else None
+        self._statistics = apply_batchnorm_policy(backbone, len(self.groups), batchnorm)
+        if batchnorm == "frozen":
+            freeze_statistics(self.branches)
         self._lent = [
             (backbone.get_submodule(owner), name, [branch.get_submodule(owner) for branch in self.branches.values()])
             for owner, name in lent
         ]
         self._lend()
-        if self._split:
-            split_statistics(backbone, len(self.groups))
-        elif batchnorm == "frozen":
-            freeze_statistics(self)
 
     def forward(
         self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
@@ -90,44 +88,55 @@ class Layers(nn.Module):
         Tasks in `lenders` look at the images of another task, through later stages of their own.
         """
         self._lend()
-        trunk: Any = self.trunk
         maps: dict[str, list[Tensor]] = {}
         for index, group in enumerate(self.groups):
-            present = [task for task in group if task in images]
-            if not present:
+            counts = {task: len(images[task]) for task in group if task in images}
+            if not counts:
                 continue
-            if self._split:
-                use_group(trunk, index)
-            if trunk is not None:
-                joined = images[present[0]] if len(present) == 1 else torch.cat([images[task] for task in present])
-                self._tape.begin(len(joined))
-                with suppress(Stopped), rows_of({task: len(images[task]) for task in present}):
-                    trunk(joined)
-            first = 0
-            for lender in present:
-                viewers = [lender, *(task for task, other in (lenders or {}).items() if other == lender)]
-                rows = slice(first, first := first + len(images[lender]))
-                for task in viewers:
-                    self._tape.rewind(rows, copy=len(viewers) > 1)
-                    with rows_of({lender: len(images[lender])}):
-                        maps[task] = list(self.branches[task](images[lender]))
-            self._tape.clear()
+            tape = Tape(sum(counts.values()))
+            with self._tape.use(tape), self._statistics.of(index):
+                if self.trunk is not None:
+                    own = [images[task] for task in counts]
+                    with suppress(Stopped), rows_of(counts):
+                        self.trunk(own[0] if len(own) == 1 else torch.cat(own))
+                first = 0
+                for lender, count in counts.items():
+                    viewers = [lender, *(task for task, other in (lenders or {}).items() if other == lender)]
+                    rows = slice(first, first := first + count)
+                    for task in viewers:
+                        tape.rewind(rows, copy=len(viewers) > 1)
+                        with rows_of({lender: count}):
+                            maps[task] = list(self.branches[task](images[lender]))
         return maps
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Those of the shared stages."""
         return iter(()) if self.trunk is None else self.trunk.parameters()
 
-    def _lend(self) -> None:
-        """Gives the branches the weights of the shared stages.
+    def __deepcopy__(self, memo: dict[int, Any]) -> Layers:
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__(deepcopy(vars(self), memo))
+        for _, name, borrowers in copied._lent:
+            for borrower in borrowers:
+                # A traced module (torch.fx) registers in its copy what its graph uses, the lent weights too.
+                borrower._parameters.pop(name, None)
+                borrower._buffers.pop(name, None)
+        return copied
 
-        Anew for each pass: moving to a device may have made new tensors of them.
+    def _lend(self) -> None:
+        """Gives the branches the weights of the shared stages where they have others.
+
+        Looked at in each pass: moving to a device may have made new tensors of them. Passes of a model that stays as it
+        is find nothing to do, and so may run at once.
         """
         for owner, name, borrowers in self._lent:
+            # Statistics by group come whole, as no norm could use them; but those that see images are on the tape.
             value = getattr(owner, name)
             for borrower in borrowers:
-                # Past nn.Module, which would register, count and save them a second time.
-                object.__setattr__(borrower, name, value)
+                if vars(borrower).get(name) is not value:
+                    # Past nn.Module, which would register, count and save them a second time.
+                    vars(borrower)[name] = value
 
 
 def _weights(module: nn.Module, names: Sequence[str]) -> list[tuple[str, str]]:
@@ -147,13 +156,19 @@ def _strip(module: nn.Module, names: Sequence[str]) -> None:
             holder.track_running_stats = False
 
 
-@cache
-def _recording(base: type[nn.Module]) -> Any:
-    """A subclass of `base` that writes down what it gives, unless a module around it does."""
+class _Taped(nn.Module):
+    """For types: a module that has become one of a tape's."""
 
-    def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
-        tape = module._tape
-        if tape.inside:
+    _tape: PerPass[Tape]
+    _name: str
+
+
+def _recording(base: type[nn.Module]) -> Mapping[str, object]:
+    """Writes down what it gives, unless a module around it does."""
+
+    def forward(module: _Taped, *args: Any, **kwargs: Any) -> Any:
+        tape = module._tape.get()
+        if tape is None or tape.inside:
             return base.forward(module, *args, **kwargs)
         tape.inside = True
         output = base.forward(module, *args, **kwargs)
@@ -161,25 +176,25 @@ def _recording(base: type[nn.Module]) -> Any:
         tape.write(module._name, (args, kwargs), output)
         return output
 
-    return subclass(base, forward)
+    return {"forward": forward}
 
 
-@cache
-def _replaying(base: type[nn.Module]) -> Any:
-    """A subclass of `base` that gives what was written down, where it was."""
+def _replaying(base: type[nn.Module]) -> Mapping[str, object]:
+    """Gives what was written down, where it was."""
 
-    def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
-        tape = module._tape
-        return tape.read() if tape.holds(module._name) else base.forward(module, *args, **kwargs)
+    def forward(module: _Taped, *args: Any, **kwargs: Any) -> Any:
+        tape = module._tape.get()
+        if tape is not None and tape.holds(module._name):
+            return tape.read()
+        return base.forward(module, *args, **kwargs)
 
-    return subclass(base, forward)
+    return {"forward": forward}
 
 
-@cache
-def _stopping(base: type[nn.Module]) -> Any:
-    """A subclass of `base` at which the pass ends."""
+def _stopping(base: type[nn.Module]) -> Mapping[str, object]:
+    """Ends the pass."""
 
-    def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
+    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         raise Stopped
 
-    return subclass(base, forward)
+    return {"forward": forward}

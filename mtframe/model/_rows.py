@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-_current: list[dict[str, int]] = []
+from ._passes import PerPass
+
+_COUNTS = PerPass[dict[str, int]]()
 
 
 @contextmanager
@@ -18,13 +20,10 @@ def rows_of(counts: Mapping[str, int]) -> Iterator[None]:
     Args:
         counts: Number of images by task, in the order of the rows; 64 windows an image are as good as one row.
     """
-    _current.append(dict(counts))
-    try:
+    with _COUNTS.use(dict(counts)):
         yield
-    finally:
-        _current.pop()
 
 
 def current_rows() -> dict[str, int] | None:
-    """What the innermost `rows_of` says; None outside of any."""
-    return _current[-1] if _current else None
+    """What the innermost `rows_of` of this thread says; None outside of any."""
+    return _COUNTS.get()

@@ -5,17 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from mtframe.errors import RecipeError
 
-from ._batchnorm import freeze_statistics, split_statistics, use_group
+from ._batchnorm import BatchNormPolicy, apply_batchnorm_policy
 from ._rows import rows_of
-
-BatchNormPolicy = Literal["per-task", "shared", "frozen"]
 
 
 class Network(nn.Module):
@@ -42,11 +39,7 @@ class Network(nn.Module):
         self.backbone = backbone
         self.groups = tuple(tuple(group) for group in groups)
         self.features = backbone.features
-        self._split = batchnorm == "per-task" and len(self.groups) > 1
-        if self._split:
-            split_statistics(backbone, len(self.groups))
-        elif batchnorm == "frozen":
-            freeze_statistics(backbone)
+        self._statistics = apply_batchnorm_policy(backbone, len(self.groups), batchnorm)
 
     def forward(
         self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
@@ -60,11 +53,9 @@ class Network(nn.Module):
             present = [task for task in group if task in images]
             if not present:
                 continue
-            if self._split:
-                use_group(self.backbone, index)
             counts = {task: len(images[task]) for task in present}
             joined = images[present[0]] if len(present) == 1 else torch.cat([images[task] for task in present])
-            with rows_of(counts):
+            with self._statistics.of(index), rows_of(counts):
                 parts = [features.split(list(counts.values())) for features in self.backbone(joined)]
             for position, task in enumerate(present):
                 maps[task] = [part[position] for part in parts]

@@ -5,22 +5,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from ._passes import PerPass
 from ._stages import StageEnd
-from ._tape import Stopped, Tape, become, subclass
+from ._tape import Stopped, Tape, become
 
 
 class Stagewise(nn.Module):
-    """Runs a backbone up to the end of one stage after the other: `begin`, `advance` for each, `finish`, and `end`.
-
-    Each call runs the backbone from the input. Modules that a call before has run are not run again, but give what
-    they gave; the end of a stage gives what `advance` was told. What a backbone computes between its modules is
-    computed at each call.
+    """Runs a backbone up to the end of one stage after the other, in passes that `begin` starts.
 
     Args:
         backbone: A backbone (see `mtframe.kinds.Backbone`); its modules are changed in place.
@@ -31,13 +27,27 @@ class Stagewise(nn.Module):
         super().__init__()
         self.backbone = backbone
         self._ends = tuple(ends)
-        self._tape = tape = _StageTape()
-        become(backbone, sum(backbone.stages, ()), _taped, tape)
+        self._tape = PerPass[_StageTape]()
+        become(backbone, sum(backbone.stages, ()), _taped, self._tape)
 
-    def begin(self, images: Tensor) -> None:
-        """Starts a pass of normalised images (B, 3, H, W)."""
-        self._images = images
-        self._tape.begin(len(images))
+    def begin(self, images: Tensor) -> StagewisePass:
+        """A pass of normalised images (B, 3, H, W), of which nothing has run."""
+        return StagewisePass(self.backbone, self._ends, self._tape, images)
+
+
+class StagewisePass:
+    """One pass through a `Stagewise`: `advance` for each stage, then `finish`.
+
+    Each call runs the backbone from the input. Modules that a call before has run are not run again, but give what
+    they gave; the end of a stage gives what `advance` was told. What a backbone computes between its modules is
+    computed at each call.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, ends: Sequence[StageEnd], current: PerPass[_StageTape], images: Tensor
+    ) -> None:
+        self._backbone, self._ends, self._images = backbone, ends, images
+        self._current, self._tape = current, _StageTape(len(images))
 
     def advance(self, stage: int, handed: Tensor | None = None) -> Tensor:
         """Runs one stage, and gives what it hands on.
@@ -52,7 +62,8 @@ class Stagewise(nn.Module):
         # Copied: what works in place would change what the next call reads.
         tape.rewind(slice(0, tape.total), copy=True)
         try:
-            self.backbone(self._images)
+            with self._current.use(tape):
+                self._backbone(self._images)
         except Stopped:
             output: Tensor = tape.outputs[-1][1]
             return output
@@ -68,12 +79,8 @@ class Stagewise(nn.Module):
         self._replace(handed)
         self._tape.stop_at(None)
         self._tape.rewind(rows, copy=False)
-        return list(self.backbone(self._images[rows]))
-
-    def end(self) -> None:
-        """Lets go of what was computed."""
-        self._tape.clear()
-        del self._images
+        with self._current.use(self._tape):
+            return list(self._backbone(self._images[rows]))
 
     def _replace(self, handed: Tensor | None) -> None:
         if handed is not None:
@@ -84,8 +91,8 @@ class Stagewise(nn.Module):
 class _StageTape(Tape):
     """A tape that ends with a stage."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
         self.calls: Counter[str] = Counter()
         self.end: StageEnd | None = None
 
@@ -100,13 +107,19 @@ class _StageTape(Tape):
         return self.end is not None and (module, self.calls[module] - 1) == (self.end.module, self.end.call)
 
 
-@cache
-def _taped(base: type[nn.Module]) -> Any:
-    """A subclass of `base` that gives what it gave before, or what it computes, and writes that down."""
+class _Taped(nn.Module):
+    """For types: a module of a backbone that runs a stage at a time."""
 
-    def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
-        tape: _StageTape = module._tape
-        if tape.inside:
+    _tape: PerPass[_StageTape]
+    _name: str
+
+
+def _taped(base: type[nn.Module]) -> Mapping[str, object]:
+    """Gives what it gave before, or what it computes, and writes that down."""
+
+    def forward(module: _Taped, *args: Any, **kwargs: Any) -> Any:
+        tape = module._tape.get()
+        if tape is None or tape.inside:
             return base.forward(module, *args, **kwargs)
         last = tape.ends_with(module._name)
         if tape.holds(module._name):
@@ -120,4 +133,4 @@ def _taped(base: type[nn.Module]) -> Any:
             raise Stopped
         return output
 
-    return subclass(base, forward)
+    return {"forward": forward}

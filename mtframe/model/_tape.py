@@ -14,23 +14,28 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from ._passes import PerPass
+from ._roles import Role, take_role
+
 
 class Stopped(Exception):
     """The pass is done."""
 
 
 class Tape:
-    """What the outermost calls of some modules gave, in their order."""
+    """What the outermost calls of some modules gave, in their order.
 
-    def __init__(self) -> None:
+    Args:
+        total: Number of images that the pass which writes it is of.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
         self.outputs: list[tuple[str, Any]] = []
+        # Whether a call is being recorded: those within it are not.
         self.inside = False
-        self.total = self.position = 0
-        self.rows, self.copy = slice(None), False
-
-    def begin(self, total: int) -> None:
-        """Starts anew, for `total` images."""
-        self.outputs, self.total, self.inside = [], total, False
+        self.position = 0
+        self.rows, self.copy = slice(0, total), False
 
     def write(self, module: str, inputs: Any, output: Any) -> None:
         """Adds a module's output if it was made from images, and not a table that serves all of them."""
@@ -49,10 +54,6 @@ class Tape:
         """The rows of the next output."""
         self.position += 1
         return tree_map_only(Tensor, self._narrowed, self.outputs[self.position - 1][1])
-
-    def clear(self) -> None:
-        """Lets go of everything."""
-        self.outputs = []
 
     def _per_image(self, tensor: Tensor) -> bool:
         return tensor.dim() > 0 and len(tensor) > 0 and len(tensor) % self.total == 0
@@ -73,14 +74,15 @@ def inside(module: nn.Module, names: Sequence[str]) -> list[tuple[str, nn.Module
     return [(name, child) for name, child in module.named_modules() if f"{name}.".startswith(ends)]
 
 
-def become(module: nn.Module, names: Sequence[str], role: Any, tape: Tape) -> None:
-    """Gives the modules at or under these names another forward pass; type, hooks and attributes stay theirs."""
+def become(module: nn.Module, names: Sequence[str], role: Role, tape: PerPass[Any]) -> None:
+    """Gives the modules at or under these names another forward pass; type, hooks and attributes stay theirs.
+
+    Args:
+        module: Changed in place.
+        names: Of modules in it.
+        role: The forward pass.
+        tape: Where they find the tape of their pass, as `_tape`; outside of any they compute as they did.
+    """
     for name, child in inside(module, names):
-        child._tape, child._name = tape, name  # type: ignore[assignment]
-        kind: Any = type(child)
-        child.__class__ = role(kind)
-
-
-def subclass(base: type[nn.Module], forward: Any) -> Any:
-    """A subclass with another forward pass that goes by the same name."""
-    return type(base.__name__, (base,), {"__module__": base.__module__, "forward": forward})
+        vars(child).update(_tape=tape, _name=name)
+        take_role(child, role)

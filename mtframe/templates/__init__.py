@@ -33,6 +33,7 @@ TOYS = {
     "transform": "a transform that stretches whole pictures to the network's square.",
     "metric": "balanced accuracy.",
     "balancer": "a balancer that takes the mean of the logarithms of the tasks' losses.",
+    "schedule": "a schedule that trains one task after the other, several steps in a row.",
     "preset": "a preset for telling small pictures apart.",
     "hooks": "an observer that keeps the best scores of a run in a file.",
 }

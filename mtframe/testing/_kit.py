@@ -24,6 +24,7 @@ from . import (
     _loss,
     _metric,
     _preset,
+    _schedule,
     _sharing,
     _target,
     _transform,
@@ -46,6 +47,7 @@ _MODULES: dict[str, Any] = {
     "transform": _transform,
     "metric": _metric,
     "balancer": _balancer,
+    "schedule": _schedule,
     "preset": _preset,
     "hooks": _hooks,
 }

@@ -7,17 +7,20 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtframe.kinds import FeatureSpec
 
 from ._check import checks, passes_first
 from ._companions import build_backbone
 from ._gradients import check_gradients, some, wake
+from ._lockstep import in_lockstep
 from ._subject import SIZE
 from ._violation import Skip, expect
 
@@ -29,9 +32,9 @@ _GROUPS = (("faces", "people", "scenes"), ("objects",))
 _ALSO = {"scenes": "faces"}
 
 
-def make(subject: Subject) -> Any:
-    """A sharing scheme over a real backbone."""
-    return subject.build(backbone=_backbone(subject), groups=_GROUPS)
+def make(subject: Subject, *, batchnorm: bool = False) -> Any:
+    """A sharing scheme over a real backbone; one with BatchNorm where that is asked for and there is one."""
+    return subject.build(backbone=_backbone(subject, batchnorm), groups=_GROUPS)
 
 
 def maps(subject: Subject) -> None:
@@ -92,6 +95,26 @@ def own_parameters(subject: Subject) -> None:
     expect(not hidden, f"gradients of several tasks reach {some(hidden)}, which shared_parameters leaves out")
     alone = [n for n, found in reaching.items() if len(found) < 2 and trained[n] in named]
     expect(not alone, f"shared_parameters gives {some(alone)}, which the gradient of one task only reaches")
+
+
+def threads(subject: Subject) -> None:
+    """Two threads at once get what one gets alone, with images of two sizes and of one."""
+    passes_first(tasks_alone, subject)
+    sharing, images = make(subject, batchnorm=True).train(), _images()
+    # So that it shows if a pass gets what is another task's: what begins at 0, statistics of other images.
+    wake(sharing.parameters())
+    for _ in range(3):
+        _found(sharing, {task: pixels + number for number, (task, pixels) in enumerate(images.items())})
+    sharing.eval()
+    alone = {task: _found(sharing, {task: pixels})[task] for task, pixels in images.items()}
+    for pair in (("faces", "objects"), ("faces", "people")):
+        calls = [partial(_found, sharing, {task: images[task]}) for task in pair]
+        for task, other, found in zip(pair, reversed(pair), in_lockstep(sharing, calls), strict=True):
+            expect(
+                _close(found[task], alone[task]),
+                f"the maps of {task!r} differ while another thread asks for those of {other!r}: what belongs to one "
+                "pass must not be kept on a module (see mtframe.model.PerPass)",
+            )
 
 
 def copies(subject: Subject) -> None:
@@ -167,18 +190,23 @@ def _images(seed: int = 0) -> dict[str, Tensor]:
     return {task: torch.randn(count, 3, side, side, generator=generator) for task, (count, side) in sizes.items()}
 
 
-def _backbone(subject: Subject) -> Any:
+def _backbone(subject: Subject, batchnorm: bool) -> Any:
     """That of the same distribution, or mtframe's; single ones before families, which are large."""
+    others = []
     for other in sorted(subject.kit.neighbours("backbone"), key=lambda found: found.member is not None):
         try:
             backbone, _ = build_backbone(other)
             # Some take one size only.
             for pixels in _images().values():
                 backbone.eval()(pixels)
-            return backbone.train()
         except Exception:
             continue
-    raise Skip("no backbone can be built here")
+        others.append(backbone.train())
+        if not batchnorm or any(isinstance(module, _BatchNorm) for module in backbone.modules()):
+            return others[-1]
+    if not others:
+        raise Skip("no backbone can be built here")
+    return others[0]
 
 
 def _check_shapes(task: str, features: Sequence[FeatureSpec], found: Sequence[Tensor], images: Tensor) -> None:
@@ -188,4 +216,6 @@ def _check_shapes(task: str, features: Sequence[FeatureSpec], found: Sequence[Te
         expect(tuple(feature.shape) == wanted, f"{task!r}: expected {wanted} from {spec}, got {tuple(feature.shape)}")
 
 
-CHECKS = checks(maps, images_of_another_task, tasks_alone, gradients, own_parameters, copies, saves_and_loads, bf16)
+CHECKS = checks(
+    maps, images_of_another_task, tasks_alone, gradients, own_parameters, copies, threads, saves_and_loads, bf16
+)

@@ -1,4 +1,4 @@
-"""How often training shows each task's images: told before it begins, and again when it is over."""
+"""How often training shows each task's images: logged before it begins, and again when it is over."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from mtframe.data import MixedBatches
 
 from ._log import LOG
 
-# From this factor between two tasks on, it is said what shows them more alike.
+# From this factor between two tasks on, a caution says what evens it out.
 _UNEVEN = 10
 
-# What that is, by schedule. Of `epochs` and `proportional` the exposures are alike but for the end.
+# What that is, by schedule. With `epochs` and `proportional` exposures are even but for the end.
 _REMEDIES = {
     "joint": "train.schedule=proportional shows all equally often, and temperature is between; so are a smaller "
     "tasks.{often}.batch_size and tasks.{often}.every=N",
     "round-robin": "train.schedule=proportional shows all equally often, and temperature is between; so is a smaller "
     "tasks.{often}.batch_size",
-    "temperature": "a train.temperature nearer to 1 shows them more alike",
+    "temperature": "a train.schedule.temperature nearer to 1 shows them more alike",
 }
 
 # A whole epoch shows every image, so that nothing but `train.steps` can be too short for that.
@@ -38,6 +38,7 @@ def cautions(batches: MixedBatches, steps: int, schedule: str) -> list[str]:
             part = f"only {number:.1%} of its {size} training images are seen" if number else "it never trains"
             said.append(f"task {task}: {part}; {_MORE}")
     often, seldom = max(seen, key=seen.__getitem__), min(seen, key=seen.__getitem__)
+    schedule = schedule.partition("@")[0]
     if schedule in _REMEDIES and seen[often] > _UNEVEN * seen[seldom]:
         said.append(
             f"each image of task {often} is seen {_times(seen[often])}, of task {seldom} {_times(seen[seldom])}. "

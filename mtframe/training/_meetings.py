@@ -42,7 +42,7 @@ class Meetings:
         return max(self._in_batch((step - 1) * self.accumulate + i) for i in range(self.accumulate))
 
     def _in_batch(self, number: int) -> int:
-        return sum(len(self._with_data[source]) for source in self.batches.schedule.at(number))
+        return sum(len(self._with_data[source]) for source in self.batches.at(number))
 
 
 def check_comparable(engine: GradientEngine, meetings: Meetings, what: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtframe.data import Batch
-from mtframe.gradients import GradientEngine, Measurement, measured_backward
+from mtframe.gradients import GradientEngine, Measurement
 from mtframe.kinds import Balancer, GradientBalancer
 from mtframe.model import MultiTaskModel
 
@@ -81,11 +81,8 @@ def training_step(
             terms.update({task: named[task] for task in model.tasks if task in named})
             return {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
 
-    if measurement is not None and len(targets) > 1:
-        engine = engine or GradientEngine(model)
-        measured_backward(engine, images, lenders, losses, chosen, measurement, at=at, divide=divide)
-    elif hasattr(chosen, "weigh") or hasattr(chosen, "combine"):
-        (engine or GradientEngine(model)).backward(images, lenders, losses, chosen, at=at, divide=divide)
-    else:
-        (chosen(losses()) / divide).backward()
+    engine = engine or GradientEngine(model)
+    engine.backward(
+        images, lenders, losses, chosen, at=at, divide=divide, observer=measurement if len(targets) > 1 else None
+    )
     return {task: {name: term.detach() for name, term in named.items()} for task, named in terms.items()}

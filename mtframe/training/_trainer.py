@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mtframe.assembly import Assembly, observe
-from mtframe.data import Batch, MixedBatches
+from mtframe.data import Batch
 from mtframe.device import lay_out_channels_last, pick_device
 from mtframe.errors import CheckpointError, MtframeError, RecipeError, TrainingError
 from mtframe.evaluation import Evaluation, evaluate, finite, mean_relative_gain
@@ -101,7 +101,7 @@ class Trainer:
         if isinstance(self.balancer, nn.Module):
             self.balancer.to(self.device)
         self._engine = GradientEngine(self.model, exact=options.exact_gradients)
-        self.batches = MixedBatches(assembly.sources(), options.seed, options.schedule, temperature=options.temperature)
+        self.batches = assembly.batches()
         per_epoch = self.batches.schedule.steps_per_epoch
         self._gradient_log: GradientLog | None = None
         if options.gradients_every is not None:
@@ -161,7 +161,7 @@ class Trainer:
     @property
     def cautions(self) -> list[str]:
         """Tasks that this training shows too little, or much more often than others, in words."""
-        return cautions(self.batches, self.steps * self.options.accumulate, self.options.schedule)
+        return cautions(self.batches, self.steps * self.options.accumulate, self.options.schedule.name)
 
     @property
     def best_steps(self) -> dict[str, int]:

@@ -84,16 +84,18 @@ def held_out(files: Sequence[str], groups: np.ndarray, part: float) -> np.ndarra
     return chosen
 
 
-def check_split(name: str, split: str, val_part: float) -> None:
-    """Raises RecipeError for a split that the data set does not know, or a part out of its range."""
+def check_options(dataset: str, split: str, val_part: float, classes: Sequence[str] | None) -> None:
+    """Raises RecipeError for an unknown split, a part out of its range, or a class that is named twice."""
     if split not in SPLITS:
-        raise RecipeError(f"split: {name} has no {split!r}; it has {', '.join(SPLITS)}")
+        raise RecipeError(f"split: {dataset} has no {split!r}; it has {', '.join(SPLITS)}")
     if not 0 <= val_part < 1:
         raise RecipeError(f"val_part: must be 0 or more and below 1, got {val_part:g}")
-
-
-def check_classes(classes: Sequence[str] | None) -> None:
-    """Raises RecipeError if a class is named twice."""
     twice = sorted({name for name in classes or () if (classes or ()).count(name) > 1})
     if twice:
         raise RecipeError(f"classes: {twice[0]!r} stands twice")
+
+
+def check_root(dataset: str, root: Path) -> None:
+    """Raises RecipeError where there is no such folder."""
+    if not root.is_dir():
+        raise RecipeError(f"root: no folder '{root}'. Make one with: mtframe data synthesize {dataset} {root}")

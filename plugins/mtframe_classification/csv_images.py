@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.errors import DataError, RecipeError
+from mtframe.paths import stays_inside
 from mtframe.registry import did_you_mean
 
-from ._images import SPLITS, LabelledImages, check_classes, check_split, held_out
+from ._images import SPLITS, LabelledImages, check_options, check_root, held_out
 from ._table import Table, flag, number, read_table
 from .synthesis import synthesize_table
 
@@ -82,13 +83,11 @@ class CsvImages:
         classes: tuple[str, ...] | None = None,
         val_part: float = 0.2,
     ) -> None:
-        check_split("csv", split, val_part)
-        check_classes(classes)
-        _check_options(label, labels, values, separator, classes)
+        check_options("csv", split, val_part, classes)
+        _check_columns(label, labels, values, separator, classes)
         self.root, self.split = Path(root), split
         self.decode_size: DecodeSize | None = None
-        if not self.root.is_dir():
-            raise RecipeError(f"root: no folder '{root}'. Make one with: mtframe data synthesize csv {root}")
+        check_root("csv", self.root)
         table = read_table(self.root / file)
         files = _files(table, image)
         splits = _splits(table)
@@ -135,7 +134,7 @@ class CsvImages:
         return chosen, (f"{table.path}: {empty} rows have no label; left out",) if empty else ()
 
 
-def _check_options(
+def _check_columns(
     label: str | None,
     labels: str | tuple[str, ...] | None,
     values: tuple[str, ...] | None,
@@ -169,7 +168,7 @@ def _files(table: Table, image: str | None) -> list[str]:
         [
             f"line {line}, column {image!r}: expected a path that stays in the root, without '..', got {cell!r}"
             for line, cell in lines
-            if not _is_plain(cell)
+            if not stays_inside(cell)
         ]
     )
     files = [PurePosixPath(cell).as_posix() for cell in cells]
@@ -182,14 +181,6 @@ def _files(table: Table, image: str | None) -> list[str]:
         ]
     )
     return files
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a path stays in its folder, on any system."""
-    for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if not path.name or path.anchor or ".." in path.parts or "\0" in name:
-            return False
-    return True
 
 
 def _splits(table: Table) -> np.ndarray:

@@ -13,7 +13,7 @@ from mtframe.data import IMAGE_SUFFIXES, DataInfo, DecodeSize, Sample
 from mtframe.errors import DataError, RecipeError
 from mtframe.registry import did_you_mean
 
-from ._images import SPLITS, LabelledImages, check_classes, check_split, held_out
+from ._images import SPLITS, LabelledImages, check_options, check_root, held_out
 from .synthesis import synthesize_folders
 
 
@@ -51,13 +51,11 @@ class ImageFolder:
     def __init__(
         self, split: str, *, root: Path, val_part: float = 0.2, classes: tuple[str, ...] | None = None
     ) -> None:
-        check_split("image-folder", split, val_part)
-        check_classes(classes)
+        check_options("image-folder", split, val_part, classes)
         self.root, self.split = Path(root), split
         self.decode_size: DecodeSize | None = None
         self.notes: tuple[str, ...] = ()
-        if not self.root.is_dir():
-            raise RecipeError(f"root: no folder '{root}'. Make one with: mtframe data synthesize image-folder {root}")
+        check_root("image-folder", self.root)
         divided = any(_holds_folders(self.root / name) for name in SPLITS)
         train = self.root / "train" if divided else self.root
         holds_out = split != "test" and not (divided and (self.root / "val").is_dir())

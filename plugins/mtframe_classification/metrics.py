@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,11 +14,14 @@ from torch import Tensor
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
 from mtframe.evaluation import Bars, Curves, Matrix
+from mtframe.metrics import PerImage, check_classes
 
 from .scores import Floats, average_precision, f1, r_squared, reliability
 
 # With so few classes the right one is always among the best five.
 _FIVE = 5
+
+_ADVICE = "; the data set's option 'classes' can say which"
 
 
 class Classification:
@@ -40,34 +44,25 @@ class Classification:
     higher_is_better: ClassVar[bool] = True
 
     def __init__(self, info: DataInfo, dataset: Any = None) -> None:
-        _check_classes("classification", info, dataset)
+        check_classes("classification", info, dataset, _ADVICE)
         self.info = info
-        self.reset()
+        self._seen = PerImage(_answer)
 
     def reset(self) -> None:
         """Forgets everything."""
-        # By image: true class, predicted class, place of the true one, probabilities of the two. Not all of an
-        # image's probabilities: those of ImageNet's classes would take half a gigabyte.
-        self._seen: dict[int, tuple[float, ...]] = {}
+        self._seen.reset()
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
         """Adds `probabilities` (C,); an image that comes twice counts once, one of no known class not at all."""
-        for prediction, sample in zip(predictions, samples, strict=True):
-            label = int(sample.target["label"])
-            if label < 0:
-                continue
-            probabilities = _finite(prediction["probabilities"], sample)
-            best, true = int(probabilities.argmax()), probabilities[label]
-            place = (probabilities > true).sum() + (probabilities[:label] == true).sum()
-            self._seen[sample.index] = (label, best, place, probabilities[best], true)
+        self._seen.update(predictions, samples)
 
     def merge(self, other: Classification) -> None:
         """Takes over another instance's images."""
-        self._seen.update(other._seen)
+        self._seen.merge(other._seen)
 
     def compute(self) -> dict[str, float]:
         """`top1`, `top5`, `ece` and `nll`. Raises DataError if no image has a known class."""
-        _, _, place, confidence, true = self._columns()
+        _, _, place, confidence, true = _rows(self._seen).T
         few = len(self.info.classes) <= _FIVE
         return {
             "top1": float((place == 0).mean()),
@@ -79,7 +74,7 @@ class Classification:
 
     def details(self) -> Sequence[Matrix | Curves]:
         """The confusion matrix in numbers of images, and accuracy over confidence."""
-        labels, best, place, confidence, _ = self._columns()
+        labels, best, place, confidence, _ = _rows(self._seen).T
         bins = reliability(confidence, place == 0)
         lines = {"model": (bins.confidence.tolist(), bins.accuracy.tolist()), "perfect": ([0.0, 1.0], [0.0, 1.0])}
         counts = np.zeros((len(self.info.classes),) * 2, np.int64)
@@ -88,30 +83,6 @@ class Classification:
             Matrix("confusion", "true class", "predicted class", self.info.classes, self.info.classes, counts.tolist()),
             Curves("reliability", "confidence", "accuracy", lines),
         )
-
-    def _columns(self) -> Floats:
-        """(5, N), in the order of the images."""
-        return np.array(_in_order(self._seen), np.float64).T
-
-
-class _Pairs:
-    """Predictions and targets, (2, K) an image; an image that comes twice counts once."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, np.ndarray] = {}
-
-    def add(
-        self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample], predicted: str, target: str
-    ) -> None:
-        """Adds images of which something is known; `predicted` and `target` are the names of both."""
-        for prediction, sample in zip(predictions, samples, strict=True):
-            true = sample.target[target].float().numpy()
-            if not np.isnan(true).all():
-                self.rows[sample.index] = np.stack([_finite(prediction[predicted], sample), true])
-
-    def arrays(self) -> Floats:
-        """(2, N, K): predicted and true, NaN where unknown; in the order of the images."""
-        return np.stack(_in_order(self.rows), axis=1).astype(np.float64)
 
 
 class MultiLabel:
@@ -133,32 +104,30 @@ class MultiLabel:
     higher_is_better: ClassVar[bool] = True
 
     def __init__(self, info: DataInfo, dataset: Any = None) -> None:
-        _check_classes("multi-label", info, dataset)
+        check_classes("multi-label", info, dataset, _ADVICE)
         self.info = info
-        self.reset()
+        self._seen = PerImage(partial(_pair, "probabilities", "labels"))
 
     def reset(self) -> None:
         """Forgets everything."""
-        self._seen = _Pairs()
+        self._seen.reset()
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
         """Adds `probabilities` (C,); an image that comes twice counts once."""
-        self._seen.add(predictions, samples, "probabilities", "labels")
+        self._seen.update(predictions, samples)
 
     def merge(self, other: MultiLabel) -> None:
         """Takes over another instance's images."""
-        self._seen.rows.update(other._seen.rows)
+        self._seen.merge(other._seen)
 
     def compute(self) -> dict[str, float]:
         """`mAP`, `f1_micro` and `f1_macro`. Raises DataError if no image has a known label."""
-        predicted, true = self._seen.arrays()
-        known, positive = ~np.isnan(true), true > 0.5
-        learned = positive.any(0)
-        single = [f1((predicted[:, c] > 0.5) & known[:, c], positive[:, c]) for c in np.flatnonzero(learned)]
+        answers = [(predicted > 0.5, true > 0.5) for predicted, true in _by_class(self._seen)]
+        predicted, positive = (np.concatenate(side) for side in zip(*answers, strict=True))
         return {
             "mAP": _mean(self._precisions()),
-            "f1_micro": f1((predicted > 0.5) & known, positive) if learned.any() else float("nan"),
-            "f1_macro": _mean(single),
+            "f1_micro": f1(predicted, positive) if positive.any() else float("nan"),
+            "f1_macro": _mean([f1(*answer) for answer in answers if answer[1].any()]),
         }
 
     def details(self) -> Sequence[Bars]:
@@ -167,9 +136,7 @@ class MultiLabel:
 
     def _precisions(self) -> list[float]:
         """Of each class, NaN without a known positive."""
-        predicted, true = self._seen.arrays()
-        known = ~np.isnan(true)
-        return [average_precision(predicted[known[:, c], c], true[known[:, c], c] > 0.5) for c in range(true.shape[1])]
+        return [average_precision(predicted, true > 0.5) for predicted, true in _by_class(self._seen)]
 
 
 class Regression:
@@ -191,25 +158,25 @@ class Regression:
     higher_is_better: ClassVar[bool] = False
 
     def __init__(self, info: DataInfo, dataset: Any = None) -> None:
-        _check_classes("regression", info, dataset)
+        check_classes("regression", info, dataset, _ADVICE)
         self.info = info
-        self.reset()
+        self._seen = PerImage(partial(_pair, "values", "value"))
 
     def reset(self) -> None:
         """Forgets everything."""
-        self._seen = _Pairs()
+        self._seen.reset()
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
         """Adds `values` (K,); an image that comes twice counts once."""
-        self._seen.add(predictions, samples, "values", "value")
+        self._seen.update(predictions, samples)
 
     def merge(self, other: Regression) -> None:
         """Takes over another instance's images."""
-        self._seen.rows.update(other._seen.rows)
+        self._seen.merge(other._seen)
 
     def compute(self) -> dict[str, float]:
         """`mae`, `rmse` and `r2`. Raises DataError if no image has a known number."""
-        pairs = self._pairs()
+        pairs = _by_class(self._seen)
         return {
             "mae": _mean([_mean_absolute(predicted, true) for predicted, true in pairs]),
             "rmse": _mean([float(np.sqrt(np.square(p - t).mean())) for p, t in pairs if len(t)]),
@@ -218,29 +185,30 @@ class Regression:
 
     def details(self) -> Sequence[Bars]:
         """Mean absolute error and R² of each number; NaN where they cannot be told."""
-        pairs = dict(zip(self.info.classes, self._pairs(), strict=True))
+        pairs = dict(zip(self.info.classes, _by_class(self._seen), strict=True))
         errors = {name: _mean_absolute(*pair) for name, pair in pairs.items()}
         fits = {name: r_squared(*pair) for name, pair in pairs.items()}
         return Bars("per-value-mae", "mean absolute error", errors), Bars("per-value-r2", "R²", fits)
 
-    def _pairs(self) -> list[tuple[Floats, Floats]]:
-        """Predicted and true values of each number, of the images where it is known."""
-        predicted, true = self._seen.arrays()
-        known = ~np.isnan(true)
-        return [(predicted[known[:, k], k], true[known[:, k], k]) for k in range(true.shape[1])]
+
+def _answer(prediction: Mapping[str, Tensor], sample: Sample) -> tuple[float, ...] | None:
+    """True class, predicted class, place of the true one, and the probabilities of both: what one label is scored by.
+
+    Not all of an image's probabilities: those of ImageNet's classes would take half a gigabyte.
+    """
+    label = int(sample.target["label"])
+    if label < 0:
+        return None
+    probabilities = _finite(prediction["probabilities"], sample)
+    best, true = int(probabilities.argmax()), probabilities[label]
+    place = (probabilities > true).sum() + (probabilities[:label] == true).sum()
+    return label, best, place, probabilities[best], true
 
 
-def _check_classes(metric: str, info: DataInfo, dataset: Any) -> None:
-    """Raises DataError unless the evaluated split has the classes that are predicted, in the same order."""
-    if dataset is None or dataset.info.classes == info.classes:
-        return
-    here, there = dataset.info.classes, info.classes
-    place = next((n for n, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1]), None)
-    first = "" if place is None else f"; number {place} is {here[place]!r} here and {there[place]!r} there"
-    raise DataError(
-        f"{metric}: this split has {len(here)} classes, the model was trained on {len(there)}{first}. Both need the "
-        "same ones in the same order; the data set's option 'classes' can say which"
-    )
+def _pair(predicted: str, target: str, prediction: Mapping[str, Tensor], sample: Sample) -> np.ndarray | None:
+    """(2, C): what is predicted and what is true, by their names; None if nothing of the latter is known."""
+    true = sample.target[target].float().numpy()
+    return None if np.isnan(true).all() else np.stack([_finite(prediction[predicted], sample), true])
 
 
 def _finite(values: Tensor, sample: Sample) -> np.ndarray:
@@ -250,11 +218,19 @@ def _finite(values: Tensor, sample: Sample) -> np.ndarray:
     return array
 
 
-def _in_order(seen: Mapping[int, Any]) -> list[Any]:
-    """What was kept, by the images' numbers: floating-point sums then do not depend on the order of updates."""
-    if not seen:
+def _rows(seen: PerImage[Any]) -> Floats:
+    """(N, ...): what was kept, image after image."""
+    kept = list(seen.in_order().values())
+    if not kept:
         raise DataError("no image with a known label was predicted; there is nothing to score")
-    return [seen[index] for index in sorted(seen)]
+    return np.array(kept, np.float64)
+
+
+def _by_class(seen: PerImage[np.ndarray]) -> list[tuple[Floats, Floats]]:
+    """Predicted and true values of each class or number, of the images where it is known."""
+    pairs = _rows(seen)
+    known = ~np.isnan(pairs[:, 1])
+    return [(pairs[known[:, c], 0, c], pairs[known[:, c], 1, c]) for c in range(pairs.shape[2])]
 
 
 def _mean(values: Sequence[float]) -> float:

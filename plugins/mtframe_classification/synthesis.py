@@ -11,7 +11,7 @@ import numpy as np
 
 from mtframe.synthesis import check_least, open_root, render_all, write_jpeg
 
-from .scenes import OFTEN, SCENES, Scene, render_scene
+from .rendering import OFTEN, SCENES, Scene, render_scene
 
 SPLITS = ("train", "val")
 TABLE, IMAGES, PARTIAL = "labels.csv", "images", ".partial"

@@ -49,14 +49,14 @@ class Label:
 
     def placed(self, parts: Parts) -> dict[str, Tensor]:
         """The label; of several images their mixture, which is not known if one of them is not."""
-        first = parts[0][0]["label"]
         if len(parts) == 1:
-            return {"label": first}
+            return {"label": parts[0][0]["label"]}
         weighted = list(_weighted(parts))
         if any(label["label"] < 0 for label, _ in weighted):
-            return {"label": torch.full_like(first, -1), "probabilities": torch.zeros(len(self.classes))}
+            return {**self.unknown(), "probabilities": torch.zeros(len(self.classes))}
         mixture = sum(weight * self._one_hot(label["label"]) for label, weight in weighted)
-        return {"label": first, "probabilities": torch.as_tensor(mixture)}
+        # Of the first that is seen: one that is hidden may be unknown.
+        return {"label": weighted[0][0]["label"], "probabilities": torch.as_tensor(mixture)}
 
     def collate(self, labels: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """`label` (B,) long; if any input is a mixture, `probabilities` (B, C), 0 where nothing is known."""

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from mtframe.errors import DataError
+from mtframe.paths import stays_inside
 
-from .annotations import NAMED, Annotations, collect, is_plain
+from ._reading import NAMED
+from .annotations import Annotations, collect
 
 # What stands for a field that may be missing.
 _OPTIONAL = {"area": None, "iscrowd": 0}
@@ -68,7 +70,7 @@ def read_coco(path: Path, split: str, folder: str) -> tuple[Annotations, dict[in
             "annotations: bbox has a negative side": _named(records, "bbox", negative),
         },
     )
-    if bad := [name for name in images["file_name"] if not is_plain(name)]:
+    if bad := [name for name in images["file_name"] if not stays_inside(name)]:
         raise DataError(
             f"{path}: {len(bad)} file_name entries lead out of {folder!r}, e.g. {bad[0]!r}. "
             "They must be relative, without '..'."

@@ -1,4 +1,4 @@
-"""Where COCO 2017 is."""
+"""Where COCO 2017 is fetched from, with the digests of its files."""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 
 from mtframe.errors import DataError
 
+from ._reading import read_text
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -29,12 +31,7 @@ class Scene:
 
 def read_scene(file: Path) -> Scene:
     """Reads an xml. Raises DataError, with the file, for the first thing that is wrong with it."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}") from None
-    except ValueError:
-        raise DataError(f"{file}: not a text file (expected UTF-8)") from None
+    text = read_text(file)
     # Entities that stand for others can grow to gigabytes; they need a declaration, and VOC has none.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise DataError(f"{file}: declares entities, which are not supported (<!DOCTYPE)")

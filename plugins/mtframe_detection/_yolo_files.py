@@ -10,11 +10,13 @@ from typing import Any
 
 import yaml
 
+from mtframe.data import IMAGE_SUFFIXES
 from mtframe.errors import DataError, RecipeError
+from mtframe.paths import stays_inside
 
-from .annotations import is_plain, refuse
+from ._reading import read_text, refuse
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_IMAGES = (*IMAGE_SUFFIXES, ".pgm")
 _YAML = ("data.yaml", "data.yml")
 
 
@@ -109,7 +111,7 @@ def _classes_file(root: Path) -> tuple[str, ...]:
     for file in (root / "classes.txt", root / "labels" / "classes.txt"):
         if file.is_file():
             # Not without empty lines: a class's number is that of its line.
-            return tuple(line.strip() for line in _text(file).rstrip().splitlines())
+            return tuple(line.strip() for line in read_text(file).rstrip().splitlines())
     raise DataError(
         f"{root}: nothing says what the classes are called; expected '{_YAML[0]}' or 'classes.txt', or the option "
         "'classes'"
@@ -132,7 +134,7 @@ def _plain_layout(root: Path, split: str) -> list[str]:
 def _base(root: Path, content: Mapping[str, Any]) -> PurePosixPath:
     """What entries are relative to: `path`, where that is a folder inside the root."""
     path = content.get("path")
-    if isinstance(path, str) and is_plain(path) and (root / path).is_dir():
+    if isinstance(path, str) and stays_inside(path) and (root / path).is_dir():
         return PurePosixPath(path)
     return PurePosixPath()
 
@@ -169,7 +171,7 @@ def _folder(root: Path, path: Path) -> list[str]:
         Path(folder, name).relative_to(root).as_posix()
         for folder, _, names in os.walk(path)
         for name in names
-        if name.lower().endswith(IMAGE_ENDINGS)
+        if name.lower().endswith(_IMAGES)
     ]
     return sorted(found)
 
@@ -178,7 +180,7 @@ def _listed(root: Path, file: Path) -> list[str]:
     """The images that a list names, relative to the root or, with `./` in front, to the list's own folder."""
     images, problems = [], []
     beside = PurePosixPath(file.parent.relative_to(root).as_posix())
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not (name := line.strip()):
             continue
         place = _inside(root, beside if name.startswith("./") else PurePosixPath(), name)
@@ -197,11 +199,4 @@ def _inside(root: Path, base: PurePosixPath, name: str) -> PurePosixPath | None:
             return PurePosixPath(Path(name).relative_to(root.absolute()).as_posix()) if ".." not in name else None
         except ValueError:
             return None
-    return base / name if is_plain(name) or not PurePosixPath(name).parts else None
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except ValueError:
-        raise DataError(f"{file}: not a text file (expected UTF-8)") from None
+    return base / name if stays_inside(name) or not PurePosixPath(name).parts else None

@@ -12,7 +12,8 @@ import numpy as np
 
 from mtframe.errors import DataError
 
-from .annotations import Annotations, collect, refuse
+from ._reading import refuse
+from .annotations import Annotations, collect
 
 # Tools round, and a box at the border may be said to be a little larger than its image.
 _SLACK = 0.01

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from torch import Tensor
 
 from mtframe.data import DecodeSize, Sample, read_image
 from mtframe.errors import BadImageError, DataError
-
-# How many offenders a message names.
-NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +132,10 @@ class Annotations:
         """The same with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
-    def without_empty(self) -> Annotations:
-        """Only the images that have annotations."""
+    def of_split(self, split: str, *, keep_empty: bool) -> Annotations:
+        """What a data set has of them: images without annotations are kept in evaluation, in training if asked."""
+        if keep_empty or split != "train":
+            return self
         kept = np.diff(self.first) > 0
         return replace(
             self,
@@ -203,26 +202,6 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
     """(N,) of (N, 4) XYXY."""
     sides = boxes[:, 2:] - boxes[:, :2]
     return sides[:, 0] * sides[:, 1]
-
-
-def refuse(problems: Sequence[str], what: str) -> None:
-    """Raises one DataError that counts all problems and names the first.
-
-    Args:
-        problems: Place and reason of each.
-        what: What the message begins with.
-    """
-    if problems:
-        more = [f"... and {len(problems) - NAMED} more"] if len(problems) > NAMED else []
-        raise DataError("\n  ".join([what, *problems[:NAMED], *more]))
-
-
-def is_plain(name: str) -> bool:
-    """Whether a file name stays in its folder, on any system."""
-    for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if not path.name or path.anchor or ".." in path.parts or "\0" in name:
-            return False
-    return True
 
 
 def _usable(

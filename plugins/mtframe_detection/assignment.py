@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .atss import assign, in_chunks, inside_any
-from .geometry import box_overlap
+from .box_geometry import box_overlap
 
 # Overlap from which a proposal shows its target (Fast R-CNN, arXiv:1504.08083, sec. 2.3), and part of a proposal in a
 # region to ignore from which it is not punished.

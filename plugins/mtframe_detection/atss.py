@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .geometry import box_overlap, centres_inside
+from .box_geometry import box_overlap, centres_inside
 
 # The square anchor that stands for a point in the statistics has this many strides a side (section 4.2).
 ANCHOR_SCALE = 8

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from mtframe.errors import DataError, RecipeError
+from mtframe.errors import RecipeError
 from mtframe.evaluation import Bars, Curves, Detail, Matrix
+from mtframe.metrics import PerImage, check_classes
 
-from ._confusion import add_confusions
-from .errors import Errors, analyse, judge
-from .matching import match_image
+from .coco_matching import match_image
+from .confusion import add_confusions
+from .tide import Errors, analyse, judge
 
 if TYPE_CHECKING:
     from mtframe.data import DataInfo, Sample
@@ -63,8 +64,7 @@ class CocoAP:
             raise RecipeError(f"max_detections: must be 100, which is COCO's, or more, got {max_detections}")
         if not 0 <= score_threshold <= 1:
             raise RecipeError(f"score_threshold: must be between 0 and 1, got {score_threshold}")
-        if dataset is not None and dataset.info.classes != info.classes:
-            raise DataError(_differing(info.classes, dataset.info.classes))
+        check_classes("coco-ap", info, dataset)
         self.info = info
         self.max_detections, self.score_threshold = max_detections, score_threshold
         # In the order of COCO's summary.
@@ -73,7 +73,7 @@ class CocoAP:
             "AP", "AP50", "AP75", *(f"AP{size}" for size in sizes),
             "AR1", "AR10", f"AR{max_detections}", *(f"AR{size}" for size in sizes),
         )  # fmt: skip
-        self._seen: dict[int, tuple[Sample, dict[str, np.ndarray]]] = {}
+        self._seen = PerImage(_arrays)
         self._precision: np.ndarray | None = None
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
@@ -81,9 +81,7 @@ class CocoAP:
 
         An image that comes twice (several processes pad their shares) counts once.
         """
-        for prediction, sample in zip(predictions, samples, strict=True):
-            found = {name: prediction[name].detach().cpu().double().numpy() for name in ("boxes", "scores", "labels")}
-            self._seen[sample.index] = sample, found
+        self._seen.update(predictions, samples)
         self._precision = None
 
     def compute(self) -> dict[str, float]:
@@ -93,7 +91,7 @@ class CocoAP:
         frame = {
             "images": [
                 {"id": index, "height": sample.size[0], "width": sample.size[1]}
-                for index, (sample, _) in self._seen.items()
+                for index, (sample, _) in self._seen.in_order().items()
             ],
             "categories": [{"id": label, "name": name} for label, name in enumerate(self.info.classes)],
         }
@@ -125,22 +123,20 @@ class CocoAP:
 
     def reset(self) -> None:
         """Forgets everything."""
-        self._seen.clear()
+        self._seen.reset()
         self._precision = None
 
     def merge(self, other: CocoAP) -> None:
         """Takes over another instance's images."""
-        self._seen.update(other._seen)
+        self._seen.merge(other._seen)
         self._precision = None
 
     def _mistakes(self) -> tuple[np.ndarray, Errors]:
         """Confusions, and errors by type."""
         number = len(self.info.classes)
         counts, judged = np.zeros((number + 1, number + 1), dtype=np.int64), []
-        # In the data set's order, so that equal scores rank the same whichever process saw them. IoUs are not kept:
-        # those of a thousand boxes with a thousand take 8 MB.
-        for index in sorted(self._seen):
-            sample, found = self._seen[index]
+        # IoUs are not kept: those of a thousand boxes with a thousand take 8 MB.
+        for sample, found in self._seen.in_order().values():
             image = match_image(found, sample.target, self.max_detections)
             add_confusions(counts, image, self.score_threshold)
             judged.append(judge(image))
@@ -168,7 +164,7 @@ class CocoAP:
         return {name: (recalls, precision.tolist()) for name, precision in lines.items()}
 
     def _truth(self) -> Iterator[dict[str, Any]]:
-        for index, (sample, _) in self._seen.items():
+        for index, (sample, _) in self._seen.in_order().items():
             columns = (sample.target[name].tolist() for name in ("boxes", "labels", "crowd", "area"))
             for box, label, crowd, area in zip(*columns, strict=True):
                 yield {
@@ -177,7 +173,7 @@ class CocoAP:
                 }  # fmt: skip
 
     def _found(self) -> Iterator[dict[str, Any]]:
-        for index, (_, found) in self._seen.items():
+        for index, (_, found) in self._seen.in_order().items():
             columns = (found[name].tolist() for name in ("boxes", "scores", "labels"))
             for box, score, label in zip(*columns, strict=True):
                 x, y, width, height = _xywh(box)
@@ -187,6 +183,12 @@ class CocoAP:
                 }  # fmt: skip
 
 
+def _arrays(prediction: Mapping[str, Tensor], sample: Sample) -> tuple[Sample, dict[str, np.ndarray]]:
+    """An image's sample, and what was found on it."""
+    names = ("boxes", "scores", "labels")
+    return sample, {name: prediction[name].detach().cpu().double().numpy() for name in names}
+
+
 def _xywh(box: list[float]) -> list[float]:
     return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
 
@@ -194,13 +196,6 @@ def _xywh(box: list[float]) -> list[float]:
 def _numbered(annotations: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     # From 1: the evaluator takes id 0 for "no match".
     return [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)]
-
-
-def _differing(learned: Sequence[str], evaluated: Sequence[str]) -> str:
-    count = f"{len(evaluated)} classes, the model was trained on {len(learned)}"
-    place = next((n for n, pair in enumerate(zip(learned, evaluated, strict=False)) if pair[0] != pair[1]), None)
-    first = "" if place is None else f"; number {place} is {evaluated[place]!r} here and {learned[place]!r} there"
-    return f"coco-ap: this split has {count}{first}. Both need the same ones in the same order"
 
 
 def _silent(*_: object) -> None:

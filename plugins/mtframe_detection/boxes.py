@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +30,12 @@ _NOTHING = 1e-3
 
 # Further out than any image: what infinite boxes are clipped to, since infinity times 0 is no number.
 _FAR = 1e6
+
+# Around an input, in pixels: on the last row and column of a feature map are points beyond its edge.
+_RIM = 1024.0
+
+# So far a region of which nothing is known reaches beyond its window: what is on the edge is in it.
+_EDGE = 1e-3
 
 
 class Boxes:
@@ -83,8 +90,12 @@ class Boxes:
             clear = inside & enough & (left >= _LEAST_SIDE * cut).all(dim=1) & ~label["crowd"]
             boxes.append(seen[clear])
             labels.append(label["labels"][clear])
-            ignore.append(seen[~clear & inside])
-            known |= not bool(original.isinf().any())
+            endless = original.isinf().any(dim=1)
+            ignore += [seen[~clear & inside & ~endless], _without_end(placement).expand(int(endless.sum()), 4)]
+            known |= not bool(endless.any())
+        if not known:
+            # One region, not one a window: a proposal may lie in all of them, in none by half.
+            ignore = [_without_end(replace(parts[0][1], window=None))]
         return {
             "boxes": torch.cat(boxes), "labels": torch.cat(labels), "ignore": torch.cat(ignore),
             "known": torch.tensor(known),
@@ -122,6 +133,8 @@ class Boxes:
         crowd = label.get("crowd")
         wanted = torch.ones(len(label["boxes"]), dtype=torch.bool) if crowd is None else ~crowd
         ignored = label["ignore"] if crowd is None else label["boxes"][crowd]
+        # Nobody can draw a rectangle without end.
+        ignored = ignored.clamp(-_RIM, _FAR)
         pairs = zip(label["boxes"][wanted].tolist(), label["labels"][wanted].tolist(), strict=True)
         return [
             *(Box(tuple(box), self.classes[number], number) for box, number in pairs),
@@ -195,6 +208,15 @@ def _overlap(boxes: Tensor, windows: Sequence[Sequence[float]]) -> Tensor:
         low, high = torch.tensor(window).float().chunk(2)
         total += (boxes[:, 2:].minimum(high) - boxes[:, :2].maximum(low)).clamp(min=0).prod(dim=1)
     return total
+
+
+def _without_end(placement: Placement) -> Tensor:
+    """(1, 4): where an image is seen of which nothing is known; without an end where the input ends."""
+    height, width = placement.input_size
+    x1, y1, x2, y2 = placement.seen
+    low = (side - (_RIM if side <= 0 else _EDGE) for side in (x1, y1))
+    high = (side + (_RIM if side >= end else _EDGE) for side, end in ((x2, width), (y2, height)))
+    return torch.tensor([[*low, *high]])
 
 
 def _span(values: Tensor) -> str:

@@ -13,6 +13,7 @@ from mtframe.errors import DataError, RecipeError
 
 from ._coco_json import read_coco
 from ._download import COCO_2017
+from ._reading import check_split
 from .boxes import Boxes
 from .synthesis import synthesize_scenes
 
@@ -66,15 +67,14 @@ class Coco:
         images: str = "{split}2017",
         keep_empty: bool = True,
     ) -> None:
-        if split not in self.splits:
-            raise RecipeError(f"coco: no split {split!r}; it has {', '.join(self.splits)}")
+        check_split("coco", split, self.splits)
         self.split, self.root = split, Path(root)
         self.decode_size: DecodeSize | None = None
         # Not str.format: any other brace in a path is the path's own.
         file, self.images = (text.replace("{split}", split) for text in (annotations, images))
         self._check_layout(file)
         everything, categories = read_coco(self.root / file, f"coco {split}", self.images)
-        self.annotations = everything if keep_empty or split != "train" else everything.without_empty()
+        self.annotations = everything.of_split(split, keep_empty=keep_empty)
         self.info = DataInfo("boxes", tuple(categories.values()))
         self.category_ids = tuple(categories)
         self.notes = self.annotations.notes

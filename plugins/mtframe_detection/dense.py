@@ -15,7 +15,7 @@ from mtframe.errors import RecipeError
 from mtframe.model import FeaturePyramid, group_norm
 
 from .atss import ANCHOR_SCALE
-from .geometry import distances_to_boxes, grid_points, reach_out
+from .box_geometry import distances_to_boxes, grid_points, reach_out
 from .suppression import Nms, Suppression
 
 if TYPE_CHECKING:

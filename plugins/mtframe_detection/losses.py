@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mtframe.errors import RecipeError
 
 from .assignment import Matches, match_points, match_proposals
-from .geometry import BoxOverlap, box_overlap
+from .box_geometry import BoxOverlap, box_overlap
 
 if TYPE_CHECKING:
     from .dense import DenseHead

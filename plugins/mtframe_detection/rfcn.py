@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mtframe.errors import RecipeError
 
+from .box_geometry import box_overlap, refine
 from .dense import DenseHead, initialise, tower
-from .geometry import box_overlap, refine
 from .pooling import position_sensitive_pool
 from .suppression import Nms
 
@@ -47,15 +47,9 @@ class RFCNHead(nn.Module):
         proposals: Boxes of the dense head that are looked at again, an image.
         bins: Parts of a box, a side.
         pool_stride: Which of the pyramid's levels has the position-sensitive maps. Default: the finest.
-        width: Channels of the pyramid and of the towers.
-        depth: 3x3 convolutions in each of the dense head's two towers; the second stage has one.
-        strides: Pyramid levels in pixels. Default: the backbone's own from 7 up, doubled until about 64.
-        score_threshold: Detections below are dropped.
-        nms: Which of overlapping detections stay: `per-class` or `class-agnostic` drop the weaker, `soft-linear`
-            and `soft-gaussian` (Soft-NMS, arXiv:1704.04503) lower the score of the weaker of one class.
-        nms_iou: Overlap above which they do; `soft-gaussian` has none.
-        max_detections: Most detections an image.
-        pre_nms: Candidates an image that enter suppression.
+        width, depth, strides: As in the head `dense` (see `mtframe plugins show head dense`), whose pyramid and towers
+            they shape; the second stage has one tower of one convolution.
+        score_threshold, nms, nms_iou, max_detections, pre_nms: As in the head `dense`.
 
     Raises:
         RecipeError: An option is out of its range.

@@ -1,4 +1,4 @@
-"""From every place's scores to detections: the strongest, and of those that show one thing only one."""
+"""Non-maximum suppression, plain and soft: from the scores of all places to the detections of an image."""
 
 # Shapes: B images, P places that predict, C classes, N detections of one image.
 
@@ -15,7 +15,7 @@ from torchvision.ops import batched_nms, nms
 
 from mtframe.errors import RecipeError
 
-from .geometry import box_overlap
+from .box_geometry import box_overlap
 
 Nms = Literal["per-class", "class-agnostic", "soft-linear", "soft-gaussian"]
 

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.errors import DataError, RecipeError
+from mtframe.paths import stays_inside
 
+from ._reading import check_split, read_text, refuse
 from ._voc_xml import Scene, read_scene
-from .annotations import Annotations, collect, is_plain, refuse
+from .annotations import Annotations, collect
 from .boxes import Boxes
 
 CLASSES = (
@@ -75,9 +77,8 @@ class Voc:
         if not classes or (len(set(classes)) < len(classes) and not isinstance(classes, str)):
             raise RecipeError(f"classes: expected 'voc', 'found' or names that differ, got {list(classes)}")
         lists = {"train": train, "val": val, "test": test}
-        if split not in lists:
-            raise RecipeError(f"voc: no split {split!r}; it has {', '.join(lists)}")
-        if not is_plain(lists[split]):
+        check_split("voc", split, self.splits)
+        if not stays_inside(lists[split]):
             raise RecipeError(f"{split}: expected the name of a list in ImageSets/Main, got {lists[split]!r}")
         self.split, self.root = split, Path(root)
         self.decode_size: DecodeSize | None = None
@@ -89,7 +90,7 @@ class Voc:
             classes = CLASSES
         self.info = DataInfo("boxes", tuple(classes))
         everything = _read(self.root, split, names, self.info.classes)
-        self.annotations = everything if keep_empty or split != "train" else everything.without_empty()
+        self.annotations = everything.of_split(split, keep_empty=keep_empty)
         self.notes = self.annotations.notes
 
     def __len__(self) -> int:
@@ -147,13 +148,9 @@ def _listed(folders: list[Path], name: str) -> list[tuple[Path, str]]:
         raise RecipeError(f"voc: no list {name!r}: no file '{files[0][1]}'")
     names = []
     for folder, file in there:
-        try:
-            lines = file.read_text(encoding="utf-8-sig").split("\n")
-        except ValueError:
-            raise DataError(f"{file}: not a text file (expected UTF-8)") from None
         # Lists of one class have 1, 0 or -1 behind the name.
-        listed = dict.fromkeys(line.split()[0] for line in lines if line.strip())
-        refuse([repr(image) for image in listed if not is_plain(image)], f"{file}: names lead out of '{folder}'")
+        listed = dict.fromkeys(line.split()[0] for line in read_text(file).split("\n") if line.strip())
+        refuse([repr(image) for image in listed if not stays_inside(image)], f"{file}: names lead out of '{folder}'")
         names += [(folder, image) for image in listed]
     if not names:
         raise DataError(f"{there[0][1]}: no images are listed")

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Sample, read_image
-from mtframe.errors import RecipeError
 
+from ._reading import check_split
 from ._yolo_files import describe
 from ._yolo_text import read_labels
 from .boxes import Boxes
@@ -66,13 +66,12 @@ class Yolo:
         classes: tuple[str, ...] = (),
         keep_empty: bool = True,
     ) -> None:
-        if split not in self.splits:
-            raise RecipeError(f"yolo: no split {split!r}; it has {', '.join(self.splits)}")
+        check_split("yolo", split, self.splits)
         self.split, self.root = split, Path(root)
         self.decode_size: DecodeSize | None = None
         found = describe(self.root, split, data, classes)
         everything = read_labels(self.root, split, found.images, len(found.classes))
-        self.annotations = everything if keep_empty or split != "train" else everything.without_empty()
+        self.annotations = everything.of_split(split, keep_empty=keep_empty)
         self.info = DataInfo("boxes", found.classes)
         self.notes = (*found.notes, *self.annotations.notes)
         self._sizes = np.zeros((len(self.annotations), 2), np.int32)

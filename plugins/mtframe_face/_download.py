@@ -1,4 +1,4 @@
-"""Where LFW is."""
+"""Where LFW is fetched from, with the digests of its files."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What metrics of embeddings share: collecting them, and refusing people whom the model learned."""
+"""What metrics of embeddings share: comparing what was collected, and refusing people whom the model learned."""
 
 # Shapes: N images of the data set, M embedded ones, D numbers in an embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,39 +12,31 @@ from torch import Tensor
 
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
+from mtframe.metrics import PerImage
 
 
-class Embeddings:
-    """Embeddings by the position of their image in the data set."""
+def embedding(prediction: Mapping[str, Tensor], sample: Sample) -> np.ndarray:
+    """(D,): what is kept of each image."""
+    return prediction["embedding"].float().numpy()
 
-    def __init__(self) -> None:
-        self._by_index: dict[int, np.ndarray] = {}
 
-    def add(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
-        """Takes `embedding` (D,) of each; an image seen twice counts once."""
-        for prediction, sample in zip(predictions, samples, strict=True):
-            self._by_index[sample.index] = prediction["embedding"].float().numpy()
+def unit_vectors(embeddings: PerImage[np.ndarray], images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors (M, D) float64, and the row of each of the `images` among them (N,), -1 if it has none.
 
-    def merge(self, other: Embeddings) -> None:
-        """Takes over another process's."""
-        self._by_index.update(other._by_index)
-
-    def unit_vectors(self, images: int) -> tuple[np.ndarray, np.ndarray]:
-        """Unit vectors (M, D) float64, and the row of each of the `images` among them (N,), -1 if it has none.
-
-        Raises:
-            DataError: There is none at all, or one is not finite.
-        """
-        known = np.array(sorted(self._by_index), np.int64)
-        if not len(known):
-            raise DataError("no image was embedded; there is nothing to score")
-        vectors = np.stack([self._by_index[index] for index in known]).astype(np.float64)
-        if strange := int((~np.isfinite(vectors).all(1)).sum()):
-            raise DataError(f"{strange} of {len(vectors)} embeddings are not finite numbers")
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        row = np.full(max(images, int(known.max()) + 1), -1)
-        row[known] = np.arange(len(known))
-        return vectors, row[:images]
+    Raises:
+        DataError: There is none at all, or one is not finite.
+    """
+    by_index = embeddings.in_order()
+    if not by_index:
+        raise DataError("no image was embedded; there is nothing to score")
+    vectors = np.stack(list(by_index.values())).astype(np.float64)
+    if strange := int((~np.isfinite(vectors).all(1)).sum()):
+        raise DataError(f"{strange} of {len(vectors)} embeddings are not finite numbers")
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    known = np.array(list(by_index), np.int64)
+    row = np.full(max(images, int(known.max()) + 1), -1)
+    row[known] = np.arange(len(known))
+    return vectors, row[:images]
 
 
 def refuse_learned(dataset: Any, info: DataInfo | None, what: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from mtframe.errors import DataError
 
-from .records import MappedFile
+from .recordio import MappedFile
 
 # Bytes between an opcode and its text, and whether the text is UTF-8 of Latin-1.
 _TEXTS = {

@@ -12,7 +12,7 @@ from mtframe.errors import RecipeError
 
 from ._centres import NOBODY
 from .embedding import EmbeddingHead
-from .margins import MarginLoss, sines
+from .margin_losses import MarginLoss, sines
 
 # How far a step's statistics move the averages, as in the paper (α = 0.99, section 4.1).
 MOMENTUM = 0.01

@@ -11,10 +11,11 @@ from torch import Tensor
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
 from mtframe.evaluation import Curves
+from mtframe.metrics import PerImage
 
-from ._embeddings import Embeddings, refuse_learned
-from ._identities import Roles
-from .ranking import Searches, cumulative_match, identification_scores, open_set_curve, search, templates
+from ._embeddings import embedding, refuse_learned, unit_vectors
+from .identification_scores import Searches, cumulative_match, identification_scores, open_set_curve, search, templates
+from .identities import Roles
 
 # Ranks on the CMC curve, at most.
 CMC_RANKS = 50
@@ -54,15 +55,15 @@ class FaceIdentification:
         _refuse_empty(roles)
         refuse_learned(dataset, info, "identified")
         self.roles = roles
-        self.reset()
+        self.embeddings = PerImage(embedding)
 
     def reset(self) -> None:
         """Forgets every embedding."""
-        self.embeddings = Embeddings()
+        self.embeddings.reset()
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
         """Adds embeddings (D,); an image seen twice counts once."""
-        self.embeddings.add(predictions, samples)
+        self.embeddings.update(predictions, samples)
 
     def merge(self, other: FaceIdentification) -> None:
         """Takes over the embeddings of another instance."""
@@ -74,7 +75,7 @@ class FaceIdentification:
         Raises:
             DataError: No image of the gallery, or no probe, was embedded; or an embedding is not finite.
         """
-        vectors, row = self.embeddings.unit_vectors(len(self.roles.identity))
+        vectors, row = unit_vectors(self.embeddings, len(self.roles.identity))
         enrolled, probes = ((row >= 0) & role for role in (self.roles.gallery, ~self.roles.gallery))
         if not enrolled.any() or not probes.any():
             raise DataError(f"{enrolled.sum()} images of the gallery and {probes.sum()} probes were embedded; both "

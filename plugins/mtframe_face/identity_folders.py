@@ -15,7 +15,7 @@ from mtframe.data import IMAGE_SUFFIXES, DataInfo, DecodeSize, Sample, read_imag
 from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
-from ._identities import Roles, Texts, at_least, class_by_path, draw_pairs, enrol, grouped_order
+from .identities import Roles, Texts, at_least, check_split, class_by_path, draw_pairs, enrol, grouped_order
 from .landmarks import Landmarks
 from .pairs import Pairs
 from .synthesis import LANDMARKS, synthesize_folders
@@ -79,8 +79,7 @@ class IdentityFolders:
         unknown: float = 0.3,
         landmarks: str | None = LANDMARKS,
     ) -> None:
-        if split not in self.splits:
-            raise RecipeError(f"split: identity-folders has no {split!r}; it has {', '.join(self.splits)}")
+        check_split("identity-folders", split, self.splits)
         at_least(1, min_images=min_images, per_identity=per_identity, pairs=pairs, gallery=gallery)
         at_least(0, seed=seed)
         if not 0 < validate < 1:

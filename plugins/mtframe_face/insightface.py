@@ -13,10 +13,10 @@ from mtframe.data import DataInfo, DecodeSize, Sample, decode_image
 from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
-from ._identities import at_least, grouped_order
 from ._pickled_pairs import PickledPairs
+from .identities import at_least, check_split, grouped_order
 from .pairs import FOLDS, VIEW_2, VIEW_2_PAIRS, Pairs
-from .records import Records
+from .recordio import Records
 
 # Labels have 32 bits: from here on not every whole number is one of them.
 _EXACT = 2**24
@@ -65,8 +65,7 @@ class InsightFace:
         test: str = "agedb_30.bin",
         per_identity: int = 1,
     ) -> None:
-        if split not in self.splits:
-            raise RecipeError(f"split: insightface has no {split!r}; it has {', '.join(self.splits)}")
+        check_split("insightface", split, self.splits)
         at_least(1, per_identity=per_identity)
         self.root, self.split, self.per_identity = Path(root), split, per_identity
         if not self.root.is_dir():

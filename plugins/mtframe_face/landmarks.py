@@ -19,7 +19,7 @@ from torch import Tensor
 from mtframe.errors import DataError, PluginError, RecipeError
 from mtframe.registry import did_you_mean, resolve
 
-from ._identities import Texts
+from .identities import Texts
 
 # Left and right are the picture's.
 POINTS = ("left eye", "right eye", "nose", "left corner of the mouth", "right corner of the mouth")

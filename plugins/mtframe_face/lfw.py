@@ -15,7 +15,7 @@ from mtframe.download import download
 from mtframe.errors import DataError, RecipeError
 
 from ._download import LFW_FILES
-from ._identities import Roles, at_least, class_by_path, enrol, grouped_order
+from .identities import Roles, at_least, check_split, class_by_path, enrol, grouped_order
 from .landmarks import Landmarks
 from .pairs import VIEW_2, NamedPair, Pairs, read_pairs, read_people
 from .synthesis import synthesize_people
@@ -76,8 +76,7 @@ class LFW:
         per_identity: int = 1,
         landmarks: str | None = None,
     ) -> None:
-        if split not in self.splits:
-            raise RecipeError(f"split: lfw has no {split!r}; it has {', '.join(self.splits)}")
+        check_split("lfw", split, self.splits)
         at_least(1, min_images=min_images, per_identity=per_identity)
         self.root = Path(root)
         self.split, self.per_identity = split, per_identity

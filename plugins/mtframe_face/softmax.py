@@ -1,4 +1,4 @@
-"""The plain classifier over people."""
+"""The softmax loss: a linear classifier over people, without a margin."""
 
 # Shapes: B images, D numbers in an embedding, K classes that enter a step.
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
 from mtframe.evaluation import Curves
+from mtframe.metrics import PerImage
 
-from ._embeddings import Embeddings, refuse_learned
+from ._embeddings import embedding, refuse_learned, unit_vectors
 from .landmarks import OUTSIDE
 from .pairs import VIEW_2, Pairs
-from .protocol import roc, verification_scores
+from .verification_scores import roc, verification_scores
 
 
 class FaceVerification:
@@ -54,15 +55,15 @@ class FaceVerification:
         refuse_learned(dataset, info, "verified")
         self.pairs = pairs
         self.notes = _outside_data(dataset, info, outside)
-        self.reset()
+        self.embeddings = PerImage(embedding)
 
     def reset(self) -> None:
         """Forgets every embedding."""
-        self.embeddings = Embeddings()
+        self.embeddings.reset()
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
         """Adds embeddings (D,); an image seen twice counts once."""
-        self.embeddings.add(predictions, samples)
+        self.embeddings.update(predictions, samples)
 
     def merge(self, other: FaceVerification) -> None:
         """Takes over the embeddings of another instance."""
@@ -71,7 +72,7 @@ class FaceVerification:
     def similarities(self) -> tuple[np.ndarray, np.ndarray]:
         """Cosine of each pair, (P,) float64, NaN if an image has no embedding; whether both have, (P,)."""
         images = int(max(self.pairs.first.max(), self.pairs.second.max())) + 1
-        vectors, row = self.embeddings.unit_vectors(images)
+        vectors, row = unit_vectors(self.embeddings, images)
         first, second = row[self.pairs.first], row[self.pairs.second]
         present = (first >= 0) & (second >= 0)
         scores = np.where(present, np.einsum("pd,pd->p", vectors[first], vectors[second]), np.nan)

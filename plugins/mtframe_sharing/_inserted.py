@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mtframe.model import BatchNormPolicy, Network, StageEnd, by_task, current_rows, freeze, stage_ends
+from mtframe.model import BatchNormPolicy, Network, PerPass, StageEnd, by_task, current_rows, freeze, stage_ends
 
 Trunk = Literal["shared", "frozen"]
 
@@ -50,8 +51,7 @@ class Inserted(nn.Module):
         if trunk == "frozen":
             freeze(self, ("network",))
         self.tasks = by_task({task: nn.ModuleList(make(end) for end in ends) for group in groups for task in group})
-        self._viewer: dict[str, str] = {}
-        self._calls: dict[int, int] = {}
+        self._turn = PerPass[_Turn]()
         for number, end in enumerate(ends):
             backbone.get_submodule(end.module).register_forward_hook(partial(self._insert, number, end))
         backbone.register_forward_pre_hook(self._begin)
@@ -64,10 +64,11 @@ class Inserted(nn.Module):
         for task, lender in (lenders or {}).items():
             viewers[lender].append(task)
         maps: dict[str, list[Tensor]] = {}
-        for turn in range(max(map(len, viewers.values()), default=0)):
-            self._viewer = {lender: tasks[turn] for lender, tasks in viewers.items() if turn < len(tasks)}
-            found = self.network({lender: images[lender] for lender in self._viewer})
-            maps |= {task: found[lender] for lender, task in self._viewer.items()}
+        for number in range(max(map(len, viewers.values()), default=0)):
+            turn = _Turn({lender: tasks[number] for lender, tasks in viewers.items() if number < len(tasks)})
+            with self._turn.use(turn):
+                found = self.network({lender: images[lender] for lender in turn.viewers})
+            maps |= {task: found[lender] for lender, task in turn.viewers.items()}
         return maps
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
@@ -75,18 +76,36 @@ class Inserted(nn.Module):
         return self.network.parameters()
 
     def _begin(self, module: nn.Module, inputs: Any) -> None:
-        self._calls = {}
+        if (turn := self._turn.get()) is not None:
+            turn.calls.clear()
 
     def _insert(self, number: int, end: StageEnd, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-        call = self._calls[number] = self._calls.get(number, -1) + 1
-        counts = current_rows()
-        if call != end.call or counts is None:
+        turn, counts = self._turn.get(), current_rows()
+        if turn is None or counts is None:
+            return None
+        call = turn.calls[number] = turn.calls.get(number, -1) + 1
+        if call != end.call:
             return None
         each = len(output) // sum(counts.values())
         parts = output.split([each * count for count in counts.values()])
-        done = [self._module(lender, number)(part) for lender, part in zip(counts, parts, strict=True)]
+        modules = [self._module(turn.viewers[lender], number) for lender in counts]
+        done = [module(part) for module, part in zip(modules, parts, strict=True)]
         return done[0] if len(done) == 1 else torch.cat(done)
 
-    def _module(self, lender: str, number: int) -> Any:
-        modules: Any = self.tasks[self._viewer[lender]]
+    def _module(self, task: str, number: int) -> nn.Module:
+        modules = self.tasks[task]
+        assert isinstance(modules, nn.ModuleList)
         return modules[number]
+
+
+@dataclass
+class _Turn:
+    """One pass through the backbone's groups.
+
+    Attributes:
+        viewers: By task whose images go through, the task that looks at them.
+        calls: The last call of each stage's last module, from 0, by the stage's number.
+    """
+
+    viewers: dict[str, str]
+    calls: dict[int, int] = field(default_factory=dict)

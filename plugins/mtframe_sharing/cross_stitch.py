@@ -15,12 +15,11 @@ from mtframe.errors import RecipeError
 from mtframe.model import (
     BatchNormPolicy,
     Stagewise,
+    StagewisePass,
+    apply_batchnorm_policy,
     by_task,
-    freeze_statistics,
     rows_of,
-    split_statistics,
     stage_ends,
-    use_group,
 )
 
 
@@ -64,11 +63,7 @@ class CrossStitch(nn.Module):
         self.units = nn.ModuleList(
             by_task({task: _Unit(len(self.tasks), number, own) for number, task in enumerate(self.tasks)}) for _ in ends
         )
-        self._split = batchnorm == "per-task" and len(self.groups) > 1
-        if self._split:
-            split_statistics(self.columns, len(self.groups))
-        elif batchnorm == "frozen":
-            freeze_statistics(self.columns)
+        self._statistics = apply_batchnorm_policy(self.columns, len(self.groups), batchnorm)
 
     def forward(
         self, images: Mapping[str, Tensor], lenders: Mapping[str, str] | None = None
@@ -82,19 +77,17 @@ class CrossStitch(nn.Module):
             present = {task: images[task] for task in group if task in images}
             if not present:
                 continue
-            if self._split:
-                use_group(self.columns, index)
             counts = {task: len(own) for task, own in present.items()}
-            with rows_of(counts):
-                handed = self._run(torch.cat(list(present.values())))
-            first = 0
-            for lender, count in counts.items():
-                rows = slice(first, first := first + count)
-                with rows_of({lender: count}):
-                    for task in (lender, *(task for task, other in (lenders or {}).items() if other == lender)):
-                        maps[task] = self._column(task).finish(handed[task], rows)
-            for task in self.tasks:
-                self._column(task).end()
+            passes = self._begun(torch.cat(list(present.values())))
+            with self._statistics.of(index):
+                with rows_of(counts):
+                    handed = self._mixed_maps(passes)
+                first = 0
+                for lender, count in counts.items():
+                    rows = slice(first, first := first + count)
+                    with rows_of({lender: count}):
+                        for task in (lender, *(task for task, other in (lenders or {}).items() if other == lender)):
+                            maps[task] = passes[task].finish(handed[task], rows)
         return maps
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
@@ -125,17 +118,21 @@ class CrossStitch(nn.Module):
             numbers[task] = numbers.pop(like[task])
         return torch.stack([numbers.get(other, tensor.new_zeros(())) for other in self.tasks])
 
-    def _column(self, task: str) -> Any:
-        return self.columns[task]
+    def _column(self, task: str) -> Stagewise:
+        column = self.columns[task]
+        assert isinstance(column, Stagewise)
+        return column
 
-    def _run(self, joined: Tensor) -> dict[str, Any]:
-        """All columns up to the last unit; what it gives, by task."""
-        for task in self.tasks:
-            self._column(task).begin(joined)
-        handed: dict[str, Any] = dict.fromkeys(self.tasks)
-        each_stage: Any = self.units
-        for stage, units in enumerate(each_stage):
-            outputs = [self._column(task).advance(stage, handed[task]) for task in self.tasks]
+    def _begun(self, joined: Tensor) -> dict[str, StagewisePass]:
+        """A pass of each column."""
+        return {task: self._column(task).begin(joined) for task in self.tasks}
+
+    def _mixed_maps(self, passes: Mapping[str, StagewisePass]) -> dict[str, Tensor]:
+        """What the last unit gives, by task, once all columns have run up to it."""
+        handed: dict[str, Tensor] = {}
+        for stage, units in enumerate(self.units):
+            assert isinstance(units, nn.ModuleDict)
+            outputs = [passes[task].advance(stage, handed.get(task)) for task in self.tasks]
             handed = {task: unit(outputs) for task, unit in units.items()}
         return handed
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from mtframe.backbones import Stages, stage_prefixes
+
 
 def plain_name(name: str) -> str:
     """A name that extractors and complete models share: an extractor may call `stages.0` `stages_0`."""
@@ -20,14 +22,14 @@ def unwrapped(network: nn.Module) -> tuple[str, nn.Module]:
     return "", network
 
 
-def stage_prefixes(network: nn.Module, boundaries: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def stages_of(network: nn.Module, boundaries: Sequence[str]) -> Stages:
     """Which parameter and module names belong to each stage.
 
     A stage ends with the module that makes a feature map. What is registered before it belongs to it (so the
     stem to the first stage), what is registered after the last one to the last stage.
 
     Args:
-        network: timm's feature extractor.
+        network: timm's feature extractor, as it is called in a backbone.
         boundaries: Names of the modules that end a stage, in order, as the complete model calls them.
 
     Returns:
@@ -42,10 +44,7 @@ def stage_prefixes(network: nn.Module, boundaries: Sequence[str]) -> tuple[tuple
         within = [i for i, end in enumerate(ends) if f"{plain_name(name)}.".startswith(f"{end}.")]
         stages[name] = within[0] if within else min(following, len(ends) - 1)
         following = within[0] + 1 if within else following
-    prefixes: list[list[str]] = [[] for _ in ends]
-    for name, stage in _joined(model, "", stages):
-        prefixes[stage].append(outer + name)
-    return tuple(tuple(names) for names in prefixes if names)
+    return stage_prefixes(model, stages, f"network.{outer}")
 
 
 def _leaves(module: nn.Module, prefix: str) -> Iterator[str]:
@@ -57,15 +56,3 @@ def _leaves(module: nn.Module, prefix: str) -> Iterator[str]:
             yield from _leaves(child, f"{prefix}{name}.")
         else:
             yield prefix + name
-
-
-def _joined(module: nn.Module, prefix: str, stages: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """The names with their stages, where one module's all have the same stage only the module's."""
-    for name in [*module._parameters, *module._buffers]:
-        yield prefix + name, stages[prefix + name]
-    for name, child in module.named_children():
-        inside = {stage for leaf, stage in stages.items() if f"{leaf}.".startswith(f"{prefix}{name}.")}
-        if len(inside) == 1:
-            yield prefix + name, inside.pop()
-        else:
-            yield from _joined(child, f"{prefix}{name}.", stages)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from mtframe.errors import CheckpointError, RecipeError
+from mtframe.backbones import missing_tensors, read_weights, unfit_weights
 
 from ._stages import plain_name, unwrapped
 
@@ -32,16 +30,9 @@ def load_weights(network: nn.Module, whole: nn.Module, path: Path, member: str) 
         RecipeError: there is no such file.
         CheckpointError: the file cannot be read, or holds weights of another architecture.
     """
-    if not path.is_file():
-        raise RecipeError(f"backbone.weights: no file {str(path)!r}; expected a .safetensors or .pth file")
-    try:
-        given = _filtered(load_state_dict(str(path), weights_only=True), whole)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: cannot be read as weights of timm/{member}; expected tensors only, in safetensors or "
-            f"torch's format ({reason})"
-        ) from error
+    given = read_weights(
+        path, f"timm/{member}", lambda file: _filtered(load_state_dict(str(file), weights_only=True), whole)
+    )
     outer, _ = unwrapped(network)
     by_plain_name = {plain_name(name): tensor for name, tensor in given.items() if isinstance(tensor, Tensor)}
     needed = network.state_dict()
@@ -62,14 +53,8 @@ def _filtered(given: Mapping[str, Tensor], whole: nn.Module) -> Mapping[str, Ten
 
 
 def _check_fit(found: Mapping[str, Tensor], needed: Mapping[str, Tensor], outer: str, path: Path, member: str) -> None:
-    # Files older than torch 0.4.1 do not count batches, and nothing depends on it.
-    missing = [name for name in needed if name not in found and not name.endswith("num_batches_tracked")]
+    problems = missing_tensors((name.removeprefix(outer) for name in needed if name not in found), len(needed))
     misshapen = [name for name in found if found[name].shape != needed[name].shape]
-    problems = []
-    if missing:
-        problems.append(
-            f"{len(missing)} of {len(needed)} tensors are missing, such as {missing[0].removeprefix(outer)!r}"
-        )
     if misshapen:
         name = misshapen[0]
         problems.append(
@@ -77,7 +62,4 @@ def _check_fit(found: Mapping[str, Tensor], needed: Mapping[str, Tensor], outer:
             f"{tuple(needed[name].shape)}, found {tuple(found[name].shape)}"
         )
     if problems:
-        raise CheckpointError(
-            f"{path}: not weights of timm/{member}: {'; '.join(problems)}. Name the backbone that the file "
-            "was made for, or another file in backbone.weights"
-        )
+        raise unfit_weights(path, f"timm/{member}", problems)

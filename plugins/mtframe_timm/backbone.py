@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import timm
-import torch
 from torch import Tensor, nn
 
-from mtframe.errors import MtframeError, RecipeError
+from mtframe.backbones import describe, freeze_stages, run, unfetched, unpublished
+from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe.model import SimplePyramid, freeze
+from mtframe.model import SimplePyramid
 
-from ._probe import Plan, plan, pretrained_config
-from ._stages import stage_prefixes
+from ._plan import Plan, plan, pretrained_config
 from ._weights import load_weights
 
 
@@ -96,14 +95,9 @@ class TimmBackbone(nn.Module):
         if min(self.std) <= 0:
             raise RecipeError(f"std: must be above 0, got {list(self.std)}")
 
-        stages = _stages(found)
+        stages = found.stages
         self.stages = (*stages, ("pyramid",)) if self.pyramid else stages
-        if not 0 <= frozen_stages <= len(stages):
-            raise RecipeError(
-                f"frozen_stages: must be 0 to {len(stages)}, the stages of timm/{member}, got {frozen_stages}"
-            )
-        self.train()
-        freeze(self, ("network",) if frozen else sum(stages[:frozen_stages], ()))
+        freeze_stages(self, stages, frozen=frozen, frozen_stages=frozen_stages, name=f"timm/{member}")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images to feature maps.
@@ -118,8 +112,7 @@ class TimmBackbone(nn.Module):
         Raises:
             RecipeError: the model, built for another size, does not take this one.
         """
-        run = self.network if images.shape[-2:] == (self.size, self.size) else self._run_other_size
-        maps = run(images)
+        maps = run(self.network, images, size=self.size, name=f"timm/{self.member}")
         if self._nhwc:
             maps = [feature_map.permute(0, 3, 1, 2) for feature_map in maps]
         return self.pyramid(maps[-1]) if self.pyramid else list(maps)
@@ -143,64 +136,23 @@ class TimmBackbone(nn.Module):
 
     @classmethod
     def describe_member(cls, member: str) -> dict[str, Any]:
-        """What a model is, without building it or fetching its weights.
-
-        Args:
-            member: timm's name of the model.
-
-        Returns:
-            `parameters` (a count, of what the backbone keeps), `size` (pixels, that of its pretraining),
-            `strides`, `channels`, `stages` (how many `frozen_stages` counts) and `pretrained` (whether there
-            are weights).
-        """
+        """What a model is, without building it or fetching its weights: see `mtframe.backbones.describe`."""
         config = pretrained_config(member)
         size = int(config.input_size[-1])
         found = plan(member, size)
-        with torch.device("meta"):
-            pyramid = SimplePyramid(found.features[-1]) if found.flat else None
-        features = pyramid.features if pyramid else found.features
-        parts = nn.ModuleList([found.network] + ([pyramid] if pyramid else []))
-        return {
-            "parameters": sum(parameter.numel() for parameter in parts.parameters()),
-            "size": size,
-            "strides": tuple(feature.stride for feature in features),
-            "channels": tuple(feature.channels for feature in features),
-            "stages": len(_stages(found)),
-            "pretrained": bool(config.has_weights),
-        }
-
-    def _run_other_size(self, images: Tensor) -> list[Tensor]:
-        try:
-            return self.network(images)
-        except torch.OutOfMemoryError:
-            raise
-        except (AssertionError, RuntimeError, ValueError) as error:
-            height, width = images.shape[-2:]
-            raise RecipeError(
-                f"timm/{self.member} was built for images of {self.size}×{self.size} px and does not take "
-                f"{height}×{width}; give all tasks one size, or choose a backbone that takes any ({error})"
-            ) from error
+        return describe(
+            found.network, found.features, found.stages, flat=found.flat, size=size, pretrained=bool(config.has_weights)
+        )
 
 
 def _build(found: Plan, *, pretrained: bool) -> nn.Module:
     if not pretrained:
         return found.build(pretrained=False)
     if not pretrained_config(found.member).has_weights:
-        raise RecipeError(
-            f"timm has no weights for {found.member!r}; start from random ones: backbone.pretrained=false"
-        )
+        raise unpublished("timm", found.member)
     try:
         return found.build(pretrained=True)
     except Exception as error:
         # Each of timm's sources raises its own errors. The model itself has just been built without weights.
         lines = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")
-        raise MtframeError(
-            f"cannot fetch the weights of timm/{found.member}. Without a connection, give a local file: "
-            f"backbone.weights=FILE, or start from random weights: backbone.pretrained=false ({lines[:200]})"
-        ) from error
-
-
-def _stages(found: Plan) -> tuple[tuple[str, ...], ...]:
-    info: Any = found.network.feature_info
-    ends = [str(entry["module"]) for entry in info.info]
-    return tuple(tuple(f"network.{name}" for name in names) for names in stage_prefixes(found.network, ends))
+        raise unfetched(f"timm/{found.member}", lines[:200]) from error

@@ -14,8 +14,7 @@ import torchvision
 from torch import Tensor, fx, nn
 from torchvision.ops import StochasticDepth
 
-FINEST = 4
-"""Maps of a smaller stride are left out: they cost more than the rest together, and heads do without."""
+from mtframe.backbones import FINEST
 
 Layout = Literal["NCHW", "NHWC", "tokens"]
 

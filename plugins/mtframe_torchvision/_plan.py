@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -15,9 +13,11 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models import WeightsEnum, get_model, get_model_builder, get_model_weights, list_models
 from torchvision.ops import StochasticDepth
 
+from mtframe.backbones import Stages, UnfitError, at_size, either, perhaps_meant, reason, stage_prefixes
 from mtframe.errors import RecipeError
+from mtframe.kinds import FeatureSpec
 
-from ._maps import Map, block_ends, choose_maps, cut, record, trace
+from ._maps import Map, block_ends, choose_maps, cut, record, stage_of_targets, trace
 
 LISTING = "list them with: mtframe backbones 'torchvision/PATTERN'"
 
@@ -52,15 +52,21 @@ class Plan:
     ends: tuple[str, ...]
     network: fx.GraphModule
 
+    @property
+    def features(self) -> tuple[FeatureSpec, ...]:
+        """The maps, as a backbone declares them."""
+        return tuple(FeatureSpec(found.name, found.channels, found.stride) for found in self.maps)
+
+    @property
+    def stages(self) -> Stages:
+        """The names of each stage's parts in a backbone that has the network in `network`."""
+        return stage_prefixes(self.network, stage_of_targets(self.network.graph, self.ends), "network.")
+
     def of(self, model: nn.Module) -> fx.GraphModule:
         """What of a model the maps come from; shares its modules."""
         network = trace(model)
         cut(network, tuple(found.node for found in self.maps))
         return network
-
-
-class UnfitError(Exception):
-    """The model cannot be built for, or run at, a size."""
 
 
 class _OnMeta(TorchFunctionMode):
@@ -93,12 +99,11 @@ def weights_of(member: str) -> WeightsEnum | None:
             f"torchvision.models are backbones; {LISTING}"
         )
     if architecture not in members():
-        near = difflib.get_close_matches(architecture, members(), n=3)
-        hint = f"did you mean {_either(near)}?" if near else f"is torchvision {torchvision.__version__} too old for it?"
+        hint = perhaps_meant(architecture, members(), f"torchvision {torchvision.__version__}")
         raise RecipeError(f"torchvision has no classification model {architecture!r}; {hint} Or {LISTING}")
     known = get_model_weights(architecture).__members__
     if tag and tag not in known:
-        raise RecipeError(f"torchvision has no weights {member!r}; {architecture!r} has {_either(known) or 'none'}")
+        raise RecipeError(f"torchvision has no weights {member!r}; {architecture!r} has {either(known) or 'none'}")
     return known.get(tag or "DEFAULT")
 
 
@@ -116,12 +121,9 @@ def plan(member: str, size: int, *, drop_path: float = 0.0) -> Plan:
             `drop_path`.
     """
     weights_of(member)
-    try:
-        found = _plan(member, size)
-    except UnfitError as error:
-        sizes = list(_sizes_near(member, size))
-        takes = f"it takes {_either(sizes)}, for example" if sizes else "nor sizes near it"
-        raise RecipeError(f"torchvision/{member} cannot take images of {size}×{size} px; {takes} ({error})") from error
+    # Multiples of what layers divide images by.
+    sizes = {max(step, size // step * step + more) for step in (14, 32, 224) for more in (0, step)}
+    found = at_size(f"torchvision/{member}", size, lambda side: _plan(member, side), sizes)
     if drop_path and not _skipping(found.network):
         raise RecipeError(f"backbone.drop_path: torchvision/{member} has no stochastic depth; leave the option out")
     return found
@@ -158,7 +160,7 @@ def _traced(member: str, arguments: dict[str, Any]) -> fx.GraphModule:
     except (TypeError, ValueError, RuntimeError, fx.proxy.TraceError) as error:
         raise RecipeError(
             f"torchvision/{member} cannot be traced by torch.fx, so its feature maps cannot be found "
-            f"({_reason(error)}); choose another model ({LISTING})"
+            f"({reason(error)}); choose another model ({LISTING})"
         ) from error
 
 
@@ -175,14 +177,14 @@ def _build_on_meta(member: str, arguments: dict[str, Any]) -> nn.Module:
         with _OnMeta():
             return build(member, arguments, 0.0).to("meta")
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise UnfitError(_reason(error)) from error
+        raise UnfitError(reason(error)) from error
 
 
 def _run(network: fx.GraphModule, size: int) -> dict[str, Any]:
     try:
         return record(network, size)
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise UnfitError(_reason(error)) from error
+        raise UnfitError(reason(error)) from error
 
 
 def _skipping(model: nn.Module) -> list[StochasticDepth]:
@@ -204,29 +206,6 @@ def _arguments(member: str, size: int) -> dict[str, Any]:
     return plain | {name: _SIZES[name](size) for name in _size_names(member)}
 
 
-def _sizes_near(member: str, size: int) -> Iterator[int]:
-    """Up to three sizes that work, nearest first: multiples of 14, 32 and 224."""
-    candidates = {max(step, size // step * step + more) for step in (14, 32, 224) for more in (0, step)}
-    found = 0
-    for candidate in sorted(candidates - {size}, key=lambda other: abs(other - size)):
-        try:
-            _plan(member, candidate)
-        except UnfitError:
-            continue
-        yield candidate
-        found += 1
-        if found == 3:
-            return
-
-
 def _package(architecture: str) -> str:
     """Where a model comes from, such as `torchvision.models.detection`."""
     return get_model_builder(architecture).__module__.rpartition(".")[0]
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _either(names: Iterable[object]) -> str:
-    return " or ".join(str(name) for name in list(names)[:5])

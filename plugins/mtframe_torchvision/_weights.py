@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from mtframe.errors import CheckpointError, MtframeError, RecipeError
+from mtframe.backbones import missing_tensors, unfetched, unfit_weights, unpublished
+from mtframe.errors import CheckpointError
 
 
 def fetch(weights: WeightsEnum | None, member: str) -> Mapping[str, Tensor]:
@@ -26,36 +26,18 @@ def fetch(weights: WeightsEnum | None, member: str) -> Mapping[str, Tensor]:
         MtframeError: They cannot be fetched.
     """
     if weights is None:
-        raise RecipeError(
-            f"torchvision has no weights for {member!r}; start from random ones: backbone.pretrained=false"
-        )
+        raise unpublished("torchvision", member)
     try:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise MtframeError(
-            f"cannot fetch the weights of torchvision/{member} from {weights.url}. Without a connection, give a local "
-            f"file: backbone.weights=FILE, or start from random weights: backbone.pretrained=false ({error})"
-        ) from error
+        raise unfetched(f"torchvision/{member} from {weights.url}", error) from error
 
 
-def read(path: Path, member: str) -> Mapping[str, Tensor]:
-    """The weights in a `.safetensors`, or in a `.pth` with nothing but tensors in it.
-
-    Raises:
-        RecipeError: there is no such file.
-        CheckpointError: it cannot be read.
-    """
-    if not path.is_file():
-        raise RecipeError(f"backbone.weights: no file {str(path)!r}; expected a .safetensors or .pth file")
-    try:
-        given = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        if not (isinstance(given, Mapping) and all(isinstance(value, Tensor) for value in given.values())):
-            raise RuntimeError("it holds other things than tensors by name")
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as weights of torchvision/{member}; expected tensors only, in safetensors or "
-            f"torch's format ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
+def read(path: Path) -> Mapping[str, Tensor]:
+    """The weights in a `.safetensors`, or in a `.pth`. Raises RuntimeError for anything but tensors by name."""
+    given = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    if not (isinstance(given, Mapping) and all(isinstance(value, Tensor) for value in given.values())):
+        raise RuntimeError("it holds other things than tensors by name")
     return given
 
 
@@ -81,13 +63,8 @@ def load(model: nn.Module, given: Mapping[str, Tensor], needed: Collection[str],
     except RuntimeError as error:
         reason = " ".join(str(error).split("\n\t")[1:2])
         raise CheckpointError(f"{source}: not weights of this backbone: {reason or error}") from None
-    # Files older than torch 0.4.1 do not count batches, and nothing depends on it.
-    missing = [name for name in loaded.missing_keys if name in needed and not name.endswith("num_batches_tracked")]
-    if missing:
-        raise CheckpointError(
-            f"{source}: not weights of this backbone: {len(missing)} of {len(needed)} tensors are missing, such as "
-            f"{missing[0]!r}. Name the backbone that the file was made for, or another file in backbone.weights"
-        )
+    if problems := missing_tensors((name for name in loaded.missing_keys if name in needed), len(needed)):
+        raise unfit_weights(source, "this backbone", problems)
 
 
 def _renamed(name: str) -> str:

@@ -7,16 +7,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from mtframe.backbones import describe, freeze_stages, read_weights, run
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
-from mtframe.model import SimplePyramid, freeze
+from mtframe.model import SimplePyramid
 
-from ._maps import stage_of_targets
-from ._plan import Plan, build, members, plan, weights_of
+from ._plan import build, members, plan, weights_of
 from ._weights import fetch, load, read
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -82,21 +81,18 @@ class TorchvisionBackbone(nn.Module):
         whole = build(member, found.arguments, drop_path)
         self.network = found.of(whole)
         if not restoring and weights is not None:
-            load(whole, read(Path(weights), member), self.network.state_dict(), weights)
+            given = read_weights(Path(weights), f"torchvision/{member}", read)
+            load(whole, given, self.network.state_dict(), weights)
         elif not restoring and pretrained:
             load(whole, fetch(weights_of(member), member), self.network.state_dict(), f"torchvision/{member}")
         self._maps = found.maps
-        self.pyramid = SimplePyramid(_features(found)[-1]) if found.flat else None
-        self.features: tuple[FeatureSpec, ...] = self.pyramid.features if self.pyramid else _features(found)
+        self.pyramid = SimplePyramid(found.features[-1]) if found.flat else None
+        self.features: tuple[FeatureSpec, ...] = self.pyramid.features if self.pyramid else found.features
         self.mean, self.std = _normalisation(member)
 
-        stages = _stages(found)
+        stages = found.stages
         self.stages = (*stages, ("pyramid",)) if self.pyramid else stages
-        if not 0 <= frozen_stages <= len(stages):
-            raise RecipeError(f"frozen_stages: must be 0 to {len(stages)}, the stages of torchvision/{member}, "
-                              f"got {frozen_stages}")  # fmt: skip
-        self.train()
-        freeze(self, ("network",) if frozen else sum(stages[:frozen_stages], ()))
+        freeze_stages(self, stages, frozen=frozen, frozen_stages=frozen_stages, name=f"torchvision/{member}")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images to feature maps.
@@ -112,7 +108,7 @@ class TorchvisionBackbone(nn.Module):
             RecipeError: the model, built for another size, does not take this one.
         """
         height, width = images.shape[-2:]
-        values = self.network(images) if (height, width) == (self.size, self.size) else self._run_other_size(images)
+        values = run(self.network, images, size=self.size, name=f"torchvision/{self.member}")
         maps = [found.to_nchw(value, height, width) for found, value in zip(self._maps, values, strict=True)]
         return self.pyramid(maps[-1]) if self.pyramid else maps
 
@@ -131,28 +127,13 @@ class TorchvisionBackbone(nn.Module):
 
     @classmethod
     def describe_member(cls, member: str) -> dict[str, Any]:
-        """What a model is, without building it or fetching its weights.
-
-        Returns:
-            `parameters` (a count, of what the backbone keeps), `size` (pixels, that its weights are evaluated
-            with), `strides`, `channels`, `stages` (how many `frozen_stages` counts) and `pretrained` (whether
-            there are weights).
-        """
+        """What a model is, without building it or fetching its weights: see `mtframe.backbones.describe`."""
         weights = weights_of(member)
         size = weights.transforms().crop_size[0] if weights else 224
         found = plan(member, size)
-        with torch.device("meta"):
-            pyramid = SimplePyramid(_features(found)[-1]) if found.flat else None
-        features = pyramid.features if pyramid else _features(found)
-        parts = nn.ModuleList([found.network] + ([pyramid] if pyramid else []))
-        return {
-            "parameters": sum(parameter.numel() for parameter in parts.parameters()),
-            "size": size,
-            "strides": tuple(feature.stride for feature in features),
-            "channels": tuple(feature.channels for feature in features),
-            "stages": len(_stages(found)),
-            "pretrained": weights is not None,
-        }
+        return describe(
+            found.network, found.features, found.stages, flat=found.flat, size=size, pretrained=weights is not None
+        )
 
     @classmethod
     def pretraining(cls, member: str, *, pretrained: bool = True, weights: Path | None = None, **_: Any) -> str | None:
@@ -162,22 +143,6 @@ class TorchvisionBackbone(nn.Module):
         published = weights_of(member) if pretrained else None
         return f"pretrained weights of torchvision/{member} ({published.name})" if published else None
 
-    def _run_other_size(self, images: Tensor) -> tuple[Tensor, ...]:
-        try:
-            return self.network(images)
-        except torch.OutOfMemoryError:
-            raise
-        except (AssertionError, RuntimeError, ValueError) as error:
-            height, width = images.shape[-2:]
-            raise RecipeError(
-                f"torchvision/{self.member} was built for images of {self.size}×{self.size} px and does not take "
-                f"{height}×{width}; give all tasks one size, or choose a backbone that takes any ({error})"
-            ) from error
-
-
-def _features(found: Plan) -> tuple[FeatureSpec, ...]:
-    return tuple(FeatureSpec(part.name, part.channels, part.stride) for part in found.maps)
-
 
 def _normalisation(member: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     weights = weights_of(member)
@@ -185,21 +150,3 @@ def _normalisation(member: str) -> tuple[tuple[float, float, float], tuple[float
         return _IMAGENET
     transforms = weights.transforms()
     return tuple(transforms.mean), tuple(transforms.std)
-
-
-def _stages(found: Plan) -> tuple[tuple[str, ...], ...]:
-    """Which parts belong to each stage; few names: that of a whole where it is in one."""
-    targets = stage_of_targets(found.network.graph, found.ends)
-    prefixes: list[list[str]] = [[] for _ in found.ends]
-
-    def collect(module: nn.Module, path: str) -> None:
-        for name in [*dict(module.named_children()), *module._parameters, *module._buffers]:
-            whole = f"{path}{name}"
-            inside = {stage for target, stage in targets.items() if f"{target}.".startswith(f"{whole}.")}
-            if len(inside) == 1:
-                prefixes[inside.pop()].append(f"network.{whole}")
-            elif inside:
-                collect(module.get_submodule(name), f"{whole}.")
-
-    collect(found.network, "")
-    return tuple(map(tuple, prefixes))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mtframe._yaml import parse_yaml
-from mtframe.data import Batch, DataInfo, Geometry, Sample
+from mtframe.data import DataInfo, Inputs, Placement, Sample
 from mtframe.kinds import FeatureSpec
 
 HERE = Path(__file__).resolve()
@@ -66,19 +66,17 @@ class Slopes:
 class AsTheyAre:
     """Stacks pictures."""
 
-    target = "value"
     decode_size = None
     fixed_size = True
 
-    def __init__(self, size: int, train: bool) -> None:
-        self.train = train
+    def __init__(self, size: int, train: bool) -> None: ...
 
-    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Batch:
-        count = len(samples)
-        geometry = Geometry(torch.ones(count, 2), torch.zeros(count, 2), torch.tensor([s.size for s in samples]))
-        targets = {"value": torch.stack([s.target["value"] for s in samples])}
-        kept = [] if self.train else [sample.without_image() for sample in samples]
-        return Batch(torch.stack([s.image for s in samples]), targets, geometry, samples=kept)
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        places = [
+            (Placement.scaled(sample.size, sample.size, (1.0, 1.0), sample=number),)
+            for number, sample in enumerate(samples)
+        ]
+        return Inputs(torch.stack([sample.image for sample in samples]), places)
 
 
 class Channel(nn.Module):
@@ -94,7 +92,7 @@ class Channel(nn.Module):
         left, right = maps[-1][:, self.channel].mean(1).chunk(2, 1)
         return {"values": (right - left).mean(1, keepdim=True)}
 
-    def predict(self, outputs: Mapping[str, Tensor], geometry: Geometry) -> list[dict[str, Tensor]]:
+    def predict(self, outputs: Mapping[str, Tensor], bounds: Tensor) -> list[dict[str, Tensor]]:
         return [{"values": row} for row in outputs["values"]]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mtframe.balance import GradDrop, GradNorm, LogSum, PCGrad, Random, Sum, Uncertainty
-from mtframe.gradients import GradientEngine, Measurement, measured_backward, names_by_stage
+from mtframe.gradients import GradientEngine, Measurement, names_by_stage
 from test_gradients import TASKS, Staged, Step, Weigh, assert_same
 
 NORMS: dict[str, Any] = {"group": lambda width: nn.GroupNorm(2, width), "batch": nn.BatchNorm2d}
@@ -40,15 +40,12 @@ def _one_thread() -> Iterator[None]:
 def measured(step: Step, balancer: Any, **options: Any) -> Measurement:
     engine = GradientEngine(step.model)
     found = Measurement(engine.shared_parameters(), names_by_stage(step.model.sharing, engine.shared_parameters()))
-    measured_backward(engine, step.images, step.lenders, step.losses, balancer, found, **options)
+    engine.backward(step.images, step.lenders, step.losses, balancer, observer=found, **options)
     return found
 
 
 def unmeasured(step: Step, balancer: Any, at: Any = "parameters") -> None:
-    if hasattr(balancer, "weigh") or hasattr(balancer, "combine"):
-        GradientEngine(step.model).backward(step.images, step.lenders, step.losses, balancer, at=at)
-    else:
-        balancer(step.losses()).backward()
+    GradientEngine(step.model).backward(step.images, step.lenders, step.losses, balancer, at=at)
 
 
 def found_gradients(measurement: Measurement) -> dict[str, dict[str, Tensor]]:
@@ -108,7 +105,7 @@ def test_balancing_at_the_maps_is_measured_as_it_is() -> None:
 
 
 def test_batchnorm_that_keeps_its_statistics_needs_no_pass_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtframe.gradients._measurement.passes_by_task", None)
+    monkeypatch.setattr("mtframe.gradients._engine.PassByTask", None)
     step = Step(Staged(nn.BatchNorm2d), batchnorm="frozen")
     assert_same(found_gradients(measured(step, Sum(TASKS))), step.expected(), 1e-9)
 
@@ -189,7 +186,7 @@ def test_accumulated_batches_are_measured_as_their_mean() -> None:
         for task, of_task in step.expected().items():
             for name, gradient in of_task.items():
                 mean[task][name] = mean[task].get(name, 0) + gradient / 2
-        measured_backward(engine, step.images, {}, step.losses, balancer, found, divide=2)
+        engine.backward(step.images, {}, step.losses, balancer, divide=2, observer=found)
     assert_same(found_gradients(found), mean, 1e-9)
     assert found.weights == {task: [1.0, 1.0] for task in TASKS}
 

@@ -5,9 +5,9 @@
 
 The first writes the page, the second tries some models and writes nothing.
 
-Of each module of `timm.models` it takes the smallest model (counted on the meta device), and of modules with several
-architectures the smallest of each first word of their names, if it is small; of each module of torchvision the
-smallest too. None is fetched: weights are random. Each model runs in a process of its own, forked from one that has
+It takes the smallest model of each module of `timm.models` (counted on the meta device), also of each first word of the
+models' names where a module has several architectures and that model is small, and the smallest of each module of
+torchvision. None is fetched: weights are random. Each model runs in a process of its own, forked from one that has
 everything imported, on one thread and within a time limit. Takes about a quarter of an hour on two cores.
 """
 
@@ -55,12 +55,12 @@ HEAD = """# Which backbones work
 
 Written by `python tests/benchmarks/backbone_sweep.py --out docs/backbones.md`; do not edit. {worked} of {all} models,
 of {families} families of timm and torchvision, trained one step with both heads (`embedding` on faces, `dense` on
-objects), were evaluated, saved, and gave the same outputs after loading. A family is a module of `timm.models` or
-`torchvision.models`. Of each the smallest model was taken, of modules with several architectures the smallest of each;
-their relatives do alike, for there is no list of models in the code.
+objects), were evaluated and saved, and gave the same outputs after loading. A family is a module of `timm.models` or
+`torchvision.models`. The smallest model of each family was tried, and of families with several architectures the
+smallest of each. Their relatives should work as well, since the code has no list of models.
 
-*Parameters* are those of the backbone with its pyramid. *Size* is the smallest of {sizes} pixels that the model took,
-or one that it named. *Strides* are those that heads get. *Seconds* are processor time for everything from building to
+*Parameters* are those of the backbone with its pyramid. *Size* is the smallest of {sizes} pixels that the model takes,
+or one that it names. *Strides* are those of the maps that heads get. *Seconds* are processor time from building to
 comparing. {versions}.
 """
 

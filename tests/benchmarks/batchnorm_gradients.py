@@ -66,7 +66,7 @@ def gradients_of(model: MultiTaskModel, batches: dict[str, Batch], exact: bool) 
     def losses() -> dict[str, Tensor]:
         torch.manual_seed(0)
         outputs = model({task: batch.images for task, batch in batches.items()})
-        return {task: torch.stack(list(model.loss(task, outputs[task], batch.targets).values())).sum()
+        return {task: torch.stack(list(model.loss(task, outputs[task], batch.targets[task]).values())).sum()
                 for task, batch in batches.items()}  # fmt: skip
 
     engine = GradientEngine(model, exact=exact)

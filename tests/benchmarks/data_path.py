@@ -28,6 +28,8 @@ from PIL import Image
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
+from mtframe.data import Viewer
+from mtframe_detection.boxes import Boxes
 from mtframe_detection.coco import Coco
 from mtframe_detection.letterbox import Letterbox
 
@@ -67,7 +69,16 @@ def ours(root: Path, size: int) -> tuple[list[int], Callable[[list[int]], torch.
     data.decode_size = transform.decode_size
     rng = np.random.default_rng(0)
     ids = [int(data.annotated(index).target["image_id"]) for index in range(len(data))]
-    return ids, lambda indices: transform([data[index] for index in indices], rng).images
+    viewer = Viewer(Boxes(data.info))
+
+    def batch(indices: list[int]) -> torch.Tensor:
+        samples = [data[index] for index in indices]
+        inputs = transform(samples, rng)
+        # Boxes too, as torchvision's transforms move theirs.
+        viewer.collated(samples, inputs)
+        return inputs.images
+
+    return ids, batch
 
 
 def theirs(root: Path, size: int, ids: list[int]) -> Callable[[list[int]], torch.Tensor]:

@@ -32,7 +32,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from mtframe.assembly import Assembly
-from mtframe.data import DataInfo, Geometry
+from mtframe.data import DataInfo
 from mtframe.kinds import FeatureSpec
 from mtframe.model import FeaturePyramid
 from mtframe.recipe import assemble_recipe
@@ -72,12 +72,12 @@ class _Torchvision(nn.Module):
         each = len(anchors[0]) // sum(cells)
         return {"outputs": outputs, "anchors": anchors, "numbers": [each * number for number in cells], "size": size}
 
-    def predict(self, outputs: Mapping[str, Any], geometry: Geometry) -> list[dict[str, Tensor]]:
+    def predict(self, outputs: Mapping[str, Any], bounds: Tensor) -> list[dict[str, Tensor]]:
         split = {name: list(value.split(outputs["numbers"], dim=1)) for name, value in outputs["outputs"].items()}
         anchors = [list(boxes.split(outputs["numbers"])) for boxes in outputs["anchors"]]
         sizes = [tuple(outputs["size"])] * len(anchors)
         found = self.detector.postprocess_detections(split, anchors, sizes)
-        return [{**one, "boxes": geometry.to_original(one["boxes"], image)} for image, one in enumerate(found)]
+        return [{name: one[name] for name in ("boxes", "scores", "labels")} for one in found]
 
 
 class FcosHead(_Torchvision):

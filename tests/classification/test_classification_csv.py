@@ -19,6 +19,9 @@ from mtframe_classification.csv_images import CsvImages
 WriteCsv = Callable[[str], Path]
 WriteImage = Callable[..., None]
 
+# A class or a number does not depend on the picture's.
+SIZE = (10, 12)
+
 PETS = """\
 file,split,animal,tame,old,weight
 a.jpg,train,dog,1,,12.5
@@ -31,8 +34,7 @@ e.jpg,val,,,,
 
 def _targets(data: CsvImages) -> dict[str, Any]:
     """By path; without reading images."""
-    ids = [bytes(name).decode() for name in data._labelled._names]
-    return {id: data.target_of(id)[data.info.target] for id in ids}
+    return {id: data.target_of(id, SIZE)[data.info.target] for id in data.ids()}
 
 
 def test_one_label(write_csv: WriteCsv) -> None:
@@ -43,9 +45,9 @@ def test_one_label(write_csv: WriteCsv) -> None:
     assert _targets(train) == {"a.jpg": 1, "b.jpg": 0}
     assert _targets(val) == {"d.jpg": 0}
     assert train.notes == (f"{root / 'labels.csv'}: 1 rows have no label; left out",)
-    assert train.target_of("sub/c.jpg")["label"].tolist() == -1
-    assert train.target_of("d.jpg")["label"].tolist() == -1, "a validation label is not for training"
-    assert train.target_of("a.jpg")["label"].dtype == torch.int64
+    assert train.target_of("sub/c.jpg", SIZE)["label"].tolist() == -1
+    assert train.target_of("d.jpg", SIZE)["label"].tolist() == -1, "a validation label is not for training"
+    assert train.target_of("a.jpg", SIZE)["label"].dtype == torch.int64
 
 
 def test_columns_of_labels(write_csv: WriteCsv) -> None:
@@ -56,7 +58,7 @@ def test_columns_of_labels(write_csv: WriteCsv) -> None:
     np.testing.assert_array_equal(found["a.jpg"], [1, np.nan])
     np.testing.assert_array_equal(found["b.jpg"], [0, 1])
     assert found["a.jpg"].dtype == torch.float32
-    assert data.target_of("nothing.jpg")["labels"].isnan().tolist() == [True, True]
+    assert data.target_of("nothing.jpg", SIZE)["labels"].isnan().tolist() == [True, True]
 
 
 def test_one_column_of_names(write_csv: WriteCsv) -> None:
@@ -67,7 +69,7 @@ def test_one_column_of_names(write_csv: WriteCsv) -> None:
         "x/a.jpg": [1, 1], "b.jpg": [0, 0], "d.jpg": [0, 1],
     }  # fmt: skip
     chosen = CsvImages("train", root=root, labels="tags", val_part=0.0, classes=("round", "red", "blue"))
-    assert chosen.target_of("d.jpg")["labels"].tolist() == [1, 0, 0]
+    assert chosen.target_of("d.jpg", SIZE)["labels"].tolist() == [1, 0, 0]
     with pytest.raises(DataError, match=r"line 2, column 'tags': expected one of .* \(did you mean 'round'\?\), got"):
         CsvImages("train", root=write_csv("image,tags\na.jpg,rund\n"), labels="tags", classes=("round",))
 
@@ -76,7 +78,7 @@ def test_numbers(write_csv: WriteCsv) -> None:
     data = CsvImages("train", root=write_csv(PETS), values=("weight",))
     assert (data.info.target, data.info.classes) == ("value", ("weight",))
     assert {id: value.tolist() for id, value in _targets(data).items()} == {"a.jpg": [12.5], "sub/c.jpg": [-30]}
-    assert data.target_of("b.jpg")["value"].isnan().all()
+    assert data.target_of("b.jpg", SIZE)["value"].isnan().all()
 
 
 def test_images_are_read_and_it_survives_pickling(write_csv: WriteCsv, write_image: WriteImage) -> None:
@@ -221,6 +223,6 @@ def test_paths_of_real_lfw_join_with_its_images(shared_data: Path, tmp_path: Pat
     ids = [faces[index].id for index in range(0, len(faces), len(faces) // 4)]
     file.write_text("\n".join(["file,glasses", *(f"{id},{number % 2}" for number, id in enumerate(ids))]))
     data = CsvImages("train", root=root, file=str(file), labels=("glasses",), val_part=0.0)
-    assert [data.target_of(id)["labels"].item() for id in ids] == [number % 2 for number in range(len(ids))]
+    assert [data.target_of(id, SIZE)["labels"].item() for id in ids] == [number % 2 for number in range(len(ids))]
     assert data[0].image.shape == (3, 250, 250)
-    assert data.target_of(faces[1].id)["labels"].isnan().all()
+    assert data.target_of(faces[1].id, SIZE)["labels"].isnan().all()

@@ -36,9 +36,9 @@ def test_each_folder_is_a_class_and_the_order_is_that_of_the_alphabet(folders: P
 
 def test_a_label_is_found_by_path_and_none_is_guessed(folders: Path) -> None:
     data = pickle.loads(pickle.dumps(ImageFolder("train", root=folders)))  # noqa: S301
-    assert data.target_of("train/dog/e.jpg")["label"].tolist() == 1
+    assert data.target_of("train/dog/e.jpg", (10, 12))["label"].tolist() == 1
     for unknown in ("val/dog/g.jpg", "train/dog/e.jpg2", "", "z" * 99, "train/dog"):
-        assert data.target_of(unknown)["label"].tolist() == -1
+        assert data.target_of(unknown, (10, 12))["label"].tolist() == -1
 
 
 def test_without_a_val_folder_a_part_of_each_class_validates(tmp_path: Path, write_image: WriteImage) -> None:

@@ -5,14 +5,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtframe.data import DataInfo, Geometry
+from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe_classification.heads import Classifier, Regressor
 from mtframe_classification.losses import RegressionLoss
+from mtframe_classification.targets import Label, Labels, Value
+from placed import placed_at
 
 FEATURES = (FeatureSpec("c2", 3, 4), FeatureSpec("c3", 5, 8))
-GEOMETRY = Geometry(torch.ones(2, 2), torch.zeros(2, 2), torch.ones(2, 2, dtype=torch.long))
+BOUNDS = torch.tensor([[0.0, 0, 32, 32]] * 2)
 
 
 def _maps() -> list[Tensor]:
@@ -27,22 +29,26 @@ def test_one_label_is_a_softmax_over_the_mean_of_the_last_map() -> None:
     linear = head.linear[1]
     assert isinstance(linear, nn.Linear)
     torch.testing.assert_close(outputs["logits"], maps[1].mean((2, 3)) @ linear.weight.T + linear.bias)
-    predictions = head.predict(outputs, GEOMETRY)
+    predictions = head.predict(outputs, BOUNDS)
     torch.testing.assert_close(predictions[1]["probabilities"], outputs["logits"][1].softmax(0))
 
 
 def test_several_labels_are_sigmoids() -> None:
     head = Classifier(FEATURES, DataInfo("labels", ("a",)))
-    predictions = head.predict({"logits": torch.tensor([[0.0], [2.0]])}, GEOMETRY)
+    predictions = head.predict({"logits": torch.tensor([[0.0], [2.0]])}, BOUNDS)
     assert [round(float(prediction["probabilities"]), 4) for prediction in predictions] == [0.5, 0.8808]
 
 
 def test_views_are_averaged() -> None:
-    head = Classifier(FEATURES, DataInfo("label", ("a", "b")))
+    # Wherever they look at the original: at its mirror image, at another size.
+    places = placed_at((32, 32)), placed_at((32, 32), 2.0).flipped()
     views = [{"probabilities": torch.tensor([0.2, 0.8])}, {"probabilities": torch.tensor([0.6, 0.4])}]
-    torch.testing.assert_close(head.merge_views(views), {"probabilities": torch.tensor([0.4, 0.6])})
-    regressor = Regressor(FEATURES, DataInfo("value", ("x",)))
-    merged = regressor.merge_views([{"values": torch.tensor([3.0])}, {"values": torch.tensor([5.0])}])
+    for target in (Label(DataInfo("label", ("a", "b"))), Labels(DataInfo("labels", ("a", "b")))):
+        merged = target.restored(list(zip(views, places, strict=True)))
+        torch.testing.assert_close(merged, {"probabilities": torch.tensor([0.4, 0.6])})
+        torch.testing.assert_close(target.restored([(views[0], places[0])]), views[0])
+    numbers = [{"values": torch.tensor([3.0])}, {"values": torch.tensor([5.0])}]
+    merged = Value(DataInfo("value", ("x",))).restored(list(zip(numbers, places, strict=True)))
     assert merged["values"].tolist() == [4]
 
 
@@ -89,7 +95,7 @@ def test_numbers_come_in_the_units_of_the_data() -> None:
     outputs = head(_maps())
     expected = torch.tensor([100.0, 2]) + torch.tensor([10.0, 2]) * outputs["standardised"]
     torch.testing.assert_close(outputs["values"], expected)
-    torch.testing.assert_close(head.predict(outputs, GEOMETRY)[1]["values"], expected[1])
+    torch.testing.assert_close(head.predict(outputs, BOUNDS)[1]["values"], expected[1])
     assert {"mean", "variance", "seen"} <= head.state_dict().keys(), "a checkpoint keeps them"
 
 

@@ -26,8 +26,9 @@ def test_presets_name_parts_that_fit(preset: str) -> None:
     target, options = PRESETS[preset]
     overrides = [f"tasks.task.dataset.{name}={value}" for name, value in options.items()]
     recipe = assemble_recipe("timm/test_resnet.r160_in1k", [f"task={preset}:somewhere"], overrides)
-    found = recipe.check()
-    for where, part in found.items():
-        if where.startswith("tasks."):
-            spoken = part.component.target
-            assert target in (spoken if isinstance(spoken, tuple) else (spoken,)), where
+    checked = recipe.check()
+    speaking = [where for where in checked.parts if where.startswith("tasks.") and not where.endswith(".transform")]
+    assert len(speaking) == 4
+    for where in speaking:
+        spoken = checked.parts[where].resolved.component.target
+        assert target in (spoken if isinstance(spoken, tuple) else (spoken,)), where

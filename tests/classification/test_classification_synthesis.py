@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 from mtframe.errors import RecipeError
 from mtframe_classification.csv_images import CsvImages
 from mtframe_classification.image_folder import ImageFolder
-from mtframe_classification.scenes import SCENES, Scene, render_scene
+from mtframe_classification.rendering import SCENES, Scene, render_scene
 from mtframe_classification.synthesis import synthesize_folders, synthesize_table
 
 SMALL = {"train": 24, "val": 10, "size": 32}
@@ -98,7 +98,7 @@ def test_what_does_not_solve_it(table: Path, what: str) -> None:
             features.append(np.concatenate([images.mean((2, 3)), images.std((2, 3))], axis=1))
         else:
             features.append(images[:, :, ::4, ::4].reshape(len(images), -1))
-        labels.append([int(data.target_of(data[index].id)["label"]) for index in range(len(data))])
+        labels.append([int(data[index].target["label"]) for index in range(len(data))])
     scaler = StandardScaler().fit(features[0])
     train, val = (scaler.transform(part) for part in features)
     for model in (KNeighborsClassifier(5), LogisticRegression(max_iter=300, C=0.01), SVC()):

@@ -34,6 +34,7 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("own-parameters", "Overclaiming", "scale.of faces"),
         ("own-parameters", "Underclaiming", "which shared_parameters leaves out"),
         ("copies", "Holding", "hold on to the original"),
+        ("threads", "Overwriting", "'faces' differ while another thread asks for those of 'objects'"),
         ("saves-and-loads", "ForgetfulSharing", "persistent buffer"),
         ("bf16", "Fp32Sharing", "same scalar type"),
     ],

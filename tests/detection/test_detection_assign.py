@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mtframe_detection import atss as _assign
 from mtframe_detection.atss import inside_any
-from mtframe_detection.geometry import grid_points
+from mtframe_detection.box_geometry import grid_points
 
 STRIDES = (8, 16, 32)
 

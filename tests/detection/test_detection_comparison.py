@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from mtframe.data import DataInfo, Geometry
+from mtframe.data import DataInfo
 from mtframe.kinds import FeatureSpec
 from mtframe.registry import resolve
 
@@ -43,9 +43,8 @@ def test_losses_and_detections_are_those_of_torchvisions_whole_model(name: str) 
     }  # fmt: skip
     outputs = head(maps)
     losses = resolve("loss", f"{BENCHMARK}:OwnLoss").component(head)(outputs, targets)
-    geometry = Geometry(torch.ones(2, 2), torch.zeros(2, 2), torch.full((2, 2), 128))
     with torch.no_grad():
-        found = head.predict(outputs, geometry)
+        found = head.predict(outputs, torch.tensor([[0.0, 0, 128, 128]] * 2))
 
     whole = head.detector
     whole.backbone = Fixed(whole.backbone, maps)

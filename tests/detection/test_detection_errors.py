@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from detected import INFO, Pair, prediction_of, random_data, sample_of, with_other_classes
-from mtframe_detection._confusion import add_confusions
 from mtframe_detection.average_precision import CocoAP
-from mtframe_detection.errors import TYPES, Errors, analyse, judge
-from mtframe_detection.matching import Matched, match_image
+from mtframe_detection.coco_matching import Matched, match_image
+from mtframe_detection.confusion import add_confusions
+from mtframe_detection.tide import TYPES, Errors, analyse, judge
 
 CAT, DOG, BIRD = range(3)
 # A cat and a dog, and a dog that is found, last of all.

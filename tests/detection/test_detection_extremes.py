@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import box_iou
 
-from mtframe.data import DataInfo, Geometry, Sample
+from mtframe.data import DataInfo, Sample
 from mtframe.kinds import FeatureSpec
 from mtframe_detection import atss as _assign
 from mtframe_detection.average_precision import CocoAP
+from mtframe_detection.boxes import Boxes
 from mtframe_detection.dense import DenseHead
 from mtframe_detection.letterbox import Letterbox
 from mtframe_detection.losses import CrossEntropyIoULoss, DetectionLoss
 from mtframe_detection.rfcn import RFCNHead
+from placed import bounds_of, labelled
 
 INFO = DataInfo("boxes", ("bright", "dark"))
 FEATURES = (FeatureSpec("c3", 8, 8), FeatureSpec("c4", 8, 16))
@@ -57,8 +59,8 @@ def targets_for(boxes: Tensor, regions: Tensor | None = None) -> dict[str, Tenso
     }  # fmt: skip
 
 
-def geometry_for(size: int, images: int) -> Geometry:
-    return Geometry(torch.ones(images, 2), torch.zeros(images, 2), torch.full((images, 2), size))
+def bounds_for(size: int, images: int) -> Tensor:
+    return torch.tensor([[0.0, 0, size, size]] * images)
 
 
 @both_heads
@@ -75,7 +77,7 @@ def test_a_batch_of_negative_images(head: Any, loss: Any) -> None:
     gradients = [value.grad for value in built.parameters() if value.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert any(gradient.any() for gradient in gradients)
-    assert [len(found["boxes"]) for found in built.predict(outputs, geometry_for(64, 2))] == [0, 0]
+    assert [len(found["boxes"]) for found in built.predict(outputs, bounds_for(64, 2))] == [0, 0]
 
 
 @both_heads
@@ -93,7 +95,7 @@ def test_1500_objects_and_as_many_regions_to_ignore(monkeypatch: pytest.MonkeyPa
         outputs = built(maps_for(256, 2))
         losses = loss(built)(outputs, targets_for(boxes[:1500], boxes[1500:]))
         torch.stack(list(losses.values())).sum().backward()
-        found = built.predict(outputs, geometry_for(256, 2))
+        found = built.predict(outputs, bounds_for(256, 2))
     assert all(value.isfinite() for value in losses.values())
     assert losses["box"] > 0
     # Coordinates of corners come in twos. Unchunked it would be 2 x 1500 x 1360 points, or 400 proposals.
@@ -127,22 +129,23 @@ def test_specks_of_2_to_4_pixels_are_learned_at_stride_8() -> None:
     head = DenseHead((FeatureSpec("c3", 32, 8),), INFO, width=32, depth=1, strides=(8, 16))
     loss = DetectionLoss(head)
     optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=5e-3)
-    batch = Letterbox(64, False)(specks(), np.random.default_rng(0))
-    centre = (batch.targets["boxes"][..., :2] + batch.targets["boxes"][..., 2:]) / 2
+    samples = specks()
+    inputs, targets = labelled(Letterbox(64, False), Boxes(INFO), samples)
+    centre = (targets["boxes"][..., :2] + targets["boxes"][..., 2:]) / 2
     assert ((centre % 8 - 4).abs() > 2).any()
     for _ in range(150):
-        losses = loss(head([backbone(batch.images / 128 - 1)]), batch.targets)
+        losses = loss(head([backbone(inputs.images / 128 - 1)]), targets)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
     metric = CocoAP(INFO)
-    metric.update(head.predict(head([backbone(batch.images / 128 - 1)]), batch.geometry), batch.samples)
+    metric.update(head.predict(head([backbone(inputs.images / 128 - 1)]), bounds_of(inputs)), samples)
     assert metric.compute()["AP50"] > 0.9
 
 
 def test_any_box_whose_centre_is_in_a_cell_can_be_predicted_by_its_point() -> None:
     """What the head's four numbers must be is found in closed form, so that every such box has them."""
-    from mtframe_detection.geometry import distances_to_boxes, reach_out
+    from mtframe_detection.box_geometry import distances_to_boxes, reach_out
 
     generator = torch.Generator().manual_seed(0)
     size = torch.rand(500, 2, generator=generator, dtype=torch.float64).pow(4) * 20 + 1e-3  # strides

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from mtframe_detection.geometry import (
+from mtframe_detection.box_geometry import (
     BoxOverlap,
     box_overlap,
     centres_inside,

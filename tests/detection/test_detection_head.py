@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtframe.data import DataInfo, Geometry
+from mtframe.data import DataInfo, Placement
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
+from mtframe_detection.boxes import Boxes
 from mtframe_detection.dense import DenseHead
 from mtframe_detection.losses import DetectionLoss
 
@@ -26,8 +27,8 @@ def logits_of(rows: list[list[float]]) -> Tensor:
     return torch.tensor(rows).logit()[None]
 
 
-def geometry_of(scale: float = 1.0, offset: tuple[float, float] = (0.0, 0.0), size: int = 1000) -> Geometry:
-    return Geometry(torch.full((1, 2), scale), torch.tensor([offset]), torch.tensor([[size, size]]))
+def bounds_of(size: int = 1000) -> Tensor:
+    return torch.tensor([[0.0, 0, size, size]])
 
 
 def test_shapes_are_those_of_all_levels_in_turn() -> None:
@@ -94,19 +95,22 @@ def test_the_strongest_of_overlapping_boxes_of_a_class_stays() -> None:
     boxes = [[10, 10, 50, 50], [11, 10, 51, 50], [11, 10, 51, 50], [200, 200, 260, 260], [300, 300, 310, 310]]
     scores = [[0.9, 0.01, 0.01], [0.8, 0.01, 0.01], [0.01, 0.7, 0.01], [0.3, 0.01, 0.6], [0.01, 0.01, 0.04]]
     outputs = {"logits": logits_of(scores), "boxes": torch.tensor([boxes], dtype=torch.float32)}
-    (found,) = head.predict(outputs, geometry_of())
+    (found,) = head.predict(outputs, bounds_of())
     assert found["scores"].tolist() == pytest.approx([0.9, 0.7, 0.6, 0.3])
     assert found["labels"].tolist() == [0, 1, 2, 0]
     assert found["boxes"].tolist() == [boxes[0], boxes[2], boxes[3], boxes[3]]
 
 
-def test_boxes_come_in_pixels_of_the_original_and_padding_holds_none() -> None:
+def test_boxes_come_in_pixels_of_the_input_and_padding_holds_none() -> None:
     head = DenseHead(FEATURES, INFO, width=8, depth=0)
     boxes = torch.tensor([[[20.0, 30, 60, 70], [-40.0, 30, 60, 500], [0, 0, 100, 9]]])
     scores = [[0.9, 0.0001, 0.0001], [0.0001, 0.8, 0.0001], [0.7, 0.0001, 0.0001]]
     outputs = {"logits": logits_of(scores), "boxes": boxes}
-    (found,) = head.predict(outputs, geometry_of(0.5, (0.0, 10.0), size=200))
-    assert found["boxes"].tolist() == [[40, 40, 120, 120], [0, 40, 120, 200]]
+    # 200 x 200 at half its size, ten rows below the input's edge.
+    place = Placement.scaled((200, 200), (120, 100), (0.5, 0.5), (0.0, 10.0))
+    (found,) = head.predict(outputs, torch.tensor([place.bounds]))
+    assert found["boxes"].tolist() == [[20, 30, 60, 70], [0, 30, 60, 110]]
+    assert Boxes(INFO).restored([(found, place)])["boxes"].tolist() == [[40, 40, 120, 120], [0, 40, 120, 200]]
 
 
 def test_at_most_so_many_detections_from_so_many_candidates() -> None:
@@ -115,7 +119,7 @@ def test_at_most_so_many_detections_from_so_many_candidates() -> None:
     outputs = {"logits": scores.logit()[None], "boxes": boxes[None]}
     for options, expected in (({}, 50), ({"max_detections": 7}, 7), ({"pre_nms": 5}, 5)):
         head = DenseHead(FEATURES, INFO, width=8, depth=0, **options)
-        (found,) = head.predict(outputs, geometry_of(size=2000))
+        (found,) = head.predict(outputs, bounds_of(size=2000))
         assert len(found["boxes"]) == expected
         assert found["scores"].tolist() == sorted(found["scores"].tolist(), reverse=True)
 
@@ -123,7 +127,7 @@ def test_at_most_so_many_detections_from_so_many_candidates() -> None:
 def test_nothing_found_is_empty_not_absent() -> None:
     head = DenseHead(FEATURES, INFO, width=8, depth=0)
     outputs = {"logits": torch.full((1, 4, 3), -9.0), "boxes": torch.rand(1, 4, 4)}
-    (found,) = head.predict(outputs, geometry_of())
+    (found,) = head.predict(outputs, bounds_of())
     assert found["boxes"].shape == (0, 4)
     assert found["scores"].shape == found["labels"].shape == (0,)
 

@@ -8,15 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtframe.data import DataInfo, Sample
-from mtframe.evaluation import predict_batch
+from mtframe.data import DataInfo, Sample, evaluation_batch
+from mtframe.evaluation import Passes, TaskViews
 from mtframe.kinds import FeatureSpec
 from mtframe.model import MultiTaskModel, Network
 from mtframe_detection.average_precision import CocoAP
+from mtframe_detection.boxes import Boxes
 from mtframe_detection.dense import DenseHead
 from mtframe_detection.letterbox import Letterbox
 from mtframe_detection.losses import CrossEntropyIoULoss, DetectionLoss
 from mtframe_detection.rfcn import RFCNHead
+from placed import bounds_of, labelled
 
 INFO = DataInfo("boxes", ("bright", "dark"))
 FEATURES = (FeatureSpec("c3", 16, 8), FeatureSpec("c4", 16, 16))
@@ -66,23 +68,24 @@ def test_learns_a_few_pictures_by_heart(make_head: Any, make_loss: Any) -> None:
     samples, rng = pictures(), np.random.default_rng(0)
     train = Letterbox(96, True, scale=(0.9, 1.1), flip=0.5)
     for _ in range(80):
-        batch = train(samples, rng)
-        losses = loss(head(backbone(batch.images / 128 - 1)), batch.targets)
+        inputs, targets = labelled(train, Boxes(INFO), samples, rng)
+        losses = loss(head(backbone(inputs.images / 128 - 1)), targets)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
-    batch = Letterbox(96, False)(samples, rng)
+    batch = evaluation_batch(Letterbox(96, False)(samples, rng), {})
     model: Any = MultiTaskModel(
         Network(backbone, [["t"]]), {"t": head}, {"t": loss}, mean=(128 / 255,) * 3, std=(128 / 255,) * 3
     )
     # It has seen one size only, so that at another boxes fit less well. The bounds leave room for other orders of
     # summation, with which 80 steps end elsewhere.
-    for views, least in (({"flip": False}, 0.35), ({"flip": True, "scales": (1.0, 4 / 3)}, 0.2)):
+    model.eval()
+    for look, least in ((TaskViews(Boxes(INFO)), 0.35), (TaskViews(Boxes(INFO), flip=True, scales=(1.0, 4 / 3)), 0.2)):
         metric = CocoAP(INFO)
-        metric.update(predict_batch(model, "t", batch, precision="fp32", **views), batch.samples)
+        metric.update(Passes(model, {"t": look}).predict({("t",): batch})["t"], samples)
         values = metric.compute()
-        assert values["AP50"] > 0.85, (views, values)
-        assert values["AP"] > least, (views, values)
+        assert values["AP50"] > 0.85, (look, values)
+        assert values["AP"] > least, (look, values)
 
 
 def test_the_second_stage_finds_objects_by_itself() -> None:
@@ -92,18 +95,20 @@ def test_the_second_stage_finds_objects_by_itself() -> None:
     loss = DetectionLoss(head)
     own = [*head.tower.parameters(), *head.score_maps.parameters(), *head.box_maps.parameters()]
     optimizer = torch.optim.AdamW(own, lr=1e-2)
-    batch = Letterbox(96, False)(pictures(), np.random.default_rng(0))
+    samples = pictures()
+    inputs, targets = labelled(Letterbox(96, False), Boxes(INFO), samples)
     with torch.no_grad():
-        maps = backbone(batch.images / 128 - 1)
+        maps = backbone(inputs.images / 128 - 1)
 
     def ap50() -> float:
         metric = CocoAP(INFO)
-        metric.update(head.predict(head(maps), batch.geometry), batch.samples)
+        found = zip(head.predict(head(maps), bounds_of(inputs)), inputs.placements, strict=True)
+        metric.update([Boxes(INFO).restored([(one, places[0])]) for one, places in found], samples)
         return metric.compute()["AP50"]
 
     assert ap50() < 0.1
     for _ in range(60):
-        losses = loss(head(maps), batch.targets)
+        losses = loss(head(maps), targets)
         optimizer.zero_grad()
         torch.stack([losses["second_score"], losses["second_box"]]).sum().backward()
         optimizer.step()

@@ -12,8 +12,8 @@ from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe_detection.atss import assign
+from mtframe_detection.box_geometry import distances_to_boxes, grid_points
 from mtframe_detection.dense import DenseHead
-from mtframe_detection.geometry import distances_to_boxes, grid_points
 from mtframe_detection.losses import CrossEntropyIoULoss, DetectionLoss, quality_focal_loss
 
 STRIDES = (8, 16)

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torchvision.ops import box_iou
 
-from mtframe.data import DataInfo, Geometry
+from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe_detection.assignment import match_proposals
-from mtframe_detection.geometry import refine
+from mtframe_detection.box_geometry import refine
 from mtframe_detection.losses import CrossEntropyIoULoss, DetectionLoss
 from mtframe_detection.rfcn import RFCNHead, propose
 
@@ -173,17 +173,16 @@ def test_the_loss_of_a_perfect_second_stage_is_next_to_nothing() -> None:
     assert second(logits, refined, proposals, targets)["second_box"] == pytest.approx(1.0, abs=1e-4)
 
 
-def test_detections_are_the_refined_ones_in_pixels_of_the_original() -> None:
+def test_detections_are_the_refined_ones_cut_to_the_image() -> None:
     head = RFCNHead(FEATURES, INFO, width=8, depth=0)
     outputs = {
         "refined_logits": torch.tensor([[[0.9, 0.01, 0.01], [0.01, 0.5, 0.01]]]).logit(),
         "refined_boxes": torch.tensor([[[10.0, 10, 50, 50], [100, 100, 180, 180]]]),
     }
-    geometry = Geometry(torch.full((1, 2), 2.0), torch.zeros(1, 2), torch.tensor([[300, 300]]))
-    (found,) = head.predict(outputs, geometry)
+    (found,) = head.predict(outputs, torch.tensor([[0.0, 20, 160, 300]]))
     assert found["scores"].tolist() == pytest.approx([0.9, 0.5])
     assert found["labels"].tolist() == [0, 1]
-    assert found["boxes"].tolist() == [[5, 5, 25, 25], [50, 50, 90, 90]]
+    assert found["boxes"].tolist() == [[10, 20, 50, 50], [100, 100, 160, 180]]
 
 
 def test_exports() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from mtframe.data import DataInfo, Geometry
+from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe_detection.dense import DenseHead
@@ -93,9 +93,8 @@ def test_a_thousand_objects_of_two_thousand_candidates(kind: Any) -> None:
     boxes = torch.cat([torch.cat([corner, corner + 8], dim=1), torch.cat([corner, corner + 7.9], dim=1)])
     scores = torch.cat([torch.linspace(0.9, 0.8, 1280), torch.linspace(0.3, 0.2, 1280)])
     outputs = scores[None, :, None], boxes[None]
-    geometry = Geometry(torch.ones(1, 2), torch.zeros(1, 2), torch.tensor([[400, 320]]))
     suppression = Suppression(nms=kind, max_detections=1200, pre_nms=2560, nms_iou=0.5)
-    (found,) = suppression.detect(*outputs, geometry)
+    (found,) = suppression.detect(*outputs, torch.tensor([[0.0, 0, 320, 400]]))
     assert torch.equal(found["boxes"], boxes[:1200])
     torch.testing.assert_close(found["scores"], scores[:1200])
 
@@ -103,7 +102,7 @@ def test_a_thousand_objects_of_two_thousand_candidates(kind: Any) -> None:
 @pytest.mark.parametrize("head", [DenseHead, RFCNHead])
 def test_views_are_put_together_and_suppressed_once_more(head: Any) -> None:
     built = head((FeatureSpec("c3", 8, 8),), DataInfo("boxes", ("a", "b")), width=8, depth=0, max_detections=3)
-    # As `predict` of the mirrored view gives them: in pixels of the original.
+    # As they are once they are brought back from their views: in pixels of the original.
     plain = {
         "boxes": torch.tensor([[10.0, 10, 50, 50], [100, 100, 120, 120]]),
         "scores": torch.tensor([0.8, 0.3]), "labels": torch.tensor([0, 1]),

@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from mtframe.data import DecodeSize, Sample
+from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.errors import RecipeError
+from mtframe_detection.boxes import Boxes
 from mtframe_detection.letterbox import Letterbox, vary_colour
+from placed import bounds_of, labelled
+
+BOXES = Boxes(DataInfo("boxes", ("cat", "dog", "bird")))
 
 PLAIN: dict[str, Any] = {
     "flip": 0.0, "scale": (1.0, 1.0), "brightness": 0.0, "contrast": 0.0, "saturation": 0.0
@@ -42,48 +46,52 @@ def squares(height: int, width: int, boxes: list[list[int]]) -> Tensor:
 
 def test_evaluation_fits_and_centres_by_hand() -> None:
     sample = sample_of(50, 100, [[10, 20, 30, 40]], [2], index=5, id="x")
-    batch = Letterbox(64, False)([sample, sample_of(64, 64)], np.random.default_rng(0))
-    assert batch.images.shape == (2, 3, 64, 64)
-    assert batch.images.dtype == torch.uint8
+    inputs, targets = labelled(Letterbox(64, False), BOXES, [sample, sample_of(64, 64)])
+    assert inputs.images.shape == (2, 3, 64, 64)
+    assert inputs.images.dtype == torch.uint8
     # 100 x 50 becomes 64 x 32, with 16 rows of grey above and below.
-    assert (batch.images[0, :, :16] == 114).all()
-    assert (batch.images[0, :, 48:] == 114).all()
-    assert (batch.images[0, :, 16:48] == 0).all()
-    torch.testing.assert_close(batch.geometry.scale, torch.tensor([[0.64, 0.64], [1, 1]]))
-    assert batch.geometry.offset.tolist() == [[0, 16], [0, 0]]
-    assert batch.geometry.size.tolist() == [[50, 100], [64, 64]]
-    torch.testing.assert_close(batch.targets["boxes"][0], torch.tensor([[6.4, 28.8, 19.2, 41.6]]))
-    assert batch.targets["labels"].tolist() == [[2], [0]]
-    assert batch.targets["valid"].tolist() == [[True], [False]]
-    assert [(kept.index, kept.id, kept.image.numel()) for kept in batch.samples] == [(5, "x", 0), (0, "", 0)]
+    assert (inputs.images[0, :, :16] == 114).all()
+    assert (inputs.images[0, :, 48:] == 114).all()
+    assert (inputs.images[0, :, 16:48] == 0).all()
+    (first,), (second,) = inputs.placements
+    assert first.matrix == ((0.64, 0, 0), (0, 0.64, 16))
+    assert second.matrix == ((1, 0, 0), (0, 1, 0))
+    assert [place.size for place in (first, second)] == [(50, 100), (64, 64)]
+    assert [place.input_size for place in (first, second)] == [(64, 64)] * 2
+    assert [place.sample for place in (first, second)] == [0, 1]
+    torch.testing.assert_close(bounds_of(inputs), torch.tensor([[0.0, 16, 64, 48], [0, 0, 64, 64]]))
+    torch.testing.assert_close(targets["boxes"][0], torch.tensor([[6.4, 28.8, 19.2, 41.6]]))
+    assert targets["labels"].tolist() == [[2], [0]]
+    assert targets["valid"].tolist() == [[True], [False]]
+    assert targets["known"].tolist() == [True, True]
 
 
 def test_evaluation_does_not_depend_on_chance_nor_on_company() -> None:
     image = torch.randint(0, 255, (3, 70, 90), dtype=torch.uint8)
     sample = sample_of(70, 90, [[1, 2, 3, 4]], [0], image=image)
     transform = Letterbox(64, False, mosaic=1.0, sizes=(32, 96))
-    alone = transform([sample], np.random.default_rng(0))
-    company = transform([sample_of(20, 20), sample], np.random.default_rng(1))
+    alone, boxes = labelled(transform, BOXES, [sample], np.random.default_rng(0))
+    company, others = labelled(transform, BOXES, [sample_of(20, 20), sample], np.random.default_rng(1))
     assert torch.equal(alone.images[0], company.images[1])
-    assert torch.equal(alone.targets["boxes"][0], company.targets["boxes"][1, :1])
+    assert torch.equal(boxes["boxes"][0], others["boxes"][1, :1])
     assert transform.fixed_size
 
 
 @settings(max_examples=30, deadline=None)
 @given(height=st.integers(5, 700), width=st.integers(5, 700), size=st.sampled_from([64, 96, 320]))
-def test_geometry_leads_back_to_the_original(height: int, width: int, size: int) -> None:
+def test_placements_lead_back_to_the_original(height: int, width: int, size: int) -> None:
     box = [0.1 * width, 0.2 * height, 0.7 * width, 0.9 * height]
-    batch = Letterbox(size, False)([sample_of(height, width, [box], [0])], np.random.default_rng(0))
-    back = batch.geometry.to_original(batch.targets["boxes"][0], 0)
-    torch.testing.assert_close(back, torch.tensor([box]), rtol=1e-4, atol=1e-3)
+    inputs, targets = labelled(Letterbox(size, False), BOXES, [sample_of(height, width, [box], [0])])
+    ((place,),) = inputs.placements
+    torch.testing.assert_close(place.restored_boxes(targets["boxes"][0]), torch.tensor([box]), rtol=1e-4, atol=1e-3)
 
 
 def test_an_image_decoded_smaller_gives_the_same_targets() -> None:
     whole = sample_of(480, 640, [[64, 48, 320, 240]], [1])
     reduced = sample_of(480, 640, [[64, 48, 320, 240]], [1], image=torch.zeros(3, 240, 320, dtype=torch.uint8))
-    batch = Letterbox(160, False)([whole, reduced], np.random.default_rng(0))
-    assert torch.equal(batch.images[0], batch.images[1])
-    assert torch.equal(batch.targets["boxes"][0], batch.targets["boxes"][1])
+    inputs, targets = labelled(Letterbox(160, False), BOXES, [whole, reduced])
+    assert torch.equal(inputs.images[0], inputs.images[1])
+    assert torch.equal(targets["boxes"][0], targets["boxes"][1])
 
 
 @pytest.mark.parametrize("mosaic", [0.0, 1.0])
@@ -94,8 +102,8 @@ def test_boxes_follow_their_pixels_through_every_augmentation(mosaic: float) -> 
     transform = Letterbox(128, True, mosaic=mosaic, brightness=0, contrast=0, saturation=0, min_visible=0.0)
     seen = 0
     for _ in range(25):
-        batch = transform([sample] * 2, rng)
-        for picture, found, valid in zip(batch.images, batch.targets["boxes"], batch.targets["valid"], strict=True):
+        inputs, targets = labelled(transform, BOXES, [sample] * 2, rng)
+        for picture, found, valid in zip(inputs.images, targets["boxes"], targets["valid"], strict=True):
             for x1, y1, x2, y2 in found[valid].tolist():
                 inner = picture[:, round(y1) + 1 : round(y2) - 1, round(x1) + 1 : round(x2) - 1]
                 assert (inner > 220).all()
@@ -109,13 +117,13 @@ def test_boxes_follow_their_pixels_through_every_augmentation(mosaic: float) -> 
 def test_mirroring_by_hand() -> None:
     sample = sample_of(64, 64, [[4, 8, 20, 30]], [1], image=squares(64, 64, [[4, 8, 20, 30]]))
     transform = Letterbox(64, True, **{**PLAIN, "flip": 1.0})
-    batch = transform([sample], np.random.default_rng(0))
-    assert batch.targets["boxes"].tolist() == [[[44, 8, 60, 30]]]
-    assert (batch.images[0, :, 8:30, 44:60] == 255).all()
-    # input = original * scale + offset
-    assert batch.geometry.scale.tolist() == [[-1, 1]]
-    assert batch.geometry.offset.tolist() == [[64, 0]]
-    assert batch.samples == []
+    inputs, targets = labelled(transform, BOXES, [sample])
+    assert targets["boxes"].tolist() == [[[44, 8, 60, 30]]]
+    assert (inputs.images[0, :, 8:30, 44:60] == 255).all()
+    ((place,),) = inputs.placements
+    # x' = 64 - x
+    assert place.matrix == ((-1, 0, 64), (0, 1, 0))
+    assert place.mirrored
 
 
 def test_colours_vary_as_transforms_v2_does() -> None:
@@ -139,8 +147,7 @@ def test_what_is_cut_to_a_sliver_is_ignored_not_unlearned() -> None:
     transform = Letterbox(64, True, **{**PLAIN, "scale": (2.0, 2.0)}, min_visible=0.5)
     rng, outcomes = np.random.default_rng(0), set[int]()
     for _ in range(20):
-        batch = transform([sample_of(64, 64, boxes, [0, 1, 2])], rng)
-        targets = batch.targets
+        _, targets = labelled(transform, BOXES, [sample_of(64, 64, boxes, [0, 1, 2])], rng)
         assert not (targets["labels"] == 2).any()  # a quarter of it is seen
         assert [0, 0, 64, 64] in targets["ignore"][0].tolist()
         assert (targets["boxes"] >= 0).all()
@@ -155,7 +162,7 @@ def test_what_is_cut_to_a_sliver_is_ignored_not_unlearned() -> None:
 def test_crowds_are_regions_to_ignore() -> None:
     sample = sample_of(64, 64, [[4, 8, 20, 30], [30, 30, 60, 60]], [1, 0], [True, False])
     for train in (False, True):
-        targets = Letterbox(64, train, **PLAIN)([sample, sample_of(64, 64)], np.random.default_rng(0)).targets
+        _, targets = labelled(Letterbox(64, train, **PLAIN), BOXES, [sample, sample_of(64, 64)])
         assert targets["boxes"].tolist() == [[[30, 30, 60, 60]], [[0, 0, 0, 0]]]
         assert targets["labels"].tolist() == [[0], [0]]
         assert targets["ignore"].tolist() == [[[4, 8, 20, 30]], [[0, 0, 0, 0]]]
@@ -163,7 +170,7 @@ def test_crowds_are_regions_to_ignore() -> None:
 
 
 def test_a_batch_without_any_box() -> None:
-    targets = Letterbox(64, True)([sample_of(64, 64)] * 2, np.random.default_rng(0)).targets
+    _, targets = labelled(Letterbox(64, True), BOXES, [sample_of(64, 64)] * 2)
     assert targets["boxes"].shape == targets["ignore"].shape == (2, 0, 4)
     assert targets["labels"].shape == targets["valid"].shape == targets["ignore_valid"].shape == (2, 0)
 

@@ -15,10 +15,12 @@ from torchvision.transforms.v2 import functional as TF
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import BadImageError, DataError, PluginError, RecipeError
 from mtframe_face.alignment import TEMPLATE, FaceAlign, fit_similarity
+from mtframe_face.identity import Identity
 from mtframe_face.identity_folders import IdentityFolders
 from mtframe_face.landmarks import find_detector
+from placed import collated
 
-INFO = DataInfo("identity", ("a", "b"))
+IDENTITY = Identity(DataInfo("identity", ("a", "b")))
 STILL = dict.fromkeys(("flip", "rotate", "scale", "shift", "brightness", "contrast", "saturation"), 0.0)
 
 
@@ -98,9 +100,12 @@ def test_eyes_nose_and_mouth_come_to_lie_on_the_template(
 ) -> None:
     points = _face(angle, scale, picture[1] * 0.52, picture[0] * 0.48)
     sample = _spots(points, *picture, radius=3 * scale)
-    batch = FaceAlign(size, train, INFO, **STILL)([sample, sample], _rng())
+    batch = FaceAlign(size, train, **STILL)([sample, sample], _rng())
     assert batch.images.shape == (2, 3, size, size)
-    assert batch.targets["label"].tolist() == [1, 1]
+    assert collated(IDENTITY, [sample, sample], batch)["label"].tolist() == [1, 1]
+    # The placement says the same of the points as the pixels do, but for the fit's remainder of nothing.
+    for (place,) in batch.placements:
+        np.testing.assert_allclose(place.points(torch.from_numpy(points)), TEMPLATE * size / 112, atol=1e-3)
     for goal in TEMPLATE * size / 112:
         found = _centre(batch.images[1], goal, reach=round(8 * size / 112))
         assert np.abs(found - goal).max() < 0.15, (found, goal)
@@ -109,17 +114,20 @@ def test_eyes_nose_and_mouth_come_to_lie_on_the_template(
 def test_landmarks_are_in_pixels_of_the_original() -> None:
     # The picture was decoded at half its size.
     sample = _spots(_face(0.1, 1.5, 150, 140), 300, 320, size=(600, 640))
-    batch = FaceAlign(112, False, INFO)([sample], _rng())
+    batch = FaceAlign(112, False)([sample], _rng())
     assert np.abs(_centre(batch.images[0], TEMPLATE[2], 8) - TEMPLATE[2]).max() < 0.2
     # The middle of the input is that of the face, and a pixel of the original is a third of one here.
-    middle = torch.tensor([300.0, 280.0]) * batch.geometry.scale[0] + batch.geometry.offset[0]
-    torch.testing.assert_close(middle, torch.full((2,), 56.0), atol=0.01, rtol=0)
-    torch.testing.assert_close(batch.geometry.scale[0], torch.full((2,), 1 / 3), atol=1e-4, rtol=0)
+    ((place,),) = batch.placements
+    torch.testing.assert_close(place.points(torch.tensor([300.0, 280.0])), torch.full((2,), 56.0), atol=0.01, rtol=0)
+    assert place.scale == pytest.approx(1 / 3, abs=1e-4)
+    # The face is turned by a tenth, and the map turns it back.
+    (a, b, _), (d, e, _) = place.matrix
+    assert [math.atan2(b, a), math.atan2(-d, e)] == pytest.approx([0.1, 0.1], abs=1e-4)
 
 
 def test_pictures_of_different_sizes_do_not_change_one_another() -> None:
     samples = [_spots(_face(0.3, s, 100 * s, 90 * s), round(200 * s), round(210 * s), 3 * s) for s in (0.4, 1.0, 2.6)]
-    align = FaceAlign(112, False, INFO)
+    align = FaceAlign(112, False)
     together = align(samples, _rng()).images
     for index, sample in enumerate(samples):
         alone = align([sample], _rng()).images[0]
@@ -137,21 +145,21 @@ def test_beyond_a_picture_its_edge_repeats(monkeypatch: pytest.MonkeyPatch) -> N
     gone = Sample(image, {"landmarks": torch.from_numpy(_face(0, 1, 500, -400)).float()}, (90, 90), 0, "gone")
     large = _spots(_face(0.7, 1.9, 200, 200), 400, 400)
     for train in (True, False):
-        images = FaceAlign(112, train, INFO, **STILL)([cut, large, gone], _rng()).images
+        images = FaceAlign(112, train, **STILL)([cut, large, gone], _rng()).images
         assert (images[[0, 2]] == 200).all()
 
 
 def test_a_large_face_is_filtered_before_it_is_made_small() -> None:
     image = ((torch.arange(1400)[:, None] + torch.arange(1400)) % 2 * 255).to(torch.uint8).expand(3, -1, -1)
     landmarks = torch.from_numpy(_face(0.3, 7.3, 700, 700)).float()
-    batch = FaceAlign(112, False, INFO)([Sample(image, {"landmarks": landmarks}, (1400, 1400))], _rng())
+    batch = FaceAlign(112, False)([Sample(image, {"landmarks": landmarks}, (1400, 1400))], _rng())
     assert batch.images.float().std() < 3
 
 
 def test_mirroring_and_moving_stay_within_their_limits() -> None:
     sample = _spots(_face(0.2, 1.2, 130, 120), 250, 260, radius=2)
-    exact = FaceAlign(112, True, INFO, **STILL)([sample], _rng()).images
-    mirrored = FaceAlign(112, True, INFO, **STILL | {"flip": 1.0})([sample], _rng()).images
+    exact = FaceAlign(112, True, **STILL)([sample], _rng()).images
+    mirrored = FaceAlign(112, True, **STILL | {"flip": 1.0})([sample], _rng()).images
     assert (mirrored.flip(3).int() - exact.int()).abs().max() <= 1
 
     # Only a point 20 above the middle of the input is bright.
@@ -162,7 +170,7 @@ def test_mirroring_and_moving_stay_within_their_limits() -> None:
     still = Sample(image, {"landmarks": torch.from_numpy(points).float()}, (250, 260))
 
     def spot_at(seed: int, **options: float) -> np.ndarray:
-        moved = FaceAlign(112, True, INFO, **STILL | options)([still], _rng(seed)).images[0]
+        moved = FaceAlign(112, True, **STILL | options)([still], _rng(seed)).images[0]
         return _centre(moved, np.array([56.0, 56.0]), 50) - 56
 
     assert np.abs(spot_at(0) - [0, -20]).max() < 0.2
@@ -182,23 +190,23 @@ def test_mirroring_and_moving_stay_within_their_limits() -> None:
 def test_without_landmarks_the_message_says_what_to_do() -> None:
     plain = Sample(torch.zeros(3, 112, 112, dtype=torch.uint8), {}, (112, 112), 0, "val/Ann/1.jpg")
     with pytest.raises(RecipeError, match=r"val/Ann/1.jpg: no landmarks .*landmarks=FILE.*detector=NAME.*aligned=true"):
-        FaceAlign(112, False, INFO)([plain], _rng())
+        FaceAlign(112, False)([plain], _rng())
     unknown = Sample(plain.image, {"landmarks": torch.full((5, 2), math.nan)}, (112, 112), 0, "y.jpg")
     with pytest.raises(RecipeError, match=r"y.jpg: no landmarks to align the face by"):
-        FaceAlign(112, False, INFO)([unknown], _rng())
-    assert FaceAlign(112, False, INFO, aligned=True)([unknown], _rng()).images.max() == 0
+        FaceAlign(112, False)([unknown], _rng())
+    assert FaceAlign(112, False, aligned=True)([unknown], _rng()).images.max() == 0
     same = Sample(plain.image, {"landmarks": torch.ones(5, 2)}, (112, 112), 0, "x.jpg")
     with pytest.raises(DataError, match=r"x.jpg: a face cannot be aligned by these landmarks: all points are in one"):
-        FaceAlign(112, False, INFO)([same], _rng())
+        FaceAlign(112, False)([same], _rng())
 
 
 def test_a_picture_that_is_aligned_already_is_taken_as_it_is() -> None:
     image = torch.randint(0, 255, (3, 112, 112), dtype=torch.uint8)
-    align = FaceAlign(112, False, INFO, aligned=True)
+    align = FaceAlign(112, False, aligned=True)
     batch = align([Sample(image, {}, (112, 112))], _rng())
     assert torch.equal(batch.images[0], image)
-    assert batch.geometry.scale.tolist() == [[1, 1]]
-    assert batch.geometry.offset.tolist() == [[0, 0]]
+    ((place,),) = batch.placements
+    np.testing.assert_allclose(place.matrix, [[1, 0, 0], [0, 1, 0]], atol=1e-9)
     smooth = _spots(_face(0, 4, 300, 240), 480, 600, radius=20).image
     expected = TF.resize(smooth[:, :, 60:540], [112, 112], antialias=True)
     wide = align([Sample(smooth, {}, (480, 600))], _rng()).images[0]
@@ -232,17 +240,17 @@ def test_a_detector_finds_the_points_of_plain_pictures(tmp_path: Path, monkeypat
     for x, y in points.astype(int):
         image[:, y, x] = 255
     plain = Sample(image, {}, (300, 300), 0, "plain.jpg")
-    align = FaceAlign(112, False, INFO, detector="./finder.py:Finder")
+    align = FaceAlign(112, False, detector="./finder.py:Finder")
     found = align([plain], _rng())
     known = Sample(image, {"landmarks": torch.from_numpy(points + 0.5).float()}, (300, 300))
-    assert torch.equal(found.images, FaceAlign(112, False, INFO)([known], _rng()).images)
+    assert torch.equal(found.images, FaceAlign(112, False)([known], _rng()).images)
     nobody = Sample(torch.zeros(3, 50, 50, dtype=torch.uint8), {}, (50, 50), 0, "nobody.jpg")
     with pytest.raises(BadImageError, match=r"nobody.jpg: the detector finds no face in it. .*transform.aligned=true"):
         align([nobody], _rng())
-    fallback = FaceAlign(112, False, INFO, detector="./finder.py:Finder", aligned=True)
+    fallback = FaceAlign(112, False, detector="./finder.py:Finder", aligned=True)
     assert fallback([nobody], _rng()).images.max() == 0
     with pytest.raises(DataError, match=r"plain.jpg: the detector gave \(4, 2\) numbers, expected five finite points"):
-        FaceAlign(112, False, INFO, detector="./finder.py:Wrong")([plain], _rng())
+        FaceAlign(112, False, detector="./finder.py:Wrong")([plain], _rng())
 
 
 def test_a_detector_that_is_not_there_or_broken_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +263,7 @@ def test_a_detector_that_is_not_there_or_broken_says_so(tmp_path: Path, monkeypa
         ("./none.py:Finder", r"detector '.*none.py:Finder': cannot read .*none.py: No such file"),
     ):
         with pytest.raises(PluginError, match=said):
-            FaceAlign(112, False, INFO, detector=name)
+            FaceAlign(112, False, detector=name)
 
 
 def test_a_detector_in_a_file_is_that_of_the_current_folder_and_goes_to_other_processes(
@@ -297,12 +305,12 @@ def test_an_installed_detector_is_found_by_its_name(monkeypatch: pytest.MonkeyPa
 )
 def test_options_out_of_range_are_refused(option: str, value: Any, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        FaceAlign(112, True, INFO, **{option: value})
+        FaceAlign(112, True, **{option: value})
 
 
 def test_it_survives_pickling_and_draws_the_same_from_the_same_numbers() -> None:
     sample = _spots(_face(0.2, 1.2, 130, 120), 250, 260)
-    align = pickle.loads(pickle.dumps(FaceAlign(64, True, INFO, erase=0.5)))  # noqa: S301
+    align = pickle.loads(pickle.dumps(FaceAlign(64, True, erase=0.5)))  # noqa: S301
     first, again, other = (align([sample] * 3, _rng(seed)).images for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -313,7 +321,7 @@ def test_faces_of_made_up_people_are_aligned_by_their_landmarks(tmp_path: Path) 
     IdentityFolders.synthesize(tmp_path, people=16, images=2, test_people=2, size=128, workers=1)
     data = IdentityFolders("train", root=tmp_path)
     samples = [data[index] for index in range(len(data))]
-    batch = FaceAlign(112, False, data.info)(samples, _rng())
+    batch = FaceAlign(112, False)(samples, _rng())
     mean = batch.images.float().mean((0, 1))
     for x, y in TEMPLATE[:2].round().astype(int):
         around = mean[y - 14 : y + 15, x - 14 : x + 15]

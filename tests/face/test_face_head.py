@@ -4,10 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mtframe.data import Geometry
+from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe_face.embedding import EmbeddingHead
+from mtframe_face.identity import Identity
+from placed import placed_at
 
 FEATURES = (FeatureSpec("fine", 4, 16), FeatureSpec("coarse", 6, 32))
 
@@ -58,8 +60,7 @@ def test_training_and_evaluation_agree_once_the_statistics_are_known() -> None:
 
 def test_predictions_have_unit_length() -> None:
     head = EmbeddingHead(FEATURES, dim=16).eval()
-    geometry = Geometry(torch.ones(5, 2), torch.zeros(5, 2), torch.ones(5, 2).long())
-    predictions = head.predict(head(_maps()), geometry)
+    predictions = head.predict(head(_maps()), torch.tensor([[0.0, 0, 64, 64]] * 5))
     assert len(predictions) == 5
     for prediction in predictions:
         assert prediction["embedding"].shape == (16,)
@@ -67,9 +68,11 @@ def test_predictions_have_unit_length() -> None:
 
 
 def test_views_are_merged_by_adding_unit_embeddings() -> None:
-    head = EmbeddingHead(FEATURES, dim=2)
-    views = [{"embedding": torch.tensor([1.0, 0.0])}, {"embedding": torch.tensor([0.0, 1.0])}]
-    torch.testing.assert_close(head.merge_views(views)["embedding"], F.normalize(torch.ones(2), dim=0))
+    place = placed_at((64, 64))
+    views = [({"embedding": torch.tensor([1.0, 0.0])}, place), ({"embedding": torch.tensor([0.0, 1.0])}, place)]
+    identity = Identity(DataInfo("identity", ("a", "b")))
+    torch.testing.assert_close(identity.restored(views)["embedding"], F.normalize(torch.ones(2), dim=0))
+    assert identity.restored(views[:1])["embedding"].tolist() == [1, 0]
 
 
 def test_options_out_of_range_are_refused() -> None:

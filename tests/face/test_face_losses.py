@@ -13,7 +13,7 @@ from mtframe.errors import DataError, RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe_face.adaface import AdaFaceLoss
 from mtframe_face.embedding import EmbeddingHead
-from mtframe_face.margins import ArcFaceLoss, CosFaceLoss
+from mtframe_face.margin_losses import ArcFaceLoss, CosFaceLoss
 from mtframe_face.softmax import SoftmaxLoss
 
 MARGIN_LOSSES = (CosFaceLoss, ArcFaceLoss, AdaFaceLoss)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from mtframe_face.protocol import (
+from mtframe_face.verification_scores import (
     area_under,
     best_threshold,
     equal_error_rate,

@@ -10,8 +10,10 @@ from torchvision.transforms.v2 import functional as TF
 from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.errors import RecipeError
 from mtframe_face.crop import FaceCrop
+from mtframe_face.identity import Identity
+from placed import collated
 
-INFO = DataInfo("identity", ("a", "b"))
+IDENTITY = Identity(DataInfo("identity", ("a", "b")))
 STILL = dict.fromkeys(("flip", "rotate", "scale", "shift", "brightness", "contrast", "saturation"), 0.0)
 
 
@@ -32,46 +34,48 @@ def _smooth(height: int, width: int, index: int = 0) -> Sample:
 
 def test_evaluation_is_the_middle_resized() -> None:
     sample = _smooth(250, 250)
-    batch = FaceCrop(112, False, INFO, crop=0.56)([sample, sample], _rng())
+    batch = FaceCrop(112, False, crop=0.56)([sample, sample], _rng())
     expected = TF.resize(sample.image[:, 55:195, 55:195], [112, 112], antialias=True)
     assert batch.images.dtype == torch.uint8
     assert torch.equal(batch.images[1], expected)
-    assert batch.targets["label"].tolist() == [0, 0]
-    assert [kept.image.numel() for kept in batch.samples] == [0, 0]
+    assert collated(IDENTITY, [sample, sample], batch)["label"].tolist() == [0, 0]
+    # Of a thing at its edge all counts that is seen.
+    assert [place.min_visible for (place,) in batch.placements] == [None, None]
 
 
 def test_evaluation_is_the_same_for_each_picture_whatever_stands_beside_it() -> None:
     samples = [_smooth(250, 250), _smooth(120, 300, 1), _smooth(90, 60, 2)]
-    crop = FaceCrop(64, False, INFO)
+    crop = FaceCrop(64, False)
     mixed = crop(samples, _rng(0)).images
     for index, sample in enumerate(samples):
         assert torch.equal(crop([sample], _rng(9)).images[0], mixed[index])
 
 
-def test_geometry_maps_the_original_onto_the_input() -> None:
+def test_placements_map_the_original_onto_the_input() -> None:
     # Decoded at half its 400 × 240: the shorter side 120 gives a crop of 60, from x 70 and y 30.
     sample = _smooth(120, 200)
     sample.size = (240, 400)
-    geometry = FaceCrop(30, False, INFO, crop=0.5)([sample], _rng()).geometry
-    corner, far = torch.tensor([140.0, 60.0]), torch.tensor([260.0, 180.0])
-    torch.testing.assert_close(corner * geometry.scale[0] + geometry.offset[0], torch.zeros(2))
-    torch.testing.assert_close(far * geometry.scale[0] + geometry.offset[0], torch.full((2,), 30.0))
-    assert geometry.size.tolist() == [[240, 400]]
+    ((place,),) = FaceCrop(30, False, crop=0.5)([sample], _rng()).placements
+    corners = torch.tensor([[140.0, 60.0], [260.0, 180.0]])
+    torch.testing.assert_close(place.points(corners), torch.tensor([[0.0, 0.0], [30.0, 30.0]]))
+    assert (place.size, place.input_size) == ((240, 400), (30, 30))
+    assert place.bounds == pytest.approx((-35, -15, 65, 45))
 
 
 def test_training_without_strength_is_evaluation() -> None:
     samples = [_smooth(250, 250, index) for index in range(3)]
-    still = FaceCrop(112, True, INFO, **STILL)(samples, _rng())
-    exact = FaceCrop(112, False, INFO)(samples, _rng())
+    still = FaceCrop(112, True, **STILL)(samples, _rng())
+    exact = FaceCrop(112, False)(samples, _rng())
     assert (still.images.int() - exact.images.int()).abs().max() <= 3
-    assert still.samples == []
-    assert still.targets["label"].tolist() == [0, 1, 0]
+    assert collated(IDENTITY, samples, still)["label"].tolist() == [0, 1, 0]
+    for (one,), (other,) in zip(still.placements, exact.placements, strict=True):
+        np.testing.assert_allclose(one.matrix, other.matrix, atol=1e-6)
 
 
 def test_mirroring_mirrors() -> None:
     sample = _smooth(250, 250)
-    exact = FaceCrop(112, True, INFO, **STILL)([sample], _rng()).images
-    mirrored = FaceCrop(112, True, INFO, **STILL | {"flip": 1.0})([sample], _rng()).images
+    exact = FaceCrop(112, True, **STILL)([sample], _rng()).images
+    mirrored = FaceCrop(112, True, **STILL | {"flip": 1.0})([sample], _rng()).images
     assert (mirrored.flip(3).int() - exact.int()).abs().max() <= 1
 
 
@@ -89,7 +93,7 @@ def _spot(crop: FaceCrop, y: int, x: int, seed: int) -> tuple[float, float]:
 
 def test_turning_scaling_and_shifting_stay_within_their_limits_and_reach_them() -> None:
     # The crop of 100 from 200 pixels, seen at 100: a spot 20 above the middle.
-    turned = FaceCrop(100, True, INFO, **STILL | {"crop": 0.5, "rotate": 20.0})
+    turned = FaceCrop(100, True, **STILL | {"crop": 0.5, "rotate": 20.0})
     spots = np.array([_spot(turned, 80, 100, seed) for seed in range(60)])
     angles = np.degrees(np.arctan2(spots[:, 1], -spots[:, 0]))
     np.testing.assert_allclose(np.hypot(*spots.T), 20, atol=0.5)
@@ -97,13 +101,13 @@ def test_turning_scaling_and_shifting_stay_within_their_limits_and_reach_them() 
     assert angles.min() < -15
     assert angles.max() > 15
 
-    scaled = FaceCrop(100, True, INFO, **STILL | {"crop": 0.5, "scale": 0.2})
+    scaled = FaceCrop(100, True, **STILL | {"crop": 0.5, "scale": 0.2})
     heights = -np.array([_spot(scaled, 80, 100, seed)[0] for seed in range(40)])
     assert heights.min() >= 20 / 1.2 - 0.3
     assert heights.max() <= 20 / 0.8 + 0.3
     assert heights.max() - heights.min() > 5
 
-    shifted = FaceCrop(100, True, INFO, **STILL | {"crop": 0.5, "shift": 0.1})
+    shifted = FaceCrop(100, True, **STILL | {"crop": 0.5, "shift": 0.1})
     moves = np.array([_spot(shifted, 100, 100, seed) for seed in range(40)])
     assert np.abs(moves).max() <= 10.2
     assert (np.abs(moves).max(0) > 8).all()
@@ -111,9 +115,9 @@ def test_turning_scaling_and_shifting_stay_within_their_limits_and_reach_them() 
 
 def test_light_changes_each_picture_by_one_map() -> None:
     sample = _smooth(250, 250)
-    exact = FaceCrop(64, True, INFO, **STILL)([sample], _rng()).images[0].double()
+    exact = FaceCrop(64, True, **STILL)([sample], _rng()).images[0].double()
     for option in ("brightness", "contrast", "saturation"):
-        lit = FaceCrop(64, True, INFO, **STILL | {option: 0.3})
+        lit = FaceCrop(64, True, **STILL | {option: 0.3})
         output = lit([sample] * 8, _rng()).images.double()
         change = (output - exact).flatten(1).std(1)
         assert change.max() > 2, option
@@ -128,7 +132,7 @@ def test_light_changes_each_picture_by_one_map() -> None:
 
 def test_grey_stays_grey_when_colourfulness_changes() -> None:
     image = torch.randint(0, 255, (1, 250, 250), dtype=torch.uint8).expand(3, -1, -1)
-    batch = FaceCrop(64, True, INFO, **STILL | {"saturation": 0.5})(
+    batch = FaceCrop(64, True, **STILL | {"saturation": 0.5})(
         [Sample(image, {"label": torch.tensor(0)}, (250, 250))], _rng()
     )
     assert (batch.images.amax(1).int() - batch.images.amin(1).int()).max() <= 1
@@ -136,8 +140,8 @@ def test_grey_stays_grey_when_colourfulness_changes() -> None:
 
 def test_erasing_covers_a_rectangle() -> None:
     samples = [_smooth(250, 250, index) for index in range(40)]
-    exact = FaceCrop(64, True, INFO, **STILL)(samples, _rng()).images
-    covered = FaceCrop(64, True, INFO, **STILL, erase=1.0)(samples, _rng()).images
+    exact = FaceCrop(64, True, **STILL)(samples, _rng()).images
+    covered = FaceCrop(64, True, **STILL, erase=1.0)(samples, _rng()).images
     for before, after in zip(exact, covered, strict=True):
         changed = (before != after).any(0)
         rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
@@ -148,7 +152,7 @@ def test_erasing_covers_a_rectangle() -> None:
 
 def test_the_same_random_numbers_give_the_same_batch() -> None:
     samples = [_smooth(250, 250, index) for index in range(4)]
-    crop = FaceCrop(64, True, INFO, erase=0.5)
+    crop = FaceCrop(64, True, erase=0.5)
     first, again, other = (crop(samples, _rng(seed)).images for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -158,8 +162,8 @@ def test_the_same_random_numbers_give_the_same_batch() -> None:
 @pytest.mark.parametrize(("height", "width"), [(1200, 900), (40, 70), (8, 8)])
 def test_pictures_of_any_size_fit(train: bool, height: int, width: int) -> None:
     samples = [_smooth(height, width), _smooth(250, 250, 1)]
-    alone = FaceCrop(112, train, INFO)(samples[:1], _rng())
-    both = FaceCrop(112, train, INFO)(samples, _rng())
+    alone = FaceCrop(112, train)(samples[:1], _rng())
+    both = FaceCrop(112, train)(samples, _rng())
     assert alone.images.shape == (1, 3, 112, 112)
     assert both.images.shape == (2, 3, 112, 112)
 
@@ -167,18 +171,18 @@ def test_pictures_of_any_size_fit(train: bool, height: int, width: int) -> None:
 def test_large_pictures_are_filtered_before_they_are_made_small() -> None:
     # A fine chequerboard must turn grey, not into moiré.
     image = ((torch.arange(2000)[:, None] + torch.arange(2000)) % 2 * 255).to(torch.uint8).expand(3, -1, -1)
-    batch = FaceCrop(64, True, INFO, **STILL)([Sample(image, {"label": torch.tensor(0)}, (2000, 2000))], _rng())
+    batch = FaceCrop(64, True, **STILL)([Sample(image, {"label": torch.tensor(0)}, (2000, 2000))], _rng())
     assert batch.images.float().std() < 3
 
 
 def test_it_asks_for_as_many_pixels_as_the_crop_needs() -> None:
-    assert FaceCrop(112, True, INFO, crop=0.56).decode_size == DecodeSize(shorter=200)
-    assert FaceCrop(112, True, INFO).fixed_size
+    assert FaceCrop(112, True, crop=0.56).decode_size == DecodeSize(shorter=200)
+    assert FaceCrop(112, True).fixed_size
 
 
 def test_it_survives_pickling() -> None:
-    crop = pickle.loads(pickle.dumps(FaceCrop(64, True, INFO)))  # noqa: S301
-    assert len(crop([_smooth(100, 100)], _rng())) == 1
+    crop = pickle.loads(pickle.dumps(FaceCrop(64, True)))  # noqa: S301
+    assert len(crop([_smooth(100, 100)], _rng()).images) == 1
 
 
 @pytest.mark.parametrize(
@@ -192,4 +196,4 @@ def test_it_survives_pickling() -> None:
 )
 def test_options_out_of_range_are_refused(option: str, value: float, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        FaceCrop(112, True, INFO, **{option: value})
+        FaceCrop(112, True, **{option: value})

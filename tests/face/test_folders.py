@@ -20,6 +20,9 @@ WritePerson = Callable[..., None]
 
 PEOPLE = {"Ann": 3, "Bob": 2, "Eve": 1, "Kim": 3, "Lea": 2, "Max": 1}
 
+# Who somebody is does not depend on the picture's.
+SIZE = (40, 40)
+
 
 @pytest.fixture
 def flat(tmp_path: Path, write_person: WritePerson) -> Path:
@@ -146,14 +149,14 @@ def test_landmarks_are_known_by_path_too_for_another_task_on_the_same_images(par
     (parted / "landmarks.csv").write_text(f"train/Ann/Ann_0002.jpg,{numbers}\nval/Kim/Kim_0001.jpg,{numbers}\n")
     train = IdentityFolders("train", root=parted)
     expected = train[1].target["landmarks"]
-    assert train.target_of("train/Ann/Ann_0002.jpg")["landmarks"].equal(expected)
+    assert train.target_of("train/Ann/Ann_0002.jpg", SIZE)["landmarks"].equal(expected)
     for unknown in ("train/Ann/Ann_0001.jpg", "val/Kim/Kim_0001.jpg", "x.jpg"):
-        target = train.target_of(unknown)["landmarks"]
+        target = train.target_of(unknown, SIZE)["landmarks"]
         assert (target.shape, target.dtype) == ((5, 2), torch.float32)
         assert target.isnan().all()
     copy = pickle.loads(pickle.dumps(train))  # noqa: S301
-    assert copy.target_of("train/Ann/Ann_0002.jpg")["landmarks"].equal(expected)
-    assert set(IdentityFolders("train", root=parted, landmarks=None).target_of("x.jpg")) == {"label"}
+    assert copy.target_of("train/Ann/Ann_0002.jpg", SIZE)["landmarks"].equal(expected)
+    assert set(IdentityFolders("train", root=parted, landmarks=None).target_of("x.jpg", SIZE)) == {"label"}
 
 
 def test_pictures_are_turned_upright_unless_landmarks_are_in_their_pixels(parted: Path) -> None:
@@ -170,17 +173,17 @@ def test_pictures_are_turned_upright_unless_landmarks_are_in_their_pixels(parted
 def test_the_target_of_an_image_is_known_by_its_path(parted: Path, flat: Path, write_person: WritePerson) -> None:
     train = IdentityFolders("train", root=parted)
     for index in range(len(train)):
-        assert train.target_of(train[index].id)["label"] == train[index].target["label"]
+        assert train.target_of(train[index].id, SIZE)["label"] == train[index].target["label"]
     for other in ("val/Kim/Kim_0001.jpg", "train/Eve/Eve_0001.jpg", "Ann/Ann_0001.jpg", "x.jpg", ""):
-        assert train.target_of(other)["label"] == -1
+        assert train.target_of(other, SIZE)["label"] == -1
     val = IdentityFolders("val", root=parted)
-    assert (val.target_of("train/Bob/Bob_0001.jpg")["label"], val.target_of(val[0].id)["label"]) == (1, -1)
+    assert (val.target_of("train/Bob/Bob_0001.jpg", SIZE)["label"], val.target_of(val[0].id, SIZE)["label"]) == (1, -1)
     write_person(flat, "Ida", [1, 2])
     write_person(flat, "Joe", [1, 2])
     write_person(flat, "Lou", [1, 2])
     write_person(flat, "Mia", [1, 2])
     mixed = IdentityFolders("train", root=flat)
-    assert mixed.target_of(mixed[2].id)["label"] == mixed[2].target["label"]
+    assert mixed.target_of(mixed[2].id, SIZE)["label"] == mixed[2].target["label"]
 
 
 def test_it_survives_pickling(parted: Path) -> None:

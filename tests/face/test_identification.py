@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
-from mtframe_face import ranking as ranking
-from mtframe_face._identities import Roles
+from mtframe_face import identification_scores as ranking
 from mtframe_face.identification import FaceIdentification
-from mtframe_face.ranking import Searches, identification_scores, identified, open_set_curve, threshold_at
+from mtframe_face.identification_scores import Searches, identification_scores, identified, open_set_curve, threshold_at
+from mtframe_face.identities import Roles
 
 
 def _searches(ranks: list[int], best: list[float], gallery: int = 20) -> Searches:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtframe_face._identities import Texts, draw_pairs, enrol, grouped_order
+from mtframe_face.identities import Texts, draw_pairs, enrol, grouped_order
 
 
 @settings(max_examples=80, deadline=None)

@@ -16,6 +16,9 @@ from mtframe_face.verification import FaceVerification
 
 WritePerson = Callable[..., None]
 
+# Who somebody is does not depend on the picture's.
+SIZE = (40, 40)
+
 
 def test_training_takes_the_listed_people_that_have_enough_images(lfw_root: Path) -> None:
     train = LFW("train", root=lfw_root)
@@ -199,8 +202,8 @@ def test_landmarks_and_the_order_of_training(lfw_root: Path) -> None:
     train = LFW("train", root=lfw_root, landmarks="points.txt", per_identity=2)
     assert train[1].target["landmarks"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert set(train[0].target) == {"label"}
-    assert train.target_of(train[1].id)["landmarks"].equal(train[1].target["landmarks"])
-    assert train.target_of(train[0].id)["landmarks"].isnan().tolist() == [[True, True]] * 5
+    assert train.target_of(train[1].id, SIZE)["landmarks"].equal(train[1].target["landmarks"])
+    assert train.target_of(train[0].id, SIZE)["landmarks"].isnan().tolist() == [[True, True]] * 5
     order = train.order(np.random.default_rng(0))
     labels = [int(train[int(index)].target["label"]) for index in order]
     assert labels[0] == labels[1] != labels[2] == labels[3]
@@ -211,6 +214,6 @@ def test_landmarks_and_the_order_of_training(lfw_root: Path) -> None:
 def test_the_target_of_an_image_is_known_by_its_path(lfw_root: Path) -> None:
     train, val = LFW("train", root=lfw_root), LFW("val", root=lfw_root)
     for sample in (*(train[i] for i in range(len(train))), *(val[i] for i in range(len(val)))):
-        assert train.target_of(sample.id)["label"] == sample.target["label"]
+        assert train.target_of(sample.id, SIZE)["label"] == sample.target["label"]
     for other in ("lfw-deepfunneled/Eve/Eve_0001.jpg", "Ann/Ann_0001.jpg", "x.jpg", ""):
-        assert train.target_of(other)["label"] == -1
+        assert train.target_of(other, SIZE)["label"] == -1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mtframe.errors import BadImageError, DataError, RecipeError
 from mtframe_face.insightface import InsightFace
-from mtframe_face.records import Records
+from mtframe_face.recordio import Records
 from record_files import MAGIC, jpeg, labelled, record, write_records, write_training
 
 

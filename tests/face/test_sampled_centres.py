@@ -15,7 +15,7 @@ from mtframe.kinds import FeatureSpec
 from mtframe_face._centres import NOBODY, sample_classes, unit_rows
 from mtframe_face.adaface import AdaFaceLoss
 from mtframe_face.embedding import EmbeddingHead
-from mtframe_face.margins import ArcFaceLoss, CosFaceLoss
+from mtframe_face.margin_losses import ArcFaceLoss, CosFaceLoss
 from mtframe_face.softmax import SoftmaxLoss
 
 CENTRE_LOSSES = (SoftmaxLoss, CosFaceLoss, ArcFaceLoss, AdaFaceLoss)

@@ -61,7 +61,10 @@ class NormedBackbone(SteadyBackbone):
 class Named(ToyData):
     """Says of the toy's images whether their number is even."""
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def ids(self) -> list[str]:
+        return [f"toy/{number}.jpg" for number in range(self.count)]
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         return {"label": torch.tensor(int(id.removeprefix("toy/").removesuffix(".jpg")) % 2)}
 
 

@@ -17,6 +17,7 @@ from mtframe.data import MixedBatches, Source
 from mtframe.hooks import hookimpl
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
+from mtframe.schedule import Epochs, Joint, Proportional, Temperature
 from mtframe.training import Interrupted, Trainer
 from mtframe.training._exposure import cautions
 from small import Small
@@ -78,7 +79,7 @@ def test_it_is_said_before_and_after_and_logged_between(tmp_path: Path) -> None:
 
 
 def test_what_is_logged_is_what_was_drawn(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path / "run", steps=11, schedule="temperature", temperature=2.0)
+    trainer = trainer_of(tmp_path / "run", steps=11, schedule={"name": "temperature", "temperature": 2.0})
     drawn: dict[str, int] = {"one": 0, "two": 0}
     index = trainer.batches._index
 
@@ -110,7 +111,10 @@ def test_a_run_that_goes_on_says_what_all_of_it_showed(tmp_path: Path) -> None:
 class Labels(ToyData):
     """Knows the class of the toy's images."""
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def ids(self) -> list[str]:
+        return [f"toy/{number}.jpg" for number in range(self.count)]
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         return {"label": torch.tensor(int(id.removeprefix("toy/").removesuffix(".jpg")) % 2)}
 
 
@@ -142,7 +146,13 @@ def test_a_task_on_borrowed_images_has_a_line_of_its_own(tmp_path: Path) -> None
 def batches_of(schedule: str = "joint", **counts: int) -> MixedBatches:
     """Tasks of so many images, in batches of ten."""
     sources = {task: Source(ToyData("train", count=n), ToyTransform(16, True), 10) for task, n in counts.items()}
-    return MixedBatches(sources, 0, schedule, temperature=5.0 if schedule == "temperature" else None)
+    made: dict[str, Any] = {
+        "joint": Joint,
+        "epochs": lambda lengths, every: Epochs(lengths),
+        "proportional": lambda lengths, every: Proportional(lengths),
+        "temperature": lambda lengths, every: Temperature(lengths, temperature=5.0),
+    }
+    return MixedBatches(sources, 0, made[schedule])
 
 
 def test_100_000_images_beside_1_000() -> None:
@@ -163,7 +173,7 @@ def test_100_000_images_beside_1_000() -> None:
     steps = warm.schedule.steps_per_epoch
     assert warm.epochs(steps) == pytest.approx({"faces": 100 / 2.512, "objects": 1.0}, rel=1e-3)
     (said,) = cautions(warm, steps, "temperature")
-    assert said.endswith("a train.temperature nearer to 1 shows them more alike")
+    assert said.endswith("a train.schedule.temperature nearer to 1 shows them more alike")
 
 
 def test_a_task_that_never_trains_is_named() -> None:

@@ -30,7 +30,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "round-robin": {"schedule": "round-robin"},
     "epochs": {"schedule": "epochs"},
     "proportional": {"schedule": "proportional"},
-    "temperature": {"schedule": "temperature", "temperature": 3.0},
+    "temperature": {"schedule": {"name": "temperature", "temperature": 3.0}},
 }
 
 
@@ -115,11 +115,17 @@ def test_every_balancer_bears_steps_in_which_tasks_are_absent(tmp_path: Path, ba
 
 @pytest.mark.parametrize(
     "given",
-    ["train.schedule=proportional", "train.schedule=temperature train.temperature=5", "tasks.faces.every=2"],
+    [
+        "train.schedule=proportional",
+        "train.schedule=temperature train.schedule.temperature=5",
+        "train.schedule={name:_temperature,_temperature:_5}",
+        "tasks.faces.every=2",
+    ],
 )
 def test_a_schedule_is_chosen_on_the_command_line(small: Small, tmp_path: Path, given: str) -> None:
     path = tmp_path / "run"
-    result = mtframe("train", *small.parts, *given.split(), "train.steps=4", "train.evaluate_every=null", "--out", path)
+    given = [override.replace("_", " ") for override in given.split()]
+    result = mtframe("train", *small.parts, *given, "train.steps=4", "train.evaluate_every=null", "--out", path)
     assert (result.code, result.err) == (0, "")
     rows = rows_of(path)
     assert {bool(row["faces/identity"]) for row in rows} == {True, False}

@@ -12,53 +12,63 @@ import torch
 from torch import Tensor
 
 from mtframe.assembly import Assembly
-from mtframe.data import Batch, Geometry, Sample
+from mtframe.data import Batch, DataInfo, Inputs, Placement, Sample, Viewer
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
-from mtframe.training import Trainer
-from mtframe.training._labelled import labelled
+from mtframe.training import Trainer, taken_apart
+from mtframe_classification.targets import Label, Labels, Value
+from mtframe_detection.boxes import Boxes
 from toy import ToyData, toy_recipe
 
 HERE = str(Path(__file__).resolve())
 
 
-def batch(targets: dict[str, Tensor], **also: dict[str, Tensor]) -> Batch:
-    geometry = Geometry(torch.ones(2, 2), torch.zeros(2, 2), torch.ones(2, 2).long())
-    return Batch(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), targets, geometry, also=also)
+def viewed(kind: type, name: str, classes: tuple[str, ...], *labels: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """What a task of a kind of target knows of inputs with these labels."""
+    samples = [Sample(torch.empty(0), label, (4, 4)) for label in labels]
+    places = [(Placement.scaled((4, 4), (4, 4), (1.0, 1.0), sample=number),) for number in range(len(labels))]
+    inputs = Inputs(torch.zeros(len(labels), 3, 4, 4, dtype=torch.uint8), places)
+    return Viewer(kind(DataInfo(name, classes))).collated(samples, inputs)
 
 
-def test_tasks_that_know_nothing_of_a_step_take_no_part_in_it() -> None:
-    kinds = {"a": "label", "b": "labels", "c": "value", "d": "boxes", "e": "own", "f": "identity"}
-    unknown, nan = {"label": torch.tensor([-1, -1])}, torch.full((2, 1), math.nan)
-    some = {"labels": torch.tensor([[math.nan], [0.0]])}
-    # Another task that knows the same images stands in; a negative number is known, and so is that there is no box.
-    given = {
-        "a": batch(unknown, b=some, c={"value": nan}),
-        "d": batch({"boxes": torch.zeros(2, 0, 4), "labels": torch.zeros(2, 0)}),
-        "e": batch({"anything": nan}),
-        "f": batch(unknown),
-    }
-    kept = labelled(given, kinds)
-    assert {task: (list(part.targets), list(part.also)) for task, part in kept.items()} == {
-        "b": (["labels"], []), "d": (["boxes", "labels"], []), "e": (["anything"], []),
-    }  # fmt: skip
-    assert kept["b"].images is given["a"].images
-    assert given["a"].also.keys() == {"b", "c"}
-    assert labelled({"f": batch(unknown)}, kinds) == {}
-    whole = {"a": batch({"label": torch.tensor([-1, 2])}, c={"value": torch.tensor([[-3.0], [math.nan]])})}
-    assert labelled(whole, kinds)["a"].also.keys() == {"c"}
+def test_a_batch_of_which_nothing_is_known_has_no_targets() -> None:
+    two = ("x", "y")
+    assert viewed(Label, "label", two, {"label": torch.tensor(-1)}, {"label": torch.tensor(-1)}) is None
+    some = viewed(Label, "label", two, {"label": torch.tensor(-1)}, {"label": torch.tensor(1)})
+    assert some is not None
+    assert some["label"].tolist() == [-1, 1]
+    # A label that is not there is known, a negative number too, and so is that there is no box.
+    assert viewed(Labels, "labels", ("x",), {"labels": torch.tensor([math.nan])}) is None
+    assert viewed(Labels, "labels", two, {"labels": torch.tensor([math.nan, 0.0])}) is not None
+    assert viewed(Value, "value", ("x",), {"value": torch.tensor([math.nan])}) is None
+    assert viewed(Value, "value", ("x",), {"value": torch.tensor([-3.0])}) is not None
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "crowd": torch.zeros(0).bool()}
+    assert viewed(Boxes, "boxes", two, nothing) is not None
+
+
+def test_another_task_that_knows_the_images_stands_in_for_one_that_does_not() -> None:
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    known = {"label": torch.tensor([0, 1])}
+    given = {"a": Batch(images, {"b": known, "c": known}), "d": Batch(images + 1, {"d": known})}
+    seen, lenders, targets = taken_apart(given)
+    assert {task: int(pixels.max()) for task, pixels in seen.items()} == {"b": 0, "d": 1}
+    assert lenders == {"c": "b"}
+    assert list(targets) == ["b", "c", "d"]
 
 
 class Sparse(ToyData):
     """Knows the class of every fourth image only, its own as well as others'."""
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def ids(self) -> list[str]:
+        return [f"toy/{number}.jpg" for number in range(self.count)]
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         number = int(id.removeprefix("toy/").removesuffix(".jpg"))
         return {"label": torch.tensor(number // 4 % 2 if number % 4 == 0 else -1)}
 
     def __getitem__(self, index: int) -> Sample:
         sample = super().__getitem__(index)
-        sample.target = self.target_of(sample.id)
+        sample.target = self.target_of(sample.id, sample.size)
         return sample
 
 
@@ -101,7 +111,7 @@ def test_a_task_without_a_label_does_not_reach_the_balancer(tmp_path: Path, bala
 class Full(Sparse):
     """Knows the class of every image."""
 
-    def target_of(self, id: str) -> dict[str, Tensor]:
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         return {"label": torch.tensor(int(id.removeprefix("toy/").removesuffix(".jpg")) % 2)}
 
 

@@ -29,11 +29,18 @@ def test_init_says_what_a_model_costs_beside_the_recipe(small: Small, here: Path
     assert result.code == 0
     Path("recipe.yaml").write_text(result.out)
     assert load_recipe("recipe.yaml").check()
-    table, _, text = result.err.partition("\n\n")
+    table, passes, text = result.err.split("\n\n")
     head, faces, objects = (line.split("  ") for line in table.splitlines())
     assert [cell.strip() for cell in head if cell] == [
-        "TASK", "PIXELS", "SHARED", "OWN", "HEAD", "PARAMETERS", "GFLOPS A PASS"
+        "TASK", "PIXELS", "SHARED", "OWN", "HEAD", "PARAMETERS"
     ]  # fmt: skip
+    # A picture passes once for each input: faces are cropped and looked at with their mirror image, scenes are fitted.
+    of_pass = [[cell.strip() for cell in line.split("  ") if cell] for line in passes.splitlines()]
+    assert [cells[:3] for cells in of_pass] == [
+        ["PASS FOR", "PIXELS", "IMAGES"],
+        ["faces", "64", "2 (with the mirror image)"],
+        ["objects", "64", "1"],
+    ]
     rows = {cells[0]: [cell.strip() for cell in cells if cell] for cells in (faces, objects)}
     shared = sum(p.numel() for p in Assembly(load_recipe("recipe.yaml")).model().sharing.parameters())
     assert rows["faces"][1:4] == ["64", f"{shared:,}", "0"]
@@ -42,7 +49,7 @@ def test_init_says_what_a_model_costs_beside_the_recipe(small: Small, here: Path
     heads = sum(cells[2] for cells in numbers.values())
     first, second, third = text.splitlines()
     assert first == f"parameters: {shared + heads:,}; separate models have {2 * shared + heads:,}"
-    assert second.startswith("a pass over one image for all tasks: ")
+    assert second.startswith("predicting a picture takes ")
     # Three people and 16 numbers each.
     assert third == "losses have 48 parameters more, which only training needs"
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from schemes import SCHEMES, ChannelsLast, step_of
 
-from mtframe.data import Batch, Geometry
+from mtframe.data import Batch
 from mtframe.training import training_step
 from mtframe_timm.backbone import TimmBackbone
 from test_gradients import TASKS, Step, Weigh, assert_same, engine_step
@@ -89,8 +89,7 @@ def test_a_balancer_of_gradients_gets_what_autograd_finds(name: str, balancer: s
 def batches_of(step: Step) -> dict[str, Batch]:
     found = {}
     for task, pixels in step.images.items():
-        geometry = Geometry(torch.ones(len(pixels), 2), torch.zeros(len(pixels), 2), torch.ones(len(pixels), 2))
-        found[task] = Batch(pixels, step.targets[task], geometry)
+        found[task] = Batch(pixels, {task: step.targets[task]})
     return found
 
 

@@ -153,24 +153,23 @@ def test_a_stage_at_a_time_gives_what_the_backbone_gives(member: str, size: int)
     images = torch.randn(3, 3, size, size)
     with torch.no_grad():
         expected = backbone(images)
-        column.begin(images)
+        run = column.begin(images)
         handed = None
         for stage, end in enumerate(ends):
-            handed = column.advance(stage, handed)
+            handed = run.advance(stage, handed)
             assert handed.shape[end.axis] == end.channels
-        maps = column.finish(handed, slice(1, 3))
-        column.end()
+        maps = run.finish(handed, slice(1, 3))
     torch.testing.assert_close(maps, [m[1:3] for m in expected], rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_handed_on_is_what_comes_next_is_made_of() -> None:
     backbone = Staged().eval()
     column = Stagewise(deepcopy(backbone), stage_ends(backbone)).eval()
-    column.begin(torch.randn(2, 3, 32, 32))
-    other = torch.randn_like(column.advance(0))
-    body = column.advance(1, other)
+    run = column.begin(torch.randn(2, 3, 32, 32))
+    other = torch.randn_like(run.advance(0))
+    body = run.advance(1, other)
     torch.testing.assert_close(body, backbone.body(other))
-    doubled = column.finish(2 * body, slice(0, 2))
+    doubled = run.finish(2 * body, slice(0, 2))
     torch.testing.assert_close(doubled, [other, 2 * body])
 
 
@@ -187,11 +186,11 @@ def test_each_module_runs_once_and_in_place_layers_do_no_harm() -> None:
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(lambda *_, of=name: calls.append(of))
     images = torch.randn(2, 3, 32, 32)
-    column.begin(images)
-    stem = column.advance(0)
+    run = column.begin(images)
+    stem = run.advance(0)
     kept = stem.clone()
-    body = column.advance(1, stem)
+    body = run.advance(1, stem)
     assert torch.equal(stem, kept)
-    maps = column.finish(body, slice(0, 2))
+    maps = run.finish(body, slice(0, 2))
     assert calls == ["stem.0", "body.1"]
     torch.testing.assert_close(maps[1], backbone(images)[1])

@@ -11,7 +11,7 @@ from torchvision.ops import generalized_box_iou
 
 from command import mtframe
 from mtframe.assembly import Assembly
-from mtframe.data import DataInfo, Geometry
+from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe.recipe import assemble_recipe
@@ -42,8 +42,8 @@ def detector(**options) -> GridDetector:
     return GridDetector((FeatureSpec("a", 3, 4), FeatureSpec("b", 5, 8)), THINGS, **options)
 
 
-def same_place(size: int, count: int = 1) -> Geometry:
-    return Geometry(torch.ones(count, 2), torch.zeros(count, 2), torch.full((count, 2), size))
+def whole(size: int, count: int = 1) -> torch.Tensor:
+    return torch.tensor([[0.0, 0, size, size]] * count)
 
 
 @pytest.mark.parametrize("widths", [(32, 64, 128, 256), (4, 6), (8, 8, 8)])
@@ -93,7 +93,7 @@ def test_the_face_head_fits_any_map_and_any_number_of_people() -> None:
     head = FaceClassifier((FeatureSpec("a", 5, 8),), PEOPLE, dim=6, grid=2)
     outputs = head([torch.randn(2, 5, 7, 3)])
     assert outputs["logits"].shape == (2, 3)
-    (one, two) = head.predict(outputs, same_place(56, 2))
+    (one, two) = head.predict(outputs, whole(56, 2))
     assert one["embedding"].shape == (6,)
     assert one["embedding"].norm().item() == pytest.approx(1)
     assert not torch.equal(one["embedding"], two["embedding"])
@@ -163,18 +163,17 @@ def test_images_without_anything_have_a_finite_loss_and_gradient() -> None:
     assert all(parameter.grad.isfinite().all() for parameter in head.parameters() if parameter.grad is not None)
 
 
-def test_predictions_are_in_pixels_of_the_original_and_overlaps_are_suppressed() -> None:
+def test_predictions_are_cut_to_the_image_and_overlaps_are_suppressed() -> None:
     head = detector(score_threshold=0.3)
     sure, unsure = [4.0, 0.0, 0.0], [0.0, 0.0, 9.0]
     outputs = {
         "logits": torch.tensor([[sure, [3.0, 0.0, 0.0], [0.0, 5.0, 0.0], unsure]]),
         "boxes": torch.tensor([[[2.0, 2, 10, 10], [2, 2, 10, 11], [2, 2, 10, 10], [0, 0, 4, 4]]]),
     }
-    geometry = Geometry(torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[16, 18]]))
-    (found,) = head.predict(outputs, geometry)
+    (found,) = head.predict(outputs, torch.tensor([[1.0, 0, 10, 8]]))
     assert found["labels"].tolist() == [1, 0]
-    # (10 - 1) / 0.5 = 18, and 20 is clipped to the image's 16 pixels of height.
-    assert found["boxes"].tolist() == [[2, 4, 18, 16]] * 2
+    # What lies below the image is padding.
+    assert found["boxes"].tolist() == [[2, 2, 10, 8]] * 2
     assert found["scores"].tolist() == pytest.approx([math.exp(5) / (math.exp(5) + 2), math.exp(4) / (math.exp(4) + 2)])
 
 

@@ -1,4 +1,4 @@
-"""What AP is lost to: TIDE (arXiv:2008.08115)."""
+"""TIDE: which errors average precision is lost to (arXiv:2008.08115)."""
 
 # Shapes: D detections by falling score and G objects, of one image or of all; K classes.
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .matching import FOUND_IOU, Matched
+from .coco_matching import FOUND_IOU, Matched
 
 # Below this IoU with everything, a detection is on the background (the paper's t_b).
 BACKGROUND_IOU = 0.1

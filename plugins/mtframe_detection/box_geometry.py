@@ -1,4 +1,4 @@
-"""Boxes and the grid of points that predict them. Boxes are XYXY in pixels."""
+"""Arithmetic on boxes (XYXY, pixels): overlap, refinement, and the grid of points that predict them."""
 
 # Shapes: B images, P points of all levels, M target boxes, ... any.
 

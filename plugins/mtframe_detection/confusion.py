@@ -1,4 +1,4 @@
-"""Which classes are taken for which, or for nothing."""
+"""The confusion matrix of detections: which classes are taken for which, or for background."""
 
 # Shapes: K classes.
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .matching import Matched, pair
+from .coco_matching import Matched, pair
 
 
 def add_confusions(counts: np.ndarray, image: Matched, score_threshold: float) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Iterable, Iterator
+import threading
+from collections import OrderedDict
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +12,15 @@ from typing import Any
 import timm
 import torch
 from timm.models import PretrainedCfg
-from timm.models._features import FeatureGetterNet
+from timm.models._features import FeatureGetterNet, FeatureHooks
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mtframe.backbones import FINEST, Stages, UnfitError, at_size, either, perhaps_meant, reason
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 
-FINEST = 4
-"""Maps of a smaller stride are left out: they cost more than the rest together, and heads do without."""
+from ._stages import stages_of
 
 LISTING = "list them with: mtframe backbones PATTERN"
 
@@ -49,12 +49,34 @@ class Plan:
     network: nn.Module
     unreached: tuple[str, ...]
 
+    @property
+    def stages(self) -> Stages:
+        """The names of each stage's parts in a backbone that has the network in `network`."""
+        info: Any = self.network.feature_info
+        return stages_of(self.network, [str(entry["module"]) for entry in info.info])
+
     def build(self, *, pretrained: bool) -> nn.Module:
         """The network with random weights or the hub's; what no map depends on is not trained."""
         network = timm.create_model(self.member, pretrained=pretrained, **self.arguments)
         for name in self.unreached:
             network.get_parameter(name).requires_grad_(False)
+        for module in network.modules():
+            for hooks in vars(module).values():
+                if isinstance(hooks, FeatureHooks):
+                    hooks._feature_outputs = _ByThread()
         return network
+
+
+class _ByThread(dict[Any, Any]):
+    """What timm's hooks have collected in a pass, by device: each thread has its own, or would get another's maps."""
+
+    def __getitem__(self, device: torch.device) -> OrderedDict[str, Tensor]:
+        collected: OrderedDict[str, Tensor] = self.setdefault((threading.get_ident(), device), OrderedDict())
+        return collected
+
+    def __setitem__(self, device: torch.device, nothing: OrderedDict[str, Tensor]) -> None:
+        # Read, and so over: threads come and go.
+        self.pop((threading.get_ident(), device), None)
 
 
 class _NormedGetter(FeatureGetterNet):
@@ -77,10 +99,6 @@ class _NoInitialisation(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _UnfitError(Exception):
-    """The model cannot be built for, or run at, a size."""
-
-
 def pretrained_config(member: str) -> PretrainedCfg:
     """timm's record of a model's weights, input size, mean and std.
 
@@ -89,13 +107,12 @@ def pretrained_config(member: str) -> PretrainedCfg:
     """
     architecture, _, tag = member.partition(".")
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"did you mean {_either(near)}?" if near else f"is timm {timm.__version__} too old for it?"
+        hint = perhaps_meant(architecture, timm.list_models(), f"timm {timm.__version__}")
         raise RecipeError(f"timm has no model {architecture!r}; {hint} Or {LISTING}")
     if tag:
         members = [name for name in timm.list_pretrained(f"{architecture}.*") if name.startswith(f"{architecture}.")]
         if member not in members:
-            raise RecipeError(f"timm has no weights {member!r}; {architecture!r} has {_either(members) or 'none'}")
+            raise RecipeError(f"timm has no weights {member!r}; {architecture!r} has {either(members) or 'none'}")
     return timm.get_pretrained_cfg(member) or PretrainedCfg()
 
 
@@ -116,18 +133,18 @@ def plan(member: str, size: int, *, drop_path: float = 0.0) -> Plan:
     if drop_path and "drop_path_rate" not in accepted:
         raise RecipeError(f"backbone.drop_path: timm/{member} has no stochastic depth; leave the option out")
     options = {"drop_path_rate": drop_path} if "drop_path_rate" in accepted else {}
-    try:
-        return _plan(member, size, options | _size_arguments(accepted, size))
-    except _UnfitError as error:
-        sizes = list(_sizes_near(member, size, accepted))
-        takes = f"it takes {_either(sizes)}, for example" if sizes else "nor sizes near it"
-        raise RecipeError(f"timm/{member} cannot take images of {size}×{size} px; {takes} ({error})") from error
+    # The model's own size, and multiples of what layers divide images by.
+    sizes = {pretrained_config(member).input_size[-1]}
+    sizes |= {max(step, size // step * step + more) for step in (32, 56, 64) for more in (0, step)}
+    return at_size(
+        f"timm/{member}", size, lambda side: _plan(member, side, options | _size_arguments(accepted, side)), sizes
+    )
 
 
 def _plan(member: str, size: int, arguments: dict[str, Any]) -> Plan:
     try:
         return _plan_on("meta", member, size, arguments)
-    except (_UnfitError, NotImplementedError) as error:
+    except (UnfitError, NotImplementedError) as error:
         # A few models, and more in older versions of timm, compute with values that the meta device has not.
         if "meta" not in str(error).lower():
             raise
@@ -138,7 +155,7 @@ def _plan_on(device: str, member: str, size: int, arguments: dict[str, Any]) -> 
     try:
         whole = _create(device, member, **arguments)
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise _UnfitError(_reason(error)) from error
+        raise UnfitError(_said(error)) from error
     infos = list(getattr(whole, "feature_info", ()))
     if not infos:
         raise RecipeError(f"timm/{member} has no feature maps; choose another model ({LISTING})")
@@ -152,7 +169,7 @@ def _plan_on(device: str, member: str, size: int, arguments: dict[str, Any]) -> 
     try:
         network = _create(device, member, **arguments)
     except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
-        raise RecipeError(f"timm/{member} gives no feature maps: {_reason(error)}; choose another model") from error
+        raise RecipeError(f"timm/{member} gives no feature maps: {_said(error)}; choose another model") from error
     nhwc = getattr(network, "output_fmt", "NCHW") == "NHWC"
     maps = _run(network, torch.empty(2, 3, size, size, device=device))
     channels = [feature_map.shape[3 if nhwc else 1] for feature_map in maps]
@@ -177,7 +194,7 @@ def _run(network: nn.Module, images: Tensor) -> list[Tensor]:
     try:
         return list(network(images))
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise _UnfitError(_reason(error)) from error
+        raise UnfitError(_said(error)) from error
 
 
 def _unreached(network: nn.Module, maps: list[Tensor]) -> tuple[str, ...]:
@@ -210,27 +227,5 @@ def _size_arguments(accepted: set[str], size: int) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name in accepted}
 
 
-def _sizes_near(member: str, size: int, accepted: set[str]) -> Iterator[int]:
-    """Up to three sizes that work, nearest first: the model's own and multiples of 32, 56 and 64."""
-    candidates = {pretrained_config(member).input_size[-1]}
-    for step in (32, 56, 64):
-        candidates |= {max(step, size // step * step), (size // step + 1) * step}
-    found = 0
-    for candidate in sorted(candidates - {size}, key=lambda other: abs(other - size)):
-        try:
-            _plan(member, candidate, _size_arguments(accepted, candidate))
-        except _UnfitError:
-            continue
-        yield candidate
-        found += 1
-        if found == 3:
-            return
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else "its layers do not divide this size"
-
-
-def _either(names: Iterable[object]) -> str:
-    return " or ".join(str(name) for name in list(names)[:5])
+def _said(error: Exception) -> str:
+    return reason(error) if str(error) else "its layers do not divide this size"

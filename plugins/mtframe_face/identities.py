@@ -57,6 +57,12 @@ def at_least(least: int, **options: int) -> None:
             raise RecipeError(f"{name}: must be {least} or more, got {value}")
 
 
+def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:
+    """Raises RecipeError for a split that the data set does not know."""
+    if split not in splits:
+        raise RecipeError(f"split: {dataset} has no {split!r}; it has {', '.join(splits)}")
+
+
 def class_by_path(path: str, root: Path, folder: Path, classes: Mapping[str, int]) -> int:
     """The class of an image by its path below `root`, if it lies in a class's folder in `folder`; NOBODY otherwise."""
     within, _, name = os.path.dirname(path).rpartition("/")

@@ -1,0 +1,101 @@
+"""The panel below a picture: what is said of all of it, and what the colours of regions mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from PIL import Image, ImageDraw
+
+from mtframe.marks import Bar, Text
+from mtframe.palette import COLOURS
+
+from ._regions import Region
+from ._text import Font, font_of, shorten, text_size
+
+INK = "#1A1A1A"
+_GREY_INK = "#5A5A5A"
+_TRACK = "#DDDDDD"
+
+# A text, a value with a bar, or regions whose names and colours are listed.
+Row = Text | Bar | Sequence[Region]
+
+# Entries of a line of such a list: where each begins, its name and its colour.
+_Entries = list[tuple[int, str, str]]
+
+
+def add_panel(picture: Image.Image, said: Mapping[str, Sequence[Row]]) -> Image.Image:
+    """Adds a panel below a picture with a block for each who says something.
+
+    Args:
+        picture: The picture.
+        said: What each says, by a title.
+    """
+    size = text_size(picture)
+    font, pad = font_of(size), size // 2
+    line = round(1.6 * size)
+    width = max(picture.width, 16 * size)
+    blocks = {title: list(_lines(rows, font, width - 2 * pad, size)) for title, rows in said.items()}
+    blocks = {title: lines for title, lines in blocks.items() if lines}
+    if not blocks:
+        return picture
+    height = sum(len(lines) + 1 for lines in blocks.values()) * line + (len(blocks) + 1) * pad
+    canvas = Image.new("RGB", (width, picture.height + height), "white")
+    canvas.paste(picture, ((width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(canvas)
+    y = picture.height + pad
+    for title, lines in blocks.items():
+        draw.text((pad, y), shorten(title, font, width - 2 * pad), fill=_GREY_INK, font=font)
+        y += line
+        for its in lines:
+            _draw_line(draw, its, (pad, y, width - pad, y + line), font, size)
+            y += line
+        y += pad
+    return canvas
+
+
+def _lines(rows: Sequence[Row], font: Font, width: int, size: int) -> Iterator[Text | Bar | _Entries]:
+    """Rows, regions in as many lines as they need."""
+    for row in rows:
+        if isinstance(row, Text | Bar):
+            yield row
+            continue
+        entries: _Entries = []
+        x = 0
+        for region in row:
+            taken = round(font.getlength(region.name)) + 2 * size
+            if x + taken > width and entries:
+                yield entries
+                entries, x = [], 0
+            entries.append((x, region.name, region.colour))
+            x += taken + size
+        if entries:
+            yield entries
+
+
+def _draw_line(
+    draw: ImageDraw.ImageDraw, line: Text | Bar | _Entries, place: tuple[int, int, int, int], font: Font, size: int
+) -> None:
+    x0, y0, x1, _ = place
+    if isinstance(line, Text):
+        draw.text((x0, y0), shorten(line.text, font, x1 - x0), fill=INK, font=font)
+    elif isinstance(line, Bar):
+        _draw_bar(draw, line, place, font, size)
+    else:
+        for x, name, colour in line:
+            draw.rectangle((x0 + x, y0 + size // 8, x0 + x + size, y0 + size // 8 + size), fill=colour)
+            draw.text((x0 + x + 3 * size // 2, y0), shorten(name, font, x1 - x0 - 2 * size), fill=INK, font=font)
+
+
+def _draw_bar(draw: ImageDraw.ImageDraw, bar: Bar, place: tuple[int, int, int, int], font: Font, size: int) -> None:
+    """A name at the left, its value at the right, and between them a bar."""
+    x0, y0, x1, _ = place
+    middle = x0 + (x1 - x0) * 45 // 100
+    draw.text((x0, y0), shorten(bar.name, font, middle - x0 - size // 2), fill=INK, font=font)
+    right = x1 - round(font.getlength(bar.value))
+    draw.text((right, y0), bar.value, fill=INK, font=font)
+    end = x1 - 5 * size
+    if bar.part is not None and end > middle:
+        top, bottom = y0 + size // 4, y0 + size
+        draw.rectangle((middle, top, end, bottom), fill=_TRACK)
+        if bar.part > 0:
+            draw.rectangle((middle, top, middle + round((end - middle) * min(1.0, bar.part)), bottom), fill=COLOURS[5])

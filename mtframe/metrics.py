@@ -1,0 +1,69 @@
+"""What metrics need: predictions collected image by image, and classes that are those of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from mtframe.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mtframe.data import DataInfo, Sample
+
+Kept = TypeVar("Kept")
+
+
+class PerImage(Generic[Kept]):
+    """What a metric keeps of each image; one that comes twice (processes may pad their shares) counts once.
+
+    Args:
+        keep: Makes it of an image's prediction and its sample; None where there is nothing to score.
+    """
+
+    def __init__(self, keep: Callable[[Mapping[str, Tensor], Sample], Kept | None]) -> None:
+        self._keep = keep
+        self._by_index: dict[int, Kept] = {}
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._by_index.clear()
+
+    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
+        """Adds images."""
+        for prediction, sample in zip(predictions, samples, strict=True):
+            kept = self._keep(prediction, sample)
+            if kept is not None:
+                self._by_index[sample.index] = kept
+
+    def merge(self, other: PerImage[Kept]) -> None:
+        """Takes over another instance's images."""
+        self._by_index.update(other._by_index)
+
+    def in_order(self) -> dict[int, Kept]:
+        """By the images' places in the data set, ascending: no score then depends on the order of updates."""
+        return {index: self._by_index[index] for index in sorted(self._by_index)}
+
+
+def check_classes(metric: str, info: DataInfo, dataset: Any, advice: str = "") -> None:
+    """Refuses a split whose classes are not those that are predicted, in the same order.
+
+    Args:
+        metric: Name of the metric, for the message.
+        info: Of the training data; its `classes` are what is predicted.
+        dataset: The evaluated split; None for no check.
+        advice: What else the message says.
+
+    Raises:
+        DataError: It has others, or has them in another order.
+    """
+    if dataset is None or dataset.info.classes == info.classes:
+        return
+    here, there = dataset.info.classes, info.classes
+    place = next((n for n, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1]), None)
+    first = "" if place is None else f"; number {place} is {here[place]!r} here and {there[place]!r} there"
+    raise DataError(
+        f"{metric}: this split has {len(here)} classes, the model was trained on {len(there)}{first}. Both need the "
+        f"same ones in the same order{advice}"
+    )

@@ -1,0 +1,39 @@
+"""What the readers of all formats refuse: unknown splits, files that are no text, lists of problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtframe.errors import DataError, RecipeError
+
+# How many offenders a message names.
+NAMED = 3
+
+
+def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:
+    """Raises RecipeError for a split that the data set does not know."""
+    if split not in splits:
+        raise RecipeError(f"{dataset}: no split {split!r}; it has {', '.join(splits)}")
+
+
+def read_text(file: Path) -> str:
+    """What is in a text file. Raises DataError, with the file, where it cannot be read or is not UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}") from None
+    except ValueError:
+        raise DataError(f"{file}: not a text file (expected UTF-8)") from None
+
+
+def refuse(problems: Sequence[str], what: str) -> None:
+    """Raises one DataError that counts all problems and names the first.
+
+    Args:
+        problems: Place and reason of each.
+        what: What the message begins with.
+    """
+    if problems:
+        more = [f"... and {len(problems) - NAMED} more"] if len(problems) > NAMED else []
+        raise DataError("\n  ".join([what, *problems[:NAMED], *more]))

@@ -1,0 +1,154 @@
+"""Which images of a split have a mask, and where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from mtframe.data import IMAGE_SUFFIXES
+from mtframe.errors import DataError, RecipeError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a data set's files are named; `{split}` stands for the split's own name.
+
+    Attributes:
+        root: What everything is relative to.
+        images, masks: Folders.
+        image_end: What an image's name ends with; None for any image suffix.
+        mask_end: What its mask's name has in place of it.
+        lists: A file with an image a line; None for all images in the folder.
+        split_names: What `{split}` stands for, where it is not the split.
+    """
+
+    root: Path
+    images: str
+    masks: str
+    image_end: str | None
+    mask_end: str
+    lists: str | None
+    split_names: Mapping[str, str]
+
+    @property
+    def divided(self) -> bool:
+        """Whether the files say which split an image belongs to."""
+        return "{split}" in (self.lists or self.masks)
+
+    def has(self, split: str) -> bool:
+        """Whether a split has files of its own."""
+        where = self.root / self._named(self.lists or self.masks, split)
+        return self.divided and (where.is_file() if self.lists else where.is_dir())
+
+    def pairs(self, split: str) -> tuple[list[str], tuple[str, ...]]:
+        """Paths of the images that have a mask, relative to the root, sorted; and what was left out.
+
+        Raises:
+            RecipeError: The masks' folder or a list is not there.
+            DataError: The images' folder is not there, a list is wrong, two images have one mask, or none has one.
+        """
+        folder, masks = (self.root / self._named(template, split) for template in (self.images, self.masks))
+        if not masks.is_dir():
+            raise RecipeError(f"masks: no folder '{masks}'")
+        if not folder.is_dir():
+            raise DataError(f"images: no folder '{folder}' beside the masks in '{masks}'")
+        images = self._images(folder, split)
+        there = set(_below(masks))
+        wanted = {stem: stem + self.mask_end for stem in images}
+        paired = sorted(image for stem, image in images.items() if wanted[stem] in there)
+        prefix = PurePosixPath(self._named(self.images, split))
+        if not paired:
+            example = next(iter(wanted.values()), f"NAME{self.mask_end}")
+            raise DataError(
+                f"{masks}: none of the {len(images)} images in '{folder}' has a mask here, such as '{example}'. The "
+                "options 'image_end' and 'mask_end' say how their names differ"
+            )
+        bare = [image for stem, image in images.items() if wanted[stem] not in there]
+        notes = [f"{split}: {len(bare)} of {len(images)} images have no mask in '{masks}'; left out, such as '{image}'"
+                 for image in bare[:1]]  # fmt: skip
+        return [(prefix / image).as_posix() for image in paired], tuple(notes)
+
+    def mask_of(self, id: str, split: str) -> Path:
+        """The mask of an image that has one, by the image's path relative to the root."""
+        inner = PurePosixPath(id).relative_to(PurePosixPath(self._named(self.images, split))).as_posix()
+        stem = self._stem(inner)
+        assert stem is not None
+        return self.root / self._named(self.masks, split) / (stem + self.mask_end)
+
+    def _images(self, folder: Path, split: str) -> dict[str, str]:
+        """Images of a split by what their masks' names begin with, as paths in their folder."""
+        images: dict[str, str] = {}
+        for image in _below(folder):
+            stem = self._stem(image)
+            if stem is not None and images.setdefault(stem, image) != image:
+                raise DataError(f"{folder}: '{images[stem]}' and '{image}' would have one mask")
+        if not images:
+            ends = self.image_end or ", ".join(IMAGE_SUFFIXES)
+            raise DataError(f"{folder}: no image in this folder; their names end in {ends}")
+        if self.lists is None:
+            return images
+        file = self.root / self._named(self.lists, split)
+        listed = {}
+        for line, name in _lines(file):
+            stem = name if name in images else self._stem(name)
+            if stem not in images:
+                raise DataError(f"{file}: line {line}: no image {name!r} in '{folder}'")
+            listed[stem] = images[stem]
+        return listed
+
+    def _stem(self, image: str) -> str | None:
+        """A path without what it ends with; None of one that is no image."""
+        if self.image_end is not None:
+            return image.removesuffix(self.image_end) if image.endswith(self.image_end) else None
+        stem, suffix = os.path.splitext(image)
+        return stem if suffix.lower() in IMAGE_SUFFIXES else None
+
+    def _named(self, template: str, split: str) -> str:
+        # Not str.format: any other brace in a path is the path's own.
+        return template.replace("{split}", self.split_names.get(split, split))
+
+
+def held_out(images: Sequence[str], part: float) -> list[bool]:
+    """Which images validate where no file says so: the same ones on every machine.
+
+    The path's digest decides, so that a file that comes or goes moves few others.
+    """
+    digests = [blake2b(os.fsencode(image), digest_size=8).digest() for image in images]
+    chosen = set(sorted(digests)[: round(part * len(images))])
+    return [digest in chosen for digest in digests]
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """The names in a list, each with its line."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{file}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise RecipeError(f"lists: cannot read '{file}' ({error.strerror or error})") from None
+    for line, content in enumerate(text.splitlines(), 1):
+        if name := content.strip():
+            if not _stays_inside(name):
+                raise DataError(f"{file}: line {line}: expected a path that stays in its folder, got {name!r}")
+            yield line, PurePosixPath(name).as_posix()
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a path stays in the folder that it is relative to, on any system."""
+    for path in (PurePosixPath(name), PureWindowsPath(name)):
+        if not path.name or path.anchor or ".." in path.parts or "\0" in name:
+            return False
+    return True
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """Paths of all files below a folder, relative to it, but for those whose names begin with a dot."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inner = Path(place).relative_to(folder)
+        yield from ((inner / name).as_posix() for name in sorted(names) if not name.startswith("."))

@@ -1,0 +1,116 @@
+"""Mean intersection over union of the classes, over the pixels whose class is known."""
+
+# Shapes: C classes, H and W of an original.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from mtframe.data import DataInfo, Sample
+from mtframe.errors import DataError
+from mtframe.evaluation import Bars, Matrix
+
+from .masks import UNKNOWN
+
+
+class MeanIoU:
+    """The pixels of all images together: mean IoU of the classes, and the part of the pixels that are right.
+
+    A class's IoU is its right pixels by those that have it in the label, in the prediction or in both (VOC's
+    segmentation score). Pixels whose class is not known count for nothing; a class that neither has is left out of the
+    mean.
+
+    Args:
+        info: Of the training data: names of the classes that are predicted.
+        dataset: The evaluated split.
+
+    Raises:
+        DataError: The split has other classes, or has them in another order.
+    """
+
+    target: ClassVar[str] = "mask"
+    primary: ClassVar[str] = "mIoU"
+    higher_is_better: ClassVar[bool] = True
+
+    def __init__(self, info: DataInfo, dataset: Any = None) -> None:
+        _check_classes(info, dataset)
+        self.classes = info.classes
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        # By image: places in the confusion matrix that are not 0, and their numbers. Whole matrices would be
+        # gigabytes for thousands of images of a hundred classes.
+        self._seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
+        """Adds `mask` (H, W); an image that comes twice counts once, one of which nothing is known not at all."""
+        for prediction, sample in zip(predictions, samples, strict=True):
+            true, found = sample.target["mask"], prediction["mask"]
+            if not true.numel():
+                continue
+            if found.shape != true.shape:
+                raise DataError(
+                    f"mean-iou: the prediction for {sample.id or sample.index} is {tuple(found.shape)}, its mask "
+                    f"{tuple(true.shape)}"
+                )
+            known = true != UNKNOWN
+            codes = true[known].int() * len(self.classes) + found[known].int()
+            if len(codes):
+                counts = np.bincount(codes.numpy(), minlength=1)
+                places = np.flatnonzero(counts)
+                self._seen[sample.index] = places, counts[places]
+
+    def merge(self, other: MeanIoU) -> None:
+        """Takes over another instance's images."""
+        self._seen.update(other._seen)
+
+    def compute(self) -> dict[str, float]:
+        """`mIoU` and `pixel_accuracy`. Raises DataError if the class of no pixel is known."""
+        counts = self._confusion()
+        return {
+            "mIoU": float(np.nanmean(self._ious(counts))),
+            "pixel_accuracy": float(np.trace(counts) / counts.sum()),
+        }
+
+    def details(self) -> Sequence[Matrix | Bars]:
+        """IoU of each class, NaN of one that is not there; and the confusion matrix, in parts of the true class."""
+        counts = self._confusion()
+        parts = (counts / counts.sum(1, keepdims=True).clip(1)).round(3)
+        ious = dict(zip(self.classes, self._ious(counts).tolist(), strict=True))
+        return (
+            Bars("per-class-iou", "IoU", ious),
+            Matrix("confusion", "true class", "predicted class", self.classes, self.classes, parts.tolist()),
+        )
+
+    def _confusion(self) -> np.ndarray:
+        """(C, C) pixels by true and by predicted class."""
+        if not self._seen:
+            raise DataError("no image with a known pixel was predicted; there is nothing to score")
+        counts = np.zeros(len(self.classes) ** 2, np.int64)
+        for places, numbers in self._seen.values():
+            counts[places] += numbers
+        return counts.reshape(len(self.classes), -1)
+
+    def _ious(self, counts: np.ndarray) -> np.ndarray:
+        """(C,) float64, NaN of a class that is not there."""
+        right = np.diagonal(counts)
+        union = counts.sum(0) + counts.sum(1) - right
+        return np.where(union > 0, right / union.clip(1), np.nan)
+
+
+def _check_classes(info: DataInfo, dataset: Any) -> None:
+    """Raises DataError unless the evaluated split has the classes that are predicted, in the same order."""
+    if dataset is None or dataset.info.classes == info.classes:
+        return
+    here, there = dataset.info.classes, info.classes
+    place = next((n for n, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1]), None)
+    first = "" if place is None else f"; number {place} is {here[place]!r} here and {there[place]!r} there"
+    raise DataError(
+        f"mean-iou: this split has {len(here)} classes, the model was trained on {len(there)}{first}. Both need the "
+        "same ones in the same order; the data set's option 'classes' says which"
+    )

@@ -1,0 +1,152 @@
+"""Images and masks of class numbers, in two trees of folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from mtframe.data import DataInfo, DecodeSize, Sample, read_image, read_map
+from mtframe.errors import BadImageError, RecipeError
+
+from ._classes import ClassTable
+from ._pairs import SPLITS, Layout, held_out
+from .masks import Masks
+from .synthesis import synthesize_scenes
+
+
+class SemanticMasks:
+    """Images, and a picture of class numbers for each, which has its name in another folder.
+
+    ```
+    ROOT/images/train/town/0001.jpg    ROOT/masks/train/town/0001.png    ROOT/classes.txt
+    ROOT/images/val/town/0002.jpg      ROOT/masks/val/town/0002.png
+    ```
+
+    Masks are PNG, TIFF or BMP files of one number a pixel: grey of 8 or 16 bits, or a palette, whose colours do not
+    matter. They are read when they are asked for. Images without a mask are left out and counted in `notes`. Where
+    there are no masks for `val`, a part of the training images validates, chosen by a digest of their paths: always the
+    same ones, and none is trained on.
+
+    In the options, `{split}` stands for `train`, `val` or `test`, or for what `split_names` has for it.
+
+    Args:
+        split: `train`, `val` or `test`.
+        root: The folder that holds everything.
+        images: Folder of the images, relative to the root; they may lie in folders below it.
+        masks: Folder of the masks, relative to the root.
+        image_end: What the images' names end with, as `_leftImg8bit.png`; null for any image suffix.
+        mask_end: What the masks' names have in its place.
+        lists: A file for each split with an image a line, relative to the root, as `lists/{split}.txt`; null for all
+            images in the folder.
+        classes: Names of the numbers 0, 1, ...: a list, or a file relative to the root with a name a line (`.txt`) or
+            numbers with names (`.yaml`). Numbers of one name are one class.
+        unknown: Numbers of pixels whose class is not known: not learned from, not scored.
+        split_names: What `{split}` stands for where files call a split otherwise, as `{val: validation}`.
+        val_part: Part of the training images that validates where there are no masks for `val`.
+
+    Attributes:
+        info: Names of the classes.
+        notes: What was left out, in sentences.
+
+    Raises:
+        RecipeError: An option names nothing there, or there is no such split.
+        DataError: A file is not what it should be, or no image has a mask.
+    """
+
+    target: ClassVar[str] = "mask"
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+    synthesize = staticmethod(synthesize_scenes)
+
+    def __init__(
+        self,
+        split: str,
+        *,
+        root: Path,
+        images: str = "images/{split}",
+        masks: str = "masks/{split}",
+        image_end: str | None = None,
+        mask_end: str = ".png",
+        lists: str | None = None,
+        classes: str | tuple[str, ...] = "classes.txt",
+        unknown: tuple[int, ...] = (255,),
+        split_names: dict[str, str] | None = None,
+        val_part: float = 0.2,
+    ) -> None:
+        _check_options(split, split_names or {}, val_part)
+        self.root, self.split = Path(root), split
+        self.decode_size: DecodeSize | None = None
+        if not self.root.is_dir():
+            raise RecipeError(f"root: no folder '{root}'. Make one with: mtframe data synthesize semantic-masks {root}")
+        self._layout = Layout(self.root, images, masks, image_end, mask_end, lists, split_names or {})
+        self._classes = ClassTable.read(self.root, classes, unknown)
+        self.info = DataInfo(self.target, self._classes.names)
+        if split == "test" and not self._layout.has(split):
+            raise RecipeError(f"split: '{root}' has no masks for 'test'")
+        holds_out = split != "test" and not self._layout.has("val")
+        # Whose files these are.
+        self._files = "train" if holds_out else split
+        found, self.notes = self._layout.pairs(self._files)
+        if holds_out:
+            chosen = held_out(found, val_part)
+            found = [image for image, held in zip(found, chosen, strict=True) if held == (split == "val")]
+        if not found:
+            raise RecipeError(f"split: '{root}' has no image for {split!r} with val_part={val_part:g}")
+        # Bytes in an array: an object each would be copied by every worker.
+        self._ids = np.sort(np.array([os.fsencode(image) for image in found], np.bytes_))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image and its `mask`, (H, W) uint8.
+
+        Raises:
+            IndexError: There is no such image.
+            BadImageError: A file cannot be read, a mask is not of its image's size or has numbers that mean nothing.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} images, no number {index}")
+        id = os.fsdecode(self._ids[index])
+        # As it is stored, not turned upright: that is how masks are drawn.
+        image, size = read_image(self.root / id, self.decode_size)
+        return Sample(image, {"mask": self._mask(id, size)}, size, index, id)
+
+    def ids(self) -> list[str]:
+        """Path of each image relative to the root."""
+        return [os.fsdecode(id) for id in self._ids]
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        """`mask` of the image with this path relative to the root; of one that is not in this split nothing is known.
+
+        Raises:
+            DataError: The mask cannot be read, is of another size or has numbers that mean nothing.
+        """
+        name = np.bytes_(os.fsencode(id))
+        place = int(np.searchsorted(self._ids, name))
+        if place == len(self) or self._ids[place] != name:
+            return Masks(self.info).unknown()
+        return {"mask": self._mask(id, size)}
+
+    def _mask(self, id: str, size: tuple[int, int]) -> Tensor:
+        path = self._layout.mask_of(id, self._files)
+        numbers = read_map(path)
+        if numbers.shape != size:
+            found, wanted = (f"{width}x{height}" for height, width in (numbers.shape, size))
+            raise BadImageError(path, f"is {found}, but its image {id} is {wanted}")
+        try:
+            return self._classes.classes_of(numbers)
+        except ValueError as error:
+            raise BadImageError(path, str(error)) from None
+
+
+def _check_options(split: str, split_names: dict[str, Any], val_part: float) -> None:
+    if split not in SPLITS:
+        raise RecipeError(f"split: semantic-masks has no {split!r}; it has {', '.join(SPLITS)}")
+    if unknown := [name for name in split_names if name not in SPLITS]:
+        raise RecipeError(f"split_names: expected names of {', '.join(SPLITS)}, got one of {unknown[0]!r}")
+    if not 0 <= val_part < 1:
+        raise RecipeError(f"val_part: must be 0 or more and below 1, got {val_part:g}")

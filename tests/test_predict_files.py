@@ -1,0 +1,360 @@
+"""Many files: found, named apart, read by workers, drawn by threads; what is wrong with one is told and no more."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from command import mtframe
+from mtframe.assembly import Assembly
+from mtframe.drawing import FORMATS, save_picture
+from mtframe.errors import MtframeError, RecipeError
+from mtframe.inference import Predictor, find_pictures, load_run, predict_files
+from mtframe.inference import _files as files_module
+from mtframe.inference import _pictures as pictures_module
+from mtframe.inference._pictures import FilePictures, Source
+from mtframe.recipe import Recipe
+from mtframe_detection.boxes import Boxes
+from small import Small
+from toy import toy_recipe
+
+
+@pytest.fixture(scope="module")
+def predictor(small_run: Path) -> Predictor:
+    return load_run(small_run, device="cpu")
+
+
+def picture(path: Path, number: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_images_of_a_folder_are_found_sorted_and_files_are_taken_as_they_are(tmp_path: Path) -> None:
+    for name in ("b/2.JPG", "b/1.png", "a.jpeg", "notes.txt", "c.tiff"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert find_pictures([tmp_path]) == [
+        Source(tmp_path / "a.jpeg", "a"),
+        Source(tmp_path / "b" / "1.png", "b/1"),
+        Source(tmp_path / "b" / "2.JPG", "b/2"),
+        Source(tmp_path / "c.tiff", "c"),
+    ]
+    assert find_pictures([str(tmp_path / "notes.txt")]) == [Source(tmp_path / "notes.txt", "notes")]
+    with pytest.raises(RecipeError, match=r"folder\.png: no image in this folder \(looked for \.bmp, \.gif, \.jpeg"):
+        find_pictures([tmp_path / "folder.png"])
+    with pytest.raises(RecipeError, match="nowhere: no such file or folder"):
+        find_pictures([tmp_path / "nowhere"])
+
+
+def test_each_file_is_taken_once_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "in" / name).touch()
+    found = find_pictures(["in/b.jpg", "in", tmp_path / "in" / "a.jpg", "./in/../in/a.jpg"])
+    # The first spelling counts, as does its place.
+    assert found == [Source(Path("in/b.jpg"), "b"), Source(Path("in/a.jpg"), "a")]
+
+
+def test_files_that_are_called_alike_get_names_that_differ(tmp_path: Path) -> None:
+    for name in ("x/a.jpg", "x/a.png", "y/a.jpg", "y/A.JPEG", "x/a_png.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    whole = find_pictures([tmp_path])
+    # Some file systems take no notice of case.
+    assert [source.name for source in whole] == ["x/a", "x/a_png", "x/a_png_jpg", "y/A", "y/a_jpg"]
+    one_by_one = find_pictures([source.file for source in whole])
+    named = [source.name for source in one_by_one]
+    assert named[:4] == ["a", "a_png", "a_png_jpg", "A_jpeg"]
+    # Its folders tell it from the others.
+    assert named[4] == "a_jpg"
+    assert len({name.lower() for name in named}) == 5
+    both = [source.name for source in find_pictures([tmp_path / "x" / "a.jpg", tmp_path / "y" / "a.jpg"])]
+    assert both == ["a", "a_jpg"]
+
+
+@given(st.lists(st.text("aAbB/._-1", min_size=1, max_size=6), min_size=1, max_size=12))
+def test_no_two_names_are_alike_whatever_files_are_called(texts: list[str]) -> None:
+    files = {Path(f"/in/{text}.jpg"): Path(f"{text.strip('/') or 'x'}.jpg") for text in texts}
+    names = pictures_module._distinct(files)
+    assert len({name.lower() for name in names}) == len(files)
+    assert all(name and not name.startswith("/") for name in names)
+
+
+def test_files_are_predicted_drawn_and_bad_ones_named(predictor: Predictor, tmp_path: Path) -> None:
+    bad, out, photo = tmp_path / "bad.jpg", tmp_path / "out", picture(tmp_path / "photo.png", size=(110, 70))
+    bad.write_bytes(b"\xff\xd8\xff\xe0 no more")
+    other = Path(shutil.copy(photo, tmp_path / "other.png"))
+    result = predict_files(predictor, find_pictures([photo, bad, other]), out)
+    assert [entry["source"] for entry in result.described] == [str(photo), str(other)]
+    assert result.described[0]["size"] == [70, 110]
+    assert result.described[0]["picture"] == str(out / "photo.jpg")
+    assert result.unreadable == [f"{bad}: its JPEG header is damaged or cut off"]
+    assert [path.name for path in result.pictures] == ["photo.jpg", "other.jpg", "faces_similar.jpg"]
+    assert names_in(out) == ["faces_similar.jpg", "other.jpg", "photo.jpg"]
+    # Once more it is the same files: what an earlier call wrote makes way.
+    again = predict_files(predictor, find_pictures([photo]), out, ["objects"])
+    assert [path.name for path in again.pictures] == ["photo.jpg"]
+    # An embedding by itself shows nothing.
+    alone = predict_files(predictor, find_pictures([photo]), out, ["faces"])
+    assert alone.pictures == []
+    assert "picture" not in alone.described[0]
+
+
+@pytest.mark.parametrize("picture_format", FORMATS)
+def test_pictures_are_written_in_the_format_that_is_asked_for(
+    predictor: Predictor, tmp_path: Path, picture_format: str
+) -> None:
+    photo = picture(tmp_path / "photo.bmp")
+    result = predict_files(predictor, find_pictures([photo]), tmp_path, ["objects"], picture_format=picture_format)
+    (path,) = result.pictures
+    assert path == tmp_path / f"photo.{picture_format}"
+    with Image.open(path) as drawn:
+        assert drawn.format == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[picture_format]
+        assert min(drawn.size) == 480
+
+
+def test_a_source_is_never_written_over(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = picture(tmp_path / "photo.jpg")
+    before = photo.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    link = tmp_path / "linked"
+    link.symlink_to(tmp_path, target_is_directory=True)
+    for out in (tmp_path, Path("."), link):
+        with pytest.raises(RecipeError, match=r"--out: .*photo\.jpg is one of the pictures to read, and would be wri"):
+            predict_files(predictor, find_pictures([photo]), out, ["objects"])
+    # A result of before, among the sources now.
+    picture(tmp_path / "b.png")
+    with pytest.raises(RecipeError, match=r"choose another folder"):
+        predict_files(predictor, find_pictures([tmp_path / "b.png", photo]), tmp_path, ["objects"])
+    assert photo.read_bytes() == before
+    assert names_in(tmp_path) == ["b.png", "photo.jpg"]
+    # Another format is another file.
+    assert predict_files(predictor, find_pictures([photo]), tmp_path, ["objects"], picture_format="png").pictures
+    assert photo.read_bytes() == before
+
+
+class WritingBoxes(Boxes):
+    """Boxes that have files to write."""
+
+    def files(self, prediction: Mapping[str, Tensor]) -> dict[str, bytes]:
+        return {"mask.png": b"a mask"}
+
+
+def test_what_else_is_written_makes_way_for_pictures_and_sources(predictor: Predictor, tmp_path: Path) -> None:
+    names = ("a.bmp", "faces_similar.png", "a_objects_mask.png", "a_objects_mask-2.bmp")
+    for number, name in enumerate(names):
+        picture(tmp_path / name, number)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    writing = Predictor(predictor.assembly, predictor.model, predictor.device)
+    writing.targets = {**predictor.targets, "objects": WritingBoxes(predictor.infos["objects"])}
+    # Into the folder that is read: masks are PNG, as are sources; the sheet has the name of a picture.
+    result = predict_files(writing, find_pictures([tmp_path]), tmp_path, picture_format="webp")
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(set(result.pictures)) == len(result.pictures) == 4 + 4 + 1
+    by_name = {Path(said["source"]).name: said for said in result.described}
+    first = by_name["a.bmp"]
+    assert first["picture"] == str(tmp_path / "a.webp")
+    assert first["files"] == {"objects": [str(tmp_path / "a_objects_mask-2.png")]}
+    assert Path(first["files"]["objects"][0]).read_bytes() == b"a mask"
+    assert by_name["faces_similar.png"]["picture"] == str(tmp_path / "faces_similar.webp")
+    assert result.pictures[-1] == tmp_path / "faces_similar-2.webp"
+    assert all(path.is_file() for path in result.pictures)
+
+
+DETECTOR = """
+import torch
+class Finder:
+    def __call__(self, image):
+        if image.float().mean() < 90:
+            return None
+        h, w = image.shape[1:]
+        return torch.tensor([[.34, .46], [.66, .46], [.5, .64], [.37, .82], [.63, .82]]) * torch.tensor([w, h])
+"""
+
+
+@pytest.fixture
+def joint(tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch) -> Predictor:
+    """Faces, aligned by a detector that finds none in dark pictures, and objects; by two workers."""
+    (tmp_path / "finder.py").write_text(DETECTOR)
+    monkeypatch.chdir(tmp_path)
+    plain = toy_recipe({}, workers=2)
+    plain["tasks"] = {
+        "faces": {
+            "dataset": {"name": "lfw", "root": str(small.faces)}, "loss": "softmax", "size": 32, "batch_size": 4,
+            "transform": {"name": "face-align", "detector": "./finder.py:Finder"}, "metrics": ["face-verification"],
+            "head": {"name": "embedding", "dim": 8},
+        },
+        "objects": {
+            "dataset": {"name": "coco", "root": str(small.objects)}, "transform": "letterbox", "loss": "detection",
+            "head": {"name": "dense", "width": 8, "depth": 0, "score_threshold": 0.0, "max_detections": 3},
+            "metrics": ["coco-ap"], "size": 64, "batch_size": 4,
+        },
+    }  # fmt: skip
+    torch.manual_seed(0)
+    assembly = Assembly(Recipe.from_plain(plain).check())
+    return Predictor(assembly, assembly.model(), torch.device("cpu"))
+
+
+def test_sixty_pictures_in_nested_folders_with_equal_names(joint: Predictor, tmp_path: Path) -> None:
+    root, out, dark = tmp_path / "in", tmp_path / "out", set[str]()
+    for number in range(60):
+        folder = root / f"{number % 3}" / f"{number // 3 % 4}"
+        path = picture(folder / f"photo{number // 12}.{('png', 'jpg')[number % 2]}", number, (40 + number, 50))
+        if number % 10 == 7:
+            # No face in it.
+            Image.new("RGB", (60, 50), (20, 20, 20)).save(path)
+            dark.add(str(path))
+    damaged = next(path for path in sorted(root.rglob("*.jpg"))[5:] if str(path) not in dark)
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    sources = find_pictures([root])
+    assert (len(sources), len(dark)) == (60, 6)
+    assert Counter(Path(source.name).name for source in sources) == {f"photo{number}": 12 for number in range(5)}
+
+    result = predict_files(joint, sources, out, batch_size=7)
+
+    said = [row["source"] for row in result.described]
+    kept = [str(source.file) for source in sources if str(source.file) not in dark | {str(damaged)}]
+    assert said == kept
+    assert len(result.unreadable) == 60 - len(kept)
+    assert {reason.partition(":")[0] for reason in result.unreadable} == dark | {str(damaged)}
+    assert sum("the detector finds no face in it" in reason for reason in result.unreadable) == len(dark)
+    names = {str(source.file): source.name for source in sources}
+    assert names_in(out) == sorted([*(f"{names[file]}.jpg" for file in kept), "faces_similar.jpg"])
+    assert result.embeddings["faces"].shape == (len(kept), 8)
+    # Each is what it is by itself.
+    for row in (0, len(kept) // 2, len(kept) - 1):
+        alone = joint.predict(kept[row])
+        torch.testing.assert_close(result.embeddings["faces"][row], alone["faces"]["embedding"], atol=1e-5, rtol=0)
+        described = result.described[row]
+        told, expected = described["tasks"]["objects"], joint.describe("objects", alone["objects"])
+        assert [found["label"] for found in told] == [found["label"] for found in expected]
+        for one, other in zip(told, expected, strict=True):
+            assert one["box"] == pytest.approx(other["box"], abs=0.05)
+        with Image.open(kept[row]) as source, Image.open(described["picture"]) as drawn:
+            assert drawn.width / drawn.height == pytest.approx(source.width / source.height, rel=0.01)
+
+
+def test_a_picture_is_made_an_input_once_where_nothing_is_left_out(joint: Predictor, tmp_path: Path) -> None:
+    calls: Counter[str] = Counter()
+
+    def counted(name: str, transform: Any) -> Any:
+        def made(samples: Any, rng: Any) -> Any:
+            calls[name] += len(samples)
+            return transform(samples, rng)
+
+        made.decode_size = transform.decode_size
+        return made
+
+    transforms = {tasks: counted(tasks[0], its) for tasks, its in joint.transforms().items()}
+    light = [picture(tmp_path / f"{number}.png", number) for number in range(3)]
+    found = FilePictures(light, transforms, 4)[0]
+    assert not isinstance(found, MtframeError)
+    assert calls == {"faces": 3, "objects": 3}
+    assert {tasks: len(batch) for tasks, batch in found.batches.items()} == {("faces",): 3, ("objects",): 3}
+    # Whatever a later transform refuses is no longer in what an earlier one has made.
+    Image.new("RGB", (60, 50)).save(tmp_path / "dark.png")
+    mixed = FilePictures([*light, tmp_path / "dark.png"], dict(reversed(transforms.items())), 4)[0]
+    assert not isinstance(mixed, MtframeError)
+    assert mixed.names == [str(path) for path in light]
+    assert {len(batch) for batch in mixed.batches.values()} == {3}
+    assert len(mixed.unreadable) == 1
+    nothing = FilePictures([tmp_path / "dark.png"], dict(reversed(transforms.items())), 4)[0]
+    assert not isinstance(nothing, MtframeError)
+    assert (nothing.names, nothing.batches, len(nothing.unreadable)) == ([], {}, 1)
+
+
+def test_memory_holds_a_batch_and_a_few_pictures_to_draw_however_many_there_are(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawing is slow here: the network waits for it, and does not pile up what is to be drawn."""
+    for number in range(40):
+        picture(tmp_path / "in" / f"{number:02}.png", number)
+    lock, counts, most = threading.Lock(), Counter[str](), Counter[str]()
+    real_draw, real_sample, real_marks = files_module._draw, pictures_module.sample_of, files_module._marks
+
+    def note(**changes: int) -> None:
+        with lock:
+            counts.update(changes)
+            for what, value in (
+                ("read", counts["read"] - counts["said"]),
+                ("waiting", counts["said"] - counts["drawn"]),
+            ):
+                most[what] = max(most[what], value)
+
+    def draw(*arguments: Any) -> Path:
+        time.sleep(0.02)
+        path = real_draw(*arguments)
+        note(drawn=1)
+        return path
+
+    def read(*arguments: Any) -> Any:
+        note(read=1)
+        return real_sample(*arguments)
+
+    def marks(*arguments: Any) -> Any:
+        note(said=1)
+        return real_marks(*arguments)
+
+    monkeypatch.setattr(files_module, "_draw", draw)
+    monkeypatch.setattr(files_module, "_marks", marks)
+    monkeypatch.setattr(pictures_module, "sample_of", read)
+    result = predict_files(predictor, find_pictures([tmp_path / "in"]), tmp_path / "out", ["objects"], batch_size=4)
+    assert len(result.described) == counts["drawn"] == 40
+    assert most["read"] <= 4
+    assert most["waiting"] <= files_module._WAITING + files_module._DRAWING + 1
+    assert [path.name for path in result.pictures] == [f"{number:02}.jpg" for number in range(40)]
+
+
+def test_a_picture_that_cannot_be_drawn_stops_with_its_name(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        picture(tmp_path / "in" / f"{number:02}.png", number)
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(MtframeError, match=r"\d\d\.jpg could not be written \(No space left on device\)"):
+        predict_files(predictor, find_pictures([tmp_path / "in"]), tmp_path / "out", ["objects"])
+
+
+def test_a_strip_that_no_jpeg_can_hold_says_so(tmp_path: Path) -> None:
+    strip = Image.new("RGB", (66_000, 2))
+    with pytest.raises(MtframeError, match=r"a\.jpg could not be written \(Maximum .*\); choose another format"):
+        save_picture(strip, tmp_path / "a.jpg")
+    save_picture(strip, tmp_path / "a.png")
+
+
+def test_the_command_takes_a_format_and_names_what_it_leaves_out(small_run: Path, here: Path) -> None:
+    picture(here / "in" / "a" / "photo.png")
+    picture(here / "in" / "b" / "photo.png")
+    (here / "in" / "b" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    result = mtframe("predict", small_run, "in", "-t", "objects", "--format", "webp", "--out", "seen")
+    assert result.code == 1
+    assert result.out.splitlines() == ["wrote seen/a/photo.webp", "wrote seen/b/photo.webp"]
+    assert result.err.splitlines() == ["skipped in/b/cut.jpg: its JPEG header is damaged or cut off"]
+    wrong = mtframe("predict", small_run, "in", "--format", "gif")
+    assert wrong.code == 2
+    assert "'gif' is not one of 'jpg', 'png', 'webp'" in " ".join(wrong.err.replace("│", "").split())
