@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 from mtframe.data import IMAGE_SUFFIXES
 from mtframe.errors import DataError, RecipeError
+from mtframe.paths import stays_inside
 
 SPLITS = ("train", "val", "test")
 
@@ -133,17 +134,9 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         raise RecipeError(f"lists: cannot read '{file}' ({error.strerror or error})") from None
     for line, content in enumerate(text.splitlines(), 1):
         if name := content.strip():
-            if not _stays_inside(name):
+            if not stays_inside(name):
                 raise DataError(f"{file}: line {line}: expected a path that stays in its folder, got {name!r}")
             yield line, PurePosixPath(name).as_posix()
-
-
-def _stays_inside(name: str) -> bool:
-    """Whether a path stays in the folder that it is relative to, on any system."""
-    for path in (PurePosixPath(name), PureWindowsPath(name)):
-        if not path.name or path.anchor or ".." in path.parts or "\0" in name:
-            return False
-    return True
 
 
 def _below(folder: Path) -> Iterator[str]:

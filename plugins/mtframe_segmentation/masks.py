@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageColor
 from torch import Tensor
 
@@ -39,8 +40,9 @@ class Masks:
     Of an input, what padding covers is not known. Where images are blended, a pixel has the class that makes up three
     quarters of it or more, and is not known where none does.
 
-    What a head says of an input is `scores` (C, h', w') float, of any resolution: the larger, the likelier. A
-    prediction is `mask` (H, W) uint8, the class with the largest score, bilinear, in the mean of the views.
+    A prediction is `mask` (H, W) uint8. Of an input a head says instead `scores` (C, h', w') float, of any resolution:
+    the larger, the likelier; a mask stands for scores of 1 and 0. Brought back, bilinear, their mean over the views
+    decides.
 
     Args:
         info: Its `classes`, at most 255.
@@ -84,13 +86,14 @@ class Masks:
 
     def restored(self, views: Sequence[tuple[Mapping[str, Tensor], Placement]]) -> dict[str, Tensor]:
         """`mask` (H, W) uint8: the best class of each pixel of the original."""
-        (first, placement), *_ = views
+        scored = [(self._scores(prediction), placement) for prediction, placement in views]
+        (first, placement), *_ = scored
         height, width = placement.size
         mask = torch.empty(height, width, dtype=torch.uint8)
-        step = max(1, _SCORES // (len(first["scores"]) * width))
+        step = max(1, _SCORES // (len(first) * width))
         for top in range(0, height, step):
             rows = slice(top, top + step)
-            each = [place.restored_map(view["scores"].float(), rows) for view, place in views]
+            each = [place.restored_map(scores, rows) for scores, place in scored]
             # By numpy, which needs a quarter of the time for it.
             mask[rows] = torch.from_numpy(sum(each[1:], start=each[0]).numpy().argmax(0))
         return {"mask": mask}
@@ -146,6 +149,12 @@ class Masks:
             if known.any():
                 parts.append(float((prediction["mask"] == wanted)[known].float().mean()))
         return sum(parts) / len(parts) if parts else None
+
+    def _scores(self, prediction: Mapping[str, Tensor]) -> Tensor:
+        """(C, h', w') float."""
+        if "scores" in prediction:
+            return prediction["scores"].float()
+        return F.one_hot(prediction["mask"].long(), len(self.classes)).movedim(-1, 0).float()
 
     def _mark(self, mask: Tensor) -> Mask:
         return Mask(mask, dict(enumerate(self.classes)))

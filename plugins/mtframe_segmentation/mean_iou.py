@@ -13,6 +13,7 @@ from torch import Tensor
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
 from mtframe.evaluation import Bars, Matrix
+from mtframe.metrics import PerImage, check_classes
 
 from .masks import UNKNOWN
 
@@ -37,37 +38,23 @@ class MeanIoU:
     higher_is_better: ClassVar[bool] = True
 
     def __init__(self, info: DataInfo, dataset: Any = None) -> None:
-        _check_classes(info, dataset)
+        check_classes("mean-iou", info, dataset, "; the data set's option 'classes' says which")
         self.classes = info.classes
-        self.reset()
+        # Places in the confusion matrix that are not 0, and their numbers. Whole matrices would be gigabytes for
+        # thousands of images of a hundred classes.
+        self._seen: PerImage[tuple[np.ndarray, np.ndarray]] = PerImage(self._counted)
 
     def reset(self) -> None:
         """Forgets everything."""
-        # By image: places in the confusion matrix that are not 0, and their numbers. Whole matrices would be
-        # gigabytes for thousands of images of a hundred classes.
-        self._seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._seen.reset()
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
         """Adds `mask` (H, W); an image that comes twice counts once, one of which nothing is known not at all."""
-        for prediction, sample in zip(predictions, samples, strict=True):
-            true, found = sample.target["mask"], prediction["mask"]
-            if not true.numel():
-                continue
-            if found.shape != true.shape:
-                raise DataError(
-                    f"mean-iou: the prediction for {sample.id or sample.index} is {tuple(found.shape)}, its mask "
-                    f"{tuple(true.shape)}"
-                )
-            known = true != UNKNOWN
-            codes = true[known].int() * len(self.classes) + found[known].int()
-            if len(codes):
-                counts = np.bincount(codes.numpy(), minlength=1)
-                places = np.flatnonzero(counts)
-                self._seen[sample.index] = places, counts[places]
+        self._seen.update(predictions, samples)
 
     def merge(self, other: MeanIoU) -> None:
         """Takes over another instance's images."""
-        self._seen.update(other._seen)
+        self._seen.merge(other._seen)
 
     def compute(self) -> dict[str, float]:
         """`mIoU` and `pixel_accuracy`. Raises DataError if the class of no pixel is known."""
@@ -87,12 +74,28 @@ class MeanIoU:
             Matrix("confusion", "true class", "predicted class", self.classes, self.classes, parts.tolist()),
         )
 
+    def _counted(self, prediction: Mapping[str, Tensor], sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:
+        """Pixels of one image by place in the confusion matrix; None where none is known."""
+        true, found = sample.target["mask"], prediction["mask"]
+        if true.numel() and found.shape != true.shape:
+            raise DataError(
+                f"mean-iou: the prediction for {sample.id or sample.index} is {tuple(found.shape)}, its mask "
+                f"{tuple(true.shape)}"
+            )
+        known = true != UNKNOWN
+        if not known.any():
+            return None
+        counts = np.bincount((true[known].int() * len(self.classes) + found[known].int()).numpy())
+        places = np.flatnonzero(counts)
+        return places, counts[places]
+
     def _confusion(self) -> np.ndarray:
         """(C, C) pixels by true and by predicted class."""
-        if not self._seen:
+        seen = self._seen.in_order()
+        if not seen:
             raise DataError("no image with a known pixel was predicted; there is nothing to score")
         counts = np.zeros(len(self.classes) ** 2, np.int64)
-        for places, numbers in self._seen.values():
+        for places, numbers in seen.values():
             counts[places] += numbers
         return counts.reshape(len(self.classes), -1)
 
@@ -101,16 +104,3 @@ class MeanIoU:
         right = np.diagonal(counts)
         union = counts.sum(0) + counts.sum(1) - right
         return np.where(union > 0, right / union.clip(1), np.nan)
-
-
-def _check_classes(info: DataInfo, dataset: Any) -> None:
-    """Raises DataError unless the evaluated split has the classes that are predicted, in the same order."""
-    if dataset is None or dataset.info.classes == info.classes:
-        return
-    here, there = dataset.info.classes, info.classes
-    place = next((n for n, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1]), None)
-    first = "" if place is None else f"; number {place} is {here[place]!r} here and {there[place]!r} there"
-    raise DataError(
-        f"mean-iou: this split has {len(here)} classes, the model was trained on {len(there)}{first}. Both need the "
-        "same ones in the same order; the data set's option 'classes' says which"
-    )

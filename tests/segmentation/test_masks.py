@@ -124,6 +124,18 @@ def test_of_several_views_the_mean_of_the_scores_decides() -> None:
     assert TARGET.restored([views[0], ({"scores": side}, WHOLE.flipped())])["mask"].tolist() == [[0, 0, 2]] * 2
 
 
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_head_may_say_masks_and_most_views_decide(flipped: bool) -> None:
+    wanted = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (30, 40), dtype=np.uint8))
+    larger = Placement.scaled((30, 40), (72, 100), (2.0, 2.0), (8.0, 4.0))
+    place = larger.flipped() if flipped else larger
+    view = {"mask": TARGET.placed([({"mask": wanted}, place)])["mask"]}
+    view["mask"][view["mask"] == 255] = 0
+    other = {"mask": torch.zeros(72, 100, dtype=torch.uint8)}
+    assert torch.equal(TARGET.restored([(view, place)])["mask"], wanted)
+    assert torch.equal(TARGET.restored([(view, place), (other, place), (view, place)])["mask"], wanted)
+
+
 def test_a_prediction_is_told_as_shares_and_written_as_a_palette_of_class_numbers() -> None:
     prediction = label([2, 2, 0, 2], [2, 0, 2, 2])
     assert TARGET.plain(prediction) == [{"label": "car", "share": 0.75}, {"label": "sky", "share": 0.25}]
