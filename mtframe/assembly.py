@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -18,6 +18,7 @@ from mtframe.kinds import (
     Backbone,
     Balancer,
     Dataset,
+    EvaluatesAs,
     GradientBalancer,
     GradientCombiner,
     HasColourOrder,
@@ -108,7 +109,7 @@ class Assembly:
     def input_groups(self, tasks: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...]:
         """Tasks that look at the same input of the network in prediction and evaluation, together.
 
-        Those are tasks on the images of one of them, and others with equal transforms and sizes.
+        Those are tasks on the images of one of them, and others whose transforms, without augmentation, are equal.
 
         Args:
             tasks: Of these only; of all if None.
@@ -116,10 +117,15 @@ class Assembly:
         passes = {name: number for number, group in enumerate(self.groups()) for name in group}
         by_input: dict[object, list[str]] = {}
         for name in tasks or self.tasks:
-            task = self.recipe.tasks[name]
-            transform = json.dumps([task.transform.name, task.transform.options], sort_keys=True, default=str)
-            by_input.setdefault((passes[name], transform, task.size), []).append(name)
+            by_input.setdefault((passes[name], self._input_of(name)), []).append(name)
         return tuple(tuple(group) for group in by_input.values())
+
+    def _input_of(self, task: str) -> Hashable:
+        """What the inputs of a task depend on in evaluation: equal for tasks whose inputs are."""
+        part, transform = self.recipe.tasks[task], self.transform(task, train=False)
+        if isinstance(transform, EvaluatesAs):
+            return type(transform), part.size, transform.evaluates_as
+        return json.dumps([part.transform.name, part.transform.options, part.size], sort_keys=True, default=str)
 
     def balancer(self) -> Balancer | GradientBalancer | GradientCombiner:
         """The balancer.

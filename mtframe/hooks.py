@@ -18,7 +18,7 @@ Wrappers around hooks are not supported.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from mtframe.errors import PluginError, RecipeError, told
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from mtframe.data import Batch
     from mtframe.recipe import Recipe
 
 LOG = logging.getLogger("mtframe.hooks")
@@ -70,12 +71,24 @@ class HookSpecs:
         """
 
     @_hookspec
+    def step_started(self, step: int, batches: Sequence[Mapping[str, Batch]]) -> None:
+        """The batches of the next step are read, the learning rate is set; the weights are those of the step before.
+
+        Called at every step, so be quick.
+
+        Args:
+            step: Optimiser steps done so far.
+            batches: Those that the step accumulates, each by task, on the CPU. Not to be changed.
+        """
+
+    @_hookspec
     def step_ended(self, step: int, losses: Mapping[str, Mapping[str, Tensor]]) -> None:
         """The optimiser has stepped. Called at every step, so be quick.
 
         Args:
             step: Optimiser steps done so far.
-            losses: Scalars on the device by task and name, unweighted. Reading one waits for the device.
+            losses: Scalars on the device by task and name, unweighted. Where a step accumulates several batches, the
+                mean over those in which the task took part. Reading one waits for the device.
         """
 
     @_hookspec
@@ -133,7 +146,7 @@ class Hooks:
         self.strict = strict
         self.disabled: dict[str, str] = {}
         self._labels: dict[str, str] = {}
-        self.call = _Calls(self)
+        self.call = Calls(self)
         self._manager = pluggy.PluginManager("mtframe")
         self._manager.add_hookspecs(HookSpecs)
 
@@ -189,13 +202,22 @@ class Hooks:
                 self._manager.unregister(implementation.plugin)
 
 
-class _Calls:
-    """The hooks as methods."""
+class Calls:
+    """The hooks as methods, which call the observers of one registry after another.
 
-    def __init__(self, hooks: Hooks) -> None:
-        self._hooks = hooks
+    Args:
+        registries: In the order in which they are called.
+    """
+
+    def __init__(self, *registries: Hooks) -> None:
+        self._registries = registries
 
     def __getattr__(self, hook: str) -> Callable[..., None]:
         if not hasattr(HookSpecs, hook):
             raise AttributeError(f"no hook {hook!r}")
-        return lambda **arguments: self._hooks._call(hook, arguments)
+
+        def call(**arguments: Any) -> None:
+            for registry in self._registries:
+                registry._call(hook, arguments)
+
+        return call

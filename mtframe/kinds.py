@@ -14,7 +14,7 @@ What a component may do besides has a small protocol each: its kind's `abilities
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -235,6 +235,8 @@ class Sharing(Protocol):
 
     One that opens `mtframe.model.rows_of` around each pass through what its tasks share lets balancers of gradients
     work in one backward pass. Optional: `NamesShared`, `TakesOver`.
+
+    Several threads may call it at once: what belongs to one pass is not set on it (see `mtframe.model.PerPass`).
 
     Attributes:
         features: What heads are given: the feature maps as the tasks see them.
@@ -531,7 +533,7 @@ class Transform(Protocol):
     """Images to inputs of one size: cropping, resizing, padding, augmenting. Labels follow by themselves.
 
     Wired: `size` (pixels of the square input), `train` (augment or not). Works on the whole batch, so that what can run
-    on the batch does, and images can be mixed. Optional: `MixesImages`, `KnowsOutside`.
+    on the batch does, and images can be mixed. Optional: `MixesImages`, `EvaluatesAs`, `KnowsOutside`.
 
     Attributes:
         fixed_size: False if the size changes from batch to batch (multi-scale training).
@@ -558,6 +560,18 @@ class MixesImages(Protocol):
     """
 
     mixes: bool
+
+
+@runtime_checkable
+class EvaluatesAs(Protocol):
+    """A transform of whose options some matter in training only.
+
+    Attributes:
+        evaluates_as: What its inputs depend on without augmentation. Two transforms of one class whose values are equal
+            make equal inputs then, so that tasks with them share a pass of the backbone.
+    """
+
+    evaluates_as: Hashable
 
 
 @runtime_checkable
@@ -764,7 +778,7 @@ _ABILITIES: dict[str, tuple[type, ...]] = {
     "loss": (FollowsProgress, *_ANY),
     "dataset": (LabelsImages, OrdersEpochs, Downloads, Synthesizes, HasNotes, *_ANY),
     "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds),
-    "transform": (MixesImages, KnowsOutside, *_ANY),
+    "transform": (MixesImages, EvaluatesAs, KnowsOutside, *_ANY),
     "metric": (HasDetails, HasNotes, *_ANY),
     "balancer": (KeepsState, WeighsHeads, KnowsPresent, CountsFailures, *_FAMILY, *_ANY),
     "preset": (),

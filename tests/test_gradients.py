@@ -582,7 +582,7 @@ def test_training_with_weights_of_one_is_training_with_the_sum(
             [float(v or "nan") for k, v in zip(keys, row.split(","), strict=True) if "/cross" in k] for row in rows[1:]
         ]
     torch.testing.assert_close(*map(torch.tensor, losses.values()), rtol=1e-4, atol=1e-5, equal_nan=True)
-    assert trainer.balancer.steps == ([every] * 16 if every else [])
+    assert trainer.parts.balancer.steps == ([every] * 16 if every else [])
 
 
 def test_parameters_are_the_models_own_again_after_a_step_that_failed() -> None:

@@ -21,7 +21,7 @@ from mtframe.errors import RecipeError, TrainingError
 from mtframe.hooks import Hooks, hookimpl
 from mtframe.recipe import Recipe, load_recipe
 from mtframe.run import RunFolder
-from mtframe.training import Trainer, training_step
+from mtframe.training import Trainer, forward_backward
 from toy import ToyData, ToyTransform, toy_recipe
 
 HERE = str(Path(__file__).resolve())
@@ -97,7 +97,7 @@ def test_both_heads_see_the_maps_of_one_pass_and_each_loss_counts() -> None:
     batch = MixedBatches(assembly.sources(), seed=0)[0]
     passes: list[int] = []
     model.sharing.backbone.stem[0].register_forward_hook(lambda _, args, __: passes.append(len(args[0])))
-    terms = training_step(model, batch, Sum(("one", "two")))
+    terms = forward_backward(model, batch, Sum(("one", "two")))
     assert passes == [4]
     assert list(terms) == ["one", "two"]
     assert all(head.linear.weight.grad.abs().sum() > 0 for head in model.heads.values())

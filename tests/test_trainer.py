@@ -301,8 +301,8 @@ def test_the_average_of_weights_is_what_is_saved_for_use(tmp_path: Path) -> None
     trainer.fit()
     kept = Assembly(trainer.recipe, trainer.assembly.infos).model()
     trainer.run.load_weights(kept, "last")
-    assert trainer.average is not None
-    average, now = trainer.average.module.state_dict(), trainer.model.state_dict()
+    assert trainer.parts.average is not None
+    average, now = trainer.parts.average.module.state_dict(), trainer.model.state_dict()
     assert all(torch.equal(value, average[key]) for key, value in kept.state_dict().items())
     assert any(not torch.equal(value, now[key]) for key, value in average.items())
 
@@ -329,20 +329,20 @@ def test_names_that_timm_or_torch_do_not_know_are_named(tmp_path: Path, key: str
 def test_too_little_memory_says_what_to_lower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
-    def training_step(*_: object, **__: object) -> None:
+    def forward_backward(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("mtframe.training._trainer.training_step", training_step)
+    monkeypatch.setattr("mtframe.training._step.forward_backward", forward_backward)
     said = r"out of memory on cpu at step 1\. Lower a task's batch_size or size \(one: 4 of 32 pixels, two: 4 of 32"
     with pytest.raises(TrainingError, match=said):
         make(tmp_path / "run").fit()
 
 
 def test_another_error_of_torch_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def training_step(*_: object, **__: object) -> None:
+    def forward_backward(*_: object, **__: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("mtframe.training._trainer.training_step", training_step)
+    monkeypatch.setattr("mtframe.training._step.forward_backward", forward_backward)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         make(tmp_path / "run").fit()
 
@@ -370,5 +370,5 @@ def test_models_with_tied_and_five_dimensional_weights_train_and_are_loaded_agai
     assert trainer.model.sharing.backbone.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
     loaded = Assembly(trainer.recipe, trainer.run.infos()).model(restoring=True)
     trainer.run.load_weights(loaded, "last")
-    for name, tensor in trainer.evaluated_model.state_dict().items():
+    for name, tensor in trainer.parts.evaluated_model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor)

@@ -13,7 +13,7 @@ from torch import Tensor
 from mtframe.errors import RecipeError
 from mtframe.gradients import ALL, REST
 
-from ._lookahead import Affinity, Means
+from ._means import Affinity, Means
 
 # The search looks at all 3^T ways to take a set of the tasks and a part of that.
 _MOST_TASKS = 12

@@ -102,15 +102,16 @@ def say(lines: Sequence[str] | str) -> None:
 
 def _print_kept(trainer: Trainer) -> None:
     """A table of what became of the tasks that distillation keeps."""
-    kept = trainer.distillation.tasks if trainer.distillation is not None else ()
-    if not any(task in trainer.evaluated for task in kept):
+    distillation, evaluated = trainer.parts.distillation, trainer.evaluations.tasks
+    kept = distillation.tasks if distillation is not None else ()
+    if not any(task in evaluated for task in kept):
         return
     before = trainer.history[0]["tasks"]
     after = next(one for one in trainer.history if one["step"] == trainer.best_steps["best"])
     table = Table(box=box.SIMPLE_HEAD)
     for column, justify in (("kept task", "left"), ("metric", "left"), ("before", "right"), ("best", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for task in trainer.evaluated:
+    for task in evaluated:
         for position, (name, value) in enumerate(before[task].items() if task in kept else ()):
             table.add_row(task if position == 0 else "", name, number(value), number(after["tasks"][task][name]))
     CONSOLE.print(table)
@@ -125,14 +126,15 @@ def _observers(recipe: Recipe, strict: bool) -> Hooks:
 
 def _fit(trainer: Trainer) -> None:
     tasks = ", ".join(f"{task} ({len(source.dataset)} images)" for task, source in trainer.batches.sources.items())
-    say(trainer.loaded.shown() if trainer.loaded is not None else [])
-    for task, why in trainer.unevaluated.items():
+    parts, evaluations = trainer.parts, trainer.evaluations
+    say(parts.loaded.shown() if parts.loaded is not None else [])
+    for task, why in evaluations.unevaluated.items():
         say(f"{task}: what becomes of it is not measured: {why}")
-    if trainer.distillation is None and (
-        kept := [task for task in trainer.assembly.tasks if task not in trainer.evaluated]
+    if parts.distillation is None and (
+        kept := [task for task in trainer.assembly.tasks if task not in evaluations.tasks]
     ):
         say(f"kept as they are: {', '.join(kept)}")
-    say(f"training {tasks} on {trainer.device} for {trainer.steps} steps into {trainer.run.path}")
+    say(f"training {tasks} on {parts.device} for {trainer.steps} steps into {trainer.run.path}")
     say([f"warning: {text}" for text in trainer.cautions])
     try:
         print_scores(trainer.fit())

@@ -47,7 +47,8 @@ from ._balancing import (
     unweighed,
 )
 from ._passes import Gradients, PassByRows, PassByTask, TaskPass, cut_at_maps
-from ._row_parameters import Unattributable, standing_in
+from ._row_parameters import Unattributable
+from ._standing_in import standing_in
 from ._trial import attribution_of, mixes_rows, why_rows_fail
 
 LOG = logging.getLogger("mtframe")

@@ -11,15 +11,12 @@ the arithmetic of the plain operation, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from mtframe.model import current_rows
@@ -239,17 +236,18 @@ def _batch_norm(attribution: Attribution, counts: dict[str, int], input: Any, *a
     if isinstance(input, StandIn):
         # Weights that are standardised.
         return None
-    output = _joint_norm(attribution, counts, input, *args, **kwargs)
+    output = joint_norm(attribution, counts, input, *args, **kwargs)
     if output is None:
         raise Unattributable(f"batch_norm gets {_shape(input)}, of which the images are not the first axis")
     return output
 
 
-def _joint_norm(
+def joint_norm(
     attribution: Attribution, counts: dict[str, int], input: Any, running_mean: Any, running_var: Any,
     weight: Any = None, bias: Any = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
     *rest: Any,
 ) -> Tensor | None:  # fmt: skip
+    """F.batch_norm of the rows of all tasks; None of anything else than rows."""
     layer = BatchNorm(running_mean, running_var, training, momentum, eps, lambda: attribution.through_all_rows)
     return _run(attribution, counts, layer, input, weight, bias)
 
@@ -282,64 +280,6 @@ _LAYERS: dict[Any, Callable[..., Tensor | None]] = {
 
 # Of one row, these make as many as there are images.
 _EXPANDING = (Tensor.expand, Tensor.expand_as, Tensor.repeat, torch.broadcast_to, Tensor.broadcast_to)
-
-
-@contextmanager
-def standing_in(
-    module: nn.Module, parameters: Mapping[str, nn.Parameter], attribution: Attribution
-) -> Iterator[dict[str, StandIn]]:
-    """Within it, `module` computes with stand-ins of these parameters; yields them, by the same names.
-
-    Each has a leaf per task, which shares the parameter's memory and collects a gradient of its own.
-    """
-    trained = attribution.poisoned is None
-    stands = {
-        name: StandIn.of([value.detach().requires_grad_(trained) for _ in attribution.slots], attribution, name)
-        for name, value in parameters.items()
-    }
-    names = {value: name for name, value in parameters.items()}
-    fixed_norms = any(
-        isinstance(child, _BatchNorm) and names.keys().isdisjoint(child._parameters.values())
-        for child in module.modules()
-    )
-    places = [
-        (child._parameters, key, value)
-        for child in module.modules()
-        for key, value in child._parameters.items()
-        if value in names
-    ]
-    for held, key, value in places:
-        held[key] = stands[names[value]]  # type: ignore[assignment]
-    try:
-        with _FixedBatchNorms(attribution) if fixed_norms else nullcontext():
-            yield stands
-    finally:
-        for held, key, value in places:
-            held[key] = value
-        for child in module.modules():
-            for key, buffer in child._buffers.items():
-                # One that was made of a parameter, as by spectral normalisation.
-                if isinstance(buffer, StandIn):
-                    child._buffers[key] = buffer.value
-        for stand in stands.values():
-            # Modules may hold on to a stand-in, but not to gradients.
-            stand.leaves = []
-
-
-class _FixedBatchNorms(TorchFunctionMode):
-    """BatchNorm without weights, or with fixed ones, meets no stand-in, and yet ties the tasks together."""
-
-    def __init__(self, attribution: Attribution) -> None:
-        super().__init__()
-        self.attribution = attribution
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, counts = kwargs or {}, current_rows()
-        if func is F.batch_norm and StandIn not in types and counts is not None:
-            output = _joint_norm(self.attribution, counts, *args, **kwargs)
-            if output is not None:
-                return output
-        return func(*args, **kwargs)
 
 
 def check_plain(maps: Mapping[str, Sequence[Tensor]]) -> None:

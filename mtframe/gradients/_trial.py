@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtframe.model import MultiTaskModel
 
-from ._row_parameters import Attribution, Unattributable, check_plain, standing_in
+from ._row_parameters import Attribution, Unattributable, check_plain
+from ._standing_in import standing_in
 
 Images = Mapping[str, Tensor]
 Parameters = Mapping[str, nn.Parameter]

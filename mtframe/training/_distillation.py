@@ -20,15 +20,17 @@ new images would be the old tasks' no longer, and what is compared would differ 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
 
 from mtframe.assembly import Assembly
-from mtframe.errors import MtframeError, RecipeError
+from mtframe.errors import RecipeError
 from mtframe.model import MultiTaskModel, freeze_statistics
 
+from ._inputs import ModelInputs
 from ._own import is_within, own_parts
 from ._start import Start
 
@@ -70,28 +72,26 @@ class Distillation:
         self._here, self._there = _group_of(assembly), _group_of(old)
         _keep_statistics(model, recipe.trained)
 
-    def look(
-        self, images: Mapping[str, Tensor], lenders: Mapping[str, str]
-    ) -> tuple[dict[str, Tensor], dict[str, str], dict[str, dict[str, Tensor]]]:
-        """Lets the kept tasks look at a batch too.
+    def extended(self, inputs: ModelInputs) -> tuple[ModelInputs, dict[str, dict[str, Tensor]]]:
+        """Shows the trained tasks' images to the kept tasks.
 
         A task whose images have the new ones' size sees them in the same pass, another one resized to its own.
 
         Args:
-            images: (B, 3, H, W) by trained task.
-            lenders: Further trained tasks, each with the task whose images it looks at.
+            inputs: Of the trained tasks.
 
         Returns:
-            What the model is to be called with, and the teacher's outputs by kept task.
+            Those of all tasks, with targets of the trained ones only, and the teacher's outputs by kept task.
         """
-        seen, viewers = dict(images), dict(lenders)
+        images, lenders = dict(inputs.images), dict(inputs.lenders)
         for task in self.tasks:
-            beside = [other for other in seen if self._here[other] == self._here[task]]
-            if beside:
-                viewers[task] = beside[0]
+            together = [other for other in images if self._here[other] == self._here[task]]
+            if together:
+                lenders[task] = together[0]
             else:
-                seen[task] = _resized(next(iter(images.values())), self._sizes[task])
-        return seen, viewers, self._answers({task: seen[viewers.get(task, task)] for task in self.tasks})
+                images[task] = _resized(next(iter(inputs.images.values())), self._sizes[task])
+        answers = self._answers({task: images[lenders.get(task, task)] for task in self.tasks})
+        return replace(inputs, images=images, lenders=lenders), answers
 
     def losses(self, outputs: Outputs, answers: Outputs) -> dict[str, dict[str, Tensor]]:
         """The loss terms of the kept tasks: one each, a scalar.
@@ -113,19 +113,6 @@ class Distillation:
             else:
                 images[task] = its
         return self.teacher(images, lenders)
-
-
-def evaluable(assembly: Assembly) -> tuple[list[str], dict[str, str]]:
-    """Of the tasks that are not trained, those whose validation data can be read, and why the others' cannot."""
-    able, why = list[str](), dict[str, str]()
-    for task in assembly.tasks:
-        if task not in assembly.recipe.trained:
-            try:
-                assembly.metrics(task, "val")
-                able.append(task)
-            except MtframeError as error:
-                why[task] = str(error)
-    return able, why
 
 
 def _unexplained(outputs: Mapping[str, Tensor], answers: Mapping[str, Tensor]) -> Tensor:

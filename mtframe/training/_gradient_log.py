@@ -10,24 +10,26 @@ from pathlib import Path
 from statistics import fmean, median
 
 from mtframe.gradients import ALL, GradientEngine, Measurement, Row, names_by_stage
+from mtframe.recipe import TrainOptions
 from mtframe.run import write_text
 
 from ._gradient_plot import plot_gradients
 from ._log import LOG
-from ._meetings import Meetings
+from ._meetings import Meetings, check_comparable
+from ._parts import TrainingParts
 
 COLUMNS = ("step", "stage", "task", "other", "cosine", "norm", "weight", "effective_lr")
 
 
 class GradientLog:
-    """Measures the tasks' gradients every so many steps, for a file, observers and a summary.
+    """Measures the tasks' gradients at every k-th step, for a file, observers and a summary.
 
     A run that goes on gives the rows of one that never stopped.
 
     Args:
         engine: Gives the tasks' gradients.
         meetings: In which steps tasks meet.
-        every: Steps from one measured step to the next.
+        every: k.
         log_every: Steps between two calls of observers.
     """
 
@@ -39,6 +41,15 @@ class GradientLog:
         self._stages = names_by_stage(engine.model.sharing, engine.shared_parameters())
         self._file: Path | None = None
         self._latest: dict[str, float] = {}
+
+    @classmethod
+    def of(cls, parts: TrainingParts, options: TrainOptions) -> GradientLog | None:
+        """As a recipe says; None if it measures nothing. Raises RecipeError if no two tasks can be compared."""
+        if options.gradients_every is None:
+            return None
+        meetings = Meetings(parts.batches, options.accumulate)
+        check_comparable(parts.engine, meetings, "train.gradients_every")
+        return cls(parts.engine, meetings, options.gradients_every, options.log_every)
 
     def begin(self, file: Path, step: int) -> None:
         """Writes to this file from now on. Drops rows after the step that training goes on from."""

@@ -7,22 +7,22 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtframe._labels import run_of
 from mtframe._overrides import add_hooks, apply_overrides, parse_task
 from mtframe._yaml import parse_yaml
 from mtframe.assembly import Assembly
 from mtframe.errors import CheckpointError, RecipeError
-from mtframe.model import MultiTaskModel
 from mtframe.recipe import Choice, Recipe, TaskRecipe
 from mtframe.registry import name_of
 from mtframe.run import RunFolder
 
-from ._log import LOG, open_log
-from ._own import is_within, own_parts
-from ._start import Loaded, Start, parts_within
+from ._freezing import parts_within
+from ._log import LOG, log_to
+from ._own import own_parts
+from ._start import Start
+from ._unchanged import check_same, check_whole
 
 # Of an old task, what its evaluation reads: no answer depends on it.
 _OF_DATA = (("dataset", "root"), ("batch_size",))
@@ -105,10 +105,8 @@ def remove_task(
     if not weights:
         raise CheckpointError(f"{old.checkpoints}: no checkpoint, so there is nothing to take over")
     run = RunFolder.create(out, assembly.recipe, assembly.infos, weights)
-    handler = open_log(run.log_file)
-    LOG.info("made of %s without its task %s", path, task)
-    LOG.removeHandler(handler)
-    handler.close()
+    with log_to(run.log_file):
+        LOG.info("made of %s without its task %s", path, task)
     return run
 
 
@@ -184,8 +182,8 @@ def _frozen(old: Assembly, new: Assembly, run: str) -> list[str]:
     own = [part for part, task in own_parts(model).items() if task in added]
     way = f"{', '.join(added)} cannot be added to {run} with all else kept as it is"
     hint = ". With --finetune it can, which keeps the old tasks about as good as they are"
-    _check_whole(loaded, way, hint)
-    _check_same(start.model(), model, {task: part.size for task, part in old.recipe.tasks.items()}, way, hint)
+    check_whole(loaded, way, hint)
+    check_same(start.model(), model, {task: part.size for task, part in old.recipe.tasks.items()}, way, hint)
     kept = {name for name, source in loaded.sources.items() if name == source}
     return list(parts_within(model, kept, own))
 
@@ -248,40 +246,6 @@ def _without(task: str, start: Start, assembly: Assembly) -> dict[str, Tensor]:
     before, model = start.model(), assembly.model(restoring=True)
     loaded = start.load(model, assembly)
     way = f"{task} cannot be removed"
-    _check_whole(loaded, way, dropping=[part for part, its in own_parts(before).items() if its == task])
-    _check_same(before, model, {name: part.size for name, part in assembly.recipe.tasks.items()}, way)
+    check_whole(loaded, way, dropping=[part for part, its in own_parts(before).items() if its == task])
+    check_same(before, model, {name: part.size for name, part in assembly.recipe.tasks.items()}, way)
     return model.state_dict()
-
-
-def _check_whole(loaded: Loaded, way: str, hint: str = "", dropping: Collection[str] | None = None) -> None:
-    """Raises RecipeError if an old tensor has no place in the new model, or another shape there.
-
-    Args:
-        loaded: What the new model has of the old one.
-        way: What cannot be.
-        hint: What can.
-        dropping: The old model's parts that go, if some do; then nothing may be new either.
-    """
-    lost = [name for name in loaded.unused if not is_within(name, dropping or ())]
-    unfit = [f"{name} is {theirs} in the run, and would be {ours}" for name, (ours, theirs) in loaded.unfit.items()]
-    if dropping is not None:
-        unfit += [f"{name} would be new" for name in loaded.missing]
-    if problems := [*unfit, *(f"{name} would have no place" for name in lost)]:
-        raise RecipeError(f"{way}: " + "; ".join(problems[:3]) + hint)
-
-
-@torch.inference_mode()
-def _check_same(
-    before: MultiTaskModel, after: MultiTaskModel, sizes: Mapping[str, int], way: str, hint: str = ""
-) -> None:
-    """Raises RecipeError if two models do not give exactly the same for some picture of noise."""
-    generator = torch.Generator().manual_seed(0)
-    for task, size in sizes.items():
-        noise = torch.randint(256, (1, 3, size, size), generator=generator, dtype=torch.uint8)
-        old, new = (_outputs(model, task, noise) for model in (before, after))
-        if any(not torch.equal(old[name], new[name]) for name in old):
-            raise RecipeError(f"{way}: with this sharing scheme and backbone it changes what {task} gives{hint}")
-
-
-def _outputs(model: nn.Module, task: str, images: Tensor) -> dict[str, Tensor]:
-    return model.eval()({task: images})[task]

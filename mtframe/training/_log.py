@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class LossMeter:
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Nothing: a line that cannot be written is no reason for a traceback; what fills the disk is told once."""
+        """Nothing: a line that cannot be written is no reason for a traceback; a full disk is reported once."""
 
     def close(self) -> None:
         """Closes the file, even if what is left of it cannot be written."""
@@ -55,10 +55,15 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
-def open_log(path: Path) -> logging.FileHandler:
-    """Sends the framework's log to a run's log.txt as well; the caller removes the handler."""
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Within it, the framework's log goes to a run's log.txt too."""
     handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
-    return handler
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        handler.close()

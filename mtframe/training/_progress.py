@@ -1,7 +1,9 @@
+"""How a training shows on a terminal."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -9,14 +11,19 @@ from rich.progress import (
     MofNCompleteColumn,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
 from rich.text import Text
+from torch import Tensor
 
 from mtframe.hooks import hookimpl
+
+if TYPE_CHECKING:
+    from ._trainer import Trainer
 
 
 class _ImagesPerSecond(ProgressColumn):
@@ -45,23 +52,27 @@ class Progress:
             console=console,
             disable=not console.is_terminal,
         )
-        self._trainer: Any = None
-        self._task: Any = None
+        self._steps = 0
+        self._task = TaskID(0)
 
     @hookimpl
-    def training_started(self, trainer: Any) -> None:
+    def training_started(self, trainer: Trainer) -> None:
         """Opens the bar."""
-        self._trainer = trainer
+        self._steps = trainer.steps
         self._bar.start()
         self._task = self._bar.add_task(
-            "training", total=trainer.steps, completed=trainer.step, images=trainer.images_per_step, losses=""
+            "training",
+            total=trainer.steps,
+            completed=trainer.step,
+            images=trainer.parts.length.images_per_step,
+            losses="",
         )
 
     @hookimpl
-    def step_ended(self, step: int, losses: Mapping[str, Mapping[str, Any]]) -> None:
+    def step_ended(self, step: int, losses: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Moves it."""
         # Reading a loss waits for the device, so not at every step.
-        if step % 10 == 0 or step == self._trainer.steps:
+        if step % 10 == 0 or step == self._steps:
             shown = "  ".join(f"{task} {float(sum(named.values())):.3f}" for task, named in losses.items())
             self._bar.update(self._task, losses=shown)
         self._bar.update(self._task, completed=step)

@@ -1,75 +1,26 @@
-"""Starting from the weights of another run: what fits by name and shape, and what is not trained from there on."""
+"""Starting from the weights of another run: what fits by name and shape."""
 
 # Shapes: G groups of tasks that pass together, C channels.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtframe._labels import run_of
 from mtframe.assembly import Assembly
 from mtframe.errors import CheckpointError, MtframeError, RecipeError
-from mtframe.model import STATISTICS, MultiTaskModel, freeze
+from mtframe.kinds import TakesOver
+from mtframe.model import STATISTICS, MultiTaskModel
 from mtframe.recipe import Recipe, read_recipe
-from mtframe.registry import did_you_mean
 from mtframe.run import RunFolder, check_fit, read_weights, take_weights
 
+from ._loaded import NORMALISATION, Loaded
 from ._own import is_within, own_parts
-
-Shape = tuple[int, ...]
-
-# What the backbone wants of images belongs to its weights.
-_NORMALISATION = ("mean", "std", "_extra_state")
-
-# Lines about tensors that did not fit which a terminal shows; the log has all.
-_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What of some weights a model started from.
-
-    Attributes:
-        file: Where the weights are from.
-        sources: By name of a tensor of the model that was loaded, its name there.
-        unfit: By name, the shapes of tensors that differ: the model's, the weights'.
-        missing: Tensors of the model of which the weights have none.
-        unused: Tensors of the weights that the model has no place for.
-        like: By task whose own part of the sharing scheme started as a copy, the task of the run that it is one of.
-    """
-
-    file: Path
-    sources: Mapping[str, str] = field(repr=False)
-    unfit: Mapping[str, tuple[Shape, Shape]]
-    missing: Sequence[str] = field(repr=False)
-    unused: Sequence[str] = field(repr=False)
-    like: Mapping[str, str]
-
-    def lines(self, most: int | None = None) -> list[str]:
-        """What was loaded and what was not, for people; of what did not fit, the first `most` tensors by name."""
-        loaded = Counter(map(part_of, self.sources))
-        whole = loaded + Counter(map(part_of, [*self.unfit, *self.missing]))
-        told = [f"started from {self.file}: {len(self.sources)} of {whole.total()} tensors loaded"]
-        told += [f"  {part}: {loaded[part]} of {count}" for part, count in whole.items()]
-        told += [f"  sharing of {task}: copied from that of {like}" for task, like in self.like.items()]
-        unused = Counter(map(part_of, self.unused))
-        told += [f"  not used: {part} ({count} of its tensors)" for part, count in unused.items()]
-        unfit = [f"  did not fit: {name}: the model has {ours}, the weights {theirs}"
-                 for name, (ours, theirs) in self.unfit.items()]  # fmt: skip
-        left = len(unfit) - most if most is not None else 0
-        return told + unfit[:most] + ([f"  and {left} more that did not fit; the run's log.txt names all"] * (left > 0))
-
-    def shown(self) -> list[str]:
-        """The lines for a terminal."""
-        return self.lines(_SHOWN)
 
 
 class Start:
@@ -132,45 +83,53 @@ class Start:
             RecipeError: Nothing fits.
         """
         like = self._like(assembly)
-        rows, groups = self._rows(assembly, like)
         own = {part: task for part, task in own_parts(model).items() if part.startswith("sharing.") and task in like}
-        takes_over: Any = getattr(model.sharing, "taken_over", None) if self.recipe is not None else None
-        theirs = tuple(self.recipe.tasks) if self.recipe is not None else ()
-        fitting: dict[str, Tensor] = {}
-        sources, unfit, missing = dict[str, str](), dict[str, tuple[Shape, Shape]](), list[str]()
         state = model.state_dict()
-        for name, tensor in state.items():
-            source = self._source(name, own, like)
-            if source is None:
-                missing.append(name)
-                continue
-            found = self.weights[source]
-            # What the recipe does not show, as several sizes in training, leaves another number of groups.
-            found = _regrouped(name, found, tensor, rows if found.dim() and len(found) == groups else None)
-            if found.shape != tensor.shape and takes_over is not None and name.startswith("sharing."):
-                found = takes_over(name.removeprefix("sharing."), found, theirs, like)
-            if found.shape == tensor.shape:
-                fitting[name], sources[name] = found, source
-            else:
-                unfit[name] = tuple(tensor.shape), tuple(found.shape)
+        sources = {name: source for name in state if (source := self._source(name, own, like)) is not None}
+        found = self._found(sources, model, assembly, like)
+        fitting = {name: tensor for name, tensor in found.items() if tensor.shape == state[name].shape}
+        unfit = {
+            name: (tuple(state[name].shape), tuple(tensor.shape))
+            for name, tensor in found.items()
+            if name not in fitting
+        }
         shared = [name for name in state if name.startswith("sharing.")]
         if 2 * sum(name in fitting for name in shared) <= len(shared):
             # Another backbone keeps its own, whatever of the old one happens to fit.
-            for name in _NORMALISATION:
-                missing += [name] if fitting.pop(name, None) is not None else []
-                sources.pop(name, None)
+            fitting = {name: tensor for name, tensor in fitting.items() if name not in NORMALISATION}
         if not fitting:
             raise RecipeError(
                 f"train.start: nothing in {self.file} fits this model: of its {len(self.weights)} tensors none has "
                 f"both name and shape of one here, such as {next(iter(state))}"
             )
         take_weights(model, fitting)
+        sources = {name: source for name, source in sources.items() if name in fitting}
+        missing = [name for name in state if name not in fitting and name not in unfit]
         unused = sorted(self.weights.keys() - set(sources.values()) - unfit.keys())
         copied = {task for part, task in own.items() for name, source in sources.items()
                   if name != source and is_within(name, (part,))}  # fmt: skip
         return Loaded(
             self.file, sources, unfit, missing, unused, {task: known for task, known in like.items() if task in copied}
         )
+
+    def _found(
+        self, sources: Mapping[str, str], model: MultiTaskModel, assembly: Assembly, like: Mapping[str, str]
+    ) -> dict[str, Tensor]:
+        """By name of a tensor of the model, the one that it is to start from, of whatever shape."""
+        rows, groups = self._rows(assembly, like)
+        theirs = tuple(self.recipe.tasks) if self.recipe is not None else ()
+        takes_over = model.sharing if self.recipe is not None and isinstance(model.sharing, TakesOver) else None
+        found = {}
+        for name, tensor in model.state_dict().items():
+            if name not in sources:
+                continue
+            given = self.weights[sources[name]]
+            # What the recipe does not show, as several sizes in training, leaves another number of groups.
+            given = _regrouped(name, given, tensor, rows if given.dim() and len(given) == groups else None)
+            if given.shape != tensor.shape and takes_over is not None and name.startswith("sharing."):
+                given = takes_over.taken_over(name.removeprefix("sharing."), given, theirs, like)
+            found[name] = given
+        return found
 
     def model(self) -> MultiTaskModel:
         """The run's own model, with these weights. Raises CheckpointError if they are of no run."""
@@ -244,14 +203,6 @@ def _named(where: str = "") -> Iterator[None]:
         raise type(error)(f"train.start: {where}{error}") from error
 
 
-def part_of(name: str) -> str:
-    """The part of the model that a tensor is reported with."""
-    whole, _, rest = name.partition(".")
-    if whole in _NORMALISATION:
-        return "normalisation"
-    return f"{whole}.{rest.partition('.')[0]}" if whole in ("heads", "losses") else whole
-
-
 def start_model(assembly: Assembly, *, restoring: bool) -> tuple[MultiTaskModel, Loaded | None]:
     """The model that training begins with, and what of it was loaded from `train.start`.
 
@@ -273,69 +224,6 @@ def start_model(assembly: Assembly, *, restoring: bool) -> tuple[MultiTaskModel,
         model = assembly.model()
         loaded = weights.load(model, assembly)
     return model, loaded
-
-
-def freeze_parts(model: nn.Module, names: Sequence[str]) -> None:
-    """Keeps what `train.freeze` names as it is (see `mtframe.model.freeze`).
-
-    Raises:
-        RecipeError: The model has no such part, or nothing is left to train.
-    """
-    known = {name for name, _ in (*model.named_modules(), *model.named_parameters()) if name}
-    for name in names:
-        if name not in known:
-            few = [*(part for part, _ in model.named_children()), *_children(model, "sharing", "heads")]
-            raise RecipeError(
-                f"train.freeze: the model has no part {name!r}{did_you_mean(name, known)}; "
-                f"its parts are {', '.join(few)}, and those within them"
-            )
-    freeze(model, names)
-    if names and not any(parameter.requires_grad for parameter in model.parameters()):
-        raise RecipeError("train.freeze: nothing is left to train")
-
-
-def check_trained(model: MultiTaskModel, tasks: Collection[str]) -> None:
-    """Raises RecipeError if nothing is trained of what one of these tasks runs through, nor of its loss."""
-    own = own_parts(model)
-    given = getattr(model.sharing, "shared_parameters", None)
-    shared = set(given()) if given is not None else set[nn.Parameter]()
-    trained = set[str]()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            owners = {task for part, task in own.items() if is_within(name, (part,))}
-            # What is nobody's own, or said to be shared though one task's (a column of cross-stitch), is everybody's.
-            if not owners or parameter in shared:
-                return
-            trained |= owners
-    if still := [task for task in tasks if task not in trained]:
-        few = [task for task in tasks if task in trained]
-        also = f", or name the tasks that are trained: train.tasks=[{', '.join(few)}]" if few else ""
-        raise RecipeError(
-            f"train.freeze: nothing of {', '.join(map(repr, still))} is left to train. Freeze less of it{also}"
-        )
-
-
-def parts_within(module: nn.Module, names: Set[str], new: Collection[str], prefix: str = "") -> Iterator[str]:
-    """The largest parts of a module that hold nothing but what is old, by name.
-
-    Args:
-        module: The model.
-        names: Of parameters and buffers: the old ones.
-        new: Names of parts that are new; what has one of them within is not old, whether that has weights or not.
-        prefix: Where the module is.
-    """
-    for name, child in module.named_children():
-        place = f"{prefix}{name}"
-        held = {f"{place}.{key}" for key in child.state_dict()}
-        if held and held <= names and not any(is_within(part, (place,)) for part in new):
-            yield place
-        elif held:
-            yield from parts_within(child, names, new, f"{place}.")
-    yield from (f"{prefix}{name}" for name in module._parameters if f"{prefix}{name}" in names)
-
-
-def _children(model: nn.Module, *parts: str) -> Iterable[str]:
-    return (f"{part}.{name}" for part in parts for name, _ in model.get_submodule(part).named_children())
 
 
 def _regrouped(name: str, found: Tensor, wanted: Tensor, rows: Sequence[int] | None) -> Tensor:

@@ -1,88 +1,178 @@
-"""One forward and backward pass over the batches of all tasks."""
+"""One step of the optimiser, from its batches to its update."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from timm.scheduler.scheduler import Scheduler
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
 
 from mtframe.data import Batch
-from mtframe.gradients import GradientEngine, Measurement
-from mtframe.kinds import Balancer, GradientBalancer
+from mtframe.gradients import AnyBalancer, GradientEngine, GradientObserver, Measurement, Place
+from mtframe.kinds import FollowsProgress
 from mtframe.model import MultiTaskModel
+from mtframe.recipe import TrainOptions
 
 from ._distillation import Distillation
+from ._finite import FiniteCheck
+from ._inputs import ModelInputs
+from ._parts import TrainingParts
+from ._terms import Terms
 
 
-def taken_apart(
-    batches: Mapping[str, Batch],
-) -> tuple[dict[str, Tensor], dict[str, str], dict[str, dict[str, Tensor]]]:
-    """What a model and its losses are given of a step's batches, of which each is known to a task at least.
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step needs; calling it trains one.
 
-    Returns:
-        Images by the first task that knows something of them; the other tasks that do, each with that one; targets by
-        task.
+    All that happens in step n is a function of the recipe, n and its batches, so that a run that goes on draws what it
+    would have drawn.
+
+    Attributes:
+        model: What is trained, in training mode.
+        balancer: Makes one loss of the tasks' losses, or weighs their gradients.
+        engine: Of the model: runs its backward passes.
+        optimizer: Of the parameters of model and balancer.
+        scheduler: Sets the learning rate of each step.
+        finite: Stops a step whose losses or gradient are not.
+        average: The moving average of the weights; None for none.
+        distillation: Adds losses of tasks that are not trained but kept; None for none.
+        steps: Of the whole training.
+        seed: Of what model and losses draw.
+        precision: `bf16` (autocast) or `fp32`.
+        balance_at: Which gradients a balancer that weighs them gets.
+        clip_grad: Largest norm of the gradient; None for any.
+        memory_format: How images are laid out.
     """
-    images, lenders, targets = dict[str, Tensor](), dict[str, str](), dict[str, dict[str, Tensor]]()
-    for batch in batches.values():
-        owner, *others = batch.targets
-        images[owner] = batch.images
-        lenders |= dict.fromkeys(others, owner)
-        targets |= batch.targets
-    return images, lenders, targets
+
+    model: MultiTaskModel
+    balancer: AnyBalancer
+    engine: GradientEngine
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler
+    finite: FiniteCheck
+    average: ModelEmaV3 | None
+    distillation: Distillation | None
+    steps: int
+    seed: int
+    precision: str
+    balance_at: Place
+    clip_grad: float | None
+    memory_format: torch.memory_format
+
+    @classmethod
+    def of(cls, parts: TrainingParts, options: TrainOptions, finite: FiniteCheck) -> Step:
+        """Of a training's parts, as its recipe says."""
+        return cls(
+            parts.model, parts.balancer, parts.engine, parts.optimizer, parts.scheduler, finite, parts.average,
+            parts.distillation, steps=parts.length.steps, seed=options.seed, precision=options.precision,
+            balance_at=options.balance_at, clip_grad=options.clip_grad,
+            memory_format=torch.channels_last if options.channels_last else torch.contiguous_format,
+        )  # fmt: skip
+
+    def begin(self, number: int) -> None:
+        """Sets what depends on nothing but the step's number, counted from 0."""
+        self.scheduler.step(number)
+        for loss in self.model.losses.values():
+            if isinstance(loss, FollowsProgress):
+                loss.set_progress(number / self.steps)
+
+    def __call__(
+        self, number: int, group: Sequence[Mapping[str, Batch]], measurement: Measurement | None = None
+    ) -> list[Terms]:
+        """Trains one step, which has begun.
+
+        Args:
+            number: Of the step, counted from 0.
+            group: The batches that it accumulates, each by task.
+            measurement: Takes the tasks' gradients as they come by, and what becomes of them.
+
+        Returns:
+            The loss terms of each batch; none of a batch of which no task knows anything.
+
+        Raises:
+            TrainingError: A loss or the gradient is not finite; the parameters are as they were.
+        """
+        # Dropout and stochastic depth draw from it; seeding every step makes a resumed run draw the same.
+        torch.manual_seed(self.seed * 1_000_003 + number)
+        passes = [
+            forward_backward(
+                self.model, batches, self.balancer, engine=self.engine, distillation=self.distillation,
+                precision=self.precision, at=self.balance_at, divide=len(group), observer=measurement,
+            )
+            for batches in map(self.on_device, group)
+            if batches
+        ]  # fmt: skip
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
+        self.finite.check(number + 1, passes, norm)
+        if self.clip_grad is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_grad, norm)
+        if measurement is not None:
+            measurement.before_update()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.model, step=number)
+        return passes
+
+    def on_device(self, batches: Mapping[str, Batch]) -> dict[str, Batch]:
+        """Those of which a task knows something, on the model's device."""
+        moved = {task: batch.to(self.model.mean.device) for task, batch in batches.items() if batch.targets}
+        for batch in moved.values():
+            batch.images = batch.images.contiguous(memory_format=self.memory_format)
+        return moved
 
 
-def training_step(
+def forward_backward(
     model: MultiTaskModel,
     batches: Mapping[str, Batch],
-    balancer: Balancer | GradientBalancer,
+    balancer: AnyBalancer,
     *,
-    precision: str = "fp32",
-    divide: int = 1,
-    at: Literal["parameters", "maps"] = "parameters",
     engine: GradientEngine | None = None,
-    measurement: Measurement | None = None,
     distillation: Distillation | None = None,
-) -> dict[str, dict[str, Tensor]]:
-    """Adds the gradient of the balanced loss, or the balanced gradient, to the parameters' `.grad`.
+    precision: str = "fp32",
+    at: Place = "parameters",
+    divide: int = 1,
+    observer: GradientObserver | None = None,
+) -> Terms:
+    """Adds the gradient of one batch of each task, balanced, to the parameters' `.grad`.
 
     Args:
         model: In training mode, on the batches' device.
-        batches: Batch by task.
+        batches: By task; of each a task at least knows something.
         balancer: Makes one loss of the tasks' losses, or weighs their gradients.
-        precision: `bf16` (autocast) or `fp32`.
-        divide: The loss is divided by so much: number of batches that an optimiser step accumulates.
-        at: Which gradients a balancer that weighs them gets, see `GradientEngine.backward`.
-        engine: For a balancer that weighs gradients: the model's, kept from step to step; a new one if None.
-        measurement: Takes the tasks' gradients on the way, of a step of several tasks.
+        engine: The model's, kept from step to step; a new one if None.
         distillation: Adds losses of tasks that are not trained but kept.
+        precision: `bf16` (autocast) or `fp32`.
+        at: Which gradients a balancer that weighs them gets, see `GradientEngine.backward`.
+        divide: The gradient is divided by so much: the number of batches that a step accumulates.
+        observer: Is handed each task's gradient and weight, of batches of several tasks.
 
     Returns:
-        The loss terms by task and name, detached.
+        The loss terms.
     """
-    device = next(iter(batches.values())).images.device
-    images, lenders, targets = taken_apart(batches)
-    chosen: Any = balancer
-    terms: dict[str, dict[str, Tensor]] = {}
-    answers: dict[str, dict[str, Tensor]] = {}
+    autocast = torch.autocast(model.mean.device.type, torch.bfloat16, enabled=precision == "bf16")
+    inputs, answers = ModelInputs.of(batches), dict[str, dict[str, Tensor]]()
     if distillation is not None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            images, lenders, answers = distillation.look(images, lenders)
+        with autocast:
+            inputs, answers = distillation.extended(inputs)
+    terms: Terms = {}
 
-    def losses() -> dict[str, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            outputs = model(images, lenders)
-            named = {task: model.loss(task, outputs[task], wanted) for task, wanted in targets.items()}
+    def forward() -> dict[str, Tensor]:
+        with autocast:
+            outputs = model(inputs.images, inputs.lenders)
+            named = {task: model.loss(task, outputs[task], targets) for task, targets in inputs.targets.items()}
             if distillation is not None:
                 named |= distillation.losses(outputs, answers)
             # In the order in which a balancer knows them.
             terms.update({task: named[task] for task in model.tasks if task in named})
             return {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
 
-    engine = engine or GradientEngine(model)
-    engine.backward(
-        images, lenders, losses, chosen, at=at, divide=divide, observer=measurement if len(targets) > 1 else None
+    observer = observer if len(inputs.targets) > 1 else None
+    (engine or GradientEngine(model)).backward(
+        inputs.images, inputs.lenders, forward, balancer, at=at, divide=divide, observer=observer
     )
     return {task: {name: term.detach() for name, term in named.items()} for task, named in terms.items()}

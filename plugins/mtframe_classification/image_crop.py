@@ -84,6 +84,7 @@ class ImageCrop:
         self.scale, self.ratio, self.flip, self.crop = scale, ratio, flip, crop
         self.colour = np.array([brightness, contrast, saturation])
         self.mixup, self.cutmix = mixup, cutmix
+        self.evaluates_as = crop
         # Of the typical crop; a smaller one is enlarged, as it would be from any picture of that size.
         side = math.sqrt((scale[0] + scale[1]) / 2) if train else crop
         self.decode_size: DecodeSize | None = DecodeSize(shorter=math.ceil(size / side))

@@ -75,6 +75,8 @@ class Letterbox:
         if sizes is not None and (not sizes or any(side < 32 or side % 32 for side in sizes)):
             raise RecipeError(f"letterbox: sizes must be multiples of 32, got {list(sizes)}")
         self.size, self.train = size, train
+        # Without augmentation all options are idle.
+        self.evaluates_as = ()
         self.flip, self.scale, self.mosaic, self.min_visible = flip, scale, mosaic, min_visible
         self.sizes = tuple(sizes) if sizes and train else (size,)
         self.fixed_size = len(set(self.sizes)) == 1

@@ -107,6 +107,7 @@ class FaceAlign:
         self.size, self.train, self.aligned = size, train, aligned
         self.moves = Moves(flip, rotate, scale, shift)
         self.light = Light(brightness, contrast, saturation, erase)
+        self.evaluates_as = aligned, detector
         self.detector: Detector | None = find_detector(detector) if detector is not None else None
 
     @classmethod

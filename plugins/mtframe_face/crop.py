@@ -61,6 +61,7 @@ class FaceCrop:
     ) -> None:
         check_range("crop", crop, 0.05, 1)
         self.size, self.train, self.crop = size, train, crop
+        self.evaluates_as = crop
         self.moves = Moves(flip, rotate, scale, shift)
         self.light = Light(brightness, contrast, saturation, erase)
         # Smaller than this, the crop itself would be enlarged.

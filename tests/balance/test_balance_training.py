@@ -55,7 +55,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(tmp_path: Path, balancer: Any) -
 
 def test_weights_that_are_parameters_are_trained_without_weight_decay(tmp_path: Path) -> None:
     trainer = make(tmp_path / "run", "uncertainty", lr=0.01, weight_decay=0.5)
-    (own,) = trainer.balancer.parameters()
+    (own,) = trainer.parts.balancer.parameters()
     groups = {id(p): group for group in trainer.optimizer.param_groups for p in group["params"]}
     assert groups[id(own)]["weight_decay"] == 0
     assert groups[id(trainer.model.heads["one"].linear.weight)]["weight_decay"] == 0.5

@@ -142,7 +142,7 @@ def train(part: dict[str, Any], seed: int, steps: int) -> dict[str, Any]:
         trainer = Trainer(assemble(recipe), Path(folder) / "run")
         results = trainer.fit()
         seconds = time.process_time() - begun
-    failures = getattr(trainer.balancer, "failures", 0)
+    failures = getattr(trainer.parts.balancer, "failures", 0)
     values = {task: score_of(task, result) for task, result in results.items()}
     parameters = sum(p.numel() for p in trainer.model.parameters())
     print(part.get("balancer", ""), part.get("sharing", ""), seed, values, f"{seconds:.0f} s", flush=True)

@@ -87,7 +87,7 @@ def bare_step(trainer: Trainer, batches: dict[str, Batch]) -> Callable[[], None]
 
     def step() -> None:
         images = torch.cat([faces.images, objects.images]).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(trainer.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(trainer.parts.device.type, torch.bfloat16, enabled=precision == "bf16"):
             maps = backbone((images - model.mean) / model.std)
             of_faces = model.heads["faces"]([part[: len(faces)] for part in maps])
             of_objects = model.heads["objects"]([part[len(faces) :] for part in maps])

@@ -54,8 +54,8 @@ def test_the_same_recipe_starts_where_the_other_ended(old: Path, tmp_path: Path)
 def test_the_average_starts_from_what_was_loaded(old: Path, tmp_path: Path) -> None:
     recipe = Recipe.from_plain(toy_recipe(start=str(old), ema=0.9))
     trainer = Trainer(Assembly(recipe), tmp_path / "new")
-    averaged = trainer.evaluated_model.state_dict()
-    assert trainer.evaluated_model is not trainer.model
+    averaged = trainer.parts.evaluated_model.state_dict()
+    assert trainer.parts.evaluated_model is not trainer.model
     assert all(torch.equal(averaged[name], tensor) for name, tensor in weights(old).items())
 
 

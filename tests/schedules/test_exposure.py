@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Stopper:
     @hookimpl
     def step_ended(self, step: int) -> None:
         if step == self.at:
-            self.trainer.stop("enough") if self.how == "early" else setattr(self.trainer, "_interrupted", True)
+            self.trainer.stop("enough") if self.how == "early" else signal.raise_signal(signal.SIGINT)
 
 
 def trainer_of(path: Path, stopper: Stopper | None = None, **train: Any) -> Trainer:

@@ -110,7 +110,7 @@ def test_every_balancer_bears_steps_in_which_tasks_are_absent(tmp_path: Path, ba
         assert bool(row["one/cross_entropy"]) == ((int(row["step"]) - 1) % 3 == 0)
         assert math.isfinite(float(row["two/cross_entropy"]))
     assert all(weight.isfinite().all() for weight in trainer.model.state_dict().values())
-    assert getattr(trainer.balancer, "failures", 0) == 0
+    assert getattr(trainer.parts.balancer, "failures", 0) == 0
 
 
 @pytest.mark.parametrize(

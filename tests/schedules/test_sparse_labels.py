@@ -13,9 +13,10 @@ from torch import Tensor
 
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, DataInfo, Inputs, Placement, Sample, Viewer
+from mtframe.hooks import hookimpl
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
-from mtframe.training import Trainer, taken_apart
+from mtframe.training import ModelInputs, Trainer
 from mtframe_classification.targets import Label, Labels, Value
 from mtframe_detection.boxes import Boxes
 from toy import ToyData, toy_recipe
@@ -50,10 +51,10 @@ def test_another_task_that_knows_the_images_stands_in_for_one_that_does_not() ->
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     known = {"label": torch.tensor([0, 1])}
     given = {"a": Batch(images, {"b": known, "c": known}), "d": Batch(images + 1, {"d": known})}
-    seen, lenders, targets = taken_apart(given)
-    assert {task: int(pixels.max()) for task, pixels in seen.items()} == {"b": 0, "d": 1}
-    assert lenders == {"c": "b"}
-    assert list(targets) == ["b", "c", "d"]
+    inputs = ModelInputs.of(given)
+    assert {task: int(pixels.max()) for task, pixels in inputs.images.items()} == {"b": 0, "d": 1}
+    assert inputs.lenders == {"c": "b"}
+    assert list(inputs.targets) == ["b", "c", "d"]
 
 
 class Sparse(ToyData):
@@ -99,8 +100,7 @@ def test_a_task_without_a_label_does_not_reach_the_balancer(tmp_path: Path, bala
         step()
 
     trainer.optimizer.step = watch  # type: ignore[method-assign]
-    call = trainer.hooks.call
-    trainer.hooks.call = Recording(call, told)  # type: ignore[assignment]
+    trainer.hooks.register(Recording(told))
     trainer.fit()
     assert {"full"} in told
     assert {"full", "sparse"} in told
@@ -127,7 +127,7 @@ def test_a_task_that_knows_another_ones_images_stands_in_for_it(tmp_path: Path, 
     assembly = Assembly(recipe)
     trainer = Trainer(assembly, RunFolder.create(tmp_path / "run", recipe, assembly.infos))
     told: list[set[str]] = []
-    trainer.hooks.call = Recording(trainer.hooks.call, told)  # type: ignore[assignment]
+    trainer.hooks.register(Recording(told))
     passes: list[int] = []
     trainer.model.sharing.register_forward_pre_hook(
         lambda _, given: passes.append(sum(map(len, given[0].values()))) if trainer.model.training else None
@@ -142,17 +142,14 @@ def test_a_task_that_knows_another_ones_images_stands_in_for_it(tmp_path: Path, 
 
 
 class Recording:
-    """The hooks, of which it notes whose losses a step had."""
+    """Notes whose losses a step had."""
 
-    def __init__(self, hooks: Any, told: list[set[str]]) -> None:
-        self.hooks, self.told = hooks, told
+    def __init__(self, told: list[set[str]]) -> None:
+        self.told = told
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.hooks, name)
-
-    def step_ended(self, step: int, losses: Any) -> None:
+    @hookimpl
+    def step_ended(self, losses: Any) -> None:
         self.told.append(set(losses))
-        self.hooks.step_ended(step=step, losses=losses)
 
 
 def test_a_step_in_which_nothing_is_known_trains_nothing(tmp_path: Path) -> None:
@@ -163,16 +160,21 @@ def test_a_step_in_which_nothing_is_known_trains_nothing(tmp_path: Path) -> None
     weight = trainer.model.heads["sparse"].linear.weight
     kept: list[Tensor] = [weight.detach().clone()]
     told: list[set[str]] = []
-    trainer.hooks.call = Recording(trainer.hooks.call, told)  # type: ignore[assignment]
-    log = trainer._log_metrics
-
-    def keep() -> None:
-        kept.append(weight.detach().clone())
-        log()
-
-    trainer._log_metrics = keep  # type: ignore[method-assign]
+    trainer.hooks.register(Recording(told))
+    trainer.hooks.register(Keeping(weight, kept))
     trainer.fit()
     changed = [not torch.equal(before, after) for before, after in pairwise(kept)]
     # Five of the 20 images are known.
     assert changed == [bool(tasks) for tasks in told]
     assert sum(changed) == 5
+
+
+class Keeping:
+    """Copies a weight after each step."""
+
+    def __init__(self, weight: Tensor, kept: list[Tensor]) -> None:
+        self.weight, self.kept = weight, kept
+
+    @hookimpl
+    def step_ended(self) -> None:
+        self.kept.append(self.weight.detach().clone())

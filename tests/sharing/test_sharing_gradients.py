@@ -13,7 +13,7 @@ import torch
 from schemes import SCHEMES, ChannelsLast, step_of
 
 from mtframe.data import Batch
-from mtframe.training import training_step
+from mtframe.training import forward_backward
 from mtframe_timm.backbone import TimmBackbone
 from test_gradients import TASKS, Step, Weigh, assert_same, engine_step
 
@@ -103,7 +103,7 @@ def test_it_trains_with_every_balancer(name: str) -> None:
         model.zero_grad()
         torch.manual_seed(1)
         built = balancer_of(balancer, TASKS)
-        training_step(model, batches, built, precision="bf16")
+        forward_backward(model, batches, built, precision="bf16")
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters()), balancer
         torch.optim.SGD(model.parameters(), lr=0.1).step()
         for parameter in step.shared:

@@ -1,0 +1,67 @@
+"""Which checkpoints are the best so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mtframe.evaluation import mean_relative_gain
+
+# The name of the checkpoint of least sacrifice; of a task's best one, with the task behind it.
+BEST = "best"
+
+
+@dataclass
+class Bests:
+    """The best evaluations of a training.
+
+    `best_TASK` follows the task's primary score. `best` follows the mean relative gain over the tasks, each relative to
+    the best that it has reached so far in this run (docs/training.md).
+
+    Attributes:
+        scores: Of the checkpoint `best`, by task.
+        tasks: The best score so far by task.
+        steps: By name of a checkpoint, the step that it is of.
+    """
+
+    scores: dict[str, float] = field(default_factory=dict)
+    tasks: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+
+    def update(self, step: int, scores: Mapping[str, float], higher: Mapping[str, bool]) -> tuple[list[str], float]:
+        """Takes an evaluation into account.
+
+        Args:
+            step: Steps done.
+            scores: Primary score by task.
+            higher: By task, whether a higher score is better.
+
+        Returns:
+            Names of the checkpoints that the weights of this step are now the best of, and the evaluation's gain.
+        """
+        names = []
+        for task, score in scores.items():
+            if task not in self.tasks or better(score, self.tasks[task], higher_is_better=higher[task]):
+                self.tasks[task] = score
+                names.append(f"{BEST}_{task}")
+        gain = mean_relative_gain(scores, self.tasks, higher)
+        # What no step has trained yields to anything: it only says what tasks that are kept were like.
+        untrained = self.steps.get(BEST, 0) == 0
+        if untrained or gain > mean_relative_gain(self.scores, self.tasks, higher):
+            self.scores = dict(scores)
+            names.append(BEST)
+        self.steps |= dict.fromkeys(names, step)
+        return names, gain
+
+    def plain(self) -> dict[str, Any]:
+        """Of numbers and text, as `metrics.json` and checkpoints have it."""
+        return asdict(self)
+
+
+def better(score: float, top: float, *, higher_is_better: bool) -> bool:
+    """Whether a score beats the best so far; what could not be resolved (NaN) beats nothing."""
+    if math.isnan(score) or math.isnan(top):
+        return math.isnan(top) and not math.isnan(score)
+    return score > top if higher_is_better else score < top

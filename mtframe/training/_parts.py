@@ -1,0 +1,122 @@
+"""What a training is made of, built from a recipe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from timm.scheduler.scheduler import Scheduler
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+
+from mtframe.assembly import Assembly
+from mtframe.data import MixedBatches
+from mtframe.device import lay_out_channels_last, pick_device
+from mtframe.gradients import AnyBalancer, GradientEngine
+from mtframe.model import MultiTaskModel
+from mtframe.recipe import TrainOptions
+
+from ._distillation import Distillation
+from ._freezing import check_trained, freeze_parts
+from ._loaded import Loaded
+from ._optim import make_average, make_optimizer, make_scheduler
+from ._start import start_model
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a training is.
+
+    Attributes:
+        steps: Of the whole training.
+        steps_per_epoch: Steps that show every image of every task at least once.
+        images_per_step: Images of all tasks that one step sees; the mean where steps differ.
+    """
+
+    steps: int
+    steps_per_epoch: int
+    images_per_step: float
+
+    @classmethod
+    def of(cls, batches: MixedBatches, options: TrainOptions) -> Length:
+        """As the recipe says: in steps, or in epochs."""
+        per_epoch = batches.schedule.steps_per_epoch
+        images = sum(n * batches.sources[task].batch_size for task, n in batches.schedule.draws(per_epoch).items())
+        steps_per_epoch = math.ceil(per_epoch / options.accumulate)
+        steps = options.steps or options.epochs * steps_per_epoch
+        return cls(steps, steps_per_epoch, options.accumulate * images / per_epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingParts:
+    """What a training is made of.
+
+    Attributes:
+        model: The model that is trained, on its device.
+        loaded: What was loaded from `train.start`; None if nothing is named, or of a run that goes on.
+        distillation: What keeps tasks that are not trained; None for nothing.
+        balancer: Makes one loss of the tasks' losses, or weighs their gradients.
+        engine: Runs the model's backward passes.
+        batches: What every step trains on.
+        length: How long the training is.
+        optimizer: Of the parameters of model and balancer.
+        scheduler: Sets the learning rate of each step.
+        average: The moving average of the weights; None for none.
+    """
+
+    model: MultiTaskModel
+    loaded: Loaded | None
+    distillation: Distillation | None
+    balancer: AnyBalancer
+    engine: GradientEngine
+    batches: MixedBatches
+    length: Length
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler
+    average: ModelEmaV3 | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the training runs."""
+        return self.model.mean.device
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """What is evaluated and saved for use: the averaged weights, or the model where averaging is off."""
+        return self.model if self.average is None else self.average.module
+
+
+def build_parts(assembly: Assembly, *, restoring: bool) -> TrainingParts:
+    """Builds what a recipe's training is made of.
+
+    Args:
+        assembly: The recipe's parts.
+        restoring: All weights will be replaced by those of a run that goes on.
+
+    Raises:
+        MtframeError: A part cannot be built; or what is frozen leaves a task nothing to train.
+    """
+    options = assembly.recipe.train
+    device = pick_device(options.device)
+    torch.manual_seed(options.seed)
+    model, loaded = start_model(assembly, restoring=restoring)
+    freeze_parts(model, options.freeze)
+    if options.freeze:
+        check_trained(model, assembly.recipe.trained)
+    distillation = Distillation(assembly, model) if options.distil is not None else None
+    for network in (model, *([distillation.teacher] if distillation else ())):
+        network.to(device)
+        if options.channels_last:
+            lay_out_channels_last(network)
+    balancer = assembly.balancer()
+    if isinstance(balancer, nn.Module):
+        balancer.to(device)
+    batches = assembly.batches()
+    length = Length.of(batches, options)
+    optimizer = make_optimizer(model, balancer, options)
+    scheduler = make_scheduler(optimizer, options, length.steps)
+    return TrainingParts(
+        model, loaded, distillation, balancer, GradientEngine(model, exact=options.exact_gradients), batches, length,
+        optimizer, scheduler, make_average(model, options),
+    )  # fmt: skip
