@@ -22,6 +22,7 @@ from mtframe.kinds import ChecksForm, LabelsImages, OrdersEpochs, Target
 from ._check import checks
 from ._companions import target_of
 from ._form import check_label
+from ._subject import SIZE
 from ._violation import Skip, expect
 
 if TYPE_CHECKING:
@@ -211,8 +212,9 @@ def _target(dataset: Any) -> Target:
 
 
 def _placed(target: Target, label: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
-    """The label as it is in an input that shows its image as it is."""
-    return target.placed([(label, Placement.scaled(size, size, (1.0, 1.0)))])
+    """The label as it is in an input of the size that all of a batch have, over which its image is stretched."""
+    scale = SIZE / size[1], SIZE / size[0]
+    return target.placed([(label, Placement.scaled(size, (SIZE, SIZE), scale))])
 
 
 def _check_same(of: str, sample: Sample, wanted: Sample) -> None:

@@ -21,6 +21,7 @@ from mtframe.kinds import ChecksForm, Embeds, RatesPredictions, Target, WritesFi
 from ._check import checks, passes_first
 from ._form import check_label, check_prediction, same
 from ._marks import check_marks, same_marks
+from ._subject import SIZE
 from ._violation import Skip, Violation, expect
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ class Setup:
     @property
     def known(self) -> list[Sample]:
         """The samples of which something is known."""
-        placed = [self.placed((sample.target, _as_it_is(sample.size))) for sample in self.samples]
-        known = self.target.known(self.target.collate(placed)).tolist()
+        known = self.target.known(self.target.collate(self.labels)).tolist()
         return [sample for sample, its in zip(self.samples, known, strict=True) if its]
 
     @property
@@ -63,6 +63,15 @@ class Setup:
         """The best prediction of one input, by the label that was placed in it."""
         placed = self.target.placed([(sample.target, placement)])
         return self.target.perfect(replace(sample, target=placed, size=placement.input_size))
+
+    @property
+    def labels(self) -> list[dict[str, Tensor]]:
+        """The samples' labels in inputs of one size, as those of a batch are."""
+        return [self.together(sample.target, sample.size) for sample in self.samples]
+
+    def together(self, label: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+        """A label of an original of (height, width) in an input of the size that all have."""
+        return self.placed((label, _fitted(size, (SIZE, SIZE))))
 
     def placed(self, *parts: tuple[Mapping[str, Tensor], Placement]) -> dict[str, Tensor]:
         """The label of an input."""
@@ -88,18 +97,16 @@ def unknown(subject: Subject) -> None:
     if target.mixes:
         both = setup.placed(*((target.unknown(), placement) for placement in _side_by_side(size, size)))
         expect(not target.known(target.collate([both]))[0], "`known` is true of two such images side by side")
-    labels = [setup.placed((sample.target, _as_it_is(sample.size))) for sample in setup.samples]
-    known = target.known(target.collate([setup.placed((target.unknown(), _as_it_is(size))), *labels]))
+    known = target.known(target.collate([setup.together(target.unknown(), size), *setup.labels]))
     expect(not known[0], "`known` is true of the label of an image of which nothing is known, beside others")
-    expect(known[1:].any(), f"`known` is false of {len(labels)} labels of its data")
+    expect(known[1:].any(), f"`known` is false of {len(known) - 1} labels of its data")
 
 
 def collates(subject: Subject) -> None:
     """Labels of one image, of several and of none that is known make tensors of a row each, and stay as they are."""
     setup = make(subject)
     before = [{name: value.clone() for name, value in sample.target.items()} for sample in setup.samples]
-    labels = [setup.placed((sample.target, _as_it_is(sample.size))) for sample in setup.samples]
-    nothing = setup.placed((setup.target.unknown(), _as_it_is(setup.samples[0].size)))
+    labels, nothing = setup.labels, setup.together(setup.target.unknown(), setup.samples[0].size)
     for batch in (labels[:1], labels, [nothing], [nothing, nothing], [nothing, *labels], [*labels, nothing]):
         for name, value in setup.target.collate(batch).items():
             expect(isinstance(value, Tensor), f"expected {name!r} to be a tensor, got {type(value).__name__}")
@@ -151,7 +158,8 @@ def several_in_one(subject: Subject) -> None:
         same_marks(told, target.label_marks(covered), [alone], [above.seen])
         faint = setup.placed((one.target, below), (other.target, replace(above, share=0.4)))
         half = setup.placed(a, (target.unknown(), right))
-        target.collate([setup.placed(a), both, covered, faint, half])
+        for batch in ([setup.placed(a), both, half], [covered, faint]):
+            target.collate(batch)
 
 
 def equal_views(subject: Subject) -> None:
@@ -260,7 +268,7 @@ def picklable(subject: Subject) -> None:
     """It can be pickled, as loader processes need on most systems, and the copy collates the same."""
     setup = make(subject)
     other: Target = pickle.loads(pickle.dumps(setup.target))  # noqa: S301 - what was pickled a moment ago
-    labels = [setup.placed((sample.target, _as_it_is(sample.size))) for sample in setup.samples]
+    labels = setup.labels
     expect(same(other.collate(labels), setup.target.collate(labels)), "the copy collates labels to something else")
 
 
@@ -300,7 +308,7 @@ def _side_by_side(one: tuple[int, int], other: tuple[int, int]) -> tuple[Placeme
     """Two images in windows of their own size."""
     size = max(one[0], other[0]), one[1] + other[1]
     left = Placement.scaled(one, size, (1.0, 1.0))
-    right = Placement.scaled(other, size, (1.0, 1.0), (float(one[1]), 0.0), sample=1)
+    right = Placement.scaled(other, size, (1.0, 1.0), (float(one[1]), 0.0))
     return (
         replace(left, window=(0.0, 0.0, float(one[1]), float(size[0]))),
         replace(right, window=(float(one[1]), 0.0, float(size[1]), float(size[0]))),
@@ -309,7 +317,7 @@ def _side_by_side(one: tuple[int, int], other: tuple[int, int]) -> tuple[Placeme
 
 def _fitted(size: tuple[int, int], input_size: tuple[int, int]) -> Placement:
     """An image that is stretched over all of an input."""
-    return Placement.scaled(size, input_size, (input_size[1] / size[1], input_size[0] / size[0]), sample=1)
+    return Placement.scaled(size, input_size, (input_size[1] / size[1], input_size[0] / size[0]))
 
 
 def _more(found: Prediction, wanted: Prediction) -> bool:
