@@ -7,8 +7,7 @@ asks only for what it needs: each kind lists what can be wired.
 The protocols are structural: a class fits without inheriting anything. What observes a training (kind `hooks`) has no
 protocol but its hooks, `mtframe.hooks.HookSpecs`. No torch is imported here.
 
-What a component may do besides has a small protocol each, its kind's `abilities`; of any kind `Migrates` and
-`HasExamples`.
+What a component may do besides has a small protocol each: its kind's `abilities`.
 """
 
 # Shapes: B images, C channels, H height, W width, N things in an image.
@@ -69,7 +68,7 @@ class Kind:
     @property
     def abilities(self) -> tuple[type, ...]:
         """The protocols that a component may fit besides."""
-        return (*_ABILITIES.get(self.name, ()), Migrates, HasExamples)
+        return _ABILITIES.get(self.name, _ANY)
 
     def missing(self, part: object) -> list[str]:
         """What of `gives` a built component does not have."""
@@ -209,7 +208,7 @@ class TellsPretraining(Protocol):
 
 @runtime_checkable
 class Migrates(Protocol):
-    """A component, of any kind, whose options have changed since an earlier version."""
+    """A component whose options have changed since an earlier version."""
 
     @staticmethod
     def migrate(options: dict[str, Any], version: str) -> dict[str, Any]:
@@ -219,7 +218,7 @@ class Migrates(Protocol):
 
 @runtime_checkable
 class HasExamples(Protocol):
-    """A component, of any kind, that says with which options the conformance kit tries it; else with its defaults.
+    """A component that says with which options the conformance kit tries it; else with its defaults.
 
     Attributes:
         examples: Options by a name.
@@ -754,18 +753,21 @@ _CONTRACTS: dict[str, tuple[type, ...]] = {
     "preset": (Preset,),
 }
 
+# What may be of any kind to which a recipe gives options, and of names that stand for many.
+_ANY = (Migrates, HasExamples)
 _FAMILY = (Family, DescribesMembers, HasExampleMember)
 
 _ABILITIES: dict[str, tuple[type, ...]] = {
-    "backbone": (*_FAMILY, HasColourOrder, TellsPretraining),
-    "sharing": (NamesShared, TakesOver),
-    "head": (MergesViews,),
-    "loss": (FollowsProgress,),
-    "dataset": (LabelsImages, OrdersEpochs, Downloads, Synthesizes, HasNotes),
+    "backbone": (HasColourOrder, TellsPretraining, *_FAMILY, *_ANY),
+    "sharing": (NamesShared, TakesOver, *_ANY),
+    "head": (MergesViews, *_ANY),
+    "loss": (FollowsProgress, *_ANY),
+    "dataset": (LabelsImages, OrdersEpochs, Downloads, Synthesizes, HasNotes, *_ANY),
     "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds),
-    "transform": (MixesImages, KnowsOutside),
-    "metric": (HasDetails, HasNotes),
-    "balancer": (*_FAMILY, KeepsState, CountsFailures, WeighsHeads, KnowsPresent),
+    "transform": (MixesImages, KnowsOutside, *_ANY),
+    "metric": (HasDetails, HasNotes, *_ANY),
+    "balancer": (KeepsState, WeighsHeads, KnowsPresent, CountsFailures, *_FAMILY, *_ANY),
+    "preset": (),
 }
 
 

@@ -109,6 +109,8 @@ def test_plugins_show_gives_origin_docstring_and_options(call: Call, site: Path)
         "Options of mtframe data synthesize kites ROOT:\n"
         "  seed: int = 0\n"
         "  count: int = 10\n"
+        "\n"
+        "Optional abilities: Synthesizes (synthesize)\n"
     )
 
 

@@ -20,7 +20,7 @@ from command import mtframe
 from fake_dist import make_dist
 from mtframe import options
 from mtframe._yaml import dump_yaml, parse_yaml
-from mtframe.kinds import KINDS
+from mtframe.kinds import KINDS, members_of
 from mtframe.registry import discover, resolve
 from test_docs import OFFERED, PAGES, ROOT, blocks, section
 from toy import toy_recipe
@@ -93,6 +93,16 @@ def test_a_kind_has_a_page_that_names_its_contract(kind: str) -> None:
         assert section(REFERENCE[kind], heading).strip()
 
 
+@kinds
+def test_what_a_component_may_do_besides_is_explained_by_its_protocol_s_name(kind: str) -> None:
+    optional = section(REFERENCE[kind], "Optional")
+    for ability in KINDS[kind].abilities:
+        for name in members_of(ability):
+            assert re.search(rf"^\|.*`{name}\b.*`{ability.__name__}`", optional, re.MULTILINE), (
+                f"{ability.__name__}: {name}"
+            )
+
+
 def test_hooks_have_a_page() -> None:
     assert (DOCS / "hooks.md").read_text().startswith("# Hooks\n")
 
@@ -102,16 +112,20 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     """The examples of all reference pages as one installed distribution, `my-parts`: names by kind."""
     entries: dict[str, dict[str, str]] = {}
     sources = {"my_parts/__init__": ""}
-    for path in REFERENCE.values():
+    names: dict[str, str] = {}
+    for kind, path in REFERENCE.items():
         (declared,) = blocks(path, "toml")
-        entries |= tomllib.loads(declared)["project"]["entry-points"]
+        for group, named in tomllib.loads(declared)["project"]["entry-points"].items():
+            entries.setdefault(group, {}).update(named)
+            if group == f"mtframe.{kind}":
+                (names[kind],) = named
         (file,) = re.findall(r"`(my_parts/\w+)\.py`:\n", path.read_text())
         sources[file] = blocks(path, "python")[0]
     site = tmp_path_factory.mktemp("site")
     (site / "my_parts").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(make_dist(site, "my-parts", entries, sources))
-        yield {group.removeprefix("mtframe."): name for group, named in entries.items() for name in named}
+        yield names
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_parts"]:
         del sys.modules[name]
     importlib.invalidate_caches()
@@ -152,7 +166,7 @@ def test_the_examples_train_together(package: dict[str, str], here: Path) -> Non
     for kind in ("dataset", "transform", "head", "loss", "metric"):
         recipe["tasks"]["daytime"] |= written(kind)
     # The same images for a second task: for what all tasks' losses and maps become, and for labels by path.
-    recipe["tasks"]["again"] = {"task": package["preset"], "images": "daytime", **written("dataset")}
+    recipe["tasks"]["again"] = {"preset": package["preset"], "images": "daytime", **written("dataset")}
     recipe["train"] = written("schedule")["train"] | {
         "epochs": 4,
         "workers": 0,

@@ -45,10 +45,14 @@ TRACES = {
     "head": (WEIGHTS, "heads.places.classify.1.weight"),
     "loss": ("metrics.csv", "places/focal"),
     "dataset": ("labels.json", "triangle"),
+    "target": ("labels.json", '"target": "kite-target"'),
     "metric": ("metrics.json", "balanced_accuracy"),
     "preset": ("recipe.yaml", "label_smoothing: 0.05"),
     "hooks": ("best.json", '"score"'),
 }
+
+# The modules of a package; a kind of target comes with all that a task of it needs.
+MODULES = {"target": ("target", "dataset", "head", "loss", "metric", "preset")}
 
 # All of them take three minutes, each a quarter of one; these are as different as any.
 OFTEN = ("head", "dataset", "hooks")
@@ -73,6 +77,11 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in KINDS:
         write_package(f"kite-{kind}", kind, folder / kind)
     return folder
+
+
+def modules(kind: str) -> tuple[str, ...]:
+    """Names of a package's modules, that of the kind itself first."""
+    return MODULES.get(kind, (f"_{kind}",))
 
 
 def new(name: str, kind: str = "head", *arguments: object) -> Result:
@@ -147,10 +156,16 @@ def test_packages_are_complete_and_say_what_they_need(packages: Path) -> None:
         assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
             "pyproject.toml", "README.md", "LICENSE", "recipe.yaml", ".gitignore", ".pre-commit-config.yaml",
             ".github/workflows/test.yml", "tests/test_contract.py", f"src/kite_{kind}/__init__.py",
-            f"src/kite_{kind}/_{kind}.py", f"src/kite_{kind}/py.typed",
+            *(f"src/kite_{kind}/{module}.py" for module in modules(kind)), f"src/kite_{kind}/py.typed",
         }  # fmt: skip
         project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-        assert project["entry-points"] == {f"mtframe.{kind}": {f"kite-{kind}": f"kite_{kind}:Kite{kind.title()}"}}
+        offered = project["entry-points"]
+        assert all(list(named) == [f"kite-{kind}"] for named in offered.values())
+        if kind == "target":
+            assert list(offered) == [f"mtframe.{module}" for module in modules(kind)]
+            assert offered["mtframe.target"] == {"kite-target": "kite_target.target:KiteTarget"}
+        else:
+            assert offered == {f"mtframe.{kind}": {f"kite-{kind}": f"kite_{kind}:Kite{kind.title()}"}}
         assert project["dependencies"] == [requirement(__version__)]
         assert PROJECT["project"]["requires-python"].startswith(project["requires-python"])
         contract = (folder / "tests" / "test_contract.py").read_text()
@@ -303,12 +318,14 @@ def test_an_empty_folder_that_one_is_in_is_filled(here: Path) -> None:
 @pytest.mark.parametrize("name", ["tensor", "sample", "any", "mapping", "data-info", "feature-spec", "none", "f"])
 def test_a_class_is_not_called_as_what_its_module_uses(kind: str, name: str, tmp_path: Path) -> None:
     folder, _ = write_package(name, kind, tmp_path / name)
-    (module,) = folder.rglob(f"_{kind}.py")
-    tree = ast.parse(module.read_text())
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom | ast.Import)]
-    imported = {alias.asname or alias.name for node in imports for alias in node.names}
-    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-    assert not imported & defined
+    for module in modules(kind):
+        (file,) = folder.rglob(f"{module}.py")
+        tree = ast.parse(file.read_text())
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom | ast.Import)]
+        imported = {alias.asname or alias.name for node in imports for alias in node.names}
+        defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+        assert defined
+        assert not imported & defined
 
 
 @pytest.mark.parametrize(
@@ -339,11 +356,14 @@ def test_any_name_is_refused_or_gives_a_package_that_hangs_together(name: str, k
             return
         project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
         ((entry, value),) = project["entry-points"][f"mtframe.{kind}"].items()
-        package, _, class_name = value.partition(":")
+        place, _, class_name = value.partition(":")
+        package, _, module = place.partition(".")
         assert entry == project["name"] == canonicalize_name(name)
-        (exported,) = ast.parse((folder / "src" / package / "__init__.py").read_text()).body[1:]
-        assert isinstance(exported, ast.ImportFrom)
-        assert [alias.asname for alias in exported.names] == [class_name]
-        module = ast.parse((folder / "src" / package / f"{exported.module}.py").read_text())
-        assert class_name in [node.name for node in module.body if isinstance(node, ast.ClassDef)]
+        if not module:
+            (exported,) = ast.parse((folder / "src" / package / "__init__.py").read_text()).body[1:]
+            assert isinstance(exported, ast.ImportFrom)
+            assert [alias.asname for alias in exported.names] == [class_name]
+            module = str(exported.module)
+        tree = ast.parse((folder / "src" / package / f"{module}.py").read_text())
+        assert class_name in [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         assert f"'{entry}'" in str(parse_yaml((folder / "recipe.yaml").read_text(), "recipe.yaml"))

@@ -19,7 +19,7 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
 from fresh import needs
-from mtframe.data import DataInfo, Sample
+from mtframe.data import DataInfo, Placement, Sample
 from mtframe.errors import DataError, MtframeError, RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe.model import Network
@@ -39,7 +39,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     def load(kind: str) -> Any:
         if not (folder / kind).exists():
             write_package("kite", kind, folder / kind)
-        return resolve(kind, f"{folder / kind / 'src' / 'kite'}/_{kind}.py:Kite").component
+        file = "target.py" if kind == "target" else f"_{kind}.py"
+        return resolve(kind, f"{folder / kind / 'src' / 'kite' / file}:Kite").component
 
     return load
 
@@ -110,21 +111,35 @@ def test_blocks_of_steps_go_round(written: Callable[[str], Any]) -> None:
         written("schedule")({"a": 1}, block=0)
 
 
-def test_the_transform_s_geometry_leads_back(written: Callable[[str], Any]) -> None:
+def test_the_transform_says_where_the_picture_is(written: Callable[[str], Any]) -> None:
     # 20 pixels high, 40 wide, decoded at half of that; the right half is bright.
     image = torch.zeros(3, 10, 20, dtype=torch.uint8)
     image[:, :, 10:] = 200
     samples = [Sample(image, {"label": torch.tensor(n)}, (20, 40), n) for n in range(2)]
     for flip, left in ((0.0, 0), (1.0, 200)):
-        batch = written("transform")(32, True, flip=flip)(samples, np.random.default_rng(0))
-        assert batch.images.shape == (2, 3, 32, 32)
-        assert batch.images[:, :, :, 2].eq(left).all()
-        assert batch.targets["label"].tolist() == [0, 1]
+        inputs = written("transform")(32, True, flip=flip)(samples, np.random.default_rng(0))
+        assert inputs.images.shape == (2, 3, 32, 32)
+        assert inputs.images[:, :, :, 2].eq(left).all()
+        assert [[placement.sample for placement in its] for its in inputs.placements] == [[0], [1]]
         bright = torch.tensor([[16.0, 0, 32, 32] if left == 0 else [0.0, 0, 16, 32]])
-        torch.testing.assert_close(batch.geometry.to_original(bright, 1), torch.tensor([[20.0, 0, 40, 20]]))
+        (placement,) = inputs.placements[1]
+        torch.testing.assert_close(placement.restored_boxes(bright), torch.tensor([[20.0, 0, 40, 20]]))
     evaluated = written("transform")(32, False, flip=1.0)(samples, np.random.default_rng(0))
     assert evaluated.images[0, 0, 0, 0] == 0
-    assert [kept.index for kept in evaluated.samples] == [0, 1]
+
+
+def test_a_circle_goes_with_its_picture_and_comes_back(written: Callable[[str], Any]) -> None:
+    circles = written("target")(DataInfo("kite", ("x", "y", "radius")))
+    label = {"circle": torch.tensor([10.0, 20.0, 4.0])}
+    # Half as large, 3 pixels from the left, and that mirrored in 40 pixels.
+    placement = Placement.scaled((40, 60), (40, 40), (0.5, 0.5), (3.0, 5.0)).flipped()
+    placed = circles.placed([(label, placement)])
+    assert placed["circle"].tolist() == [32.0, 15.0, 2.0]
+    assert circles.restored([(placed, placement)])["circle"].tolist() == [10.0, 20.0, 4.0]
+    assert circles.plain(label) == {"x": 10.0, "y": 20.0, "radius": 4.0}
+    # Its middle is beyond the right border.
+    beyond = circles.placed([(label, Placement.scaled((40, 60), (40, 40), (1.0, 1.0), (31.0, 0.0)))])
+    assert circles.known(circles.collate([placed, beyond, circles.unknown()])).tolist() == [True, False, False]
 
 
 def test_the_sharing_is_network_s_until_a_task_changes_its_own(written: Callable[[str], Any]) -> None:

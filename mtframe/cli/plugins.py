@@ -83,6 +83,7 @@ def _parts(resolved: Resolved) -> list[str]:
         if kind == "dataset" and function is not None:
             command = f"mtframe data {action} {resolved.name} ROOT"
             parts.append(_listing(f"Options of {command}", describe(function, ("root",))))
+    parts.append(_abilities(component, kind))
     if kind == "preset":
         parts.append(_preset(component))
     if isinstance(component, Family):
@@ -94,6 +95,18 @@ def _description(component: Any) -> str:
     """The docstring without its section on options, which are listed by themselves."""
     text = inspect.getdoc(component) or ""
     return re.sub(r"\n*^Args:\n(?:[ \t]+.*\n?|\n)+", "\n\n", text + "\n", flags=re.MULTILINE).strip()
+
+
+def _abilities(component: Any, kind: str) -> str:
+    """The protocols of its kind's optional abilities that it fits, as far as the class shows."""
+    from mtframe.kinds import KINDS, members_of
+
+    found = []
+    for ability in KINDS[kind].abilities:
+        names = members_of(ability)
+        if all(hasattr(component, name) for name in names):
+            found.append(f"{ability.__name__} ({', '.join(names)})")
+    return f"Optional abilities: {', '.join(found)}" if found else ""
 
 
 def _listing(title: str, options: Sequence[OptionDoc]) -> str:

@@ -1,7 +1,7 @@
 """The packages that `mtframe plugins new` writes: files with `$names` in them, and what fills these.
 
-`common` holds the files that all packages have, a folder a kind those of its own, at their place in the package;
-`PACKAGE` in a path is the package's name. No torch is imported here.
+`common` holds the files that all packages have, a folder a kind those of its own, which go before the common ones; each
+is at its place in the package, and `PACKAGE` in a path is the package's name. No torch is imported here.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ TOYS = {
     "head": "a classifier that looks at several feature maps.",
     "loss": "focal cross-entropy.",
     "dataset": "a data set of shapes, drawn when they are asked for.",
+    "target": "a kind of target, the one circle on a picture, and all that a task of it needs.",
     "transform": "a transform that stretches whole pictures to the network's square.",
     "metric": "balanced accuracy.",
     "balancer": "a balancer that takes the mean of the logarithms of the tasks' losses.",
@@ -37,9 +38,15 @@ TOYS = {
     "hooks": "an observer that keeps the best scores of a run in a file.",
 }
 
+# Those that come with data of their own.
+_WITH_DATA = ("dataset", "target")
+
 _SMALL_DATA = "mtframe data synthesize csv data/scenes train=128 val=64 size=48"
 _TRAIN = "mtframe train recipe.yaml"
 _ENDING = ".tmpl"
+
+# Files that become part of others, by the name that these have for them.
+_PARTS = {"entry_points": "ENTRY_POINTS", "contents": "CONTENTS"}
 
 
 def write_package(name: str, kind: str, out: Path | None = None) -> tuple[Path, list[str]]:
@@ -70,9 +77,11 @@ def write_package(name: str, kind: str, out: Path | None = None) -> tuple[Path, 
         "kind": kind,
         "summary": TOYS[kind],
         "requirement": requirement(__version__),
-        "train": _TRAIN if kind == "dataset" else f"{_SMALL_DATA} && {_TRAIN}",
+        "train": _TRAIN if kind in _WITH_DATA else f"{_SMALL_DATA} && {_TRAIN}",
         "year": str(date.today().year),
     }
+    for name, file in _PARTS.items():
+        fields[name] = Template(templates.pop(file)).substitute(fields).rstrip()
     _write(folder, {path: Template(text).substitute(fields) for path, text in templates.items()})
     install = f"cd {shlex.quote(str(folder))} && python -m pip install -e '.[test]'"
     return folder, [install, fields["train"], "python -m pytest"]

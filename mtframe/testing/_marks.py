@@ -23,13 +23,13 @@ Window = tuple[float, float, float, float]
 
 
 def check_marks(of: str, marks: Sequence[Mark], size: tuple[int, int], seen: Window | None = None) -> None:
-    """Raises Violation unless marks can be drawn on a picture of (height, width), and lie within it.
+    """Raises Violation unless marks can be drawn on a picture of (height, width), and are seen on it.
 
     Args:
         of: What messages begin with.
         marks: The marks.
         size: Of the picture.
-        seen: The part of it in which they must lie, XYXY; all of it if None.
+        seen: The part of it in which they must be seen, XYXY; all of it if None.
     """
     expect(isinstance(marks, list | tuple), f"{of}: expected a list of marks, got {type(marks).__name__}")
     for mark in marks:
@@ -66,17 +66,20 @@ def same_marks(of: str, found: Sequence[Mark], parts: Sequence[Sequence[Mark]], 
 
 
 def _check_place(of: str, mark: Shape, seen: Window) -> None:
-    for x, y in _points(mark):
-        expect(math.isfinite(x) and math.isfinite(y), f"{of}: expected finite coordinates, got {mark!r}")
-        inside = seen[0] - _PIXELS <= x <= seen[2] + _PIXELS and seen[1] - _PIXELS <= y <= seen[3] + _PIXELS
-        expect(inside, f"{of}: {mark!r} reaches beyond what is seen, {seen} (XYXY)")
+    points = _points(mark)
+    expect(all(map(math.isfinite, sum(points, ()))), f"{of}: expected finite coordinates, got {mark!r}")
+    # Not each point: a circle about a place in the picture reaches beyond it.
+    xs, ys = zip(*points, strict=True)
+    across = min(xs) <= seen[2] + _PIXELS and max(xs) >= seen[0] - _PIXELS
+    down = min(ys) <= seen[3] + _PIXELS and max(ys) >= seen[1] - _PIXELS
+    expect(across and down, f"{of}: {mark!r} lies beyond what is seen, {seen} (XYXY)")
 
 
 def _points(mark: Shape) -> list[tuple[float, float]]:
     if isinstance(mark, Box):
         x1, y1, x2, y2 = mark.corners
         return [(x1, y1), (x2, y2)]
-    return [mark.at] if isinstance(mark, Point) else list(mark.points)
+    return [mark.at] if isinstance(mark, Point) else [(x, y) for x, y in mark.points]
 
 
 def _same(one: Shape, other: Shape) -> bool:

@@ -48,6 +48,13 @@ class Setup:
     samples: list[Sample]
 
     @property
+    def known(self) -> list[Sample]:
+        """The samples of which something is known."""
+        placed = [self.placed((sample.target, _as_it_is(sample.size))) for sample in self.samples]
+        known = self.target.known(self.target.collate(placed)).tolist()
+        return [sample for sample, its in zip(self.samples, known, strict=True) if its]
+
+    @property
     def perfect(self) -> list[dict[str, Tensor]]:
         """The best prediction of each sample."""
         return [self.target.perfect(sample) for sample in self.samples]
@@ -106,7 +113,7 @@ def there_and_back(subject: Subject) -> None:
     """What is perfect in an input, scaled, padded, mirrored, comes back as what is perfect in the original."""
     passes_first(collates, subject)
     setup = make(subject)
-    for sample in setup.samples:
+    for sample in setup.known:
         wanted = setup.target.restored([(setup.target.perfect(sample), _as_it_is(sample.size))])
         for told, placement in _whole(sample.size).items():
             back = setup.target.restored([(setup.perfect_in(sample, placement), placement)])
@@ -152,16 +159,16 @@ def equal_views(subject: Subject) -> None:
     passes_first(there_and_back, subject)
     setup = make(subject)
     target, found, wanted = setup.target, list[Prediction](), list[Prediction]()
-    for sample in setup.samples:
+    for sample in setup.known:
         views = [(setup.perfect_in(sample, placement), placement) for placement in _whole(sample.size).values()]
         wanted.append(target.restored(views[:1]))
         found.append(target.restored(views))
-    for sample, merged, alone in zip(setup.samples, found, wanted, strict=True):
+    for sample, merged, alone in zip(setup.known, found, wanted, strict=True):
         # Of things that lie over each other one may have been taken for the other.
         if not isinstance(target, RatesPredictions) or _more(merged, alone):
             _expect_same(f"{len(views)} views of sample {sample.index}", merged, alone)
     if isinstance(target, RatesPredictions):
-        several, one = (target.rightness(predictions, setup.samples) for predictions in (found, wanted))
+        several, one = (target.rightness(predictions, setup.known) for predictions in (found, wanted))
         right = several is None or one is None or several >= _PERFECT * one
         expect(right, f"{len(views)} views are right by {several}, one by {one}")
 
@@ -180,7 +187,7 @@ def plain_is_json(subject: Subject) -> None:
 
 
 def marks(subject: Subject) -> None:
-    """Marks are of `mtframe.marks` and lie within the picture, of labels and predictions, cropped and turned too."""
+    """Marks are of `mtframe.marks` and lie in the picture, of labels and predictions, cropped and turned too."""
     passes_first(collates, subject)
     setup = make(subject)
     target = setup.target

@@ -87,7 +87,7 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("equal-views", "Doubling", "4 views of sample 0: 'points' comes back with shape (4, 2), expected (1, 2)"),
         ("plain-is-json", "Numbering", "comes back from JSON"),
         ("plain-is-json", "TensorsAsJson", "Tensor is not JSON serializable"),
-        ("marks", "Unclipped", "reaches beyond what is seen"),
+        ("marks", "Unclipped", "lies beyond what is seen"),
         ("marks", "Sketching", "expected marks of mtframe.marks"),
         ("perfect", "Pessimistic", "perfect predictions are right by 0.0"),
         ("form", "Trusting", "check_prediction raises no ValueError of an empty dictionary"),
