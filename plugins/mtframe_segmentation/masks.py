@@ -110,7 +110,7 @@ class Masks:
 
     def files(self, prediction: Mapping[str, Tensor]) -> dict[str, bytes]:
         """`mask.png`: the class numbers, with the colours that they are drawn in as a palette."""
-        picture = Image.fromarray(prediction["mask"].numpy(), "P")
+        picture = Image.fromarray(prediction["mask"].numpy())
         picture.putpalette([part for number in range(len(self.classes)) for part in _rgb(number)])
         content = io.BytesIO()
         picture.save(content, "PNG", compress_level=_COMPRESSION)
