@@ -83,7 +83,7 @@ class FilePictures(torch.utils.data.Dataset[Any]):
             while samples and len(samples) != taken:
                 taken = len(samples)
                 for tasks, transform in self.transforms.items():
-                    samples, inputs, unfit = inputs_of(transform, samples, 0)
+                    samples, inputs, unfit = inputs_of(transform, samples)
                     unreadable += unfit
                     if inputs is not None:
                         batches[tasks] = evaluation_batch(inputs, {})
