@@ -1046,6 +1046,65 @@ class ExitingAtOneRow(GoodBalancer):
         return super().total(losses)
 
 
+class GoodSchedule:
+    """Every task in every step."""
+
+    def __init__(self, lengths: Mapping[str, int]) -> None:
+        self.lengths = dict(lengths)
+        self.steps_per_epoch = max(lengths.values())
+
+    def draws(self, steps: int) -> dict[str, int]:
+        return dict.fromkeys(self.lengths, steps)
+
+
+class Doubled(GoodSchedule):
+    """Takes two batches of a task in a step."""
+
+    def draws(self, steps: int) -> dict[str, int]:
+        return dict.fromkeys(self.lengths, 2 * steps)
+
+
+class Resting(GoodSchedule):
+    """Trains nothing in every fourth step."""
+
+    def __init__(self, lengths: Mapping[str, int]) -> None:
+        super().__init__(lengths)
+        self.steps_per_epoch = 2 * max(lengths.values())
+
+    def draws(self, steps: int) -> dict[str, int]:
+        return dict.fromkeys(self.lengths, steps - steps // 4)
+
+
+class Hasty(GoodSchedule):
+    """Takes the shortest task's round for that of all."""
+
+    def __init__(self, lengths: Mapping[str, int]) -> None:
+        super().__init__(lengths)
+        self.steps_per_epoch = min(lengths.values())
+
+
+class Counting(GoodSchedule):
+    """Gives another answer when it is asked again."""
+
+    def __init__(self, lengths: Mapping[str, int]) -> None:
+        super().__init__(lengths)
+        self.most = 0
+
+    def draws(self, steps: int) -> dict[str, int]:
+        back, self.most = self.most > steps + 1, max(self.most, steps)
+        return dict.fromkeys(self.lengths, steps + back)
+
+
+class Stepwise(GoodSchedule):
+    """Counts up to the step."""
+
+    def draws(self, steps: int) -> dict[str, int]:
+        counts = dict.fromkeys(("all",), 0)
+        for _ in range(steps):
+            counts["all"] += 1
+        return dict.fromkeys(self.lengths, counts["all"])
+
+
 class GoodObserver:
     """Counts."""
 

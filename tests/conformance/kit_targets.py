@@ -131,7 +131,7 @@ class Flattening(GoodPoints):
         return {**super().collate(labels), "points": torch.cat([label["points"] for label in labels])}
 
 
-class Overwriting(GoodPoints):
+class MovingLabels(GoodPoints):
     """Moves the label itself."""
 
     def placed(self, parts: Parts) -> dict[str, Tensor]:

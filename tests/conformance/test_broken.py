@@ -79,7 +79,7 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
     "target": [
         ("unknown", "KnowingAll", "`known` is true of the label of an image of which nothing is known, as it is"),
         ("collates", "Flattening", "a row of 'points' for each of"),
-        ("collates", "Overwriting", "the label of sample 0 is changed"),
+        ("collates", "MovingLabels", "the label of sample 0 is changed"),
         ("there-and-back", "Unpadding", "sample 0, twice as large and padded: 'points' comes back as"),
         ("mirrored-twice", "Cycling", "'labels' comes back as"),
         ("several-in-one", "LastOnly", "samples 0 and 1 side by side: Point("),
@@ -146,6 +146,13 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("unit-does-not-matter", "Measured", "ten times larger"),
         ("tasks-alone", "OfAllTasks", "weigh of 2 tasks gives shape (3,)"),
     ],
+    "schedule": [
+        ("one-batch-at-most", "Doubled", "step 0 takes"),
+        ("one-batch-at-most", "Resting", "step 3 takes no batch"),
+        ("every-task-gets-its-turn", "Hasty", "'faces' gets 1 batches of 7"),
+        ("function-of-the-step", "Counting", "in another order"),
+        ("late-steps-are-cheap", "Stepwise", "s, and it is asked twice a step"),
+    ],
     "preset": [
         ("fills-a-recipe", "Sizeless", "size: required"),
         ("fills-a-recipe", "NumberedData", "dataset: expected a component's name, or {'name': ...}, got 5"),
@@ -186,6 +193,7 @@ GOOD = {
     "GoodAveraging": "balancer",
     "GoodWeighing": "balancer",
     "GoodCombining": "balancer",
+    "GoodSchedule": "schedule",
     "GoodPreset": "preset",
     "GoodObserver": "hooks",
 }
