@@ -21,7 +21,7 @@ from typing import Any
 
 from mtframe import __version__
 from mtframe import _notes as notes
-from mtframe.errors import PluginError, told
+from mtframe.errors import PluginError, described
 from mtframe.kinds import KINDS
 
 # Seconds: an import that takes longer is marked in listings. Importing torch itself can take a few.
@@ -99,7 +99,7 @@ class Component:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            said = told(error)
+            said = described(error)
             notes.note(self.label, f"its import failed: {said}")
             raise PluginError(
                 f"{self.label} cannot be imported from {self.value!r}: {said}\n"
@@ -190,7 +190,7 @@ def _unmet(requirement: str) -> str:
         applies = needed.marker is None or needed.marker.evaluate({"extra": ""})
         met = not applies or needed.specifier.contains(__version__, prereleases=True)
     except Exception as error:
-        return f"{requirement!r} ({told(error).splitlines()[0]})"
+        return f"{requirement!r} ({described(error).splitlines()[0]})"
     return "" if met else f"mtframe{needed.specifier}"
 
 

@@ -28,10 +28,10 @@ def note(label: str, problem: str) -> None:
     """Remembers what is wrong with a component, or with an empty text that nothing is."""
     file = _file()
     known = _read(file)
-    told = f"{problem} ({time.strftime('%Y-%m-%d')})" if problem else ""
-    if known.get(_key(label), "") == told:
+    line = f"{problem} ({time.strftime('%Y-%m-%d')})" if problem else ""
+    if known.get(_key(label), "") == line:
         return
-    known[_key(label)] = told
+    known[_key(label)] = line
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)

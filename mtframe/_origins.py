@@ -111,15 +111,15 @@ def changed(known: Origins, *, training: bool) -> list[str]:
         for origin in known.values()
         if "distribution" in origin and origin["kind"] not in unneeded
     }
-    told = []
+    advice = []
     for dist, then in sorted(needed):
         now = _installed(dist)
         how = f"pip install '{dist}=={then}'"
         if now is None:
-            told.append(f"The run was trained with {dist} {then}, which is not installed. Install it with: {how}")
+            advice.append(f"The run was trained with {dist} {then}, which is not installed. Install it with: {how}")
         elif now != then:
-            told.append(f"The run was trained with {dist} {then}, and {now} is installed. For the same one: {how}")
-    return told
+            advice.append(f"The run was trained with {dist} {then}, and {now} is installed. For the same one: {how}")
+    return advice
 
 
 def _migrated(where: str, origin: Mapping[str, str], name: str, options: dict[str, Any]) -> dict[str, Any]:

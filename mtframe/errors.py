@@ -51,7 +51,7 @@ class CheckpointError(MtframeError):
     """A checkpoint does not fit the model, or is not complete. Exit code 1."""
 
 
-def told(error: BaseException) -> str:
+def described(error: BaseException) -> str:
     """The type and message of an exception, whatever a stranger's `__str__` does."""
     try:
         return f"{type(error).__name__}: {error}"

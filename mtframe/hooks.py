@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from mtframe._notes import note
-from mtframe.errors import PluginError, RecipeError, told
+from mtframe.errors import PluginError, RecipeError, described
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -195,7 +195,7 @@ class Hooks:
                 if self.strict or (hook == "recipe_read" and isinstance(error, RecipeError)):
                     raise
                 name = implementation.plugin_name
-                said = told(error)
+                said = described(error)
                 LOG.warning("%s is disabled: its %s raised %s", name, hook, said, exc_info=error)
                 self.disabled[name] = f"{hook} raised {said}"
                 if name in self._labels:

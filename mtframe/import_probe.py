@@ -29,7 +29,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-from mtframe.errors import told
+from mtframe.errors import described
 
 # What torch's settings are compared with: those of torch alone.
 _TORCH = "torch:Tensor"
@@ -180,7 +180,7 @@ def _imported(value: str, output: Path) -> Probe:
             EntryPoint("component", value, "mtframe").load()
         # Exiting and interrupting are as bad as raising.
         except BaseException as raised:
-            error, shown = told(raised), traceback.format_exc()
+            error, shown = described(raised), traceback.format_exc()
         seconds = time.perf_counter() - start
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

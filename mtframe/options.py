@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
-from mtframe.errors import MtframeError, PluginError, RecipeError, raised_at, told
+from mtframe.errors import MtframeError, PluginError, RecipeError, described, raised_at
 from mtframe.registry import did_you_mean, kind_of
 
 _CONFIG = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
@@ -150,7 +150,7 @@ def construct(
         raise
     except BaseException as error:
         # SystemExit too: what cannot be built is no reason to end as if all were done.
-        raise PluginError(f"{where}: {_label(component)} raised {told(error)} ({raised_at(error)})") from error
+        raise PluginError(f"{where}: {_label(component)} raised {described(error)} ({raised_at(error)})") from error
 
 
 def describe(component: Callable[..., Any], kind: str | tuple[str, ...]) -> list[OptionDoc]:

@@ -22,7 +22,7 @@ from typing import Any
 from mtframe._installed import Component as Component
 from mtframe._installed import checked_callable, installed, quiet
 from mtframe._installed import normalised as normalised
-from mtframe.errors import PluginError, RecipeError, told
+from mtframe.errors import PluginError, RecipeError, described
 from mtframe.kinds import KINDS, Family, Kind
 
 _LOCAL = re.compile(r"(?P<file>.+\.py):(?P<attribute>[A-Za-z_]\w*)(?:/(?P<member>.+))?")
@@ -261,7 +261,7 @@ def _from_file(kind: str, path: Path, attribute: str) -> Any:
             del sys.modules[module_name]
             beside = isinstance(error, ImportError) and (path.parent / f"{error.name}.py").is_file()
             hint = ". A component's file is imported by itself: what lies beside it is not found" if beside else ""
-            raise PluginError(f"{label} cannot be imported: {told(error)}{hint}") from error
+            raise PluginError(f"{label} cannot be imported: {described(error)}{hint}") from error
     if not hasattr(module, attribute):
         raise PluginError(f"{label}: no {attribute!r} in {path}{did_you_mean(attribute, vars(module))}")
     return checked_callable(getattr(module, attribute), label)

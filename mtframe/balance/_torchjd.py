@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtframe.errors import RecipeError, TrainingError, told
+from mtframe.errors import RecipeError, TrainingError, described
 from mtframe.registry import did_you_mean
 
 # What an aggregator remembers from step to step is among its attributes; these are the types of those that a
@@ -83,7 +83,7 @@ class TorchJD:
                 return torch.full_like(given[0], torch.nan)
             raise TrainingError(
                 f"balancer torchjd/{self._member}: it fails with the gradients of {_counted(self.present)}: "
-                f"{told(error).rstrip('.')}. Change its arguments, or take another balancer"
+                f"{described(error).rstrip('.')}. Change its arguments, or take another balancer"
             ) from error
 
     def _here(self) -> list[int]:
@@ -180,7 +180,7 @@ def _built(cls: type, member: str, arguments: Mapping[str, Any], tasks: Sequence
     except Exception as error:
         raise RecipeError(
             f"arguments: TorchJD's {member} does not take {dict(arguments)} for {_counted(tasks)}: "
-            f"{told(error).rstrip('.')}. Change them, or take another balancer"
+            f"{described(error).rstrip('.')}. Change them, or take another balancer"
         ) from error
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, distributions, requires, ve
 
 from packaging.requirements import Requirement
 
-from mtframe.errors import told
+from mtframe.errors import described
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def requirements(dist: str) -> Iterator[Finding]:
             needed = Requirement(text)
             applies = needed.marker is None or needed.marker.evaluate({"extra": ""})
         except Exception as error:
-            yield Finding(False, f"requires {text!r}, which cannot be read: {told(error)}", "tell its authors")
+            yield Finding(False, f"requires {text!r}, which cannot be read: {described(error)}", "tell its authors")
             continue
         if not applies:
             continue

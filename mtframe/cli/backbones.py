@@ -16,7 +16,7 @@ def backbones(
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Only those with pretrained weights.")] = False,
 ) -> None:
     """List backbones whose names match a pattern, with or without the family in front."""
-    from mtframe.errors import PluginError, RecipeError, told
+    from mtframe.errors import PluginError, RecipeError, described
     from mtframe.registry import discover
 
     found = []
@@ -35,7 +35,7 @@ def backbones(
             try:
                 members = loaded.members(inner, pretrained=pretrained)
             except (Exception, SystemExit) as error:
-                print(f"left out: {component.label} cannot list its members: {told(error)}", file=sys.stderr)
+                print(f"left out: {component.label} cannot list its members: {described(error)}", file=sys.stderr)
                 continue
             found += [f"{component.name}/{member}" for member in members]
         elif fnmatchcase(component.name, pattern) and not pretrained:

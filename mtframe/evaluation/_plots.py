@@ -41,7 +41,7 @@ def write_details(evaluation: Evaluation, task: str, out: Path) -> list[Path]:
     Raises:
         MtframeError: They cannot be written.
     """
-    told = {
+    report = {
         "values": evaluation.values,
         "notes": evaluation.notes,
         "images": evaluation.images,
@@ -50,7 +50,7 @@ def write_details(evaluation: Evaluation, task: str, out: Path) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         files = [out / f"{task}.json"]
-        write_text(files[0], json.dumps(finite(told), indent=1) + "\n")
+        write_text(files[0], json.dumps(finite(report), indent=1) + "\n")
         for detail in evaluation.details:
             files.append(out / f"{task}-{detail.name}.png")
             draw_detail(detail, files[-1])

@@ -18,7 +18,7 @@ def part(*methods: str, **values: Any) -> Any:
     return made
 
 
-def told(kind: str, made: Any) -> list[str]:
+def described(kind: str, made: Any) -> list[str]:
     return list(near_misses(kind, type(made), made))
 
 
@@ -45,17 +45,17 @@ def told(kind: str, made: Any) -> list[str]:
 )
 def test_a_name_that_is_nearly_right_is_told_with_the_right_one(kind: str, name: str, meant: str) -> None:
     said = f"{name!r} is nearly {meant!r}, which is what the framework asks a {kind} for"
-    assert said in told(kind, part(name))
-    assert said in told(kind, part(**{name: 1}))
+    assert said in described(kind, part(name))
+    assert said in described(kind, part(**{name: 1}))
 
 
 def test_names_of_ones_own_are_left_alone() -> None:
-    assert told("head", part("classify", "embed", "levels", scale=1, features=())) == []
-    assert told("dataset", part("read", "download_all", annotations=None, classes=())) == []
+    assert described("head", part("classify", "embed", "levels", scale=1, features=())) == []
+    assert described("dataset", part("read", "download_all", annotations=None, classes=())) == []
     # The right name is there too: the other one is another thing.
-    assert told("head", part("merge_views", "merge_view", "predict", target="label")) == []
+    assert described("head", part("merge_views", "merge_view", "predict", target="label")) == []
     # What is private is nobody's business.
-    assert told("head", part("_merge_view")) == []
+    assert described("head", part("_merge_view")) == []
 
 
 def test_an_option_that_is_kept_is_no_near_miss() -> None:
@@ -63,14 +63,14 @@ def test_an_option_that_is_kept_is_no_near_miss() -> None:
         def __init__(self, split: str) -> None:
             self.split = split
 
-    assert told("dataset", Data("train")) == []
+    assert described("dataset", Data("train")) == []
 
 
 def test_half_of_an_ability_is_told() -> None:
-    assert told("dataset", part("target_of")) == ["it has target_of and not ids: LabelsImages takes both"]
-    assert told("dataset", part("target_of", "ids")) == []
+    assert described("dataset", part("target_of")) == ["it has target_of and not ids: LabelsImages takes both"]
+    assert described("dataset", part("target_of", "ids")) == []
     said = "it has check_label and not check_prediction: ChecksForm takes both"
-    assert said in told("target", part("check_label"))
+    assert said in described("target", part("check_label"))
 
 
 def test_every_name_that_is_asked_for_is_known_once() -> None:

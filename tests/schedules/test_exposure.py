@@ -53,7 +53,7 @@ def trainer_of(path: Path, stopper: Stopper | None = None, **train: Any) -> Trai
     return Trainer(assembly, RunFolder.create(path, recipe, assembly.infos), hooks)
 
 
-def told(path: Path) -> list[str]:
+def described(path: Path) -> list[str]:
     """The log's lines on images, without times."""
     lines = (path / "log.txt").read_text().splitlines()
     return [line.split(" ", 2)[2] for line in lines if "training images" in line or "looks at" in line]
@@ -68,7 +68,7 @@ def seen(path: Path) -> list[list[float]]:
 def test_it_is_said_before_and_after_and_logged_between(tmp_path: Path) -> None:
     trainer_of(tmp_path / "run", steps=8, log_every=3, accumulate=2).fit()
     # 16 batches of 4 images: 64.
-    assert told(tmp_path / "run") == [
+    assert described(tmp_path / "run") == [
         "INFO task one: 20 training images, each will be seen 3.2 times",
         "INFO task two: 30 training images, each will be seen 2.1 times",
         "INFO task one: 20 training images, each seen 3.2 times",
@@ -95,7 +95,7 @@ def test_what_is_logged_is_what_was_drawn(tmp_path: Path) -> None:
 
 def test_a_training_that_ended_early_says_what_really_was(tmp_path: Path) -> None:
     trainer_of(tmp_path / "run", Stopper(5, "early"), steps=100).fit()
-    before, after = told(tmp_path / "run")[::2]
+    before, after = described(tmp_path / "run")[::2]
     assert "each will be seen 20.0 times" in before
     assert after.endswith("each seen 1.0 times")
 
@@ -103,9 +103,9 @@ def test_a_training_that_ended_early_says_what_really_was(tmp_path: Path) -> Non
 def test_a_run_that_goes_on_says_what_all_of_it_showed(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         trainer_of(tmp_path / "run", Stopper(5, "Ctrl-C"), steps=15, log_every=5).fit()
-    assert told(tmp_path / "run")[2].endswith("each seen 1.0 times")
+    assert described(tmp_path / "run")[2].endswith("each seen 1.0 times")
     Trainer.resume(tmp_path / "run").fit()
-    assert told(tmp_path / "run")[-2].endswith("each seen 3.0 times")
+    assert described(tmp_path / "run")[-2].endswith("each seen 3.0 times")
     assert seen(tmp_path / "run") == [[1.0, 0.667], [2.0, 1.333], [3.0, 2.0]]
 
 
@@ -136,7 +136,7 @@ def test_a_task_on_borrowed_images_has_a_line_of_its_own(tmp_path: Path) -> None
     recipe = borrowing(steps=8)
     assembly = Assembly(recipe)
     Trainer(assembly, RunFolder.create(tmp_path / "run", recipe, assembly.infos), observe(recipe, strict=True)).fit()
-    assert told(tmp_path / "run") == [
+    assert described(tmp_path / "run") == [
         "INFO task one: 20 training images, each will be seen 1.6 times",
         "INFO task two: looks at the images of one, with a label of two or without, each will be seen 1.6 times",
         "INFO task one: 20 training images, each seen 1.6 times",
@@ -195,4 +195,4 @@ def test_what_the_warning_recommends_shows_each_image(small_run: Path, tmp_path:
     assert "in place of train.steps" in mtframe("train", recipe, "train.steps=1", "--out", tmp_path / "short").out
     result = mtframe("train", recipe, "train.epochs=1", "--out", tmp_path / "run")
     assert (result.code, "train.steps" in result.out) == (0, False)
-    assert all(float(line.split()[-2]) >= 1 for line in told(tmp_path / "run"))
+    assert all(float(line.split()[-2]) >= 1 for line in described(tmp_path / "run"))
