@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from mtframe.data import Batch
     from mtframe.recipe import Recipe
+    from mtframe.training import Trainer
 
 LOG = logging.getLogger("mtframe.hooks")
 
@@ -62,7 +63,7 @@ class HookSpecs:
         """
 
     @_hookspec
-    def training_started(self, trainer: Any) -> None:
+    def training_started(self, trainer: Trainer) -> None:
         """The first step comes next.
 
         Args:

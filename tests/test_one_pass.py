@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mtframe.assembly import Assembly
-from mtframe.data import WithTargetsOf
 from mtframe.inference import Predictor
-from mtframe.kinds import LabelsImages
 from mtframe.recipe import Recipe
 from mtframe_classification.csv_images import CsvImages
 from mtframe_detection.coco import Coco
@@ -254,10 +251,3 @@ def test_of_tasks_on_one_input_only_those_look_at_the_mirror_image_that_want_it(
     assert calls == [(1, 32), (1, 32)]
     for task in found:
         same(predictor.predict(grey(), [task])[task], found[task])
-
-
-def test_what_joins_two_data_sets_can_label_images_on_every_python() -> None:
-    """From Python 3.12 on a protocol does not see what `__getattr__` would give."""
-    for name in ("ids", "target_of"):
-        assert inspect.getattr_static(WithTargetsOf, name, None) is not None
-    assert issubclass(WithTargetsOf, LabelsImages)

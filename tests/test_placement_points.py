@@ -39,8 +39,15 @@ def turned(draw: st.DrawFn, original: st.SearchStrategy[tuple[int, int]] = sizes
 
 
 placements = st.one_of(scaled(), turned())
-sides = st.tuples(st.floats(-10, 400), st.floats(-10, 400)).map(sorted)
-windows = st.one_of(st.none(), st.tuples(sides, sides).map(lambda its: (its[0][0], its[1][0], its[0][1], its[1][1])))
+
+
+def windows_up_to(most: float) -> st.SearchStrategy[tuple[float, float, float, float] | None]:
+    """Of any size, in the input and beyond it."""
+    sides = st.tuples(st.floats(-3, most), st.floats(-3, most)).map(sorted)
+    return st.one_of(st.none(), st.tuples(sides, sides).map(lambda its: (its[0][0], its[1][0], its[0][1], its[1][1])))
+
+
+windows, small_windows = windows_up_to(400), windows_up_to(12)
 
 
 def some_points(seed: int = 0) -> Tensor:
@@ -125,8 +132,8 @@ def test_without_a_turn_a_box_comes_back_as_it_was(placement: Placement) -> None
 
 @settings(deadline=None)
 @given(placements, windows)
-def test_mirrored_twice_it_is_itself(placement: Placement, window: tuple[float, ...] | None) -> None:
-    placement = replace(placement, window=window)  # type: ignore[arg-type]
+def test_mirrored_twice_it_is_itself(placement: Placement, window: tuple[float, float, float, float] | None) -> None:
+    placement = replace(placement, window=window)
     once = placement.flipped()
     points, width = some_points(), placement.input_size[1]
     expected = placement.points(points) * torch.tensor([-1, 1]) + torch.tensor([width, 0])
@@ -141,9 +148,9 @@ def test_mirrored_twice_it_is_itself(placement: Placement, window: tuple[float, 
 @settings(deadline=None)
 @given(placements, windows, sizes)
 def test_in_another_size_everything_is_scaled(
-    placement: Placement, window: tuple[float, ...] | None, size: tuple[int, int]
+    placement: Placement, window: tuple[float, float, float, float] | None, size: tuple[int, int]
 ) -> None:
-    placement = replace(placement, window=window, share=0.3, min_visible=0.1)  # type: ignore[arg-type]
+    placement = replace(placement, window=window, share=0.3, min_visible=0.1)
     resized = placement.resized(size)
     factors = torch.tensor([size[1] / placement.input_size[1], size[0] / placement.input_size[0]], dtype=torch.float64)
     torch.testing.assert_close(resized.points(some_points()), placement.points(some_points()) * factors)
@@ -205,10 +212,12 @@ def test_by_hand() -> None:
 
 
 @settings(deadline=None)
-@given(st.one_of(scaled(small_sizes), turned(small_sizes)), st.booleans())
-def test_a_placed_map_has_the_nearest_pixel_of_what_is_seen(placement: Placement, windowed: bool) -> None:
+@given(st.one_of(scaled(small_sizes), turned(small_sizes)), small_windows)
+def test_a_placed_map_has_the_nearest_pixel_of_what_is_seen(
+    placement: Placement, window: tuple[float, float, float, float] | None
+) -> None:
     height, width = placement.input_size
-    placement = replace(placement, window=(1.0, 0.0, width / 2, height - 1.0) if windowed else None)
+    placement = replace(placement, window=window)
     values = torch.arange(math.prod(placement.size)).reshape(placement.size)
     placed = placement.placed_map(values, -1)
     assert (placed.shape, placed.dtype) == (placement.input_size, values.dtype)

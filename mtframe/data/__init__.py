@@ -21,4 +21,5 @@ from ._split import SplitBatches as SplitBatches
 from ._split import evaluation_batch as evaluation_batch
 from ._split import inputs_of as inputs_of
 from ._viewers import Viewer as Viewer
+from ._viewers import exact_inputs as exact_inputs
 from ._viewers import make_inputs as make_inputs

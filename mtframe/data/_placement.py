@@ -78,7 +78,9 @@ class Placement:
         """The rows and the columns of the input whose pixels' centres lie where the image may be seen."""
         height, width = self.input_size
         x1, y1, x2, y2 = (math.ceil(edge - 0.5) for edge in self.seen)
-        return slice(max(0, y1), min(height, y2)), slice(max(0, x1), min(width, x2))
+        # None of a window beyond the input, not less than none.
+        top, left = min(max(0, y1), height), min(max(0, x1), width)
+        return slice(top, max(top, min(height, y2))), slice(left, max(left, min(width, x2)))
 
     @property
     def turned(self) -> bool:

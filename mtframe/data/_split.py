@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from mtframe.errors import BadImageError, MtframeError
@@ -14,7 +13,7 @@ from mtframe.kinds import LabelsImages, Samples, Transform
 from ._loader import load
 from ._placement import Inputs
 from ._sample import Batch, Sample
-from ._viewers import fitting, make_inputs
+from ._viewers import exact_inputs, fitting
 
 
 class SplitBatches(torch.utils.data.Dataset[Any]):
@@ -58,7 +57,7 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
                     read[index] = self.dataset[index]
                 except BadImageError as error:
                     skipped[index] = str(error)
-            samples, inputs, unfit = inputs_of(self.transform, list(read.values()), number)
+            samples, inputs, unfit = inputs_of(self.transform, list(read.values()))
             left = [index for index, sample in read.items() if not any(sample is taken for taken in samples)]
             skipped |= dict(zip(left, unfit, strict=True))
             by_task: dict[str, list[Sample | None]] = {self.task: [sample.without_image() for sample in samples]}
@@ -87,16 +86,14 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
         return Sample(torch.empty(0, dtype=torch.uint8), target, sample.size, place, sample.id)
 
 
-def inputs_of(
-    transform: Transform, samples: Sequence[Sample], seed: int
-) -> tuple[list[Sample], Inputs | None, list[str]]:
+def inputs_of(transform: Transform, samples: Sequence[Sample]) -> tuple[list[Sample], Inputs | None, list[str]]:
     """The samples that a transform takes, its inputs of these (None of none), and what it says of the others."""
     try:
-        inputs = make_inputs(transform, samples, np.random.default_rng(seed)) if samples else None
+        inputs = exact_inputs(transform, samples) if samples else None
         return list(samples), inputs, []
     except BadImageError:
         fit, unfit = fitting(transform, samples)
-        inputs = make_inputs(transform, fit, np.random.default_rng(seed)) if fit else None
+        inputs = exact_inputs(transform, fit) if fit else None
         return fit, inputs, unfit
 
 

@@ -49,6 +49,14 @@ class Viewer:
         return sample.target if self.dataset is None else self.dataset.target_of(sample.id, sample.size)
 
 
+def exact_inputs(transform: Transform, samples: Sequence[Sample]) -> Inputs:
+    """Calls a transform that does not augment, and so draws nothing.
+
+    No generator is seeded, since torch's is the whole process's: a thread that predicts leaves one that trains alone.
+    """
+    return transform(samples, np.random.default_rng(0))
+
+
 def make_inputs(transform: Transform, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
     """Calls a transform with both generators seeded, leaving torch's global one as it was."""
     with torch.random.fork_rng(devices=[]):

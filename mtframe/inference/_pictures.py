@@ -77,11 +77,13 @@ class FilePictures(torch.utils.data.Dataset[Any]):
             except BadImageError as error:
                 unreadable.append(str(error))
         batches: dict[tuple[str, ...], Batch] = {}
+        taken = -1
         try:
             # Once more where a later transform makes nothing of what an earlier one has taken.
-            while samples and any(len(batches.get(tasks, ())) != len(samples) for tasks in self.transforms):
+            while samples and len(samples) != taken:
+                taken = len(samples)
                 for tasks, transform in self.transforms.items():
-                    samples, inputs, unfit = inputs_of(transform, samples, 0)
+                    samples, inputs, unfit = inputs_of(transform, samples)
                     unreadable += unfit
                     if inputs is not None:
                         batches[tasks] = evaluation_batch(inputs, {})

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mtframe.assembly import Assembly
-from mtframe.data import Batch, Sample, evaluation_batch, make_inputs
+from mtframe.data import Batch, Sample, evaluation_batch, exact_inputs
 from mtframe.device import lay_out_channels_last, pick_device
 from mtframe.errors import DataError, RecipeError
 from mtframe.evaluation import Evaluation, Passes, evaluate, finite
@@ -151,8 +150,7 @@ class Predictor:
 
     def _predict(self, samples: Sequence[Sample], transforms: Transforms) -> Iterator[Predictions]:
         batches = {
-            tasks: evaluation_batch(make_inputs(transform, samples, np.random.default_rng(0)), {})
-            for tasks, transform in transforms.items()
+            tasks: evaluation_batch(exact_inputs(transform, samples), {}) for tasks, transform in transforms.items()
         }
         return self.predict_batches(batches)
 

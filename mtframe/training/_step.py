@@ -36,6 +36,7 @@ class Step:
         engine: Of the model: runs its backward passes.
         optimizer: Of the parameters of model and balancer.
         scheduler: Sets the learning rate of each step.
+        following: Losses whose strength changes during training.
         finite: Stops a step whose losses or gradient are not.
         average: The moving average of the weights; None for none.
         distillation: Adds losses of tasks that are not trained but kept; None for none.
@@ -52,6 +53,7 @@ class Step:
     engine: GradientEngine
     optimizer: torch.optim.Optimizer
     scheduler: Scheduler
+    following: tuple[FollowsProgress, ...]
     finite: FiniteCheck
     average: ModelEmaV3 | None
     distillation: Distillation | None
@@ -66,18 +68,18 @@ class Step:
     def of(cls, parts: TrainingParts, options: TrainOptions, finite: FiniteCheck) -> Step:
         """Of a training's parts, as its recipe says."""
         return cls(
-            parts.model, parts.balancer, parts.engine, parts.optimizer, parts.scheduler, finite, parts.average,
-            parts.distillation, steps=parts.length.steps, seed=options.seed, precision=options.precision,
-            balance_at=options.balance_at, clip_grad=options.clip_grad,
+            parts.model, parts.balancer, parts.engine, parts.optimizer, parts.scheduler,
+            following=tuple(loss for loss in parts.model.losses.values() if isinstance(loss, FollowsProgress)),
+            finite=finite, average=parts.average, distillation=parts.distillation, steps=parts.length.steps,
+            seed=options.seed, precision=options.precision, balance_at=options.balance_at, clip_grad=options.clip_grad,
             memory_format=torch.channels_last if options.channels_last else torch.contiguous_format,
         )  # fmt: skip
 
     def begin(self, number: int) -> None:
         """Sets what depends on nothing but the step's number, counted from 0."""
         self.scheduler.step(number)
-        for loss in self.model.losses.values():
-            if isinstance(loss, FollowsProgress):
-                loss.set_progress(number / self.steps)
+        for loss in self.following:
+            loss.set_progress(number / self.steps)
 
     def __call__(
         self, number: int, group: Sequence[Mapping[str, Batch]], measurement: Measurement | None = None

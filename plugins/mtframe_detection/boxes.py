@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -76,7 +77,7 @@ class Boxes:
         """What of the boxes is seen: `boxes` (N, 4), `labels` (N,), `ignore` (K, 4) and `known` () bool."""
         boxes, labels, ignore, known = [], [], [], False
         hidden_by = covers([placement for _, placement in parts])
-        for (label, placement), above in zip(parts, hidden_by, strict=True):
+        for number, ((label, placement), above) in enumerate(zip(parts, hidden_by, strict=True)):
             original = label["boxes"].double()
             whole = placement.boxes(original.clamp(-_FAR, _FAR)).float()
             low, high = torch.tensor(placement.seen).float().chunk(2)
@@ -86,7 +87,11 @@ class Boxes:
             inside = visible > _NOTHING
             cut = placement.min_visible is not None
             area = (whole[:, 2:] - whole[:, :2]).prod(dim=1)
-            enough = visible >= (placement.min_visible or 0.0) * area
+            # Of a blend each image shows through in part, and what hardly does so does not count.
+            through = placement.share * math.prod(
+                1 - other.share for _, other in parts[number + 1 :] if other.share < 1
+            )
+            enough = visible * through >= (placement.min_visible or 0.0) * area
             clear = inside & enough & (left >= _LEAST_SIDE * cut).all(dim=1) & ~label["crowd"]
             boxes.append(seen[clear])
             labels.append(label["labels"][clear])

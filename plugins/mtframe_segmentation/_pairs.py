@@ -36,15 +36,10 @@ class Layout:
     lists: str | None
     split_names: Mapping[str, str]
 
-    @property
-    def divided(self) -> bool:
-        """Whether the files say which split an image belongs to."""
-        return "{split}" in (self.lists or self.masks)
-
     def has(self, split: str) -> bool:
-        """Whether a split has files of its own."""
-        where = self.root / self._named(self.lists or self.masks, split)
-        return self.divided and (where.is_file() if self.lists else where.is_dir())
+        """Whether a split has a list or a folder of its own: of masks, or where these are in one folder, of images."""
+        template = self.lists or (self.masks if "{split}" in self.masks else self.images)
+        return "{split}" in template and (self.root / self._named(template, split)).exists()
 
     def pairs(self, split: str) -> tuple[list[str], tuple[str, ...]]:
         """Paths of the images that have a mask, relative to the root, sorted; and what was left out.

@@ -24,8 +24,8 @@ UNKNOWN = 255
 # Of a pixel that two images make up, the part that one of them must have for its class to be the pixel's.
 _CLEAR = 0.75
 
-# Scores that are in memory at a time while the best class of each pixel is looked for: 16 MB.
-_SCORES = 2**22
+# Scores that are in memory at a time while the best class of each pixel is looked for: 4 MB, which caches hold.
+_SCORES = 2**20
 
 # Of a PNG: hardly larger than the smallest, in a fifth of the time.
 _COMPRESSION = 1
@@ -110,7 +110,7 @@ class Masks:
 
     def files(self, prediction: Mapping[str, Tensor]) -> dict[str, bytes]:
         """`mask.png`: the class numbers, with the colours that they are drawn in as a palette."""
-        picture = Image.fromarray(prediction["mask"].numpy(), "P")
+        picture = Image.fromarray(prediction["mask"].numpy())
         picture.putpalette([part for number in range(len(self.classes)) for part in _rgb(number)])
         content = io.BytesIO()
         picture.save(content, "PNG", compress_level=_COMPRESSION)

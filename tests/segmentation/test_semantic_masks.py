@@ -89,6 +89,14 @@ def camvid(root: Path, write_image: WriteImage, write_mask: WriteMask) -> dict[s
     return {"images": "{split}", "masks": "{split}annot", "classes": NAMES, "unknown": (3,)}
 
 
+def one_folder_of_masks(root: Path, write_image: WriteImage, write_mask: WriteMask) -> dict[str, Any]:
+    """Images say which split they are of."""
+    for split, name in (("train", "a"), ("val", "b")):
+        write_image(root / f"images/{split}/{name}.jpg")
+        write_mask(root / f"masks/{name}.png", ROWS)
+    return {"masks": "masks", "classes": NAMES}
+
+
 def cityscapes(root: Path, write_image: WriteImage, write_mask: WriteMask) -> dict[str, Any]:
     """Names that end differently, and several masks of one image."""
     for split in ("train", "val"):
@@ -123,7 +131,9 @@ def coco(root: Path, write_image: WriteImage, write_mask: WriteMask) -> dict[str
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("layout", [voc, camvid, cityscapes, ade20k, coco], ids=lambda layout: layout.__name__)
+@pytest.mark.parametrize(
+    "layout", [voc, camvid, one_folder_of_masks, cityscapes, ade20k, coco], ids=lambda layout: layout.__name__
+)
 def test_usual_layouts(tmp_path: Path, write_image: WriteImage, write_mask: WriteMask, layout: Any) -> None:
     options = layout(tmp_path, write_image, write_mask)
     for split in ("train", "val"):
