@@ -52,7 +52,10 @@ class Target(Protocol):
         ...
 
     def restored(self, views: Sequence[tuple[Mapping[str, Tensor], Placement]]) -> dict[str, Tensor]:
-        """One image's prediction in pixels of the original, of what a head said of one or several views of it."""
+        """One image's prediction in pixels of the original, of what a head said of one or several views of it.
+
+        What heads say may have a form of its own; a prediction as `perfect` gives it is taken too.
+        """
         ...
 
     def plain(self, prediction: Mapping[str, Tensor]) -> Any:
