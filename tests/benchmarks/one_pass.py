@@ -293,7 +293,7 @@ class Answers:
         if folder.exists():
             return folder
         first, *others = tasks = [task for task in TASKS if task in name.split("-")]
-        shared = [f"size={self.size}", "batch_size=8", "transform=image-crop"]
+        shared = [f"size={self.size}", "batch_size=8", "transform=image-crop", "transform.crop=1"]
         lent = [f"tasks.{task}.images={first}" for task in others] if lends(folder) else []
         own = [f"tasks.{task}.{setting}" for task in ([first] if lent else tasks) for setting in shared]
         recipe = assemble_recipe(
