@@ -1,3 +1,5 @@
+"""Gradients made orthogonal and equally long."""
+
 from __future__ import annotations
 
 from typing import Literal

@@ -1,3 +1,5 @@
+"""Weights by how fast the losses fall."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

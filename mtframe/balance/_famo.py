@@ -1,3 +1,5 @@
+"""Losses that fall at the same rate, without gradients."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,5 @@
+"""Gradients of one sign only, element by element."""
+
 from __future__ import annotations
 
 import torch

@@ -1,3 +1,5 @@
+"""A sum of the gradients on which all have the same projection."""
+
 from __future__ import annotations
 
 from typing import ClassVar

@@ -1,3 +1,5 @@
+"""Checks of options that are numbers."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Random weights of the losses."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,5 @@
+"""What balancers that solve a problem of the Gram matrix have in common."""
+
 from __future__ import annotations
 
 import logging

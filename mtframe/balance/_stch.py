@@ -1,3 +1,5 @@
+"""A smooth maximum of the losses."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

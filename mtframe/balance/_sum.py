@@ -1,3 +1,5 @@
+"""The plain or weighted sum of the losses."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

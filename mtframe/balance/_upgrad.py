@@ -1,3 +1,5 @@
+"""Gradients projected so that no task loses."""
+
 from __future__ import annotations
 
 from typing import ClassVar

@@ -26,7 +26,6 @@ from gradient_step import BATCH, SIZE, Case, total
 
 from mtframe.balance import Sum, UPGrad
 from mtframe.device import keep_freed_memory
-from mtframe.gradients import measured_backward
 from mtframe.training._gradient_log import GradientLog
 
 EVERY = (20, 50, 100)
@@ -60,7 +59,7 @@ class Timed:
         begun = time.perf_counter()
         measurement = self.log.measurement(1) if measured else None
         if measurement is not None:
-            measured_backward(case.engine, case.images, {}, case.losses, balancer, measurement)
+            case.engine.backward(case.images, {}, case.losses, balancer, observer=measurement)
             measurement.before_update()
         elif side == "engine":
             case.engine.backward(case.images, {}, case.losses, balancer)
