@@ -47,7 +47,7 @@ class HookSpecs:
     def recipe_read(self, recipe: Recipe) -> None:
         """The recipe is read, filled from presets and checked; nothing is built yet.
 
-        An observer that cannot work with it raises RecipeError, which is told as any mistake in a recipe.
+        An observer that cannot work with it raises RecipeError, which is reported as any mistake in a recipe is.
 
         Args:
             recipe: A copy of the resolved recipe.

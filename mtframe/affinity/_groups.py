@@ -15,7 +15,7 @@ from mtframe.gradients import ALL, REST
 
 from ._means import Affinity, Means
 
-# The search looks at all 3^T ways to take a set of the tasks and a part of that.
+# The search goes through all 3^T ways to take a set of the tasks and a part of that.
 _MOST_TASKS = 12
 
 # Part of the best score that is worth no further network.

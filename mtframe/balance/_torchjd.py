@@ -187,7 +187,7 @@ def _built(cls: type, member: str, arguments: Mapping[str, Any], tasks: Sequence
 def _try(aggregator: Any, count: int) -> None:
     """Asks an aggregator once, of orthogonal gradients; it is of no use after that, as it may remember them.
 
-    Some take only so many rows, or look at their arguments no sooner.
+    Some take only so many rows, or check their arguments no sooner.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

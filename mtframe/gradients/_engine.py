@@ -13,7 +13,7 @@ keep their joint values, and respond to t's own images alone (`_row_layers.Batch
 to the joint gradient instead would add up to it, but has in it how these rows move the other tasks' losses, which
 cancels in the sum and looks like conflict in its parts. `exact` takes ∂L_t/∂θ, for a backward pass a task.
 
-Tasks that look at the same images have the same rows: each further task on them costs one more backward pass through
+Tasks on the same images have the same rows: each further task on them costs one more backward pass through
 the shared layers.
 """
 
@@ -109,12 +109,12 @@ class GradientEngine:
 
         Args:
             images: By task, as the model takes them.
-            lenders: Further tasks, each with the task whose images it looks at.
+            lenders: Further tasks, each with the task whose images it uses.
             forward: Runs `model` once on these; gives the loss of each task, a scalar, in the order of the balancer's.
             balancer: Makes one loss of the tasks', or weighs their gradients; at `maps`, the latter by `weigh`.
             at: Of which gradients it gets the inner products: those of the shared parameters, or those of the feature
                 maps that heads are given, as MGDA-UB (arXiv:1810.04650, sec. 3.3). The weighed maps' gradients go
-                through all of `sharing` in one backward pass, whatever the tasks look at, a task's own stages
+                through all of `sharing` in one backward pass, whichever images the tasks use, a task's own stages
                 included; but tasks with images of their own are orthogonal there, so it suits tasks on the same images.
             divide: All gradients are divided by so much. The balancer sees them undivided.
             observer: Is given each task's gradient and weight, of a step of several tasks. The parameters get what they
@@ -175,7 +175,7 @@ class GradientEngine:
     ) -> _Taken:
         """The backward pass down to the maps, and from there on for each task, or for all at once if nobody asks."""
         late = of_gradients(balancer) and at == "parameters"
-        # What is weighed before it is told apart is told apart for an observer only, who wants the derivative.
+        # Gradients that are weighed at the maps are separated by task for an observer only, who wants the derivative.
         by_rows = (late or observed) and self._by_rows(shared, images, exact=self.exact or not late)
         with self._traced(shared, images, lenders, forward, by_rows=by_rows) as traced:
             weights = to_the_maps(balancer, traced, lenders, at, divide)

@@ -115,7 +115,7 @@ class PassByRows:
         cut: Where the heads' backward pass ends.
         losses: By task, attached to their graphs.
         stands: What stands in for the shared parameters.
-        lenders: Tasks without images of their own, each with the task whose images it looks at.
+        lenders: Tasks without images of their own, each with the task whose images it uses.
         mixed: Whether BatchNorm normalises the rows of several tasks together.
     """
 

@@ -147,7 +147,7 @@ class BatchNorm(Layer):
 
     Backwards, the statistics of all rows respond to the rows of each task as if these were all there are: with x̂ the
     normalised input, k = γ / σ and means over the task's own rows, dx = k (dy - mean(dy) - x̂ mean(dy x̂)). So each task
-    is told what its weights' gradient is, and no row hears of another task's loss. `through_all_rows` takes the
+    gets its own gradient of the weights, and no row depends on another task's loss. `through_all_rows` takes the
     statistics' response to all rows instead, which is the derivative of what was computed.
     """
 

@@ -122,7 +122,7 @@ def _layer(func: Any, args: Any, kwargs: Any) -> Any:
     layer, counts = _LAYERS.get(func), current_rows()
     if layer is None or counts is None:
         return None
-    # The tensors of these functions are arguments, not in lists, into which it takes time to look.
+    # The tensors of these functions are arguments themselves; searching lists within them would take time.
     values = [*args, *kwargs.values()]
     first = next(value for value in values if isinstance(value, StandIn))
     try:

@@ -15,10 +15,10 @@ from ._terms import Terms, mean_terms
 
 
 class FiniteCheck:
-    """Looks at all losses of a step and at its gradient at once: a device is waited for once a step.
+    """Checks all losses of a step and its gradient together: the device is waited for once a step.
 
     Args:
-        model: By its parts a gradient is told whose it is.
+        model: Its parts tell whose gradient is not finite.
         lr: The recipe's, for the advice.
         last: The folder of the last checkpoint, once there is one.
     """

@@ -12,11 +12,11 @@ from mtframe.data import Batch
 
 @dataclass(frozen=True, slots=True)
 class ModelInputs:
-    """One batch of each task, sorted by who looks at it.
+    """One batch of each task, sorted by who uses its images.
 
     Attributes:
         images: (B, 3, H, W) by task: the first of those that know something of them.
-        lenders: The other tasks that do, each with the one whose images it looks at.
+        lenders: The other tasks that do, each with the one whose images it uses.
         targets: By task.
     """
 

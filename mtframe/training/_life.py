@@ -237,7 +237,7 @@ def _in_some_steps(tasks: Mapping[str, TaskRecipe]) -> dict[str, TaskRecipe]:
 
 
 def _follows(hook: Any, tasks: Collection[str]) -> bool:
-    """Whether an observer is told to follow one of these tasks, as early stopping may be."""
+    """Whether an observer follows one of these tasks, as early stopping may be."""
     return isinstance(hook, Mapping) and hook.get("task") in tasks
 
 
