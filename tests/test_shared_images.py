@@ -246,11 +246,12 @@ class Elsewhere(Parity):
 def test_in_evaluation_the_lenders_data_completes_the_samples() -> None:
     plain = recipe()
     plain["tasks"]["one"]["dataset"] = f"{HERE}:Marked"
-    dataset = deepcopy(Assembly(Recipe.from_plain(plain)).dataset("two", "val"))
+    assembly = Assembly(Recipe.from_plain(plain))
+    dataset = deepcopy(assembly.readable("two", "val"))
     sample = dataset[3]
     assert sample.target["landmarks"].tolist() == [3.0]
     assert sample.target["label"] == ToyData("val")[3].target["label"]
-    assert (len(dataset), dataset.info) == (20, DataInfo("label", ("dark", "light")))
+    assert (len(dataset), assembly.infos["two"]) == (20, DataInfo("label", ("dark", "light")))
 
 
 class Marked(Parity):

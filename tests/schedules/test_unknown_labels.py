@@ -38,6 +38,7 @@ HEADS = {
     "detection": ("dense", "boxes"),
     "cross-entropy-iou": ("dense", "boxes"),
     "tutorial-detector": ("tutorial-detector", "boxes"),
+    "pixel-cross-entropy": ("semantic-fpn", "mask"),
 }
 WHOLE = [name for name, (_, kind) in HEADS.items() if kind != "boxes"]
 BOXES = [name for name, (_, kind) in HEADS.items() if kind == "boxes"]
@@ -69,6 +70,9 @@ def targets_of(kind: str, known_B: list[bool], seed: int = 0) -> dict[str, Tenso
     mask_B = torch.tensor(known_B)
     if kind in ("identity", "label"):
         return {"label": torch.randint(len(CLASSES), (len(known_B),), generator=generator).where(mask_B, -1)}
+    if kind == "mask":
+        pixels_BHW = torch.randint(len(CLASSES), (len(known_B), 32, 32), generator=generator)
+        return {"mask": pixels_BHW.where(mask_B[:, None, None], 255)}
     numbers_BC = torch.rand(len(known_B), len(CLASSES), generator=generator)
     numbers_BC = numbers_BC.round() if kind == "labels" else numbers_BC
     return {kind: numbers_BC.where(mask_B[:, None], math.nan)}
