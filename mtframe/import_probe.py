@@ -150,6 +150,9 @@ def _read(line: str) -> Probe:
 
 def _main(folder: Path, values: Iterable[str]) -> None:
     """Imports components in this process and reports on each."""
+    # A process started in the background inherits an ignored SIGINT: an import that ignores it would change nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     calls, seeded, seeds = _refuse_network(), _watch_seeds(), _watch_torch()
     with (folder / "report").open("a", encoding="utf-8") as report:
         for value in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,16 @@ def test_what_an_import_does_is_said_and_only_that(modules: Path) -> None:
         assert not one.torch
     assert (found[-1].problems, found[-1].error, found[-1].traceback) == ((), None, "")
     assert "nothing_of_that_name" in found[list(NOISY).index("raises")].traceback.splitlines()[-1]
+
+
+def test_signals_that_the_caller_ignores_are_probed_all_the_same(modules: Path) -> None:
+    # As in `pytest &`: a shell without job control starts background commands with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        (found,) = probe([write(modules, "ignores", NOISY["catches"][0])])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found.changed == ("what SIGINT does",)
 
 
 def test_settings_of_torch_are_compared_with_those_of_torch_alone(modules: Path) -> None:
