@@ -83,7 +83,7 @@ WRONG_CALLS = {
     ),
     "no file": (("recipe.yaml",), ["recipe.yaml: cannot read the recipe: No such file or directory"]),
     "nothing": ((), ["expected a recipe file, or -b BACKBONE and at least one -t NAME=PRESET:ROOT"]),
-    "resume and more": (("--resume", "run", "train.lr=1"), ["--resume RUN goes on with that run's own recipe"]),
+    "resume and more": (("--resume", "run", "recipe.yaml"), ["--resume RUN goes on with that run's own recipe"]),
     "resume nothing": (("--resume", "run"), ["run: no such folder. A run is what 'mtframe train' writes"]),
 }
 

@@ -42,8 +42,8 @@ def test_it_survives_the_file(tmp_path: Path) -> None:
     trained = assembly.model()
     trained.colour_order = "BGR"
     trained.mean += 1
-    run = RunFolder.create(tmp_path / "run", recipe, assembly.infos)
-    run.save_checkpoint("best", trained.state_dict())
+    run = RunFolder(tmp_path / "run").create(recipe, assembly.infos)
+    run.save_checkpoint("best", trained.state_dict(), 0)
     loaded = Assembly(recipe, run.infos()).model(restoring=True)
     run.load_weights(loaded)
     assert loaded.colour_order == "BGR"

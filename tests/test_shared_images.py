@@ -108,7 +108,7 @@ def test_both_heads_see_the_maps_of_one_pass_and_each_loss_counts() -> None:
 
 def test_it_trains_evaluates_and_is_loaded_again(tmp_path: Path) -> None:
     assembly = Assembly(Recipe.from_plain(recipe()))
-    run = RunFolder.create(tmp_path / "run", assembly.recipe, assembly.infos)
+    run = RunFolder(tmp_path / "run").create(assembly.recipe, assembly.infos)
     evaluations = Trainer(assembly, run).fit()
     assert set(evaluations) == {"one", "two"}
     with (run.path / "metrics.csv").open() as file:
@@ -166,7 +166,7 @@ def test_tasks_in_turn_train_with_columns_for_each_and_resume_exactly(tmp_path: 
 
     def train(name: str, stop_at: int | None = None) -> RunFolder:
         assembly = Assembly(recipe)
-        run = RunFolder.create(tmp_path / name, recipe, assembly.infos)
+        run = RunFolder(tmp_path / name).create(recipe, assembly.infos)
         hooks = observe(recipe, strict=True)
         if stop_at:
             hooks.register(Stop(stop_at), "stop")
@@ -218,7 +218,7 @@ def test_a_data_set_may_say_the_order_of_an_epoch() -> None:
 
 def test_a_whole_epoch_without_a_label_is_an_error(tmp_path: Path) -> None:
     assembly = Assembly(Recipe.from_plain(recipe(dataset=f"{HERE}:Elsewhere")))
-    run = RunFolder.create(tmp_path / "run", assembly.recipe, assembly.infos)
+    run = RunFolder(tmp_path / "run").create(assembly.recipe, assembly.infos)
     with pytest.raises(TrainingError, match=r"tasks\.two\.dataset has no label for any image of task 'one'"):
         Trainer(assembly, run).fit()
 
@@ -226,7 +226,7 @@ def test_a_whole_epoch_without_a_label_is_an_error(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_waits_a_whole_epoch_for_labels(tmp_path: Path) -> None:
     plain = recipe()
     plain["train"] |= {"steps": 9, "save_every_steps": 7}
-    run = RunFolder.create(tmp_path / "run", Recipe.from_plain(plain), Assembly(Recipe.from_plain(plain)).infos)
+    run = RunFolder(tmp_path / "run").create(Recipe.from_plain(plain), Assembly(Recipe.from_plain(plain)).infos)
     hooks = Hooks(strict=True)
     hooks.register(Stop(8), "stop")
     with pytest.raises(RuntimeError, match="pulled the plug"):

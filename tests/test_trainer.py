@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve()
 def make(path: Path, plain: dict[str, Any] | None = None, **train: Any) -> Trainer:
     recipe = Recipe.from_plain(plain or toy_recipe(**train))
     assembly = Assembly(recipe)
-    return Trainer(assembly, RunFolder.create(path, recipe, assembly.infos))
+    return Trainer(assembly, RunFolder(path).create(recipe, assembly.infos))
 
 
 def resumed(path: Path) -> Trainer:

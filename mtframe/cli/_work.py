@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich import box
@@ -24,18 +25,36 @@ CONSOLE = Console()
 
 def train_recipe(checked: CheckedRecipe, out: Path | None, name: str, *, strict: bool = False) -> RunFolder:
     """Trains a checked recipe into a new run and prints its scores."""
-    run = RunFolder(out or free_folder(Path("runs") / name))
-    run.check_new()
-    hooks = _observers(checked.recipe, strict)
-    return _train(Assembly(checked), run, hooks)
+    with new_run(out, Path("runs") / name) as run:
+        hooks = _observers(checked.recipe, strict)
+        _train(Assembly(checked), run, hooks)
+    return run
 
 
-def train_assembly(assembly: Assembly, run: RunFolder, *, strict: bool = False) -> RunFolder:
+@contextmanager
+def new_run(out: Path | None, default: Path) -> Iterator[RunFolder]:
+    """The folder of a run to come, which nobody else writes into; removed again if there is no run in it at the end.
+
+    Args:
+        out: The folder that the user names.
+        default: The one to take otherwise, with the first free number behind its name.
+
+    Raises:
+        RecipeError: There is something in it, it cannot be made, or another process writes there.
+    """
+    run = RunFolder.reserve(out or default, numbered=out is None)
+    with run.writing():
+        # Another process may have been faster.
+        run.check_new()
+        yield run
+
+
+def train_assembly(assembly: Assembly, run: RunFolder, *, strict: bool = False) -> None:
     """Trains what is assembled into a new run and prints its scores."""
-    return _train(assembly, run, _observers(assembly.recipe, strict))
+    _train(assembly, run, _observers(assembly.recipe, strict))
 
 
-def _train(assembly: Assembly, run: RunFolder, hooks: Hooks) -> RunFolder:
+def _train(assembly: Assembly, run: RunFolder, hooks: Hooks) -> None:
     for task in assembly.recipe.trained:
         # What evaluation will need is looked at now, not after hours of training.
         assembly.metrics(task, "val")
@@ -45,14 +64,15 @@ def _train(assembly: Assembly, run: RunFolder, hooks: Hooks) -> RunFolder:
     if isinstance(first, MtframeError):
         raise first
     _fit(trainer)
-    return run
 
 
-def resume_run(path: Path, *, strict: bool = False) -> None:
+def resume_run(path: Path, overrides: Sequence[str] = (), hooks: Sequence[str] = (), *, strict: bool = False) -> None:
     """Goes on with a run that was stopped."""
     run = RunFolder.open(path)
-    checked = run.checked_recipe(training=True)
-    _fit(Trainer(Assembly(checked, run.infos()), run, _observers(checked.recipe, strict), resume=True))
+    with run.writing():
+        checked = run.take_up(overrides, hooks)
+        say(run.announced_changes())
+        _fit(Trainer(Assembly(checked, run.infos()), run, _observers(checked.recipe, strict), resume=True))
 
 
 def print_scores(evaluations: Mapping[str, Evaluation]) -> None:
@@ -80,18 +100,9 @@ def number(value: float) -> str:
 
 
 def beside(run: Path, more: str) -> Path:
-    """A free folder beside a run's, with more behind its name."""
+    """A folder next to a run's, with more behind its name."""
     named = run if run.name not in ("", "..") else run.resolve()
-    return free_folder(named.with_name(f"{named.name}-{more}"))
-
-
-def free_folder(path: Path) -> Path:
-    """The path, or with the first free number behind it."""
-    folder, count = path, 1
-    while folder.exists():
-        count += 1
-        folder = path.with_name(f"{path.name}-{count}")
-    return folder
+    return named.with_name(f"{named.name}-{more}")
 
 
 def say(lines: Sequence[str] | str) -> None:

@@ -48,6 +48,8 @@ def train(
     mtframe train recipe.yaml --from runs/other
 
     mtframe train --resume runs/recipe
+
+    mtframe train --resume runs/recipe train.workers=0
     """
     arguments = arguments or []
     if resume is not None:
@@ -55,11 +57,14 @@ def train(
             raise RecipeError(
                 "--resume RUN goes on with that run's own weights; --from begins a new run with another's"
             )
-        if arguments or backbone or task or out or observers:
-            raise RecipeError("--resume RUN goes on with that run's own recipe; it takes no recipe, parts or overrides")
+        if backbone or task or out or any("=" not in argument for argument in arguments):
+            raise RecipeError(
+                "--resume RUN goes on with that run's own recipe; it takes no recipe, parts or folder, and as changes "
+                "key=value"
+            )
         from mtframe.cli._work import resume_run
 
-        resume_run(resume, strict=strict)
+        resume_run(resume, arguments, observers or [], strict=strict)
         return
     recipe, name = recipe_of(arguments, backbone, task, observers or [])
     if start is not None:

@@ -53,7 +53,7 @@ def survives_a_training(subject: Subject) -> None:
         raise Skip(f"it refuses the recipe that there is: {refused}") from refused
     with TemporaryDirectory() as folder:
         assembly = Assembly(recipe)
-        run = RunFolder.create(Path(folder) / "run", recipe, assembly.infos)
+        run = RunFolder(Path(folder) / "run").create(recipe, assembly.infos)
         Trainer(assembly, run, hooks).fit()
 
 

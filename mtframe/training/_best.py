@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from mtframe.evaluation import mean_relative_gain
 
 # The name of the checkpoint of least sacrifice; of a task's best one, with the task behind it.
 BEST = "best"
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+class SavedBests(TypedDict):
+    """`Bests` of numbers and text."""
+
+    scores: dict[str, float]
+    tasks: dict[str, float]
+    steps: dict[str, int]
 
 
 @dataclass
@@ -55,9 +66,17 @@ class Bests:
         self.steps |= dict.fromkeys(names, step)
         return names, gain
 
-    def plain(self) -> dict[str, Any]:
-        """Of numbers and text, as `metrics.json` and checkpoints have it."""
-        return asdict(self)
+    def forget(self, name: str) -> None:
+        """Forgets a checkpoint that is gone, as if nothing had been evaluated for it yet."""
+        self.steps.pop(name, None)
+        if name == BEST:
+            self.scores = {}
+        else:
+            self.tasks.pop(name.removeprefix(f"{BEST}_"), None)
+
+    def plain(self) -> SavedBests:
+        """As `metrics.json` and checkpoints have it."""
+        return SavedBests(scores=self.scores, tasks=self.tasks, steps=self.steps)
 
 
 def better(score: float, top: float, *, higher_is_better: bool) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mtframe.errors import CheckpointError, MtframeError, described
 from mtframe.kinds import KeepsState
-from mtframe.run import RunFolder, check_fit
+from mtframe.run import LAST, STATE, RunFolder, check_fit, take_weights
 
+from ._optim import check_optimizer
 from ._parts import TrainingParts
 from ._state import TrainingState
-
-# The name of the checkpoint that a run goes on from.
-LAST = "last"
 
 
 class Checkpoints:
@@ -34,7 +35,7 @@ class Checkpoints:
 
     def save_best(self, name: str) -> Path:
         """The weights for use, under the name of what they are the best of. Raises TrainingError."""
-        return self._run.save_checkpoint(name, self._parts.evaluated_model.state_dict())
+        return self._run.save_checkpoint(name, self._parts.evaluated_model.state_dict(), self._state.step)
 
     def save_last(self) -> Path:
         """The weights for use, and all that going on needs. Raises TrainingError."""
@@ -45,22 +46,51 @@ class Checkpoints:
             "optimizer": parts.optimizer.state_dict(),
             "balancer": parts.balancer.state_dict() if isinstance(parts.balancer, KeepsState) else {},
         }
-        return self._run.save_checkpoint(LAST, parts.evaluated_model.state_dict(), state)
+        return self._run.save_checkpoint(LAST, parts.evaluated_model.state_dict(), self._state.step, state)
 
-    def restore(self) -> None:
-        """Puts parts and state where the last checkpoint left them.
+    def restore(self) -> dict[str, str]:
+        """Puts parts and state where the last whole checkpoint left them.
+
+        A best checkpoint that is damaged is forgotten: the next evaluation is the best of its kind again.
+
+        Returns:
+            By name of such a checkpoint, what is wrong with it.
 
         Raises:
             RecipeError: That training was over, or was none.
-            CheckpointError: There is no checkpoint, or it is of another format or architecture.
+            CheckpointError: There is no checkpoint, none is whole, or it is of another format or architecture.
         """
-        parts, saved = self._parts, self._run.load_state()
-        self._state.check(saved, self._run.path, parts.length.steps)
-        check_fit(parts.model, saved["model"], self.last)
+        parts, checkpoint = self._parts, self._run.last()
+        file, plain = checkpoint.folder / STATE, checkpoint.state()
+        saved = self._state.check(plain, self._run.path, parts.length.steps)
+        if saved["step"] != checkpoint.manifest.step:
+            raise CheckpointError(
+                f"{file}: of step {saved['step']}, and its checkpoint of step {checkpoint.manifest.step}"
+            )
+        check_fit(parts.model, saved["model"], file)
+        with _explained(file):
+            check_optimizer(saved["optimizer"], parts.optimizer)
+            parts.optimizer.load_state_dict(saved["optimizer"])
+            if isinstance(parts.balancer, KeepsState):
+                parts.balancer.load_state_dict(saved["balancer"])
         parts.model.load_state_dict(saved["model"])
-        parts.optimizer.load_state_dict(saved["optimizer"])
-        if isinstance(parts.balancer, KeepsState):
-            parts.balancer.load_state_dict(saved["balancer"])
         if parts.average is not None:
-            self._run.load_weights(parts.average.module, LAST)
+            weights = checkpoint.weights()
+            check_fit(parts.average.module, weights, checkpoint.folder)
+            take_weights(parts.average.module, weights)
         self._state.load_state_dict(saved, parts.device)
+        broken = self._run.broken(self._state.best.steps)
+        for name in broken:
+            self._state.best.forget(name)
+        return broken
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Says of which file it is that something cannot go on from."""
+    try:
+        yield
+    except MtframeError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{file}: not the state of this training: {described(error)}") from error

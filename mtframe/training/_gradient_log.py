@@ -11,7 +11,7 @@ from statistics import fmean, median
 
 from mtframe.gradients import ALL, GradientEngine, Measurement, Row, names_by_stage
 from mtframe.recipe import TrainOptions
-from mtframe.run import write_text
+from mtframe.run import read_table, write_text
 
 from ._gradient_plot import plot_gradients
 from ._log import LOG
@@ -19,6 +19,7 @@ from ._meetings import Meetings, check_comparable
 from ._parts import TrainingParts
 
 COLUMNS = ("step", "stage", "task", "other", "cosine", "norm", "weight", "effective_lr")
+_NUMBERS = ("cosine", "norm", "weight", "effective_lr")
 
 
 class GradientLog:
@@ -95,14 +96,18 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     """The rows of `gradients.csv` that are complete; none if it is not there."""
     if not file.is_file():
         return []
-    with file.open(newline="") as opened:
-        # What was being written when the run was killed may be cut off anywhere.
-        rows = list(csv.reader(opened))
-    return [
-        dict(zip(COLUMNS, row, strict=True))
-        for row in rows[1:]
-        if tuple(rows[0]) == COLUMNS and len(row) == len(COLUMNS) and row[0].isdigit()
-    ]
+    columns, rows = read_table(file)
+    if tuple(columns) != COLUMNS:
+        return []
+    found = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+    return [row for row in found if row["step"].isdecimal() and all(map(_is_number, (row[key] for key in _NUMBERS)))]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return text == "" or not math.isnan(float(text))
+    except ValueError:
+        return False
 
 
 def summary(rows: list[dict[str, str]]) -> list[str]:

@@ -16,7 +16,7 @@ from mtframe.assembly import Assembly
 from mtframe.errors import CheckpointError, RecipeError
 from mtframe.recipe import Choice, Recipe, TaskRecipe
 from mtframe.registry import name_of
-from mtframe.run import RunFolder
+from mtframe.run import KEPT, RunFolder
 
 from ._freezing import parts_within
 from ._log import LOG, log_to
@@ -100,14 +100,14 @@ def remove_task(
     )
     weights = {}
     for name in sorted(folder.name for folder in old.checkpoints.glob("[!.]*")):
-        if name != f"best_{task}":
+        if name not in (f"best_{task}", KEPT):
             weights[name] = _without(task, Start(old.checkpoints / name / "weights.safetensors", old, before), assembly)
     if not weights:
         raise CheckpointError(f"{old.checkpoints}: no checkpoint, so there is nothing to take over")
-    run = RunFolder.create(out, assembly.recipe, assembly.infos, weights)
-    with log_to(run.log_file):
+    new.create(assembly.recipe, assembly.infos, weights)
+    with new.writing(), log_to(new.log_file):
         LOG.info("made of %s without its task %s", path, task)
-    return run
+    return new
 
 
 def _opened(path: str | os.PathLike[str]) -> Assembly:

@@ -6,12 +6,21 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import ConfigDict, with_config
 from torch import Tensor
+from typing_extensions import TypedDict
 
 LOG = logging.getLogger("mtframe")
+
+
+@with_config(ConfigDict(arbitrary_types_allowed=True, extra="forbid", strict=True))
+class SavedMeter(TypedDict):
+    """Sums of loss terms, and of how many steps they are, by `task/term`."""
+
+    sums: dict[str, Tensor]
+    counts: dict[str, int]
 
 
 class LossMeter:
@@ -35,11 +44,11 @@ class LossMeter:
         self.sums, self.counts = {}, {}
         return means
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> SavedMeter:
         """For a checkpoint in the middle of an interval."""
         return {"sums": {key: value.cpu() for key, value in self.sums.items()}, "counts": self.counts}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: SavedMeter, device: torch.device) -> None:
         """Goes on in the middle of an interval."""
         self.sums = {key: value.to(device) for key, value in state["sums"].items()}
         self.counts = dict(state["counts"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,9 +10,9 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils.model_ema import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 
-from mtframe.errors import RecipeError
+from mtframe.errors import CheckpointError, RecipeError
 from mtframe.recipe import TrainOptions
 from mtframe.registry import did_you_mean
 
@@ -48,6 +49,33 @@ def _create(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     except (ValueError, AssertionError) as error:
         raise RecipeError(f"train.optimizer: timm.optim cannot make {options.optimizer!r} ({error})") from None
     return create_optimizer_v2(model, opt=options.optimizer, **common)
+
+
+def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Raises CheckpointError if a state is not of an optimiser of these parameters; a fused step would then crash."""
+    groups, state = saved.get("param_groups"), saved.get("state")
+    here = optimizer.state_dict()["param_groups"]
+    if not isinstance(groups, list) or not isinstance(state, Mapping) or len(groups) != len(here):
+        raise CheckpointError("the optimiser's state is not one of this recipe's optimiser")
+    for ours, theirs in zip(here, groups, strict=True):
+        if not isinstance(theirs, Mapping) or theirs.keys() != ours.keys() or theirs["params"] != ours["params"]:
+            raise CheckpointError("the optimiser's groups of parameters are not those of this recipe's optimiser")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, its in state.items():
+        if not isinstance(number, int) or not 0 <= number < len(parameters) or not isinstance(its, Mapping):
+            raise CheckpointError(f"the optimiser's state has an unknown parameter {number!r}")
+        shape = parameters[number].shape
+        for name, value in its.items():
+            # Some keep numbers, or sums over dimensions; what has all of a parameter's dimensions has its sizes.
+            if (
+                isinstance(value, Tensor)
+                and value.dim() == len(shape)
+                and any(size not in (1, known) for size, known in zip(value.shape, shape, strict=True))
+            ):
+                raise CheckpointError(
+                    f"the optimiser's {name} of parameter {number} is {tuple(value.shape)}, and the parameter "
+                    f"{tuple(shape)}"
+                )
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, options: TrainOptions, updates: int) -> Scheduler:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from torch import Tensor
+from typing_extensions import TypedDict
 
+from mtframe import options
 from mtframe.errors import CheckpointError, RecipeError
 
-from ._best import Bests
-from ._log import LossMeter
+from ._best import Bests, SavedBests
+from ._log import LossMeter, SavedMeter
 
 # Of what is saved; another number where a version could not go on with another one's.
-FORMAT = 2
+FORMAT = 3
 
 
 class Evaluated(TypedDict):
@@ -34,6 +38,37 @@ class Evaluated(TypedDict):
     tasks: dict[str, dict[str, float]]
 
 
+@with_config(ConfigDict(arbitrary_types_allowed=True, extra="forbid", strict=True))
+class SavedState(TypedDict):
+    """What `training.pt` holds.
+
+    Attributes:
+        format: Of this.
+        step: Steps done.
+        history: The evaluations so far.
+        best: What the best checkpoints are of, as `Bests.plain` gives it.
+        meter: Unfinished means of losses.
+        stopped: Why training ended early.
+        teacher: See `TrainingState`.
+        images: Likewise.
+        model: The trained weights by name.
+        optimizer: As the optimiser's own `state_dict` has it.
+        balancer: Likewise; empty for one without a state.
+    """
+
+    format: int
+    step: Annotated[int, Field(ge=0)]
+    history: list[Evaluated]
+    best: SavedBests
+    meter: SavedMeter
+    stopped: str | None
+    teacher: str | None
+    images: dict[str, int]
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    balancer: dict[str, Any]
+
+
 @dataclass
 class TrainingState:
     """The progress of a training.
@@ -46,6 +81,7 @@ class TrainingState:
         stopped: Why training ended before its last step; None if it did not.
         teacher: Digest of the weights that distillation learns from, which have to be the same when a run goes on; None
             without.
+        images: Number of training images by task, which has to be the same when a run goes on.
     """
 
     step: int = 0
@@ -54,6 +90,7 @@ class TrainingState:
     meter: LossMeter = field(default_factory=LossMeter)
     stopped: str | None = None
     teacher: str | None = None
+    images: dict[str, int] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """Of tensors, numbers, text and containers of these, which are all that is read again."""
@@ -65,20 +102,22 @@ class TrainingState:
             "meter": self.meter.state_dict(),
             "stopped": self.stopped,
             "teacher": self.teacher,
+            "images": self.images,
         }
 
-    def load_state_dict(self, saved: Mapping[str, Any], device: torch.device) -> None:
-        """Goes on from what `state_dict` gave; `check` has looked at it."""
+    def load_state_dict(self, saved: SavedState, device: torch.device) -> None:
+        """Goes on from what `state_dict` gave and `check` has looked at."""
         self.step, self.history = saved["step"], saved["history"]
         self.best = Bests(**saved["best"])
         self.meter.load_state_dict(saved["meter"], device)
 
-    def check(self, saved: Mapping[str, Any], run: Path, steps: int) -> None:
-        """Whether a training of so many steps can go on from what is saved in a run.
+    def check(self, saved: Mapping[str, Any], run: Path, steps: int) -> SavedState:
+        """What is saved in a run, if a training of so many steps can go on from it.
 
         Raises:
-            CheckpointError: It is of another format, or distillation would learn from other weights.
-            RecipeError: That training was over.
+            CheckpointError: It is of another format, no state of a training, or not of this one: distillation would
+                learn from other weights, or a task has other images.
+            RecipeError: That training was over, or has fewer steps by now.
         """
         if (found := saved.get("format", 1)) != FORMAT:
             raise CheckpointError(
@@ -86,12 +125,36 @@ class TrainingState:
                 f"reads format {FORMAT}. Go on with that version, or begin a new run with its weights: "
                 f"mtframe train {run / 'recipe.yaml'} --from {run}"
             )
-        if saved["history"] and saved["history"][-1]["step"] >= steps:
-            raise RecipeError(f"{run}: already trained to its end, step {saved['step']} of {steps}")
-        if saved["stopped"] is not None:
-            raise RecipeError(f"{run}: was ended at step {saved['step']} of {steps}: {saved['stopped']}")
-        if self.teacher is not None and saved["teacher"] != self.teacher:
+        try:
+            state = _SAVED.validate_python(saved)
+        except ValidationError as error:
+            wrong = options.problems(error, saved, "", lambda _: list(SavedState.__annotations__))
+            raise CheckpointError(f"{run}: not the state of a training: " + "; ".join(wrong[:5])) from None
+        step = state["step"]
+        if any(evaluated["step"] > step for evaluated in state["history"]):
+            raise CheckpointError(f"{run}: not the state of a training: evaluated after step {step}, which it ends at")
+        if step > steps:
+            raise RecipeError(f"{run}: at step {step}, beyond the {steps} that its recipe asks for")
+        if state["history"] and state["history"][-1]["step"] >= steps:
+            raise RecipeError(
+                f"{run}: already trained to its end, step {step} of {steps}. For more: mtframe train --resume {run} "
+                f"train.steps={2 * steps}"
+            )
+        if state["stopped"] is not None:
+            raise RecipeError(f"{run}: was ended at step {step} of {steps}: {state['stopped']}")
+        if self.teacher is not None and state["teacher"] != self.teacher:
             raise CheckpointError(
                 f"{run}: the weights that train.start names are not those that this run began with, and what is kept "
                 "would be something else"
             )
+        other = {task: (then, self.images.get(task)) for task, then in state["images"].items()}
+        if changed := [f"{task} had {then}, has {now}" for task, (then, now) in other.items() if then != now]:
+            raise CheckpointError(
+                f"{run}: its training images are not what they were: {', '.join(changed)}, so it would be another "
+                "training. Put them back, or begin a new run with its weights: "
+                f"mtframe train {run / 'recipe.yaml'} --from {run}"
+            )
+        return state
+
+
+_SAVED = TypeAdapter(SavedState)

@@ -58,6 +58,7 @@ class Trainer:
         hooks: The observers; one that raises is disabled.
         essential: Observers that are called before these; what one raises ends the training.
         evaluations: The tasks that are scored, and what came out last.
+        forgotten: Of a run that goes on, the best checkpoints that were damaged, and why.
     """
 
     def __init__(
@@ -76,10 +77,12 @@ class Trainer:
         self.parts = build_parts(assembly, restoring=resume)
         self._gradient_log = GradientLog.of(self.parts, self.options)
         distillation = self.parts.distillation
-        self.state = TrainingState(teacher=distillation.digest if distillation is not None else None)
+        self.state = TrainingState(
+            teacher=distillation.digest if distillation is not None else None,
+            images={task: len(source.dataset) for task, source in self.batches.sources.items()},
+        )
         self._checkpoints = Checkpoints(self.run, self.parts, self.state)
-        if resume:
-            self._checkpoints.restore()
+        self.forgotten = self._checkpoints.restore() if resume else {}
         # A run that goes on has not seen what came before.
         self.essential = guards(self.recipe, due=self.step + self.parts.length.steps_per_epoch)
         self._call = Calls(self.essential, self.hooks)
@@ -91,23 +94,32 @@ class Trainer:
 
     @classmethod
     def resume(
-        cls, path: str | os.PathLike[str], hooks: Hooks | None = None, *, components: Sequence[object] = ()
+        cls,
+        path: str | os.PathLike[str],
+        hooks: Hooks | None = None,
+        *,
+        overrides: Sequence[str] = (),
+        components: Sequence[object] = (),
     ) -> Trainer:
-        """The trainer of a run that was stopped, where its last checkpoint left it.
+        """The trainer of a run that was stopped, where its last whole checkpoint left it.
 
         Args:
             path: The run's folder.
             hooks: Observers; those that its recipe names if None.
+            overrides: `key=value` changes to its recipe, of what leaves every step as it was, or makes it longer
+                (docs/training.md).
             components: The classes that its recipe was given from Python.
 
         Raises:
-            RecipeError: No run there, a component is missing, or it was trained to its end or not at all.
-            CheckpointError: There is no checkpoint, or it is of another format or architecture.
+            RecipeError: No run there, a component is missing, it was trained to its end or not at all, or its recipe is
+                not what it was.
+            CheckpointError: There is no whole checkpoint, or it is of another format or architecture.
         """
         for component in components:
             name_of(component)
         run = RunFolder.open(path)
-        return cls(Assembly(run.checked_recipe(training=True), run.infos()), run, hooks, resume=True)
+        checked = run.take_up(overrides)
+        return cls(Assembly(checked, run.infos()), run, hooks, resume=True)
 
     @property
     def model(self) -> MultiTaskModel:
@@ -173,8 +185,8 @@ class Trainer:
             TrainingError: A loss is not finite, too many images cannot be read, a checkpoint cannot be written.
         """
         if not self.run.recipe_file.is_file():
-            RunFolder.create(self.run.path, self.recipe, self.assembly.infos)
-        with log_to(self.run.log_file):
+            self.run.create(self.recipe, self.assembly.infos)
+        with self.run.writing(), log_to(self.run.log_file):
             try:
                 with self._observed(), self._interruption.listening():
                     self._fit()
@@ -237,6 +249,11 @@ class Trainer:
     def _begin(self) -> None:
         for line in self.parts.loaded.lines() if self.parts.loaded is not None else ():
             LOG.info(line)
+        self.run.keep_changes()
+        for line in self.run.announced_changes():
+            LOG.info(line)
+        for name, why in self.forgotten.items():
+            LOG.warning("%s is forgotten, and the next evaluation takes its place: %s", name, why)
         for task, why in self.evaluations.unevaluated.items():
             LOG.warning("task %s: what becomes of it is not measured: %s", task, why)
         LOG.info("training %s from step %d to %d", ", ".join(self.recipe.trained), self.step, self.steps)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtframe.hooks import hookimpl
-from mtframe.run import write_text
+from mtframe.run import read_table, write_text
 
 # How numbers are written; losses in full.
 _FORMATS = {"epoch": ".3f", "lr": ".6g", "images_per_second": ".1f"}
@@ -50,13 +48,10 @@ def truncate(path: Path, step: int) -> None:
     """Drops the rows after a step."""
     if not path.is_file():
         return
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    # What was being written when the run was killed, or the disk was full, may be cut off anywhere.
-    header = rows[:1] if rows and rows[0][0] == "step" else []
-    whole = [row for row in rows[1:] if header and len(row) == len(header[0]) and row[0].isdigit()]
-    kept = header + [row for row in whole if int(row[0]) <= step]
-    write_text(path, "".join(",".join(row) + "\n" for row in kept))
+    columns, rows = read_table(path)
+    if columns[:1] != ["step"]:
+        columns, rows = [], []
+    _write(path, columns, [row for row in rows if _is_whole(row) and int(row[0]) <= step])
 
 
 def append_row(path: Path, row: Mapping[str, object]) -> None:
@@ -67,13 +62,11 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
     try:
         known = _columns(path)
         columns = list(dict.fromkeys([*known, *row]))
-        if known and columns != known:
-            _widen(path, columns)
+        if columns != known:
+            rows = read_table(path)[1] if known else []
+            _write(path, columns, [[*old, *[""] * (len(columns) - len(known))] for old in rows])
         with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-            if not known:
-                writer.writeheader()
-            writer.writerow(row)
+            file.write(",".join(str(row.get(column, "")) for column in columns) + "\n")
     except OSError as error:
         # A full disk shows when the file is flushed, where no name is known any more.
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -82,18 +75,21 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
 def _columns(path: Path) -> list[str]:
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file).fieldnames or ())
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        return [name for name in file.readline().rstrip("\r\n").split(",") if name]
 
 
-def _widen(path: Path, columns: list[str]) -> None:
-    """Writes the file again with these columns."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    with path.open(newline="") as file:
-        writer.writerows(csv.DictReader(file))
-    write_text(path, text.getvalue())
+def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    lines = [columns, *rows] if columns else rows
+    write_text(path, "".join(",".join(line) + "\n" for line in lines))
+
+
+def _is_whole(row: Sequence[str]) -> bool:
+    """Whether a row holds a step and numbers: a byte that was damaged may have left anything."""
+    try:
+        return row[0].isdecimal() and all(value == "" or isinstance(float(value), float) for value in row)
+    except ValueError:
+        return False
 
 
 def plot_losses(metrics_csv: Path, path: Path) -> None:
@@ -103,9 +99,9 @@ def plot_losses(metrics_csv: Path, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    with metrics_csv.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    terms = [key for key in (rows[0] if rows else {}) if "/" in key]
+    columns, lines = read_table(metrics_csv)
+    rows = [dict(zip(columns, line, strict=True)) for line in lines]
+    terms = [key for key in columns if "/" in key]
     tasks = list(dict.fromkeys(key.split("/")[0] for key in terms))
     if not tasks:
         return

@@ -21,7 +21,7 @@ from toy import toy_recipe
 def make(path: Path, balancer: Any, **train: Any) -> Trainer:
     recipe = Recipe.from_plain({**toy_recipe(steps=8, log_every=1, save_every_steps=1, **train), "balancer": balancer})
     assembly = Assembly(recipe)
-    return Trainer(assembly, RunFolder.create(path, recipe, assembly.infos))
+    return Trainer(assembly, RunFolder(path).create(recipe, assembly.infos))
 
 
 class Hopeless:

@@ -222,7 +222,7 @@ def run_model(result: Result, size: int, data: Path) -> None:
     recipe = assemble_recipe(result.name, tasks, settings)
     with tempfile.TemporaryDirectory(dir=data) as folder:
         assembly = Assembly(recipe)
-        trainer = Trainer(assembly, RunFolder.create(Path(folder) / "run", recipe, assembly.infos))
+        trainer = Trainer(assembly, RunFolder(Path(folder) / "run").create(recipe, assembly.infos))
         backbone: Any = trainer.model.sharing.backbone
         result.parameters = sum(parameter.numel() for parameter in backbone.parameters())
         result.strides = tuple(feature.stride for feature in backbone.features)

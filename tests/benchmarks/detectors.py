@@ -139,7 +139,7 @@ def make_trainer(folder: Path, data: Path, detector: str, seed: int, arguments: 
         ],
     )  # fmt: skip
     assembly = Assembly(recipe)
-    return Trainer(assembly, RunFolder.create(folder, recipe, assembly.infos))
+    return Trainer(assembly, RunFolder(folder).create(recipe, assembly.infos))
 
 
 def print_step_times(folder: Path, data: Path, arguments: argparse.Namespace) -> None:

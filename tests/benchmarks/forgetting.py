@@ -79,7 +79,7 @@ def train(run: Path, data: Path, schedule: str, seed: int, arguments: argparse.N
          *arguments.override],
     )  # fmt: skip
     assembly = Assembly(recipe)
-    trainer = Trainer(assembly, RunFolder.create(run, recipe, assembly.infos))
+    trainer = Trainer(assembly, RunFolder(run).create(recipe, assembly.infos))
     trainer.fit()
     return [{task: row["tasks"][task][name] for task, name in TASKS.items()} for row in trainer.history]
 

@@ -76,7 +76,7 @@ def make_trainer(folder: Path, arguments: argparse.Namespace) -> Trainer:
          f"train.precision={arguments.precision}"],
     )  # fmt: skip
     assembly = Assembly(recipe)
-    return Trainer(assembly, RunFolder.create(folder / "run", recipe, assembly.infos))
+    return Trainer(assembly, RunFolder(folder / "run").create(recipe, assembly.infos))
 
 
 def bare_step(trainer: Trainer, batches: dict[str, Batch]) -> Callable[[], None]:

@@ -51,6 +51,6 @@ def test_the_detector_alone_learns_16_real_images_by_heart(shared_data: Path, tm
         ],
     )
     assembly = Assembly(recipe)
-    results = Trainer(assembly, RunFolder.create(tmp_path / "run", recipe, assembly.infos)).fit()
+    results = Trainer(assembly, RunFolder(tmp_path / "run").create(recipe, assembly.infos)).fit()
     print(results["objects"].values)
     assert results["objects"].values["AP50"] >= 0.90

@@ -18,7 +18,7 @@ from toy import toy_recipe
 def test_a_row_every_log_every_steps_and_the_curves_of_the_losses(tmp_path: Path) -> None:
     recipe = Recipe.from_plain(toy_recipe(steps=5, log_every=2))
     assembly = Assembly(recipe)
-    run = RunFolder.create(tmp_path / "run", recipe, assembly.infos)
+    run = RunFolder(tmp_path / "run").create(recipe, assembly.infos)
     Trainer(assembly, run).fit()
     with (run.path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -33,7 +33,7 @@ def test_a_row_every_log_every_steps_and_the_curves_of_the_losses(tmp_path: Path
 def test_a_recipe_without_it_writes_none(tmp_path: Path) -> None:
     recipe = Recipe.from_plain({**toy_recipe(steps=2), "hooks": []})
     assembly = Assembly(recipe)
-    run = RunFolder.create(tmp_path / "run", recipe, assembly.infos)
+    run = RunFolder(tmp_path / "run").create(recipe, assembly.infos)
     Trainer(assembly, run).fit()
     assert not {"metrics.csv", "plots"} & {file.name for file in run.path.iterdir()}
 

@@ -59,7 +59,7 @@ def recipe(**stopping: Any) -> dict[str, Any]:
 def trained(path: Path, plain: dict[str, Any]) -> Trainer:
     resolved = Recipe.from_plain(plain)
     assembly = Assembly(resolved)
-    trainer = Trainer(assembly, RunFolder.create(path, resolved, assembly.infos), observe(resolved, strict=True))
+    trainer = Trainer(assembly, RunFolder(path).create(resolved, assembly.infos), observe(resolved, strict=True))
     trainer.fit()
     return trainer
 

@@ -50,7 +50,7 @@ def trainer_of(path: Path, stopper: Stopper | None = None, **train: Any) -> Trai
     hooks = observe(recipe, strict=True)
     if stopper:
         hooks.register(stopper, "stopper")
-    return Trainer(assembly, RunFolder.create(path, recipe, assembly.infos), hooks)
+    return Trainer(assembly, RunFolder(path).create(recipe, assembly.infos), hooks)
 
 
 def described(path: Path) -> list[str]:
@@ -135,7 +135,7 @@ def test_a_task_on_borrowed_images_sees_what_their_task_sees() -> None:
 def test_a_task_on_borrowed_images_has_a_line_of_its_own(tmp_path: Path) -> None:
     recipe = borrowing(steps=8)
     assembly = Assembly(recipe)
-    Trainer(assembly, RunFolder.create(tmp_path / "run", recipe, assembly.infos), observe(recipe, strict=True)).fit()
+    Trainer(assembly, RunFolder(tmp_path / "run").create(recipe, assembly.infos), observe(recipe, strict=True)).fit()
     assert described(tmp_path / "run") == [
         "INFO task one: 20 training images, each will be seen 1.6 times",
         "INFO task two: looks at the images of one, with a label of two or without, each will be seen 1.6 times",

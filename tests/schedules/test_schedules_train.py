@@ -61,7 +61,7 @@ def train(path: Path, recipe: Recipe, watch: Watch | None = None) -> Trainer:
     assembly = Assembly(recipe)
     hooks = observe(recipe, strict=True)
     hooks.register(watch or Watch(), "watch")
-    trainer = Trainer(assembly, RunFolder.create(path, recipe, assembly.infos), hooks)
+    trainer = Trainer(assembly, RunFolder(path).create(recipe, assembly.infos), hooks)
     trainer.fit()
     return trainer
 

@@ -83,7 +83,7 @@ def trainer_of(path: Path, balancer: str, *, borrowed: bool, **train: Any) -> Tr
             del plain["tasks"]["sparse"][field]
     recipe = Recipe.from_plain({**plain, "balancer": balancer})
     assembly = Assembly(recipe)
-    return Trainer(assembly, RunFolder.create(path, recipe, assembly.infos))
+    return Trainer(assembly, RunFolder(path).create(recipe, assembly.infos))
 
 
 @pytest.mark.parametrize("borrowed", [False, True])
@@ -125,7 +125,7 @@ def test_a_task_that_knows_another_ones_images_stands_in_for_it(tmp_path: Path, 
         del plain["tasks"]["full"][field]
     recipe = Recipe.from_plain({**plain, "balancer": balancer, "sharing": sharing})
     assembly = Assembly(recipe)
-    trainer = Trainer(assembly, RunFolder.create(tmp_path / "run", recipe, assembly.infos))
+    trainer = Trainer(assembly, RunFolder(tmp_path / "run").create(recipe, assembly.infos))
     told: list[set[str]] = []
     trainer.hooks.register(Recording(told))
     passes: list[int] = []
@@ -156,7 +156,7 @@ def test_a_step_in_which_nothing_is_known_trains_nothing(tmp_path: Path) -> None
     sparse = {"dataset": f"{HERE}:Sparse", "loss": "cross-entropy", "batch_size": 1}
     recipe = Recipe.from_plain(toy_recipe({"sparse": sparse}, steps=20, ema=None))
     assembly = Assembly(recipe)
-    trainer = Trainer(assembly, RunFolder.create(tmp_path / "run", recipe, assembly.infos))
+    trainer = Trainer(assembly, RunFolder(tmp_path / "run").create(recipe, assembly.infos))
     weight = trainer.model.heads["sparse"].linear.weight
     kept: list[Tensor] = [weight.detach().clone()]
     told: list[set[str]] = []

@@ -64,7 +64,7 @@ def test_boxes_and_masks_of_photographs_train_and_predict_together(shared_data: 
     ]  # fmt: skip
     recipe = load_recipe(RECIPES / "coco-boxes-masks.yaml", overrides)
     assembly = Assembly(recipe.check())
-    run = RunFolder.create(tmp_path / "run", assembly.recipe, assembly.infos)
+    run = RunFolder(tmp_path / "run").create(assembly.recipe, assembly.infos)
     trainer = Trainer(assembly, run)
     seen: list[tuple[int, ...]] = []
     trainer.model.sharing.backbone.register_forward_hook(  # type: ignore[union-attr]

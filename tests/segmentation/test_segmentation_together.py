@@ -99,7 +99,7 @@ class Passes:
 def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, ...]]]:
     """A run, and the shapes of what went through its backbone in training."""
     assembly = Assembly(recipe(root).check())
-    run = RunFolder.create(tmp_path_factory.mktemp("runs") / "run", assembly.recipe, assembly.infos)
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "run").create(assembly.recipe, assembly.infos)
     trainer = Trainer(assembly, run)
     shapes: list[tuple[int, ...]] = []
     trainer.model.sharing.backbone.register_forward_hook(  # type: ignore[union-attr]

@@ -204,7 +204,7 @@ def test_everything_is_optimised_the_heads_too(small: Small, tmp_path: Path) -> 
     """The article's mistake: its optimiser is given the shared network alone."""
     made = recipe(small, "train.weight_decay=0", "train.warmup=0")
     assembly = Assembly(made)
-    trainer = Trainer(assembly, RunFolder.create(tmp_path / "run", made, assembly.infos))
+    trainer = Trainer(assembly, RunFolder(tmp_path / "run").create(made, assembly.infos))
     given = {id(weight) for group in trainer.optimizer.param_groups for weight in group["params"]}
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     assert {id(weight) for weight in trainer.model.parameters()} == given
@@ -218,7 +218,7 @@ def test_everything_is_optimised_the_heads_too(small: Small, tmp_path: Path) -> 
 def test_both_algorithms_and_all_schedules_train(small: Small, tmp_path: Path, sharing: str, schedule: str) -> None:
     made = recipe(small, f"sharing={sharing}", f"train.schedule={schedule}", "train.steps=4")
     assembly = Assembly(made)
-    results = Trainer(assembly, RunFolder.create(tmp_path / "run", made, assembly.infos)).fit()
+    results = Trainer(assembly, RunFolder(tmp_path / "run").create(made, assembly.infos)).fit()
     assert set(results) == {"faces", "objects"}
 
 

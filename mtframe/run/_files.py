@@ -1,0 +1,65 @@
+"""Files that are never half there: written next to their goal, flushed to the disk and renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from mtframe.errors import TrainingError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file at once: it holds the old text or the new, never a part. Raises TrainingError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text)
+        to_disk(partial)
+        partial.replace(path)
+        to_disk(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise TrainingError(f"{path} could not be written ({error.strerror or error})") from error
+
+
+def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a csv file that a run writes: names and numbers, nothing quoted.
+
+    What was being written when the run was killed, or the disk was full, may be cut off anywhere; a byte may be damaged.
+    A row with more or fewer cells than columns is left out, and no byte is an error.
+    """
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        lines = [line.rstrip("\r\n").split(",") for line in file]
+    columns = lines[0] if lines else []
+    return columns, [line for line in lines[1:] if len(line) == len(columns)]
+
+
+def to_disk(path: Path) -> None:
+    """Waits until a file, or which names a folder has, survives a loss of power."""
+    if path.is_dir():
+        # Some systems and network disks cannot: the names then get there in their own time.
+        with suppress(OSError):
+            _synchronize(path, os.O_RDONLY)
+    else:
+        _synchronize(path, os.O_RDWR)
+
+
+def _synchronize(path: Path, how: int) -> None:
+    number = os.open(path, how)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

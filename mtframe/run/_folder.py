@@ -1,0 +1,452 @@
+"""The folder of a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from mtframe._labels import read_labels
+from mtframe._origins import Origins, changed, keep_sources, revive
+from mtframe._overrides import add_hooks, apply_overrides
+from mtframe._yaml import parse_yaml
+from mtframe.data import DataInfo
+from mtframe.errors import CheckpointError, MtframeError, RecipeError, TrainingError
+from mtframe.recipe import CheckedRecipe, Recipe, in_file, read_recipe
+
+from ._changes import LENGTH, Changes, check_changes, described, differences, is_harmless
+from ._checkpoint import KEPT, LAST, STATE, WEIGHTS, Checkpoint, there, waiting, whole, write
+from ._environment import FORMAT, environment
+from ._files import digest, write_text
+from ._weights import check_fit, take_weights
+from ._writer import RESERVED, Writer
+
+LOG = logging.getLogger("mtframe")
+
+T = TypeVar("T")
+
+# Bytes: with fewer free, a file that could not be written did not fit.
+_NEARLY_FULL = 1 << 20
+
+
+class RunFolder:
+    """`runs/NAME/`: recipe, environment, labels, metrics, log and checkpoints of one training, and what observers add.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.recipe_file = self.path / "recipe.yaml"
+        self.metrics_json = self.path / "metrics.json"
+        self.gradients_csv = self.path / "gradients.csv"
+        self.log_file = self.path / "log.txt"
+        self.checkpoints = self.path / "checkpoints"
+        self._writer = Writer(self.path)
+        self._writers = 0
+        # What checkpoints are of, as this object has created the run or taken it up.
+        self._trained: dict[str, Any] | None = None
+        self._labels: str | None = None
+        self._broken: set[str] = set()
+        self.changes: Changes = {}
+
+    @classmethod
+    def reserve(cls, path: Path, *, numbered: bool = False) -> RunFolder:
+        """Makes the folder of a run to come, before anything is built; `writing` then takes it.
+
+        Args:
+            path: The folder.
+            numbered: Take the first free number behind its name if it is there already.
+
+        Raises:
+            RecipeError: It is there already and not empty, or cannot be made.
+        """
+        folder, count = path, 1
+        while True:
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                if not numbered:
+                    break
+                count += 1
+                folder = path.with_name(f"{path.name}-{count}")
+            except OSError as error:
+                raise RecipeError(f"--out: {folder} cannot be made ({error.strerror or error})") from None
+            else:
+                break
+        run = cls(folder)
+        run.check_new()
+        return run
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Within it no other process writes into the folder, nor another object of this one.
+
+        A folder that holds no run at the end, because what was to become one failed, is removed.
+
+        Raises:
+            RecipeError: Another one does, and who; or the folder cannot be written.
+        """
+        if self._writers == 0:
+            self._writer.acquire()
+        self._writers += 1
+        try:
+            yield
+        finally:
+            self._writers -= 1
+            if self._writers == 0:
+                if self._is_empty():
+                    shutil.rmtree(self.path, ignore_errors=True)
+                self._writer.release()
+
+    def create(
+        self,
+        recipe: Recipe,
+        infos: Mapping[str, DataInfo],
+        checkpoints: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+    ) -> RunFolder:
+        """Makes a run of this folder, and returns it.
+
+        Args:
+            recipe: The resolved recipe.
+            infos: DataInfo by task.
+            checkpoints: Weights by name of a checkpoint, of a run that is not trained but made of another.
+
+        Raises:
+            RecipeError: It is there already and not empty, cannot be made, or another process writes there.
+            TrainingError: It cannot be written.
+        """
+        self.check_new()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecipeError(f"--out: {self.path} cannot be made ({error.strerror or error})") from None
+        with self.writing():
+            # Another process may have been faster.
+            self.check_new()
+            self._fill(recipe, infos, checkpoints or {})
+        return self
+
+    def _fill(
+        self, recipe: Recipe, infos: Mapping[str, DataInfo], checkpoints: Mapping[str, Mapping[str, torch.Tensor]]
+    ) -> None:
+        labels = json.dumps({task: asdict(info) for task, info in infos.items()})
+        try:
+            kept = keep_sources(recipe, self.path)
+            self._trained, self._labels = parse_yaml(kept.to_yaml(), "recipe"), digest(labels.encode())
+            for name, weights in checkpoints.items():
+                self.save_checkpoint(name, weights, step=None)
+        except MtframeError:
+            # It was new, and nothing is in it that is worth keeping: the same call can be made again.
+            for made in (self.path / "components", self.checkpoints):
+                shutil.rmtree(made, ignore_errors=True)
+            raise
+        write_text(self.path / "labels.json", labels)
+        write_text(self.path / "environment.json", json.dumps(environment(recipe, infos), indent=2) + "\n")
+        self.checkpoints.mkdir(exist_ok=True)
+        # Last: a folder with a recipe is a run.
+        write_text(self.recipe_file, kept.to_yaml())
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """The folder of an existing run.
+
+        Raises:
+            RecipeError: It is not there, or is no run.
+        """
+        run = cls(path)
+        if not run.recipe_file.is_file():
+            what = "no such folder" if not run.path.exists() else "no recipe.yaml in it, so it is no run"
+            raise RecipeError(f"{run.path}: {what}. A run is what 'mtframe train' writes, by default under runs/")
+        run.check_format()
+        return run
+
+    def check_format(self) -> None:
+        """Raises RecipeError if the run was written by a version whose runs this one cannot read."""
+        found = self._environment().get("format", 1 if (self.path / "environment.json").is_file() else FORMAT)
+        if found != FORMAT:
+            raise RecipeError(
+                f"{self.path}: a run of format {found}, and this version of mtframe reads format {FORMAT}. Load it "
+                f"with the version that wrote it, or train again (CHANGELOG.md says what changed in recipes): "
+                f"mtframe train {self.recipe_file}"
+            )
+
+    def check_new(self) -> None:
+        """Raises RecipeError if there is something in this folder already, which a new run must not replace."""
+        if not self.path.exists() or self._is_empty():
+            return
+        # Without, it is no run, is made of another one, or was stopped before there was anything to go on with.
+        goes_on = self.recipe_file.is_file() and (self.checkpoints / "last" / "training.pt").is_file()
+        hint = (
+            f", or, if it was stopped, go on with the run in it: mtframe train --resume {self.path}" if goes_on else ""
+        )
+        raise RecipeError(f"--out: {self.path} already exists and is not empty. Choose another folder{hint}")
+
+    def _is_empty(self) -> bool:
+        return self.path.is_dir() and all(file.name in RESERVED for file in self.path.iterdir())
+
+    def recipe(self, overrides: Sequence[str] = (), hooks: Sequence[str] = ()) -> Recipe:
+        """The resolved recipe of this run, changed by `key=value` texts.
+
+        Presets are not asked again, and components that have changed their options bring old ones up to date.
+        """
+        with in_file(self.recipe_file):
+            revived = revive(read_recipe(self.recipe_file), self._origins())
+            plain = apply_overrides(add_hooks(revived, hooks, ()), overrides)
+            return Recipe.from_plain(plain, self.path.resolve(), presets=False)
+
+    def checked_recipe(
+        self, overrides: Sequence[str] = (), *, training: bool = False, hooks: Sequence[str] = ()
+    ) -> CheckedRecipe:
+        """The recipe, once all its components are found.
+
+        Args:
+            overrides: `key=value` texts.
+            hooks: Further observers, see `mtframe.load_recipe`.
+            training: Whether what only training needs must be there too.
+
+        Raises:
+            RecipeError: A component is missing or its options are wrong; with what to install.
+        """
+        recipe = self.recipe(overrides, hooks)
+        advice = changed(self._origins(), training=training)
+        try:
+            checked = recipe.check(training=training)
+        except RecipeError as error:
+            raise type(error)("\n".join([str(error), *advice])) from error
+        for line in advice:
+            LOG.warning(line)
+        return checked
+
+    def infos(self) -> dict[str, DataInfo]:
+        """What the labels of each task mean. Raises CheckpointError if the file that says so is damaged or changed."""
+        infos = read_labels(self.path)
+        if (known := self._newest()) is not None:
+            self._check_labels(known)
+        return infos
+
+    def save_checkpoint(
+        self, name: str, weights: Mapping[str, Any], step: int | None, state: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Writes a checkpoint; the old one of that name stays until the new one is complete.
+
+        The `last` one before becomes `previous`, unless it was found to be damaged.
+
+        Args:
+            name: `last`, `best` or `best_TASK`.
+            weights: What evaluation uses: tensors by name.
+            step: Steps done; None if the run was made of another one without training.
+            state: What going on needs besides: tensors, numbers, text and containers of these.
+
+        Raises:
+            TrainingError: It cannot be written, e.g. because the disk is full.
+        """
+        if self._trained is None or self._labels is None:
+            self._trained, self._labels = (
+                read_recipe(self.recipe_file),
+                digest((self.path / "labels.json").read_bytes()),
+            )
+        folder = self.checkpoints / name
+        keep = self.checkpoints / KEPT if name == LAST and name not in self._broken else None
+        try:
+            write(folder, weights, state, step=step, labels=self._labels, recipe=self._trained, keep=keep)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # torch.save reports a full disk as a RuntimeError that says nothing of it.
+            full = shutil.disk_usage(self.path).free < _NEARLY_FULL
+            raise TrainingError(
+                f"checkpoint {folder} could not be written ({'the disk is full' if full else error}); "
+                + (
+                    f"the checkpoint before it is kept in {folder}. Free some space, then go on with: "
+                    f"mtframe train --resume {self.path}"
+                    if folder.exists()
+                    else f"there is none before it. Free some space, remove {self.path}, and train again"
+                )
+            ) from error
+        self._broken.discard(name)
+        return folder
+
+    def load_weights(self, model: nn.Module, name: str = "best") -> str:
+        """Loads a checkpoint's evaluation weights; `last` where there is no `best` yet.
+
+        Warns of what in `recipe.yaml` is not what was trained.
+
+        Returns:
+            The name of the checkpoint that was loaded.
+
+        Raises:
+            CheckpointError: There is none, it or `labels.json` is damaged, or it is of another architecture.
+        """
+        name, folder = self._found(name)
+        checkpoint, weights = self._whole(folder, lambda checkpoint: (checkpoint, checkpoint.weights()))
+        self._check_labels(checkpoint)
+        changes = differences(checkpoint.manifest.recipe, read_recipe(self.recipe_file))
+        if changed := described({key: values for key, values in changes.items() if not is_harmless(key)}):
+            LOG.warning("%s is not what was trained: %s", self.recipe_file, "; ".join(changed))
+        with self._explained():
+            check_fit(model, weights, folder / WEIGHTS)
+        take_weights(model, weights)
+        return name
+
+    def weights_file(self, name: str = "best") -> tuple[str, Path]:
+        """A checkpoint's name and file of weights; of `last` where there is no `best` yet.
+
+        Raises:
+            CheckpointError: There is none.
+        """
+        name, folder = self._found(name)
+        return name, (there(folder) or folder) / WEIGHTS
+
+    def take_up(self, overrides: Sequence[str] = (), hooks: Sequence[str] = ()) -> CheckedRecipe:
+        """The recipe that a stopped training goes on with; what of it has changed since is in `changes`.
+
+        Args:
+            overrides: `key=value` texts.
+            hooks: Further observers, see `mtframe.load_recipe`.
+
+        Raises:
+            RecipeError: With these changes it would be another experiment, or a component is missing.
+            CheckpointError: There is no checkpoint to go on from.
+        """
+        checkpoint = self.last()
+        with in_file(self.recipe_file):
+            plain = apply_overrides(add_hooks(read_recipe(self.recipe_file), hooks, ()), overrides)
+        self.changes = differences(checkpoint.manifest.recipe, plain)
+        check_changes(self.changes, self.path)
+        self._trained, self._labels = plain, checkpoint.manifest.labels
+        return self.checked_recipe(overrides, training=True, hooks=hooks)
+
+    def announced_changes(self) -> list[str]:
+        """What of the recipe has changed since the checkpoint that a training goes on from, and what it means."""
+        lines = [f"changed: {line}" for line in described(self.changes)]
+        if any(key in LENGTH for key in self.changes):
+            lines.append("the learning rate of the steps to come is that of a training which is as long from the start")
+        return lines
+
+    def keep_changes(self) -> None:
+        """Writes the recipe that a training was taken up with, if it has changed. Raises TrainingError."""
+        if self._trained is not None and differences(read_recipe(self.recipe_file), self._trained):
+            recipe = Recipe.from_plain(self._trained, self.path.resolve(), presets=False)
+            write_text(self.recipe_file, recipe.to_yaml())
+
+    def last(self) -> Checkpoint:
+        """The newest whole checkpoint that a training can go on from.
+
+        Logs a warning if that is not `last`.
+
+        Raises:
+            RecipeError: The run was made of another one without training.
+            CheckpointError: There is none yet, or none is whole.
+        """
+        wrong = []
+        for name in (LAST, KEPT):
+            folder = there(self.checkpoints / name)
+            if folder is None:
+                continue
+            try:
+                checkpoint = Checkpoint.open(folder)
+                if checkpoint.manifest.step is None:
+                    raise RecipeError(
+                        f"{self.path}: made of another run without training, so there is nothing to go on with. Train "
+                        f"it further with: mtframe train {self.recipe_file} --from {self.path}"
+                    )
+                checkpoint.bytes_of(STATE)
+                checkpoint.check()
+            except CheckpointError as error:
+                wrong.append(str(error))
+                self._broken.add(name)
+                continue
+            if name != LAST:
+                why = "; ".join(wrong) or f"{self.checkpoints / LAST}: missing"
+                LOG.warning("%s. Going on from step %d, of the checkpoint before", why, checkpoint.manifest.step)
+            return checkpoint
+        if wrong:
+            raise CheckpointError(
+                "\n".join(wrong) + f"\nNo whole checkpoint is left to go on from. What other checkpoints hold can be a "
+                f"start: mtframe train {self.recipe_file} --from {self.path}"
+            )
+        raise CheckpointError(
+            f"{self.path}: stopped before its first checkpoint, so there is nothing to go on from. Start again: "
+            f"mtframe train {self.recipe_file} --out ANOTHER_FOLDER"
+        )
+
+    def broken(self, names: Iterable[str]) -> dict[str, str]:
+        """Of some checkpoints, by name, what is wrong with those that are missing or damaged."""
+        wrong = {}
+        for name in names:
+            folder = there(self.checkpoints / name)
+            try:
+                if folder is None:
+                    raise CheckpointError(f"{self.checkpoints / name}: missing")
+                Checkpoint.open(folder).check()
+            except CheckpointError as error:
+                wrong[name] = str(error)
+        return wrong
+
+    def _found(self, name: str) -> tuple[str, Path]:
+        """A checkpoint's name and folder; of `last` where there is no `best` yet."""
+        for _ in waiting():
+            for known in (name, *((LAST, KEPT) if name == "best" else ())):
+                if there(self.checkpoints / known) is not None:
+                    return known, self.checkpoints / known
+            # Without a training that saves there is nothing to wait for.
+            if not any(self.checkpoints.glob(".*.partial")):
+                break
+        names = sorted(p.name for p in self.checkpoints.glob("[!.]*")) if self.checkpoints.is_dir() else []
+        known = f"there are {', '.join(names)}" if names else "there is none"
+        raise CheckpointError(f"{self.checkpoints / name}: no such checkpoint; {known}")
+
+    def _whole(self, folder: Path, read: Callable[[Checkpoint], T]) -> T:
+        try:
+            return whole(folder, read)
+        except CheckpointError as error:
+            others = sorted(p.name for p in self.checkpoints.glob("[!.]*") if p.name != folder.name)
+            hint = f"\nOther checkpoints of this run: {', '.join(others)}" if others else ""
+            raise CheckpointError(f"{error}{hint}") from None
+
+    def _newest(self) -> Checkpoint | None:
+        """Some checkpoint, for what all of them know."""
+        for name in (LAST, "best", KEPT):
+            if there(self.checkpoints / name) is None:
+                continue
+            with suppress(CheckpointError):
+                return whole(self.checkpoints / name, lambda checkpoint: checkpoint)
+        return None
+
+    def _check_labels(self, checkpoint: Checkpoint) -> None:
+        file = self.path / "labels.json"
+        if digest(file.read_bytes()) != checkpoint.manifest.labels:
+            raise CheckpointError(
+                f"{file}: not what the run was trained with: its SHA-256 is not that in {checkpoint.folder}/"
+                "checkpoint.json, so classes may bear each other's names. Copy it again from where the run was trained"
+            )
+
+    def _origins(self) -> Origins:
+        components = self._environment().get("components")
+        return components if isinstance(components, dict) else {}
+
+    def _environment(self) -> dict[str, Any]:
+        """What the run was trained with; nothing where that cannot be read: a run can be loaded without."""
+        try:
+            found = json.loads((self.path / "environment.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Adds to an error of weights what has changed since they were trained."""
+        try:
+            yield
+        except CheckpointError as error:
+            raise CheckpointError("\n".join([str(error), *changed(self._origins(), training=False)])) from None

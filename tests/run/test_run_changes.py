@@ -1,0 +1,100 @@
+"""What of a run may change on the way, and what would make another experiment of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from command import mtframe
+from mtframe.errors import RecipeError
+from mtframe.recipe import load_recipe
+from mtframe.run import RunFolder
+from mtframe.run._changes import differences
+from mtframe.training import Trainer
+
+
+def weights(run: Path) -> bytes:
+    return (run / "checkpoints" / "last" / "weights.safetensors").read_bytes()
+
+
+def test_differences_are_by_key_whichever_way_a_component_is_written() -> None:
+    then = {"backbone": "a", "tasks": {"t": {"head": {"name": "dense", "width": 8}, "metrics": ["m"]}}}
+    now = {"backbone": {"name": "a"}, "tasks": {"t": {"head": "dense", "metrics": ["m", "n"]}}, "train": {"lr": 1}}
+    assert differences(then, now) == {
+        "tasks.t.head.width": (8, None),
+        "tasks.t.metrics": (["m"], ["m", "n"]),
+        "train.lr": (None, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["train.workers=1", "train.device=cpu", "train.log_every=3", "train.save_every_steps=2", "train.max_unreadable=3",
+     "hooks=[]", "train.gradients_every=null"],
+)  # fmt: skip
+def test_what_leaves_every_step_as_it_was_may_change_and_is_kept(run: Path, tmp_path: Path, change: str) -> None:
+    import shutil
+
+    shutil.copytree(run, tmp_path / "plain")
+    Trainer.resume(tmp_path / "plain").fit()
+    result = mtframe("train", "--resume", run, change)
+    assert result.code == 0, result
+    assert weights(run) == weights(tmp_path / "plain")
+    key, _, value = change.partition("=")
+    if key != "train.gradients_every":
+        assert f"changed: {key} {value}" in result.out
+        assert f"changed: {key} {value}" in (run / "log.txt").read_text()
+    # The run's recipe is what was trained: a second look finds no change.
+    kept = load_recipe(run / "recipe.yaml").to_yaml()
+    assert kept == load_recipe(run / "recipe.yaml", [change]).to_yaml()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["tasks.one.batch_size=2", "train.seed=1", "train.lr=0.5", "train.optimizer=sgd", "tasks.one.dataset.count=10",
+     "tasks.one.size=64", "balancer=uncertainty", "train.precision=fp32", "train.ema=0.5", "backbone.width=16"],
+)  # fmt: skip
+def test_what_would_be_another_experiment_is_refused_with_the_way_to_do_it(run: Path, change: str) -> None:
+    before = weights(run)
+    result = mtframe("train", "--resume", run, change)
+    assert result.code == 2
+    key, _, value = change.partition("=")
+    assert (
+        f"{run}: would be another experiment with {key} {value!r} (was " in result.err
+        or f"with {key} {value} (was " in result.err
+    )
+    assert f"mtframe train {run}/recipe.yaml {change} --from {run}" in result.err
+    assert weights(run) == before
+    # The way works.
+    with pytest.raises(RecipeError):
+        Trainer.resume(run, overrides=[change])
+
+
+def test_an_edit_of_the_recipe_counts_as_the_change_it_is(run: Path) -> None:
+    file = run / "recipe.yaml"
+    file.write_text(file.read_text().replace("log_every: 1\n", "log_every: 2\n"))
+    result = mtframe("train", "--resume", run)
+    assert result.code == 0, result
+    assert "changed: train.log_every 2 (was 1)" in result.out
+
+
+def test_a_finished_run_goes_on_only_with_a_longer_training_and_says_by_what_schedule(run: Path) -> None:
+    Trainer.resume(run).fit()
+    with pytest.raises(RecipeError, match=r"already trained to its end, step 12 of 12\. For more: .* train\.steps=24"):
+        Trainer.resume(run)
+    result = mtframe("train", "--resume", run, "train.steps=16")
+    assert result.code == 0, result
+    assert "changed: train.steps 16 (was 12)\n" in result.out
+    assert "the learning rate of the steps to come is that of a training which is as long from the start" in result.out
+    assert RunFolder.open(run).last().manifest.step == 16
+
+
+def test_training_data_that_lost_an_image_is_refused(run: Path, tmp_path: Path) -> None:
+    # The toy's number of images is an option; a folder's would have changed under the same recipe.
+    toy = run / "components" / "toy.py"
+    toy.write_text(toy.read_text().replace("self.count = count", "self.count = count - 1"))
+    with pytest.raises(
+        Exception, match=r"training images are not what they were: one had 20, has 19, two had 30, has 29"
+    ):
+        Trainer.resume(run)
