@@ -27,8 +27,8 @@ def write_text(path: Path, text: str) -> None:
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a csv file that a run writes: names and numbers, nothing quoted.
 
-    What was being written when the run was killed, or the disk was full, may be cut off anywhere; a byte may be damaged.
-    A row with more or fewer cells than columns is left out, and no byte is an error.
+    What was being written when the run was killed, or the disk was full, may be cut off anywhere, and any byte
+    damaged. A row with more or fewer cells than columns is left out, and no byte is an error.
     """
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         lines = [line.rstrip("\r\n").split(",") for line in file]

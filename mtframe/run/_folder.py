@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from mtframe.recipe import CheckedRecipe, Recipe, in_file, read_recipe
 
 from ._changes import LENGTH, Changes, check_changes, described, differences, is_harmless
 from ._checkpoint import KEPT, LAST, STATE, WEIGHTS, Checkpoint, there, waiting, whole, write
-from ._environment import FORMAT, environment
+from ._environment import FORMAT, Environment, environment
 from ._files import digest, write_text
 from ._weights import check_fit, take_weights
 from ._writer import RESERVED, Writer
@@ -174,7 +175,7 @@ class RunFolder:
 
     def check_format(self) -> None:
         """Raises RecipeError if the run was written by a version whose runs this one cannot read."""
-        found = self._environment().get("format", 1 if (self.path / "environment.json").is_file() else FORMAT)
+        found = self._environment.format
         if found != FORMAT:
             raise RecipeError(
                 f"{self.path}: a run of format {found}, and this version of mtframe reads format {FORMAT}. Load it "
@@ -432,16 +433,11 @@ class RunFolder:
             )
 
     def _origins(self) -> Origins:
-        components = self._environment().get("components")
-        return components if isinstance(components, dict) else {}
+        return self._environment.origins
 
-    def _environment(self) -> dict[str, Any]:
-        """What the run was trained with; nothing where that cannot be read: a run can be loaded without."""
-        try:
-            found = json.loads((self.path / "environment.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+    @cached_property
+    def _environment(self) -> Environment:
+        return Environment.read(self.path / "environment.json")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

