@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from command import Result, mtframe
@@ -230,7 +231,9 @@ def test_a_checkpoint_of_another_architecture(run: Path) -> None:
 
 def test_damaged_files_of_a_run(run: Path) -> None:
     (run / "checkpoints" / "best" / "weights.safetensors").write_bytes(b"half")
-    failed(mtframe("evaluate", run), 1, "weights.safetensors: cannot be read as safetensors")
+    failed(
+        mtframe("evaluate", run), 1, "weights.safetensors: not the file that was saved", "Other checkpoints of this run"
+    )
     (run / "labels.json").write_text('{"faces": ')
     failed(mtframe("evaluate", run), 1, "labels.json: cannot be read as the labels of a run")
     (run / "labels.json").unlink()
@@ -402,14 +405,14 @@ def test_a_full_disk_while_training(here: Path, small: Small, monkeypatch: pytes
 
 
 def test_a_disk_that_is_full_from_the_start(here: Path, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mtframe import run
+    from mtframe.run import _folder
 
     def full(state: Any, path: Path) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1 vs 2")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.torch, "save", full)
-        patch.setattr(run.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+        patch.setattr(torch, "save", full)
+        patch.setattr(_folder.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
         result = mtframe("train", *small.parts, "--out", "run")
     failed(result, 1, "last could not be written (the disk is full); there is none before it",
            "Free some space, remove run, and train again")  # fmt: skip
@@ -423,8 +426,8 @@ def test_a_log_that_cannot_be_written_is_no_traceback(
 
     create = RunFolder.create
 
-    def without_log(path: Path, *arguments: Any) -> RunFolder:
-        run = create(path, *arguments)
+    def without_log(run: RunFolder, *arguments: Any) -> RunFolder:
+        create(run, *arguments)
         run.log_file.symlink_to("/dev/full")
         return run
 
@@ -434,20 +437,18 @@ def test_a_log_that_cannot_be_written_is_no_traceback(
 
 
 def test_a_full_disk_while_saving(here: Path, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mtframe import run
+    real, count = Path.write_bytes, 0
 
-    real, count = run.save_file, 0
-
-    def full(tensors: Any, path: Path) -> None:
+    def full(path: Path, data: bytes) -> int:
         nonlocal count
-        count += 1
+        count += path.name == "weights.safetensors"
         if count == 2:
-            path.write_bytes(b"half")
+            real(path, b"half")
             raise FULL
-        real(tensors, path)
+        return real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "save_file", full)
+        patch.setattr(Path, "write_bytes", full)
         result = mtframe("train", *small.parts, "train.save_every_steps=1", "--out", "run")
     failed(result, 1, "checkpoint run/checkpoints/last could not be written", "No space left", "--resume run")
     assert [path.name for path in Path("run/checkpoints").iterdir()] == ["last"]

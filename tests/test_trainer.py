@@ -19,6 +19,7 @@ from mtframe.errors import CheckpointError, RecipeError, TrainingError
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Interrupted, Trainer
+from sealed import reseal
 from toy import ToyBackbone, ToyLoss, toy_recipe
 
 HERE = Path(__file__).resolve()
@@ -61,7 +62,9 @@ def test_training_learns_and_leaves_a_complete_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
     expected = {"recipe.yaml", "environment.json", "labels.json", "metrics.csv", "metrics.json", "log.txt"}
     assert expected <= {file.name for file in run.iterdir()}
-    assert {"last", "best", "best_one", "best_two"} == {file.name for file in (run / "checkpoints").iterdir()}
+    assert {"last", "previous", "best", "best_one", "best_two"} == {
+        file.name for file in (run / "checkpoints").iterdir()
+    }
     assert (run / "plots" / "losses.png").stat().st_size > 1000
     rows = trace(run)
     assert [int(row["step"]) for row in rows] == list(range(1, 81))
@@ -145,7 +148,7 @@ def test_a_signal_to_the_whole_group_saves_and_ends(tmp_path: Path, numbers: tup
         _, told = process.communicate(timeout=100)
     assert "Interrupted: stopped at step" in told
     assert "DataLoader worker" not in told
-    assert RunFolder.open(run).load_state()["step"] == len(trace(run))
+    assert RunFolder.open(run).last().manifest.step == len(trace(run))
 
 
 def test_accumulating_two_batches_is_one_step_of_twice_the_batch(tmp_path: Path) -> None:
@@ -221,15 +224,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     monkeypatch.undo()
     assert calls == [0, 4, 8]
     assert resumed(tmp_path / "run").step == 4
-    assert [file.name for file in (tmp_path / "run" / "checkpoints").iterdir()] == ["last"]
-
-
-def test_a_kill_between_the_two_renames_of_a_checkpoint_loses_nothing(tmp_path: Path) -> None:
-    make(tmp_path / "run", save_every_steps=4).fit()
-    checkpoints = tmp_path / "run" / "checkpoints"
-    (checkpoints / "last").rename(checkpoints / ".last.old")
-    run = RunFolder.open(tmp_path / "run")
-    assert run.load_state()["step"] == 12
+    assert sorted(file.name for file in (tmp_path / "run" / "checkpoints").iterdir()) == ["last", "previous"]
 
 
 def test_a_checkpoint_of_another_architecture_is_named_with_the_first_differences(tmp_path: Path) -> None:
@@ -244,13 +239,16 @@ def test_a_checkpoint_of_another_architecture_is_named_with_the_first_difference
         run.load_weights(other, "best_three")
 
 
-def test_a_damaged_checkpoint_is_an_error_not_a_traceback(tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_saved_damaged_is_an_error_not_a_traceback(tmp_path: Path) -> None:
     make(tmp_path / "run").fit()
     run = RunFolder.open(tmp_path / "run")
     (run.checkpoints / "best" / "weights.safetensors").write_bytes(b"not safetensors")
+    reseal(run.checkpoints / "best")
     with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
         run.load_weights(Assembly(run.recipe(), run.infos()).model())
-    (run.checkpoints / "last" / "training.pt").write_bytes(b"\x80\x04cos\nsystem\n")
+    for name in ("last", "previous"):
+        (run.checkpoints / name / "training.pt").write_bytes(b"\x80\x04cos\nsystem\n")
+        reseal(run.checkpoints / name)
     with pytest.raises(CheckpointError, match=r"training\.pt: cannot be read"):
         resumed(run.path)
 

@@ -56,6 +56,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self._writer = Writer(self.path)
         self._writers = 0
+        self._made: list[Path] = []
         # What checkpoints are of, as this object has created the run or taken it up.
         self._trained: dict[str, Any] | None = None
         self._labels: str | None = None
@@ -74,6 +75,7 @@ class RunFolder:
             RecipeError: It is there already and not empty, or cannot be made.
         """
         folder, count = path, 1
+        made = [parent for parent in path.parents if not parent.exists()]
         while True:
             try:
                 folder.mkdir(parents=True)
@@ -87,6 +89,7 @@ class RunFolder:
             else:
                 break
         run = cls(folder)
+        run._made = made
         run.check_new()
         return run
 
@@ -108,8 +111,15 @@ class RunFolder:
             self._writers -= 1
             if self._writers == 0:
                 if self._is_empty():
-                    shutil.rmtree(self.path, ignore_errors=True)
+                    self._remove()
                 self._writer.release()
+
+    def _remove(self) -> None:
+        """Removes the folder, and those above it that were made for it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            for parent in self._made:
+                parent.rmdir()
 
     def create(
         self,
@@ -397,11 +407,12 @@ class RunFolder:
     def _found(self, name: str) -> tuple[str, Path]:
         """A checkpoint's name and folder; of `last` where there is no `best` yet."""
         for _ in waiting():
+            # Asked first: what is saved meanwhile may be there by the time that this is looked for.
+            saving = any(self.checkpoints.glob(".*.partial"))
             for known in (name, *((LAST, KEPT) if name == "best" else ())):
                 if there(self.checkpoints / known) is not None:
                     return known, self.checkpoints / known
-            # Without a training that saves there is nothing to wait for.
-            if not any(self.checkpoints.glob(".*.partial")):
+            if not saving:
                 break
         names = sorted(p.name for p in self.checkpoints.glob("[!.]*")) if self.checkpoints.is_dir() else []
         known = f"there are {', '.join(names)}" if names else "there is none"

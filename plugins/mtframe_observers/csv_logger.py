@@ -62,10 +62,12 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
     try:
         known = _columns(path)
         columns = list(dict.fromkeys([*known, *row]))
-        if columns != known:
-            rows = read_table(path)[1] if known else []
+        if known and columns != known:
+            rows = read_table(path)[1]
             _write(path, columns, [[*old, *[""] * (len(columns) - len(known))] for old in rows])
         with path.open("a", newline="") as file:
+            if not known:
+                file.write(",".join(columns) + "\n")
             file.write(",".join(str(row.get(column, "")) for column in columns) + "\n")
     except OSError as error:
         # A full disk shows when the file is flushed, where no name is known any more.

@@ -158,11 +158,11 @@ def test_a_folder_is_a_run_only_with_all_its_weights(
 ) -> None:
     save, seen = RunFolder.save_checkpoint, []
 
-    def watched(run: RunFolder, *arguments: Any) -> Path:
+    def watched(run: RunFolder, *arguments: Any, **more: Any) -> Path:
         seen.append(run.recipe_file.exists())
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return save(run, *arguments)
+        return save(run, *arguments, **more)
 
     monkeypatch.setattr(RunFolder, "save_checkpoint", watched)
     with pytest.raises(KeyboardInterrupt):

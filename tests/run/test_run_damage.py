@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -18,8 +17,8 @@ from mtframe.errors import CheckpointError, MtframeError, RecipeError
 from mtframe.inference import load_run
 from mtframe.run import RunFolder, read_weights
 from mtframe.run._checkpoint import Checkpoint
-from mtframe.run._files import digest
 from mtframe.training import Trainer
+from sealed import reseal
 
 
 def flip(file: Path, at: float = 0.6) -> None:
@@ -39,14 +38,6 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "emptied": lambda file: file.write_bytes(b""),
     "deleted": Path.unlink,
 }
-
-
-def reseal(folder: Path) -> None:
-    """Makes a checkpoint whole again by its digests, as if it had been saved so."""
-    file = folder / "checkpoint.json"
-    manifest = json.loads(file.read_text())
-    manifest["files"] = {name: digest((folder / name).read_bytes()) for name in manifest["files"]}
-    file.write_text(json.dumps(manifest))
 
 
 def scores(run: Path) -> dict[str, dict[str, float]]:

@@ -13,15 +13,22 @@ from mtframe.errors import CheckpointError, RecipeError
 from mtframe.recipe import Recipe
 from mtframe.training import Trainer
 from mtframe.training._best import Bests
-from mtframe.training._state import FORMAT, TrainingState
+from mtframe.training._state import FORMAT, Evaluated, TrainingState
+from sealed import reseal
 from toy import toy_recipe
 
 CPU = torch.device("cpu")
 
+EVALUATED: Evaluated = {"step": 5, "gain": 0.0, "epochs": {"a": 1.5}, "tasks": {"a": {"top1": 0.5}}}
+
+
+def saved_of(state: TrainingState) -> dict[str, Any]:
+    return {**state.state_dict(), "model": {}, "optimizer": {}, "balancer": {}}
+
 
 def state_of(**change: Any) -> TrainingState:
     state = TrainingState(step=7, teacher="abc", best=Bests({"a": 0.5}, {"a": 0.6}, {"best": 3, "best_a": 5}))
-    state.history.append({"step": 5, "gain": 0.0, "epochs": {"a": 1.5}, "tasks": {"a": {"top1": 0.5}}})
+    state.history.append(EVALUATED)
     state.meter.add({"a": {"loss": torch.tensor(2.0)}})
     for name, value in change.items():
         setattr(state, name, value)
@@ -30,10 +37,9 @@ def state_of(**change: Any) -> TrainingState:
 
 def test_it_survives_a_file_of_nothing_but_plain_values(tmp_path: Path) -> None:
     state = state_of()
-    torch.save(state.state_dict(), tmp_path / "state.pt")
+    torch.save(saved_of(state), tmp_path / "state.pt")
     again = TrainingState(teacher="abc")
-    saved = torch.load(tmp_path / "state.pt", weights_only=True)
-    again.check(saved, tmp_path, steps=10)
+    saved = again.check(torch.load(tmp_path / "state.pt", weights_only=True), tmp_path, steps=10)
     again.load_state_dict(saved, CPU)
     assert (again.step, again.history, again.best, again.stopped) == (7, state.history, state.best, None)
     assert again.meter.take() == {"a/loss": 2.0}
@@ -42,18 +48,23 @@ def test_it_survives_a_file_of_nothing_but_plain_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "steps", "error", "said"),
     [
-        ({"history": [{"step": 10}]}, 10, RecipeError, r"run: already trained to its end, step 7 of 10"),
+        (
+            {"step": 10, "history": [EVALUATED | {"step": 10}]},
+            10,
+            RecipeError,
+            r"run: already trained to its end, step 10 of 10",
+        ),
         ({"stopped": "enough"}, 10, RecipeError, r"run: was ended at step 7 of 10: enough"),
         ({"teacher": "xyz"}, 10, CheckpointError, r"run: the weights that train\.start names are not those"),
     ],
 )
 def test_what_a_run_does_not_go_on_from(change: dict[str, Any], steps: int, error: Any, said: str) -> None:
     with pytest.raises(error, match=said):
-        TrainingState(teacher="abc").check(state_of(**change).state_dict(), Path("run"), steps)
+        TrainingState(teacher="abc").check(saved_of(state_of(**change)), Path("run"), steps)
 
 
 def test_without_distillation_no_teacher_is_asked_for() -> None:
-    TrainingState().check(state_of().state_dict(), Path("run"), 10)
+    TrainingState().check(saved_of(state_of()), Path("run"), 10)
 
 
 @pytest.mark.parametrize("format", [None, 1, FORMAT + 1])
@@ -65,6 +76,7 @@ def test_a_checkpoint_of_another_format_is_refused_with_what_can_be_done(tmp_pat
     del saved["format"]
     # As before there was a number: other keys, too.
     torch.save({"step": 1, "model": {}} if format is None else saved | {"format": format}, file)
+    reseal(file.parent)
     said = rf"its checkpoint is of format {format or 1}, .* reads format {FORMAT}.* mtframe train .*recipe\.yaml --from"
     with pytest.raises(CheckpointError, match=said):
         Trainer.resume(run)
