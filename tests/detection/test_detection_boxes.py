@@ -157,6 +157,8 @@ def test_who_knows_the_label_is_right() -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
+        ({"crowd": torch.zeros(1).bool()}, r"expected boxes \(N, 4\), got none"),
+        ({"boxes": torch.zeros(1, 4), "crowd": torch.zeros(1).bool()}, "expected a label for each box"),
         ({"boxes": torch.zeros(1, 4), "labels": torch.zeros(1).long()}, r"expected crowd \(N,\)"),
         (label_of([[0, 0, 300, 10]], [0]), r"expected boxes inside the image, 0..200 by 0..100 pixels, got 0..300 by"),
         (label_of([[50, 0, 20, 10]], [0]), "expected boxes XYXY, got one whose end is before its start"),
