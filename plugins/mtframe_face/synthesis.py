@@ -178,7 +178,7 @@ def _write_people(path: Path, names: list[str], images: int) -> None:
 
 
 def _write_pairs(path: Path, names: list[str], images: int, pairs: int, rng: np.random.Generator) -> None:
-    """The count, then so many `NAME i j`, then so many `NAME i OTHER j`; images count from 1, as in LFW."""
+    """The count, then that many lines `NAME i j`, then as many `NAME i OTHER j`; images count from 1, as in LFW."""
     inner, couples = comb(images, 2), comb(len(names), 2)
     lines = [f"{pairs}\n"]
     first, second = np.triu_indices(images, 1)
