@@ -60,8 +60,8 @@ def placements(subject: Subject) -> None:
             for number, its in enumerate(found.placements):
                 _check_placements(f"input {number}", number, its, found, given)
                 mixes = isinstance(transform, MixesImages) and transform.mixes
-                told = "but `mixes` is not True" if train else "in evaluation"
-                expect(len(its) == 1 or (train and mixes), f"input {number} is made of {len(its)} images, {told}")
+                why = "but `mixes` is not True" if train else "in evaluation"
+                expect(len(its) == 1 or (train and mixes), f"input {number} is made of {len(its)} images, {why}")
 
 
 def deterministic(subject: Subject) -> None:
