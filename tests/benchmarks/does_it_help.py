@@ -119,8 +119,8 @@ def configurations(tasks: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
         yield f"{name} exact", {"tasks": tasks, "balancer": name, "train": {"exact_gradients": True}}
     for name in [c.name for c in discover("sharing") if c.dist == "mtframe" and c.name != "network"]:
         for options in SHARINGS.get(name, [{"name": name}]):
-            told = " ".join(str(value) for value in options.values())
-            yield told, {"tasks": tasks, "sharing": options}
+            label = " ".join(str(value) for value in options.values())
+            yield label, {"tasks": tasks, "sharing": options}
 
 
 def train(part: dict[str, Any], seed: int, steps: int) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from mtframe_classification.heads import Classifier
 from mtframe_timm.backbone import TimmBackbone
 
 SIZES = {"small": 64, "large": 96}
-LENDERS: dict[str, dict[str, str]] = {"small": {"also": "small"}, "large": {}}
+LENDERS: dict[str, dict[str, str]] = {"small": {"viewer": "small"}, "large": {}}
 
 Request = tuple[dict[str, Tensor], dict[str, str]]
 
@@ -69,9 +69,9 @@ def trained(scheme: Any, batchnorm: str) -> MultiTaskModel:
     examples = getattr(scheme, "examples", {"": {}})
     options = next(iter(examples.values()))
     backbone = TimmBackbone("test_resnet", max(SIZES.values()), pretrained=False)
-    sharing = scheme(backbone, (("small", "also"), ("large",)), batchnorm=batchnorm, **options)
+    sharing = scheme(backbone, (("small", "viewer"), ("large",)), batchnorm=batchnorm, **options)
     info = DataInfo("label", tuple("abcdefgh"))
-    heads = {task: Classifier(sharing.features, info) for task in ("small", "also", "large")}
+    heads = {task: Classifier(sharing.features, info) for task in ("small", "viewer", "large")}
     model = MultiTaskModel(sharing, heads, {task: nn.Identity() for task in heads}, mean=(0.5,) * 3, std=(0.25,) * 3)
     for parameter in model.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))

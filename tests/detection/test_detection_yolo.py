@@ -65,11 +65,11 @@ def test_an_image_without_a_file_or_with_an_empty_one_has_nothing_on_it(root: Pa
 
 def test_annotated_reads_no_labels_from_pixels(root: Path) -> None:
     data = Yolo("train", root=root)
-    seen, told = data[0], data.annotated(0)
-    assert told.image.numel() == 0
-    assert told.size == seen.size
+    seen, annotated = data[0], data.annotated(0)
+    assert annotated.image.numel() == 0
+    assert annotated.size == seen.size
     for name, value in seen.target.items():
-        assert torch.equal(told.target[name], value), name
+        assert torch.equal(annotated.target[name], value), name
     with pytest.raises(IndexError, match="yolo train: no sample 2, there are 2"):
         data.annotated(2)
 
