@@ -28,7 +28,7 @@ from ._violation import Skip, expect
 if TYPE_CHECKING:
     from ._subject import Subject
 
-# Samples of a split that are looked at, from all over it.
+# How many samples of a split are checked, from all over it.
 _SAMPLES = 12
 
 

@@ -20,7 +20,7 @@ _DARK, _BRIGHT = 25, 250
 # Pixels of the input that a spot may be away from where it should be: images are resized to whole pixels.
 _PIXELS = 2.0
 
-# Of the decoded image: what is resized by its nearest pixels.
+# Pixels of the decoded image that a spot may be off in addition, where images are resized by nearest pixels.
 _DECODED = 0.75
 
 # Radius of a spot in pixels of the input, and at least in pixels of the decoded image.

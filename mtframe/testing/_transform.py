@@ -25,7 +25,7 @@ from ._violation import Skip, expect
 if TYPE_CHECKING:
     from ._subject import Subject
 
-# Batches in training that are looked at: mirrored ones and mosaics are among them.
+# How many batches are checked in training, enough to have mirrored images and mosaics among them.
 _DRAWS = 8
 
 # Where in the input spots are meant to be, x and y as parts of its sides.

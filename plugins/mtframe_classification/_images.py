@@ -30,7 +30,7 @@ class LabelledImages:
     """
 
     def __init__(self, root: Path, target: str, files: Sequence[str], targets: np.ndarray) -> None:
-        # Bytes in arrays: a quarter of numpy's text, and a Python object each would be copied by every worker.
+        # Bytes in an array: a quarter of the size of numpy's text. Python objects would be copied by every worker.
         names = np.array([os.fsencode(file) for file in files], np.bytes_)
         order = np.argsort(names, kind="stable")
         self.root, self.target = root, target

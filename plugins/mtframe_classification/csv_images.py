@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -249,7 +248,7 @@ def _class_names(
     least: int,
 ) -> tuple[str, ...]:
     """The classes: those of the option, or those that stand in the training rows, sorted."""
-    found = Counter(name for row, learned in zip(names, train, strict=True) if learned for name in row)
+    found = {name for row, learned in zip(names, train, strict=True) if learned for name in row}
     known = classes or tuple(sorted(found))
     if len(known) < least:
         raise DataError(f"{table.path}: column {column!r}: the training rows name {len(known)} classes; "

@@ -29,8 +29,8 @@ class Annotations:
         sizes: (I, 2) int32, height and width. 0 where they are not known before the image is read; boxes are
             then in parts of the image's width and height.
         first: (I + 1,) int64; image i's annotations are `first[i]:first[i + 1]`.
-        boxes: (A, 4) float64, XYXY, clipped to their image. In float32, boxes whose IoU is just a threshold
-            could fall on its other side, and AP differ from COCO's.
+        boxes: (A, 4) float64, XYXY, clipped to their image. In float32, an IoU that is just a threshold could end on
+            the other side of it, and AP would differ from COCO's.
         labels: (A,) int32.
         crowd: (A,) bool; neither learned nor punished.
         area: (A,) float32, as annotated; that of the box where nothing else is.
@@ -130,7 +130,7 @@ class Annotations:
         return sample
 
     def noting(self, *notes: str) -> Annotations:
-        """The same with more notes."""
+        """The same annotations with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
     def of_split(self, split: str, *, keep_empty: bool) -> Annotations:

@@ -23,19 +23,20 @@ _SAME_BOX = 0.6
 # Boxes of different classes that overlap more than this (IoU) are drawn as one, the surer one.
 _SAME_THING = 0.6
 
-# Of a thing that is cut off, so many pixels must be left on each side where not all of it counts.
+# Pixels that must be left on each side of a thing that is cut off in training, for it to count.
 _LEAST_SIDE = 2.0
 
-# Square pixels, of rounding, that are nothing left of a box.
+# Square pixels: less than this is rounding, not something left of a box.
 _NOTHING = 1e-3
 
 # Further out than any image: what infinite boxes are clipped to, since infinity times 0 is no number.
 _FAR = 1e6
 
-# Around an input, in pixels: on the last row and column of a feature map are points beyond its edge.
+# How far a region without end reaches beyond the input, in pixels: a feature map's last row and column have points
+# beyond the edge.
 _RIM = 1024.0
 
-# So far a region of which nothing is known reaches beyond its window: what is on the edge is in it.
+# How far a region of which nothing is known reaches beyond its window, in pixels, so that what is on the edge is in it.
 _EDGE = 1e-3
 
 
@@ -70,7 +71,7 @@ class Boxes:
         }
 
     def known(self, targets: Mapping[str, Tensor]) -> Tensor:
-        """(B,) bool: the images that somebody has looked at."""
+        """(B,) bool: the images that have been labelled, if only with no box."""
         return targets["known"]
 
     def placed(self, parts: Sequence[tuple[Mapping[str, Tensor], Placement]]) -> dict[str, Tensor]:
@@ -117,7 +118,7 @@ class Boxes:
         return targets
 
     def restored(self, views: Sequence[tuple[Mapping[str, Tensor], Placement]]) -> dict[str, Tensor]:
-        """The boxes in the original, clipped to it; of several views, of each thing and class the surest one."""
+        """The boxes in the original, clipped to it; of several views, the surest box of each thing and class."""
         each = [{**prediction, "boxes": place.restored_boxes(prediction["boxes"])} for prediction, place in views]
         if len(each) == 1:
             return each[0]

@@ -50,7 +50,7 @@ def synthesize_people(
         test_people: Number of people in the pairs file; none of them is trained on.
         pairs: Matched pairs, and as many mismatched ones.
         size: Side of the square images in pixels.
-        workers: Processes; None for one a processor.
+        workers: Processes; None for one per processor.
 
     Returns:
         Numbers of `people`, `test_people`, `images` (all of them) and `pairs` (matched and mismatched).
@@ -102,7 +102,7 @@ def synthesize_folders(
         images: Images of each person.
         test_people: Number of other people, to be evaluated.
         size: Side of the square images in pixels.
-        workers: Processes; None for one a processor.
+        workers: Processes; None for one per processor.
 
     Returns:
         Numbers of `people`, `test_people` and `images` (all of them).

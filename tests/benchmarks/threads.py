@@ -90,7 +90,7 @@ def request(task: str, count: int, seed: int) -> Request:
 
 
 def compare(model: MultiTaskModel, count: int, threads: int) -> tuple[int, list[str], float, float]:
-    """How many of so many predictions are wrong, what was raised, and predictions a second, in threads and in one."""
+    """How many of `count` predictions are wrong, what was raised, and predictions a second, in threads and in one."""
     requests = [request(task, images, seed) for seed in range(5) for images in (1, 2, 4) for task in SIZES]
     expected = [predicted(model, one) for one in requests]
     order = random.Random(0).choices(range(len(requests)), k=count)
