@@ -24,11 +24,8 @@ _TOP = 5
 _MIXED = 2
 
 
-class Label:
-    """One class of a few.
-
-    A label is `label`, () long, -1 if it is not known. An input that is made of several images has `probabilities` as
-    well, (C,) float: each class's share. A prediction is `probabilities`, (C,) float, 0..1, which add up to 1.
+class _Probabilities:
+    """What kinds of target share whose prediction is a probability for each class.
 
     Args:
         info: Its `classes`.
@@ -38,6 +35,30 @@ class Label:
 
     def __init__(self, info: DataInfo) -> None:
         self.classes = info.classes
+
+    def restored(self, views: Parts) -> dict[str, Tensor]:
+        """The mean of the views' probabilities."""
+        return _mean(views, "probabilities")
+
+    def marks(self, prediction: Mapping[str, Tensor]) -> list[Mark]:
+        """The most likely classes, with bars."""
+        rows = _ranked(self.classes, prediction["probabilities"], _TOP)
+        return [Bar(row["label"], f"{row['probability']:.2f}", row["probability"]) for row in rows]
+
+    def check_prediction(self, prediction: Mapping[str, Tensor], size: tuple[int, int]) -> None:
+        """Raises ValueError unless there is a probability of 0 to 1 for each class."""
+        _check_numbers("probabilities", prediction, len(self.classes), least=0, most=1)
+
+
+class Label(_Probabilities):
+    """One class of a few.
+
+    A label is `label`, () long, -1 if it is not known. An input that is made of several images has `probabilities` as
+    well, (C,) float: each class's share. A prediction is `probabilities`, (C,) float, 0..1, which add up to 1.
+
+    Args:
+        info: Its `classes`.
+    """
 
     def unknown(self) -> dict[str, Tensor]:
         """A label of -1."""
@@ -66,10 +87,6 @@ class Label:
             targets["probabilities"] = torch.stack(each)
         return targets
 
-    def restored(self, views: Parts) -> dict[str, Tensor]:
-        """The mean of the views' probabilities."""
-        return _mean(views, "probabilities")
-
     def plain(self, prediction: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """The five most likely classes with their probabilities, falling."""
         return _ranked(self.classes, prediction["probabilities"], _TOP)
@@ -82,10 +99,6 @@ class Label:
         number = int(label["label"])
         return [Text(self.classes[number])] if number >= 0 else []
 
-    def marks(self, prediction: Mapping[str, Tensor]) -> list[Mark]:
-        """The most likely classes, with bars."""
-        return _bars(self.classes, prediction["probabilities"])
-
     def perfect(self, sample: Sample) -> dict[str, Tensor]:
         """A probability of 1 for the class."""
         label = sample.target["label"]
@@ -96,10 +109,6 @@ class Label:
         value = label.get("label")
         if value is None or value.ndim or value.is_floating_point() or not -1 <= int(value) < len(self.classes):
             raise ValueError(f"expected 'label', a whole number of -1 to {len(self.classes) - 1}, got {value}")
-
-    def check_prediction(self, prediction: Mapping[str, Tensor], size: tuple[int, int]) -> None:
-        """Raises ValueError unless there is a probability of 0 to 1 for each class."""
-        _check_numbers("probabilities", prediction, len(self.classes), least=0, most=1)
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """The mean probability of the right class."""
@@ -115,7 +124,7 @@ class Label:
         return F.one_hot(label.clamp(min=0), len(self.classes)).float() * (label >= 0)
 
 
-class Labels:
+class Labels(_Probabilities):
     """Any of the classes, each by itself.
 
     A label is `labels`, (C,) float: 1 if the class is there, 0 if not, NaN if that is not known; in an input that is
@@ -125,11 +134,6 @@ class Labels:
     Args:
         info: Its `classes`.
     """
-
-    mixes: ClassVar[bool] = True
-
-    def __init__(self, info: DataInfo) -> None:
-        self.classes = info.classes
 
     def unknown(self) -> dict[str, Tensor]:
         """NaN for each class."""
@@ -149,10 +153,6 @@ class Labels:
         """`labels` (B, C)."""
         return {"labels": torch.stack([label["labels"] for label in labels])}
 
-    def restored(self, views: Parts) -> dict[str, Tensor]:
-        """The mean of the views' probabilities."""
-        return _mean(views, "probabilities")
-
     def plain(self, prediction: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """All classes with their probabilities, falling."""
         return _ranked(self.classes, prediction["probabilities"], len(self.classes))
@@ -161,10 +161,6 @@ class Labels:
         """The classes that are there."""
         return [Text(name) for name, value in zip(self.classes, label["labels"].tolist(), strict=True) if value == 1]
 
-    def marks(self, prediction: Mapping[str, Tensor]) -> list[Mark]:
-        """The most likely classes, with bars."""
-        return _bars(self.classes, prediction["probabilities"])
-
     def perfect(self, sample: Sample) -> dict[str, Tensor]:
         """A probability of 1 for the classes that are there, of 0 for the others."""
         return {"probabilities": sample.target["labels"].float().nan_to_num()}
@@ -172,10 +168,6 @@ class Labels:
     def check_label(self, label: Mapping[str, Tensor], size: tuple[int, int]) -> None:
         """Raises ValueError unless `labels` has 0 to 1 or NaN for each class."""
         _check_numbers("labels", label, len(self.classes), least=0, most=1, unknown=True)
-
-    def check_prediction(self, prediction: Mapping[str, Tensor], size: tuple[int, int]) -> None:
-        """Raises ValueError unless there is a probability of 0 to 1 for each class."""
-        _check_numbers("probabilities", prediction, len(self.classes), least=0, most=1)
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """The mean over known labels of the probability that is given to the truth."""
@@ -280,11 +272,6 @@ def _ranked(classes: Sequence[str], probabilities: Tensor, most: int) -> list[di
         {"label": classes[number], "probability": round(value, 6)}
         for number, value in zip(order.tolist(), values.tolist(), strict=True)
     ]
-
-
-def _bars(classes: Sequence[str], probabilities: Tensor) -> list[Mark]:
-    rows = _ranked(classes, probabilities, _TOP)
-    return [Bar(row["label"], f"{row['probability']:.2f}", row["probability"]) for row in rows]
 
 
 def _check_numbers(
