@@ -119,7 +119,8 @@ def make_pictures(folder: Path, count: int, source: Path | None) -> int:
     scenes = folder.with_name("scenes")
     resolve("dataset", "coco").component.synthesize(scenes, train=count, val=1, size=640, seed=1)
     for file in sorted((scenes / "train2017").iterdir()):
-        Image.open(file).crop((0, 80, 640, 560)).save(folder / file.name, quality=90)
+        with Image.open(file) as scene:
+            scene.crop((0, 80, 640, 560)).save(folder / file.name, quality=90)
     return count
 
 

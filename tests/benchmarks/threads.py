@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from mtframe.data import DataInfo
+from mtframe.kinds import HasExamples
 from mtframe.model import MultiTaskModel
 from mtframe.registry import discover
 from mtframe_classification.heads import Classifier
@@ -66,8 +67,7 @@ def main() -> None:
 def trained(scheme: Any, batchnorm: str) -> MultiTaskModel:
     """A model whose weights are shaken, and whose statistics are those of images as they come."""
     torch.manual_seed(0)
-    examples = getattr(scheme, "examples", {"": {}})
-    options = next(iter(examples.values()))
+    options = next(iter(scheme.examples.values())) if isinstance(scheme, HasExamples) else {}
     backbone = TimmBackbone("test_resnet", max(SIZES.values()), pretrained=False)
     sharing = scheme(backbone, (("small", "viewer"), ("large",)), batchnorm=batchnorm, **options)
     info = DataInfo("label", tuple("abcdefgh"))
