@@ -167,11 +167,12 @@ def _images(root: Path, base: PurePosixPath, entry: str, where: str) -> list[str
 
 
 def _folder(root: Path, path: Path) -> list[str]:
+    # Without what macOS leaves beside files, such as `._a.jpg`, which is no image.
     found = [
         Path(folder, name).relative_to(root).as_posix()
         for folder, _, names in os.walk(path)
         for name in names
-        if name.lower().endswith(_IMAGES)
+        if name.lower().endswith(_IMAGES) and not name.startswith(".")
     ]
     return sorted(found)
 
