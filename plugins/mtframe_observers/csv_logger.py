@@ -103,7 +103,8 @@ def plot_losses(metrics_csv: Path, path: Path) -> None:
 
     with metrics_csv.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    terms = [key for key in (rows[0] if rows else {}) if "/" in key]
+    # A column may be empty: of a task whose rows a resumed training has dropped.
+    terms = [key for key in (rows[0] if rows else {}) if "/" in key and any(row[key] for row in rows)]
     tasks = list(dict.fromkeys(key.split("/")[0] for key in terms))
     if not tasks:
         return
