@@ -257,7 +257,7 @@ class Assembly:
         A borrowing task's images may have something that only the lender's data knows: landmarks, for its transform.
         """
         dataset, lender = self.dataset(task, split), self.recipe.tasks[task].images
-        if lender is None:
+        if lender is None or not isinstance(dataset, LabelsImages):
             return dataset
         try:
             known = self.dataset(lender, split)
