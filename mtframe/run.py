@@ -335,7 +335,8 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file at once: it holds the old text or the new, never a part."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text)
+        # Not in the encoding of the system: a recipe may have letters that it lacks.
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise TrainingError(f"{path} could not be written ({error.strerror or error})") from error
