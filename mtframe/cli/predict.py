@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,7 +51,7 @@ def predict(
     if embeddings is not None:
         inference.check_embeddings_file(embeddings)
     # A file may have a "=" in its name, but hardly the name of a key that a recipe has.
-    overrides = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
+    overrides = [argument for argument in arguments if "=" in argument and not os.path.exists(argument)]
     sources = [argument for argument in arguments if argument not in overrides]
     if not sources:
         raise RecipeError("expected an image file or a folder of images behind the run's folder")
