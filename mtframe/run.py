@@ -79,14 +79,14 @@ class RunFolder:
             kept = keep_sources(recipe, run.path)
             for name, weights in (checkpoints or {}).items():
                 run.save_checkpoint(name, weights)
+            write_text(run.path / "labels.json", json.dumps({task: asdict(info) for task, info in infos.items()}))
+            write_text(run.path / "environment.json", json.dumps(environment(recipe, infos), indent=2) + "\n")
+            # Last: a folder with a recipe is a run.
+            write_text(run.recipe_file, kept.to_yaml())
         except MtframeError:
             # It was new, and nothing is in it that is worth keeping: the same call can be made again.
-            shutil.rmtree(run.path)
+            shutil.rmtree(run.path, ignore_errors=True)
             raise
-        write_text(run.path / "labels.json", json.dumps({task: asdict(info) for task, info in infos.items()}))
-        write_text(run.path / "environment.json", json.dumps(environment(recipe, infos), indent=2) + "\n")
-        # Last: a folder with a recipe is a run.
-        write_text(run.recipe_file, kept.to_yaml())
         return run
 
     @classmethod

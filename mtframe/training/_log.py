@@ -60,12 +60,10 @@ def log_to(path: Path) -> Iterator[None]:
     """Within it, the framework's log goes to a run's log.txt too."""
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    before = LOG.level
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
     try:
         yield
     finally:
-        LOG.setLevel(before)
         LOG.removeHandler(handler)
         handler.close()
