@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from mtframe.registry import Resolved, at_hand, resolve
 
 
 def check_member(resolved: Resolved) -> None:
-    """Raises RecipeError if a family has no such member."""
+    """Raises PluginError if a family is named without a member, RecipeError if it has no such member."""
     family, member = resolved.component, resolved.member
     if not isinstance(family, Family):
         return
@@ -26,7 +27,11 @@ def check_member(resolved: Resolved) -> None:
 
 
 def targets_of(component: Any) -> tuple[str, ...]:
-    """The kinds of target that a component works on; none if it does not say."""
+    """The kinds of target that a component works on; none if it does not say.
+
+    Raises:
+        PluginError: What it says are no names.
+    """
     target = getattr(component, "target", ())
     if isinstance(target, str):
         return (target,)
@@ -90,7 +95,11 @@ def _either(kinds: tuple[str, ...]) -> str:
 
 def _speaking(kind: str, targets: tuple[str, ...]) -> Iterator[str]:
     """Names of components of a kind that work on one of some kinds of target."""
-    return (name for name, component in at_hand(kind) if {*targets_of(component)} & {*targets})
+    for name, component in at_hand(kind):
+        # What is wrong with a component that nobody has named is not reported here.
+        with contextlib.suppress(PluginError):
+            if {*targets_of(component)} & {*targets}:
+                yield name
 
 
 def _labelling() -> Iterator[str]:
@@ -104,9 +113,8 @@ def with_hint(message: str, where: str, dataset: Resolved | None) -> str:
     if dataset is None or missing not in message.splitlines():
         return message
     ways = f"{missing}. Name its folder, as in -t NAME=PRESET:ROOT or {where}.root=ROOT"
-    fetched = isinstance(dataset.component, Downloads)
-    if not fetched and isinstance(dataset.component, Synthesizes):
-        ways += f". Make some with: mtframe data synthesize {dataset.name} data/{dataset.name}"
-    if fetched:
+    if isinstance(dataset.component, Downloads):
         ways += f". Fetch it with: mtframe data download {dataset.name} data/{dataset.name}"
+    elif isinstance(dataset.component, Synthesizes):
+        ways += f". Make some with: mtframe data synthesize {dataset.name} data/{dataset.name}"
     return message.replace(missing, ways)

@@ -128,7 +128,7 @@ def installed(path: tuple[str, ...]) -> tuple[Component, ...]:
         text = _entry_points(dist)
         if "[mtframe." not in text:
             continue
-        name, version, unmet, damaged = _told(dist)
+        name, version, unmet, damaged = _metadata_of(dist)
         if not _hidden(name, dist):
             found |= {
                 Component(kinds[group], key, name, version, value, unmet, damaged)
@@ -161,7 +161,7 @@ def _folder(dist: Distribution) -> Path:
     return Path(str(getattr(dist, "_path", "unknown-0.dist-info")))
 
 
-def _told(dist: Distribution) -> tuple[str, str, str, str]:
+def _metadata_of(dist: Distribution) -> tuple[str, str, str, str]:
     """Name and version of a distribution, what it requires of mtframe that this one is not, and what is damaged."""
     # Fields only: the description behind the first empty line can be long. A field may go on in an indented line.
     # PKG-INFO is what setuptools writes beside sources (`.egg-info`).

@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mtframe.errors import PluginError, TrainingError
+from mtframe.errors import PluginError, TrainingError, described
+from mtframe.kinds import Migrates
 from mtframe.recipe import TRAINING_ONLY, Recipe
 from mtframe.registry import qualified, resolve, split_local
 
@@ -21,7 +22,18 @@ Origins = Mapping[str, Mapping[str, str]]
 
 
 def origins(recipe: Recipe, targets: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Where each component of a recipe comes from, and each task's kind of target, by `targets` its name."""
+    """Where each component of a recipe comes from, kinds of target included.
+
+    Args:
+        recipe: Of a run that begins.
+        targets: By task, the name of its kind of target.
+
+    Returns:
+        By place in the recipe.
+
+    Raises:
+        PluginError: A component cannot be found.
+    """
     presets = {f"tasks.{name}.preset": task.preset for name, task in recipe.tasks.items() if task.preset}
     named = {where: (kind, choice.name) for where, kind, choice in recipe.choices()}
     named |= {where: ("preset", preset) for where, preset in presets.items()}
@@ -124,18 +136,17 @@ def changed(known: Origins, *, training: bool) -> list[str]:
 
 def _migrated(where: str, origin: Mapping[str, str], name: str, options: dict[str, Any]) -> dict[str, Any]:
     try:
-        migrate = getattr(resolve(origin["kind"], name).component, "migrate", None)
+        component = resolve(origin["kind"], name).component
     except PluginError:
-        # Told with its place when the recipe is checked.
+        # Reported with its place when the recipe is checked.
         return options
-    if migrate is None:
+    if not isinstance(component, Migrates):
         return options
     try:
-        return dict(migrate(dict(options), origin["version"]))
+        return dict(component.migrate(dict(options), origin["version"]))
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
         raise PluginError(
-            f"{where}: {name!r} cannot bring its options of version {origin['version']} up to date: {said}"
+            f"{where}: {name!r} cannot bring its options of version {origin['version']} up to date: {described(error)}"
         ) from error
 
 

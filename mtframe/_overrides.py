@@ -84,7 +84,8 @@ def _set(node: Any, parts: list[str], value: Any, override: str) -> None:
         place = ".".join(parts[: depth + 1])
         if isinstance(node, list):
             if not part.isdecimal() or int(part) >= len(node):
-                raise RecipeError(f"override {override!r}: {place}: the list has items 0 to {len(node) - 1}")
+                there = f"has items 0 to {len(node) - 1}" if node else "is empty"
+                raise RecipeError(f"override {override!r}: {place}: the list {there}")
         elif not isinstance(node, dict):
             parent = ".".join(parts[:depth])
             raise RecipeError(f"override {override!r}: {parent} is {node!r} and has no {part!r}")

@@ -14,7 +14,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,7 @@ def qualified(kind: str, name: str, dist: str | None) -> str:
     return name if meant in (None, OURS) or len(offers) < 2 else f"{plain}@{meant}{slash}{member}"
 
 
-def did_you_mean(word: str, known: Any) -> str:
+def did_you_mean(word: str, known: Iterable[object]) -> str:
     """`; did you mean 'num_levels'?` if something known is close to `word`, else nothing."""
     close = difflib.get_close_matches(word, [str(name) for name in known], n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
@@ -259,8 +259,8 @@ def _from_file(kind: str, path: Path, attribute: str) -> Any:
             raise
         except BaseException as error:
             del sys.modules[module_name]
-            beside = isinstance(error, ImportError) and (path.parent / f"{error.name}.py").is_file()
-            hint = ". A component's file is imported by itself: what lies beside it is not found" if beside else ""
+            sibling = isinstance(error, ImportError) and (path.parent / f"{error.name}.py").is_file()
+            hint = ". A component's file is imported by itself: what lies beside it is not found" if sibling else ""
             raise PluginError(f"{label} cannot be imported: {described(error)}{hint}") from error
     if not hasattr(module, attribute):
         raise PluginError(f"{label}: no {attribute!r} in {path}{did_you_mean(attribute, vars(module))}")

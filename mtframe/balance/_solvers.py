@@ -112,8 +112,7 @@ def power_balance(
         largest: As above.
         steps: Of Newton's method, at most.
     """
-    start_T: Array = factor_T ** (1 / (1 + power))
-    x_T = start_T
+    x_T: Array = factor_T ** (1 / (1 + power))
     for _ in range(steps):
         wanted_T: Array = factor_T * x_T**-power
         error_T: Array = matrix_TT @ x_T - wanted_T

@@ -71,7 +71,7 @@ class TorchJD:
         Raises:
             TrainingError: It raised an error, of finite gradients.
         """
-        given = self._beside(given)
+        self._move_to(given)
         try:
             return aggregator(given)
         except torch.OutOfMemoryError:
@@ -98,13 +98,12 @@ class TorchJD:
             given = given.new_zeros(shape).index_copy(dim, torch.tensor(self._here(), device=given.device), given)
         return given
 
-    def _beside(self, given: Tensor) -> Tensor:
-        """What is given, after the aggregator's tensors came to its device and type."""
+    def _move_to(self, given: Tensor) -> None:
+        """Brings the aggregator's own tensors to the device and type of what it is given."""
         for module in self._aggregator.modules():
             for name, value in _remembered(module).items():
                 if isinstance(value, Tensor) and value.is_floating_point():
                     setattr(module, name, value.to(given))
-        return given
 
     @classmethod
     def members(cls, pattern: str, *, pretrained: bool = False) -> list[str]:

@@ -79,10 +79,10 @@ def number(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.4f}"
 
 
-def beside(run: Path, more: str) -> Path:
-    """A free folder beside a run's, with more behind its name."""
+def sibling_folder(run: Path, suffix: str) -> Path:
+    """A free folder next to a run's, named after it with a suffix."""
     named = run if run.name not in ("", "..") else run.resolve()
-    return free_folder(named.with_name(f"{named.name}-{more}"))
+    return free_folder(named.with_name(f"{named.name}-{suffix}"))
 
 
 def free_folder(path: Path) -> Path:

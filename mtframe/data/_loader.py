@@ -161,11 +161,12 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
 
     def _index(self, source: Source, task: str, draw: int) -> int:
         epoch, position = divmod(draw, len(source.dataset))
-        if source._order is None or source._order[0] != epoch:
+        order = source._order
+        if order is None or order[0] != epoch:
             rng = np.random.default_rng([self.seed, zlib.crc32(task.encode()), epoch, 1])
             own = source.dataset.order(rng) if isinstance(source.dataset, OrdersEpochs) else None
-            source._order = epoch, rng.permutation(len(source.dataset)) if own is None else own
-        return int(source._order[1][position])
+            order = source._order = epoch, rng.permutation(len(source.dataset)) if own is None else own
+        return int(order[1][position])
 
 
 def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator[Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mtframe.errors import described
 from mtframe.model import MultiTaskModel
 
 from ._row_parameters import Attribution, Unattributable, check_plain
@@ -41,7 +42,7 @@ def why_rows_fail(model: MultiTaskModel, parameters: Parameters, images: Images,
         return str(error)
     except Exception as error:
         # Whatever a backbone does with parameters that stand-ins cannot do; the plain pass may well work.
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return described(error).splitlines()[0]
     return None
 
 
