@@ -109,7 +109,7 @@ def preview(
         recipe = load_recipe(source, given)
         if task is not None and task not in recipe.tasks:
             raise RecipeError(f"-t {task}: no such task; the tasks of this recipe are {', '.join(recipe.tasks)}")
-        files = {name: out.with_stem(f"{out.stem}-{name}") for name in ([task] if task else recipe.tasks)}
+        files = {name: out.with_stem(f"{out.stem}-{name}") for name in ([task] if task else recipe.trained)}
     else:
         if not given or "=" in given[0]:
             raise RecipeError(f"expected the folder of data set {source!r} behind its name, or a recipe file (.yaml)")
