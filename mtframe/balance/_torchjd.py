@@ -128,7 +128,8 @@ class TorchJD:
         modules = dict(self._aggregator.named_modules())
         for key, value in state.items():
             place, _, name = key.rpartition(":")
-            setattr(modules[place], name, value)
+            was_array = isinstance(getattr(modules[place], name, None), np.ndarray)
+            setattr(modules[place], name, value.numpy() if was_array else value)
 
 
 def _remembered(module: nn.Module) -> dict[str, Any]:

@@ -135,11 +135,8 @@ def _decode_map(data: bytes) -> np.ndarray:
 def _orientation(data: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none."""
     try:
-        with warnings.catch_warnings():
-            # Where warnings are errors, that of a large image would leave it as it is stored.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         # The pixels could be read, so whatever is wrong with the rest of the file does not matter.
         return 1
