@@ -38,7 +38,7 @@ class Component:
         dist: Name of the distribution that offers it.
         version: That distribution's version.
         value: Where it lives, `package.module:Class`.
-        unmet: What its distribution requires of mtframe and this one is not, e.g. `mtframe>=9`; empty if nothing.
+        unmet: What its distribution requires of mtframe and this one does not meet, as `mtframe>=9`; empty if nothing.
         damaged: What is wrong with its distribution's metadata; empty if nothing.
     """
 
@@ -120,7 +120,10 @@ class Component:
 
 @lru_cache(maxsize=1)
 def installed(path: tuple[str, ...]) -> tuple[Component, ...]:
-    """Keyed by `sys.path`, which decides what is installed: reading metadata takes tens of milliseconds each time."""
+    """What the distributions on a path offer, by kind and name.
+
+    Keyed by `sys.path`, which decides what is installed: reading metadata takes tens of milliseconds each time.
+    """
     kinds = {kind.group: kind.name for kind in KINDS.values()}
     found = set()
     for dist in distributions():
@@ -147,7 +150,7 @@ def _read(dist: Distribution, file: str) -> str:
 
 
 def _entry_points(dist: Distribution) -> str:
-    """Their text, also where not all of it is text: a plugin that is listed as broken can be found and mended."""
+    """Their text, even where some of it cannot be decoded: a plugin listed as broken can be found and mended."""
     try:
         return dist.read_text("entry_points.txt") or ""
     except UnicodeDecodeError:
@@ -162,7 +165,7 @@ def _folder(dist: Distribution) -> Path:
 
 
 def _metadata_of(dist: Distribution) -> tuple[str, str, str, str]:
-    """Name and version of a distribution, what it requires of mtframe that this one is not, and what is damaged."""
+    """A distribution's name and version, what it requires of mtframe and is not met, and what of it is damaged."""
     # Fields only: the description behind the first empty line can be long. A field may go on in an indented line.
     # PKG-INFO is what setuptools writes beside sources (`.egg-info`).
     text = _read(dist, "METADATA") or _read(dist, "PKG-INFO")

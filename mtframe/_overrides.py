@@ -19,7 +19,7 @@ def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str
 
     Keys are dotted (`tasks.faces.loss.margin=0.3`), values are YAML (`0.3`, `null`, `[1, 2]`,
     `{name: dense, width: 64}`). A part that is only named (`head: dense`) becomes a mapping when an override
-    goes into it. `train.epochs=5` takes the place of the recipe's `train.steps` too.
+    goes into it. `train.epochs=5` also replaces the recipe's `train.steps`.
 
     Args:
         plain: The recipe; not changed.

@@ -60,7 +60,7 @@ def _named(name: Any, info: ValidationInfo) -> Any:
 
 
 def check_task_name(name: str) -> None:
-    """Raises RecipeError for what a recipe takes as no task's name."""
+    """Raises RecipeError for what cannot be a task's name in a recipe."""
     try:
         _task_name(name)
     except ValueError as error:
@@ -93,7 +93,7 @@ class TaskRecipe(BaseModel):
         dataset: Where images and labels come from.
         images: Another task, whose images are used in training, in one pass through the backbone for both; then
             the data set only gives labels to these, and what makes batches of them comes from that task.
-        target: The component that its kind of target is; found by the name that its data set gives if null.
+        target: The component for its kind of target; null for the one that its data set names.
         transform: How samples become batches.
         head: What predicts.
         loss: What it is trained with.
@@ -159,7 +159,7 @@ class TrainOptions(BaseModel):
         evaluate_every: Epochs between evaluations during training; null evaluates only at the end.
         save_every_steps: Steps between checkpoints besides those after evaluations; null for none.
         log_every: Steps between rows of `metrics.csv`.
-        gradients_every: Steps from one whose gradients are measured, task by task, to the next; null measures none.
+        gradients_every: Steps from one measurement of each task's gradients to the next; null measures none.
         max_unreadable: Unreadable images that are skipped before training stops.
     """
 

@@ -42,11 +42,11 @@ class Assembly:
     """Builds the parts that a recipe names, each when it is asked for, and keeps those that can serve again.
 
     A trained run needs no training data to be assembled again: what its data sets' labels mean (`infos`) is kept
-    beside its weights.
+    with its weights.
 
     Args:
         recipe: A checked recipe; of one that is not, parts are looked up and checked when they are built.
-        infos: DataInfo by task, if known; otherwise the training data sets tell.
+        infos: DataInfo by task, if known; otherwise that of the training data sets.
         trained: The recipe that the weights come from, if it is another: a run is evaluated with changes, but what it
             has learned from does not change.
 
@@ -131,7 +131,7 @@ class Assembly:
         """The balancer.
 
         Raises:
-            RecipeError: It is to weigh the gradients of feature maps, or exact ones, and weighs no gradients.
+            RecipeError: The recipe has it weigh the gradients of feature maps, or exact ones, and it weighs none.
         """
         choice = self.recipe.balancer
         # What keeps a task that is not trained is a loss like those of the others.
@@ -152,7 +152,7 @@ class Assembly:
         return balancer
 
     def batches(self) -> MixedBatches:
-        """Every step's training batches, of the tasks that the schedule has train in it.
+        """The training batches of every step, of the tasks that the schedule trains in it.
 
         Raises:
             MtframeError: As of `sources`; or the schedule refuses its options.
@@ -172,7 +172,7 @@ class Assembly:
 
         Raises:
             DataError: Its labels are not those of `infos`: the data was changed since the run began.
-            RecipeError: A task cannot use the images that it is to: several would make up one.
+            RecipeError: A task cannot use the images that it is lent, since inputs are made of several of them.
         """
         tasks = {name: self.recipe.tasks[name] for name in self.recipe.trained}
         lenders = {task.images for task in tasks.values() if task.images is not None}
@@ -279,7 +279,7 @@ class Assembly:
         return self._metrics[task, split]
 
     def outside(self, task: str) -> tuple[str, ...]:
-        """What else than the training data of a task the model has learned from, in words."""
+        """What the model has learned from besides a task's training data, in words."""
         recipe = self._trained
         backbone = self._part("backbone", recipe.backbone, "backbone").resolved
         weights, lender = backbone.component, recipe.tasks[task].images or task
@@ -296,7 +296,7 @@ class Assembly:
         return (*filter(None, known), *others)
 
     def _infos(self) -> dict[str, DataInfo]:
-        """What the training data tells, and of tasks that are not trained the run that they come from."""
+        """DataInfo by task: of the training data, or of the run that a task which is not trained comes from."""
         start, trained = self.recipe.train.start, self.recipe.trained
         run = run_of(start) if start is not None and len(trained) < len(self.tasks) else None
         infos = {} if run is None else read_labels(run)
@@ -351,7 +351,7 @@ def assemble(recipe: Recipe) -> Assembly:
 
 
 def observe(recipe: Recipe, *, strict: bool = False) -> Hooks:
-    """The observers that a recipe names, which have been told of it.
+    """The observers that a recipe names, after their hook `recipe_read` was called.
 
     Args:
         recipe: The resolved recipe.

@@ -148,7 +148,7 @@ def _digest(path: Path, file: RemoteFile) -> str:
 
 
 def _unpack(path: Path, root: Path, gives: str) -> None:
-    """Unpacks beside the goal first, so that a folder with the right name is always complete."""
+    """Unpacks into a folder of its own first, so that one with the right name is always complete."""
     staging = root / f".{path.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)
     try:

@@ -194,7 +194,7 @@ def _imported(value: str, output: Path) -> Probe:
 
 
 def _refuse_network() -> list[str]:
-    """Makes every call to the network fail; the list is of those that are made from now on."""
+    """Makes every call to the network fail; the list is of the calls that are made from now on."""
     calls: list[str] = []
 
     def refusing(name: str) -> Callable[..., NoReturn]:
@@ -214,7 +214,7 @@ def _refuse_network() -> list[str]:
 
 
 def _watch_seeds() -> list[str]:
-    """Makes it known when random's or numpy's own generator is seeded; the list is of those that are from now on.
+    """Records when random's or numpy's own generator is seeded; the list names those that are from now on.
 
     States are not compared: they change with every draw, and drawing is harmless (rich does, as it is imported).
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 
-# Okabe and Ito's colours (jfly.uni-koeln.de/color, 2008), told apart with every kind of colour vision; without
+# Okabe and Ito's colours (jfly.uni-koeln.de/color, 2008), which every kind of colour vision can tell apart; without
 # black, and yellow last because it is faint on bright pictures.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
 
@@ -14,7 +14,7 @@ _DASHES = ("-", "--", ":", "-.")
 
 # From one hue to the next, as a part of the circle: numbers near each other get hues far apart.
 _TURN = (5**0.5 - 1) / 2
-# Neighbours differ in lightness too, which every kind of colour vision tells.
+# Neighbours also differ in lightness, which every kind of colour vision sees.
 _LIGHTNESS = (0.36, 0.62, 0.48, 0.76)
 
 

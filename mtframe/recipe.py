@@ -85,7 +85,7 @@ class Recipe(BaseModel):
             yield f"hooks.{number}", "hooks", observer
 
     def check(self, *, training: bool = True) -> CheckedRecipe:
-        """Imports every component, checks its options, and whether a task's parts speak one kind of target.
+        """Imports every component, checks its options, and whether a task's parts agree on a kind of target.
 
         Args:
             training: Whether it is to be trained; otherwise what only training needs is left alone: balancer, schedule

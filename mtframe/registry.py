@@ -242,7 +242,7 @@ def _from_file(kind: str, path: Path, attribute: str) -> Any:
         source = path.read_bytes()
     except OSError as error:
         raise PluginError(f"{label}: cannot read {path}: {error.strerror}") from None
-    # One module a content, so that an edited file is imported afresh and one named twice gives one class.
+    # One module for each content, so that an edited file is imported afresh and one named twice gives one class.
     digest = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()[:12]
     module_name = f"mtframe_local_{digest}_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}"
     module = sys.modules.get(module_name)

@@ -163,7 +163,7 @@ class RunFolder:
         Args:
             name: `last`, `best` or `best_TASK`.
             weights: What evaluation uses: tensors by name.
-            state: What going on needs besides: tensors, numbers, text and containers of these.
+            state: What resuming needs besides: tensors, numbers, text and containers of these.
 
         Raises:
             TrainingError: It cannot be written, e.g. because the disk is full.
@@ -225,7 +225,7 @@ class RunFolder:
         return name, folder / "weights.safetensors"
 
     def load_state(self) -> dict[str, Any]:
-        """What going on from `last` needs.
+        """What resuming from `last` needs.
 
         Raises:
             RecipeError: The run was made of another one without training.
@@ -286,8 +286,8 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
 def take_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Loads tensors by name, in place; what is not among them stays."""
     state = model.state_dict()
-    # With the versions of modules that a state dict has and safetensors have not: without, BatchNorm takes the file for
-    # one of old times, and looks for counters where `layers` has taken them away.
+    # For the versions of modules, which a state dict has and a safetensors file lacks: without them BatchNorm takes the
+    # file for an old one, and looks for counters where `layers` has taken them away.
     state.update(weights)
     model.load_state_dict(state)
 

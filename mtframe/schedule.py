@@ -143,7 +143,7 @@ class Temperature:
         return dict(zip(self._tasks, counts, strict=True))
 
     def _next(self, turn: int, counts: list[int]) -> Fraction:
-        """When a task's next batch is due, after so many of each."""
+        """When a task's next batch is due, after `counts` of each."""
         return Fraction(2 * counts[turn] + 1, self._weights[turn])
 
 

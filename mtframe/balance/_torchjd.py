@@ -40,7 +40,7 @@ class TorchJD:
 
     Raises:
         RecipeError: TorchJD or what the aggregator needs is not installed, there is no such aggregator, it does not
-            take the arguments, a list has not a number a task, or it fails with any gradients of so many tasks.
+            take the arguments, a list lacks a number for a task, or it fails whatever the gradients of these tasks.
     """
 
     example: ClassVar[str] = "UPGrad"
@@ -187,7 +187,7 @@ def _built(cls: type, member: str, arguments: Mapping[str, Any], tasks: Sequence
 def _try(aggregator: Any, count: int) -> None:
     """Asks an aggregator once, of orthogonal gradients; it is of no use after that, as it may remember them.
 
-    Some take only so many rows, or check their arguments no sooner.
+    Some take a certain number of rows only, or check their arguments no sooner.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What several commands do with a terminal around it: train, evaluate, print tables. Imports torch."""
+"""What several commands do on a terminal: train, evaluate, print tables. Imports torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _train(assembly: Assembly, run: RunFolder, hooks: Hooks) -> RunFolder:
         # What evaluation will need is looked at now, not after hours of training.
         assembly.metrics(task, "val")
     trainer = Trainer(assembly, run, hooks)
-    # Made for nothing but to see that it can be: what no check foresaw fails here, before there is a folder.
+    # Made only to see that it can be: what no check foresaw fails here, before there is a folder.
     first = trainer.batches[0]
     if isinstance(first, MtframeError):
         raise first

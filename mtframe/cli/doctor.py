@@ -99,7 +99,7 @@ def _probed(component: Component, probe: Probe) -> Iterator[Finding]:
         except PluginError as error:
             problems.append(str(error))
     if problems:
-        # Listings tell it from now on, until an import goes well.
+        # Listings say so from now on, until an import goes well.
         note(component.label, "; ".join(problems))
         yield Finding(False, f"{about}: {'; '.join(problems)}", _advice(component, probe.error), probe.traceback)
 

@@ -55,7 +55,7 @@ class Placement:
         *,
         sample: int = 0,
     ) -> Placement:
-        """Without a turn: `input = original * scale + offset`, (x, y) each; a mirrored image has a negative x scale."""
+        """Not rotated: `input = original * scale + offset`, (x, y) each; a mirrored image has a negative x scale."""
         return cls(((scale[0], 0.0, offset[0]), (0.0, scale[1], offset[1])), size, input_size, sample)
 
     @classmethod
@@ -169,10 +169,10 @@ class Placement:
         Args:
             values: (C, h', w') float, of any resolution: it covers the whole input.
             rows: Which rows of the original. Scores of many classes on a large photograph take gigabytes: whoever
-                needs only the best of them asks for some rows after the other.
+                needs only the best of them asks for some rows at a time.
 
         Returns:
-            (C, H, W), or so many rows of it. Where the input does not show the original, the nearest place that it
+            (C, H, W), or those rows of it. Where the input does not show the original, the nearest place that it
             shows.
         """
         ys, xs = _centres(slice(*rows.indices(self.size[0]))), _centres(slice(0, self.size[1]))
@@ -268,7 +268,7 @@ def _run(inside: Tensor) -> slice:
 
 
 def _between(places: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For places along an axis of so many cells: the cell before, the one after, and how near the latter is, 0..1."""
+    """For places along an axis of `cells` cells: the cell before, the one after, and how near the latter is, 0..1."""
     within = (places - 0.5).clamp(0, cells - 1)
     before = within.floor()
     return before.long(), (before + 1).clamp(max=cells - 1).long(), within - before

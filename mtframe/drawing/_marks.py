@@ -31,7 +31,7 @@ def draw_marks(
         picture: The picture.
         marks: By who says so, such as a task; in pixels of the picture.
         threshold: Marks with a lower score are left out.
-        longest: Pixels of the longer side of what is returned, without a panel: for sheets of tiles so large, whose
+        longest: Pixels of the longer side of what is returned, without a panel: for sheets of tiles of that size, whose
             captions say the rest. None for the picture's own size, enlarged where that is too small to draw on.
     """
     enlarged = max(1.0, min(_LEAST_SIDE / min(picture.size), _MOST_SIDE / max(picture.size)))
@@ -43,7 +43,7 @@ def draw_marks(
     for title, its in marks.items():
         for mark in its:
             if isinstance(mark, Mask):
-                # Of two colours over each other none can be told: further masks are outlined.
+                # Two colours over each other cannot be told apart: further masks are outlined.
                 canvas, found = paint_mask(canvas, mark, line=_line_width(canvas), filled=not regions)
                 regions += found
                 said[title].append(found)
@@ -57,8 +57,12 @@ def _sure(mark: Mark, threshold: float) -> bool:
 
 
 def caption(marks: Sequence[Mark], lines: int) -> str:
-    """What marks say of a whole picture in so many lines at most, `-` if nothing; of those on it regions are named, the
-    largest first, and others counted."""
+    """What marks say of a whole picture, `-` if nothing: regions by name, the largest first, other shapes by number.
+
+    Args:
+        marks: Of one picture.
+        lines: How many lines there may be.
+    """
     said = [mark.text if isinstance(mark, Text) else f"{mark.name} {mark.value}" for mark in marks
             if isinstance(mark, Text | Bar)]  # fmt: skip
     said += [", ".join(names) for mark in marks if isinstance(mark, Mask) and (names := region_names(mark))]

@@ -40,7 +40,7 @@ def similarity_sheet(
     neighbours: int = 4,
     rows: Sequence[int] | None = None,
 ) -> Image.Image:
-    """A row a picture: the picture, then those most similar to it with their cosine similarity.
+    """A row for each picture: the picture, then those most similar to it with their cosine similarity.
 
     Args:
         images: Q pictures, at least two.

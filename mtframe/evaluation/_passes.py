@@ -58,7 +58,7 @@ class View:
     mirrored: tuple[bool, ...]
 
     def side(self, size: int) -> int:
-        """Pixels of a side that has so many at full size; rounded to what backbones can halve."""
+        """Pixels at this scale of a side of `size` pixels; rounded to what backbones can halve."""
         return size if self.scale == 1 else max(_MULTIPLE, round(size * self.scale / _MULTIPLE) * _MULTIPLE)
 
 

@@ -116,7 +116,7 @@ class GradientEngine:
                 maps that heads are given, as MGDA-UB (arXiv:1810.04650, sec. 3.3). The weighed maps' gradients go
                 through all of `sharing` in one backward pass, whichever images the tasks use, a task's own stages
                 included; but tasks with images of their own are orthogonal there, so it suits tasks on the same images.
-            divide: All gradients are divided by so much. The balancer sees them undivided.
+            divide: What all gradients are divided by. The balancer sees them undivided.
             observer: Is given each task's gradient and weight, of a step of several tasks. The parameters get what they
                 get without, up to the order of summation.
         """

@@ -34,7 +34,7 @@ class Attribution:
     Args:
         tasks: Tasks with images of their own; a stand-in has a tensor for each.
         fixed: Addresses of memory that holds no images: buffers, frozen parameters.
-        poisoned: In a trial run, the task whose images are NaN: rows are then checked to be whose they are taken for.
+        poisoned: In a trial run, the task whose images are NaN: rows are then checked to be of the task they count as.
     """
 
     def __init__(self, tasks: Sequence[str], fixed: frozenset[int], poisoned: str | None = None) -> None:
@@ -45,7 +45,7 @@ class Attribution:
         self.through_all_rows = False
 
     def holds_rows(self, value: Any, counts: dict[str, int]) -> bool:
-        """Whether an argument is made of images: floating, some rows an image, and none of the model's own."""
+        """Whether an argument is made of images: of floats, with rows for each image, and not the model's own."""
         total = sum(counts.values())
         return (
             isinstance(value, Tensor)
@@ -133,7 +133,7 @@ def _layer(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _compute(func: Any, args: Any, kwargs: Any) -> Any:
-    """Of parameters alone a stand-in, of rows the rows again."""
+    """A stand-in of what only parameters go into, and rows of what rows go into."""
     flat, spec = tree_flatten((args, kwargs))
     first = next(value for value in flat if isinstance(value, StandIn))
     attribution, counts = first.attribution, current_rows()

@@ -70,7 +70,7 @@ class Gallery:
 
         Args:
             embedding: (D,), of unit length.
-            most: At most so many.
+            most: How many at most.
         """
         values, order = (self.templates @ embedding).topk(min(most, len(self.names)))
         return [(self.names[n], value) for n, value in zip(order.tolist(), values.tolist(), strict=True)]

@@ -22,7 +22,7 @@ class DescribesMembers(Protocol):
 
     @classmethod
     def describe_member(cls, member: str) -> dict[str, Any]:
-        """What `mtframe plugins show` tells of a member. Raises RecipeError for one that is not there."""
+        """What `mtframe plugins show` shows of a member. Raises RecipeError for one that is not there."""
         ...
 
 

@@ -187,7 +187,7 @@ class Metric(Protocol):
 
 @runtime_checkable
 class HasDetails(Protocol):
-    """A metric that has more to tell than numbers."""
+    """A metric that has more to report than numbers."""
 
     def details(self) -> Sequence[Curves | Matrix | Bars]:
         """What does not fit into a number; asked for by `mtframe evaluate --out`."""

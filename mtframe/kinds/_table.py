@@ -69,7 +69,7 @@ class Kind:
 
     @property
     def contracts(self) -> tuple[type, ...]:
-        """The protocols of which a component fits one; none where something else than a protocol says what it has."""
+        """The protocols of which a component fits one; none where something other than a protocol says what it has."""
         return _CONTRACTS.get(self.name, ())
 
     @property

@@ -1,4 +1,4 @@
-"""`gradients.csv` of a run: what the tasks' gradients were like, some rows a measured step, and a summary of them."""
+"""`gradients.csv` of a run: what the tasks' gradients were like, some rows for each measured step, and a summary."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class GradientLog:
         return values
 
     def end(self) -> None:
-        """Writes what it comes to into the log, and draws it beside the file in `plots/gradients.png`."""
+        """Writes a summary into the log, and draws the rows into `plots/gradients.png` in the file's folder."""
         if self._file is not None:
             rows = read_rows(self._file)
             for line in summary(rows):

@@ -26,8 +26,8 @@ from ._own import is_within, own_parts
 class Start:
     """Weights to start from.
 
-    Of the run that they are of only its recipe is read, as data: its components may be gone, and what lies beside some
-    file of weights is no code to run. Only its model takes them (`assembly`).
+    Of their run only the recipe is read, as data: its components may be gone, and what lies next to a file of weights
+    is no code to run. Only the run's own model needs the components (`assembly`).
 
     Args:
         file: Where they are.
@@ -154,8 +154,11 @@ class Start:
         }
 
     def _rows(self, assembly: Assembly, like: Mapping[str, str]) -> tuple[list[int] | None, int]:
-        """By group of tasks here, the number of the group there whose statistics it gets, None if nobody knows; and
-        how many groups there are there."""
+        """Whose BatchNorm statistics each group of tasks here gets, as the number of a group there.
+
+        Returns:
+            These numbers, None without a recipe of the run; and how many groups there are there.
+        """
         if self.recipe is None:
             return None, 0
         groups = self._groups(assembly)

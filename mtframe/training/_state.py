@@ -74,7 +74,7 @@ class TrainingState:
         self.meter.load_state_dict(saved["meter"], device)
 
     def check(self, saved: Mapping[str, Any], run: Path, steps: int) -> None:
-        """Whether a training of so many steps can go on from what is saved in a run.
+        """Refuses what is saved in a run if a training of `steps` steps cannot go on from it.
 
         Raises:
             CheckpointError: It is of another format, or distillation would learn from other weights.

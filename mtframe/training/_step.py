@@ -37,14 +37,14 @@ class Step:
         optimizer: Of the parameters of model and balancer.
         scheduler: Sets the learning rate of each step.
         following: Losses whose strength changes during training.
-        finite: Stops a step whose losses or gradient are not.
+        finite: Stops a training whose losses or gradient are not finite.
         average: The moving average of the weights; None for none.
         distillation: Adds losses of tasks that are not trained but kept; None for none.
         steps: Of the whole training.
         seed: Of what model and losses draw.
         precision: `bf16` (autocast) or `fp32`.
         balance_at: Which gradients a balancer that weighs them gets.
-        clip_grad: Largest norm of the gradient; None for any.
+        clip_grad: Largest norm of the gradient; None for no limit.
         memory_format: How images are laid out.
     """
 
@@ -150,7 +150,7 @@ def forward_backward(
         distillation: Adds losses of tasks that are not trained but kept.
         precision: `bf16` (autocast) or `fp32`.
         at: Which gradients a balancer that weighs them gets, see `GradientEngine.backward`.
-        divide: The gradient is divided by so much: the number of batches that a step accumulates.
+        divide: What the gradient is divided by: the number of batches that a step accumulates.
         observer: Is handed each task's gradient and weight, of batches of several tasks.
 
     Returns:
