@@ -134,7 +134,7 @@ class TrainOptions(BaseModel):
         balance_at: What gradients a balancer that weighs them weighs: those of the shared `parameters`, or those of
             the feature `maps`, for tasks on the same images.
         exact_gradients: Whether a balancer weighs the derivative of each task's loss also where BatchNorm ties tasks
-            together, which takes a backward pass a task; else statistics respond to the task's own images.
+            together, which takes a backward pass per task; else statistics respond to the task's own images.
         optimizer: Name of an optimiser of timm.optim.
         lr: Peak learning rate.
         weight_decay: Weight decay; biases and norms have none.

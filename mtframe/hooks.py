@@ -55,7 +55,7 @@ class HookSpecs:
 
     @_hookspec
     def model_assembled(self, model: nn.Module, recipe: Recipe) -> None:
-        """The model is built and on its device; its weights are initialised, or restored when a run goes on.
+        """The model is built and on its device; its weights are initialised, or restored when a run is resumed.
 
         Args:
             model: The multi-task model.

@@ -1,7 +1,7 @@
 """Schedules: which tasks train at which step, as a pure function of the step.
 
 A schedule says how many batches of each task the first n steps take, for any n. Everything else follows from that, so a
-step a million on costs what the first does, and a run that goes on needs no state of it.
+step a million on costs what the first does, and a resumed run needs no state of it.
 """
 
 # Symbols: n steps done, p_t a task's share of them, w_t its weight, T tasks.

@@ -43,7 +43,7 @@ def detached(losses: Mapping[str, Tensor], tasks: Sequence[str]) -> Tensor:
 def by_task(
     tasks: Sequence[str], given: Mapping[str, float] | None, option: str, *, default: float, floor: float = -math.inf
 ) -> dict[str, float]:
-    """An option that has a number a task, for all tasks.
+    """An option that has a number per task, for all tasks.
 
     Raises:
         RecipeError: A number for an unknown task, below `floor` or not finite.

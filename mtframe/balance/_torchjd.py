@@ -35,7 +35,7 @@ class TorchJD:
         member: TorchJD's name of the aggregator.
         tasks: Names of the tasks.
         arguments: Of the aggregator's constructor, as TorchJD documents them, e.g. `{c: 0.5}` of `CAGrad`; a list is
-            made a tensor, a number a task in the recipe's order (`tau` of `PCD`: a task but the first). `n_tasks` is
+            made a tensor, a number per task in the recipe's order (`tau` of `PCD`: a task but the first). `n_tasks` is
             given. With either, a task that takes no part in a step has a gradient of 0 in it.
 
     Raises:
@@ -113,7 +113,7 @@ class TorchJD:
     def state_dict(self) -> dict[str, Any]:
         """What the aggregator remembers, by the name of the attribute.
 
-        That of `NashMTL` holds a solver, too, and is left out: resumed, it begins anew.
+        That of `NashMTL` also holds a solver, and is left out: resumed, it begins anew.
         """
         if type(self._aggregator).__name__ == "NashMTL":
             return {}
@@ -196,7 +196,7 @@ def _try(aggregator: Any, count: int) -> None:
 
 
 def _vector(name: str, values: Sequence[Any], tasks: Sequence[str]) -> Tensor:
-    """An argument that is a number a task."""
+    """An argument that is a number per task."""
     if len(values) != len(tasks):
         raise RecipeError(f"arguments.{name}: expected a number for each of the {_counted(tasks)}, got {len(values)}")
     for value in values:

@@ -17,7 +17,7 @@ from ._app import table
 
 
 class Report:
-    """What was measured and what it comes to.
+    """What was measured and what follows from it.
 
     Args:
         found: What was measured.

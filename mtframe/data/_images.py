@@ -88,7 +88,7 @@ def decode_image(
 
 
 def read_map(path: str | os.PathLike[str]) -> Tensor:
-    """Reads a picture file of one number a pixel as these numbers, such as a mask of class numbers.
+    """Reads a picture file of one number per pixel as these numbers, such as a mask of class numbers.
 
     Args:
         path: A PNG, TIFF or BMP file: grey of up to 16 bits, or a palette, whose places are the numbers.

@@ -1,7 +1,7 @@
 """The mixing loader: every training step's batches of all tasks, as a pure function of the step.
 
 Which images a step sees, and how they are augmented, depends on nothing but the seed and the step's number: not on
-workers, not on what was loaded before. A run that was killed goes on exactly by asking for the next step.
+workers, not on what was loaded before. A run that was killed resumes exactly by asking for the next step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Details of scores as files: one json a task, and a picture of each curve, matrix and set of bars."""
+"""Details of scores as files: a JSON file per task, and a picture of each curve, matrix and set of bars."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ the gradient of the sum. BatchNorm with joint statistics mixes them: θ also mov
 mean and variance that t's are normalised with. g_t is then taken as if those images moved as t's do: the statistics
 keep their joint values, and respond to t's own images alone (`_row_layers.BatchNorm`). Taking what t's rows contribute
 to the joint gradient instead would add up to it, but has in it how these rows move the other tasks' losses, which
-cancels in the sum and looks like conflict in its parts. `exact` takes ∂L_t/∂θ, for a backward pass a task.
+cancels in the sum and looks like conflict in its parts. `exact` takes ∂L_t/∂θ, for a backward pass per task.
 
 Tasks on the same images have the same rows: each further task on them costs one more backward pass through
 the shared layers.
@@ -77,12 +77,12 @@ class GradientEngine:
     Shared are the parameters that `sharing.shared_parameters()` gives (`mtframe.kinds.NamesShared`), or all of
     `sharing`. Trial passes before the first step (`_trial`) show whether rows tell the tasks apart. Where they do not,
     or where the sharing scheme does not say whose rows it passes (`mtframe.model.rows_of`), gradients come from a
-    backward pass a task, which is exact and slower and is logged once; they are then ∂L_t/∂θ, with BatchNorm too.
+    backward pass per task, which is exact and slower and is logged once; they are then ∂L_t/∂θ, with BatchNorm too.
     Compiled modules run uncompiled where tasks are told apart.
 
     Args:
         model: The model, on its device.
-        exact: Take a backward pass a task where BatchNorm mixes rows.
+        exact: Take a backward pass per task where BatchNorm mixes rows.
     """
 
     def __init__(self, model: MultiTaskModel, *, exact: bool = False) -> None:
@@ -173,7 +173,7 @@ class GradientEngine:
         *,
         observed: bool,
     ) -> _Taken:
-        """The backward pass down to the maps, and from there on for each task, or for all at once if nobody asks."""
+        """The backward pass down to the maps, and from there on for each task, or for all at once where that will do."""
         late = of_gradients(balancer) and at == "parameters"
         # Gradients that are weighed at the maps are separated by task for an observer only, who wants the derivative.
         by_rows = (late or observed) and self._by_rows(shared, images, exact=self.exact or not late)

@@ -2,7 +2,7 @@
 
 The pass is cut at the feature maps: heads and losses run their usual backward pass and stop there. From the maps on,
 what is shared is gone through for each task, either by the rows of the batch (one backward pass for all tasks, see
-`_row_parameters`) or with a backward pass a task.
+`_row_parameters`) or with a backward pass per task.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class TaskPass(Protocol):
 
 
 class PassByTask:
-    """Takes a backward pass a task, which gives ∂L_t/∂θ whatever the layers do."""
+    """Takes a backward pass per task, which gives ∂L_t/∂θ whatever the layers do."""
 
     def __init__(self, cut: Cut, losses: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
         self.cut, self.losses = cut, losses

@@ -71,7 +71,7 @@ def attribution_of(sharing: nn.Module, images: Images, poisoned: str | None = No
 
 @torch.no_grad()
 def _try_poisoned(model: MultiTaskModel, parameters: Parameters, images: Images, poisoned: str) -> None:
-    """A pass as in training, but for BatchNorm, which has a backward pass of its own."""
+    """A pass as in training, except for BatchNorm, which has a backward pass of its own."""
     norms = {module: module.training for module in model.sharing.modules() if isinstance(module, _BatchNorm)}
     dtype = model.mean.dtype
     try:
@@ -108,7 +108,7 @@ def _try_backward(model: MultiTaskModel, parameters: Parameters, images: Images)
 
 
 def _reached(maps: Mapping[str, Sequence[Tensor]], inputs: Sequence[Tensor]) -> list[bool]:
-    """Which of these a backward pass from all maps comes to."""
+    """Which of these a backward pass from all maps reaches."""
     check_plain(maps)
     total = sum(m.float().sum() for of_task in maps.values() for m in of_task if m.requires_grad)
     if not isinstance(total, Tensor):

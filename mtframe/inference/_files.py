@@ -67,7 +67,7 @@ def predict_files(
     picture_format: str = "jpg",
     batch_size: int = BATCH_SIZE,
 ) -> FilePredictions:
-    """Predicts image files and draws the results, in memory that does not grow with their number but for the answers.
+    """Predicts image files and draws the results, in memory that grows with their number only by the answers.
 
     Args:
         predictor: A loaded run.

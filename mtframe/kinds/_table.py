@@ -74,7 +74,7 @@ class Kind:
 
     @property
     def abilities(self) -> tuple[type, ...]:
-        """The protocols that a component may fit besides."""
+        """The protocols that a component may fit in addition."""
         return _ABILITIES.get(self.name, _ANY)
 
     def missing(self, part: object) -> list[str]:

@@ -9,7 +9,7 @@ from ._log import LOG
 # From this factor between two tasks on, a caution says what evens it out.
 _UNEVEN = 10
 
-# What that is, by schedule. With `epochs` and `proportional` exposures are even but for the end.
+# What that is, by schedule. With `epochs` and `proportional` exposures are even, except at the end.
 _REMEDIES = {
     "joint": "train.schedule=proportional shows all equally often, and temperature is between; so are a smaller "
     "tasks.{often}.batch_size and tasks.{often}.every=N",

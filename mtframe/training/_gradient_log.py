@@ -24,7 +24,7 @@ COLUMNS = ("step", "stage", "task", "other", "cosine", "norm", "weight", "effect
 class GradientLog:
     """Measures the tasks' gradients at every k-th step, for a file, observers and a summary.
 
-    A run that goes on gives the rows of one that never stopped.
+    A resumed run gives the rows of one that never stopped.
 
     Args:
         engine: Gives the tasks' gradients.

@@ -1,4 +1,4 @@
-"""What ends a training that would come to nothing: observers whose errors count."""
+"""What ends a training that would be in vain: observers whose errors count."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ def _balancing(old: Recipe, task: str) -> Choice:
 
     options = dict(old.balancer.options)
     if old.balancer.name.partition("/")[0].partition("@")[0] == "torchjd":
-        # An aggregator's constructor knows no names: its lists have a number a task (see TorchJD).
+        # An aggregator's constructor knows no names: its lists have a number per task (see TorchJD).
         arguments = options.get("arguments") or {}
         options |= {"arguments": {key: shorter(value) for key, value in arguments.items()}} if arguments else {}
     else:

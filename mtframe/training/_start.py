@@ -70,7 +70,7 @@ class Start:
     def load(self, model: MultiTaskModel, assembly: Assembly) -> Loaded:
         """Loads what fits into a model, in place.
 
-        By name and shape, but for three things that a run says more of. BatchNorm statistics are those of a group of
+        By name and shape, except for three things that a run says more of. BatchNorm statistics are those of a group of
         tasks: a group gets those of its own tasks, whatever its number. What a sharing scheme has for a task that the
         run did not have is a copy of what it has for the task whose images have the nearest size. And a scheme may
         say itself what becomes of tensors with a place for each task (`mtframe.kinds.Sharing`).
@@ -168,7 +168,7 @@ class Start:
         return rows, len(groups)
 
     def _groups(self, assembly: Assembly) -> list[list[str]]:
-        """The run's tasks by pass: `Assembly.groups`, but for transforms that are not here."""
+        """The run's tasks by pass: `Assembly.groups`, except for transforms that are not here."""
         assert self.recipe is not None
         here = assembly.recipe.tasks
         groups: dict[object, list[str]] = {}
@@ -211,7 +211,7 @@ def start_model(assembly: Assembly, *, restoring: bool) -> tuple[MultiTaskModel,
 
     Args:
         assembly: The recipe's parts.
-        restoring: All weights will be replaced by those of a run that goes on.
+        restoring: All weights will be replaced by those of a resumed run.
 
     Raises:
         MtframeError: What `train.start` names cannot be used.

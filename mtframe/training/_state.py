@@ -1,4 +1,4 @@
-"""How far a training has come: what a run that goes on needs besides weights, optimiser and balancer."""
+"""How far a training has come: what a resumed run needs besides weights, optimiser and balancer."""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ class TrainingState:
         best: What the best checkpoints are of.
         meter: Means of the losses since they were last logged.
         stopped: Why training ended before its last step; None if it did not.
-        teacher: Digest of the weights that distillation learns from, which have to be the same when a run goes on; None
-            without.
+        teacher: Digest of the weights that distillation learns from, which a resumed run needs again; None without.
     """
 
     step: int = 0

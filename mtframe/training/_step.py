@@ -27,7 +27,7 @@ from ._terms import Terms
 class Step:
     """What one step needs; calling it trains one.
 
-    All that happens in step n is a function of the recipe, n and its batches, so that a run that goes on draws what it
+    All that happens in step n is a function of the recipe, n and its batches, so that a resumed run draws what it
     would have drawn.
 
     Attributes:

@@ -80,7 +80,7 @@ class Trainer:
         self._checkpoints = Checkpoints(self.run, self.parts, self.state)
         if resume:
             self._checkpoints.restore()
-        # A run that goes on has not seen what came before.
+        # A resumed run has not seen what came before.
         self.essential = guards(self.recipe, due=self.step + self.parts.length.steps_per_epoch)
         self._call = Calls(self.essential, self.hooks)
         self.evaluations = Evaluations(assembly, self.run, self.parts, self.state, self._checkpoints, self._call)
