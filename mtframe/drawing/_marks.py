@@ -90,9 +90,7 @@ def _name_regions(canvas: Image.Image, regions: Sequence[Region], taken: Sequenc
 
 def _draw_shapes(canvas: Image.Image, marks: Sequence[Mark], factor: float) -> list[Rectangle]:
     """Lines, boxes and points, then their labels where they hide least; returns where the labels are."""
-    draw, font = ImageDraw.Draw(canvas), font_of(text_size(canvas))
-    line = _line_width(canvas)
-    halo = max(1, line // 2)
+    draw, font, line = ImageDraw.Draw(canvas), font_of(text_size(canvas)), _line_width(canvas)
     tags: list[tuple[Rectangle, str, str]] = []
     shapes = [
         mark for mark in marks
@@ -100,35 +98,42 @@ def _draw_shapes(canvas: Image.Image, marks: Sequence[Mark], factor: float) -> l
     ]  # fmt: skip
     # Large ones first, so that small ones are not covered.
     for mark in sorted(shapes, key=lambda mark: -_area(mark)):
-        colour = hex_of(mark.colour)
-        x0, y0, x1, y1 = (value * factor for value in _around(mark))
-        x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
-        if isinstance(mark, Box):
-            # Pillow draws lines inwards: white on both sides of the coloured one.
-            draw.rectangle((x0 - halo, y0 - halo, x1 + halo, y1 + halo), outline="white", width=line + 2 * halo)
-            draw.rectangle((x0, y0, x1, y1), outline=colour, width=line)
-        elif isinstance(mark, Polyline):
-            points = [(x * factor, y * factor) for x, y in mark.points]
-            points += points[:1] if mark.closed else []
-            if len(points) > 1:
-                draw.line(points, fill="white", width=line + 2 * halo, joint="curve")
-                draw.line(points, fill=colour, width=line, joint="curve")
-        else:
-            x, y = (value * factor for value in mark.at)
-            for radius, fill in ((2 * line + halo, "white"), (2 * line, colour)):
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
-        if mark.text and isinstance(mark, Polyline) and not mark.closed:
-            # At its upper end: the rectangle around a slanting line is mostly elsewhere.
-            x0, y0 = x1, y1 = min(points, key=lambda point: point[1])
+        place = _draw_shape(draw, mark, factor, line)
         if mark.text:
-            tags.append(((x0, y0, x1, y1), mark.text, colour))
+            tags.append((place, mark.text, hex_of(mark.colour)))
     taken: list[Rectangle] = []
     # Small boxes first: large ones have more places left for theirs.
     for box, text, colour in reversed(tags):
         others = [other for other, _, _ in tags if other is not box]
-        if (place := _tag(draw, canvas.size, box, text, colour, font, taken, others)) is not None:
-            taken.append(place)
+        if (label := _tag(draw, canvas.size, box, text, colour, font, taken, others)) is not None:
+            taken.append(label)
     return taken
+
+
+def _draw_shape(draw: ImageDraw.ImageDraw, mark: Box | Point | Polyline, factor: float, line: int) -> Rectangle:
+    """Draws a shape with white around its lines; returns the rectangle that its label belongs to."""
+    colour, halo = hex_of(mark.colour), max(1, line // 2)
+    x0, y0, x1, y1 = (value * factor for value in _around(mark))
+    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+    if isinstance(mark, Box):
+        # Pillow draws lines inwards: white on both sides of the coloured one.
+        draw.rectangle((x0 - halo, y0 - halo, x1 + halo, y1 + halo), outline="white", width=line + 2 * halo)
+        draw.rectangle((x0, y0, x1, y1), outline=colour, width=line)
+    elif isinstance(mark, Point):
+        x, y = (value * factor for value in mark.at)
+        for radius, fill in ((2 * line + halo, "white"), (2 * line, colour)):
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
+    else:
+        points = [(x * factor, y * factor) for x, y in mark.points]
+        points += points[:1] if mark.closed else []
+        if len(points) > 1:
+            draw.line(points, fill="white", width=line + 2 * halo, joint="curve")
+            draw.line(points, fill=colour, width=line, joint="curve")
+        if not mark.closed:
+            # At its upper end: the rectangle around a slanting line is mostly elsewhere.
+            x, y = min(points, key=lambda point: point[1])
+            return x, y, x, y
+    return x0, y0, x1, y1
 
 
 def _around(mark: Box | Point | Polyline) -> Rectangle:
