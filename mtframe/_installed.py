@@ -11,6 +11,7 @@ import inspect
 import io
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from mtframe.kinds import KINDS
 
 # Seconds: an import that takes longer is marked in listings. Importing torch itself can take a few.
 _SLOW = 15.0
+
+# Standard output is the whole process's: two threads that divert it at once could leave it diverted.
+_DIVERTING = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +228,10 @@ def normalised(dist: str) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[io.StringIO]:
-    """Keeps what an import prints out of standard output, where a command's results go."""
+    """Keeps what an import prints out of standard output, where a command's results go. One thread at a time."""
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(printed):
+        with _DIVERTING, contextlib.redirect_stdout(printed):
             yield printed
     finally:
         if printed.getvalue():
