@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -16,7 +16,6 @@ from mtframe.hooks import Hooks
 from mtframe.kinds import (
     KINDS,
     Backbone,
-    Balancer,
     Dataset,
     EvaluatesAs,
     GradientBalancer,
@@ -36,6 +35,9 @@ from mtframe.model import MultiTaskModel
 from mtframe.options import build, check, construct
 from mtframe.recipe import CheckedPart, CheckedRecipe, Choice, Recipe
 from mtframe.registry import resolve
+
+if TYPE_CHECKING:
+    from mtframe.gradients import AnyBalancer
 
 
 class Assembly:
@@ -127,7 +129,7 @@ class Assembly:
             return type(transform), part.size, transform.evaluates_as
         return json.dumps([part.transform.name, part.transform.options, part.size], sort_keys=True, default=str)
 
-    def balancer(self) -> Balancer | GradientBalancer | GradientCombiner:
+    def balancer(self) -> AnyBalancer:
         """The balancer.
 
         Raises:
@@ -136,9 +138,7 @@ class Assembly:
         choice = self.recipe.balancer
         # What keeps a task that is not trained is a loss like those of the others.
         tasks = self.recipe.trained if self.recipe.train.distil is None else self.tasks
-        balancer: Balancer | GradientBalancer | GradientCombiner = self._build(
-            "balancer", choice, "balancer", {"tasks": tasks}
-        )
+        balancer: AnyBalancer = self._build("balancer", choice, "balancer", {"tasks": tasks})
         if self.recipe.train.balance_at == "maps" and not isinstance(balancer, GradientBalancer):
             raise RecipeError(
                 f"train.balance_at: maps is for balancers that weigh gradients, such as mgda, which {choice.name} does "

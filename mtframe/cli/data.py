@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mtframe.errors import BadImageError, MtframeError, RecipeError
-from mtframe.kinds import Downloads, HasNotes, Synthesizes
+from mtframe.kinds import Dataset, Downloads, HasNotes, Synthesizes
 from mtframe.registry import at_hand, resolve
 
 # What a data set has to have for a command.
@@ -143,7 +144,8 @@ def _preset_for(dataset: str) -> str:
     )
 
 
-def _unreadable(dataset: Any) -> list[str]:
+def _unreadable(dataset: Dataset) -> list[str]:
+    """Why images of a split cannot be read."""
     reasons = []
     for index in range(len(dataset)):
         try:
@@ -154,5 +156,5 @@ def _unreadable(dataset: Any) -> list[str]:
 
 
 def _say(counts: Any) -> None:
-    if isinstance(counts, dict):
+    if isinstance(counts, Mapping):
         typer.echo(", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in counts.items()))
