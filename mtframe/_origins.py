@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -65,8 +65,7 @@ def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
             return name
         file, rest = local
         if file not in copies:
-            same = sum(other.stem == file.stem for other in copies)
-            copies[file] = f"components/{file.stem}{f'_{same + 1}' if same else ''}.py"
+            copies[file] = _free_name(file.stem, copies.values())
             try:
                 (folder / "components").mkdir(exist_ok=True)
                 shutil.copyfile(file, folder / copies[file])
@@ -86,6 +85,15 @@ def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
                 f"into the file or into an installed package\n{error}"
             ) from error
     return kept
+
+
+def _free_name(stem: str, taken: Collection[str]) -> str:
+    """A place in a run for the copy of a file of this name."""
+    name, number = f"components/{stem}.py", 1
+    while name in taken:
+        number += 1
+        name = f"components/{stem}_{number}.py"
+    return name
 
 
 def revive(plain: Mapping[str, Any], known: Origins) -> dict[str, Any]:
