@@ -75,12 +75,14 @@ def no_target(name: str, found: Mapping[str, Resolved], base: Path | None) -> li
     """That the kinds of target that a task's data set gives are not there, if so."""
     where = f"tasks.{name}.dataset"
     dataset = found.get(where)
+    if dataset is None:
+        return []
     wrong = []
-    for target in targets_of(dataset.component) if dataset is not None else ():
+    for target in targets_of(dataset.component):
         try:
             resolve("target", target, base)
         except PluginError as error:
-            wrong.append(f"{where}: {dataset.name if dataset else ''!r} gives targets of kind {target!r}: {error}")
+            wrong.append(f"{where}: {dataset.name!r} gives targets of kind {target!r}: {error}")
     return wrong
 
 

@@ -77,7 +77,9 @@ class Resolved:
     @property
     def label(self) -> str:
         """What messages call it."""
-        return f"{self.kind} {re.split('[/@]', self.name)[0]!r} of {self.origin}"
+        # Without member and distribution, as listings have it; the name of one in a file is a path.
+        name = re.split("[/@]", self.name)[0] if self.origin.dist else self.name
+        return f"{self.kind} {name!r} of {self.origin}"
 
 
 def kind_of(name: str) -> Kind:

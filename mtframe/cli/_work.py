@@ -10,6 +10,7 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mtframe.assembly import Assembly, observe
 from mtframe.errors import MtframeError, TrainingError
@@ -64,7 +65,8 @@ def print_scores(evaluations: Mapping[str, Evaluation]) -> None:
     for task, result in evaluations.items():
         for position, (name, value) in enumerate(result.values.items()):
             style = "bold" if name == result.primary else ""
-            table.add_row(task if position == 0 else "", name, number(value), style=style)
+            # As it is: a name may hold [brackets], which are no markup.
+            table.add_row(task if position == 0 else "", Text(name), number(value), style=style)
         if result.skipped:
             table.add_row("", "images skipped (unreadable)", str(len(result.skipped)))
         table.add_section()
@@ -113,7 +115,7 @@ def _print_kept(trainer: Trainer) -> None:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for task in evaluated:
         for position, (name, value) in enumerate(before[task].items() if task in kept else ()):
-            table.add_row(task if position == 0 else "", name, number(value), number(after["tasks"][task][name]))
+            table.add_row(task if position == 0 else "", Text(name), number(value), number(after["tasks"][task][name]))
     CONSOLE.print(table)
     say(f"best is of step {after['step']}")
 
