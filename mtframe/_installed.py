@@ -26,7 +26,10 @@ from mtframe.errors import PluginError, described
 from mtframe.kinds import KINDS
 
 # Seconds: an import that takes longer is marked in listings. Importing torch itself can take a few.
-_SLOW = 15.0
+SLOW_IMPORT = 15.0
+
+# A requirement of mtframe itself, not of mtframe-something.
+REQUIRES_MTFRAME = re.compile(r"mtframe\b(?![-_.])", re.IGNORECASE)
 
 # Standard output is the whole process's: two threads that divert it at once could leave it diverted.
 _DIVERTING = threading.RLock()
@@ -111,7 +114,7 @@ class Component:
             ) from error
         seconds = time.monotonic() - begun
         if fresh:
-            slow = [f"takes {seconds:.0f} s to import"] if seconds > _SLOW else []
+            slow = [f"takes {seconds:.0f} s to import"] if seconds > SLOW_IMPORT else []
             notes.note(self.label, "; ".join(slow + (["prints on import"] if printed.getvalue() else [])))
         return checked_callable(component, self.label)
 
@@ -177,7 +180,7 @@ def _metadata_of(dist: Distribution) -> tuple[str, str, str, str]:
     fields = [line.partition(":") for line in re.sub(r"\r?\n[ \t]+", " ", head).splitlines()]
     one = {key: value.strip() for key, _, value in reversed(fields)}
     required = [value.strip() for key, _, value in fields if key == "Requires-Dist"]
-    ours = [text for text in required if re.match(r"mtframe\b(?![-_.])", text, re.IGNORECASE)]
+    ours = [text for text in required if REQUIRES_MTFRAME.match(text)]
     unmet = ", ".join(filter(None, map(_unmet, ours)))
     if one.get("Name") and one.get("Version"):
         return one["Name"], one["Version"], unmet, ""

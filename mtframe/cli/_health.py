@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, distributions, requires, ve
 
 from packaging.requirements import Requirement
 
+from mtframe._installed import REQUIRES_MTFRAME
 from mtframe.errors import described
 
 
@@ -51,7 +51,7 @@ def requirements(dist: str) -> Iterator[Finding]:
         yield Finding(False, said, f"pip uninstall {dist} until none is left, then install it again")
     for text in _required(dist):
         # What it needs of mtframe is reported with its components, which are refused for it.
-        if re.match(r"mtframe\b(?![-_.])", text, re.IGNORECASE):
+        if REQUIRES_MTFRAME.match(text):
             continue
         try:
             needed = Requirement(text)
