@@ -53,7 +53,7 @@ def mismatches(name: str, found: Mapping[str, Resolved]) -> list[str]:
 
 
 def mismatch(where: str, kind: str, part: str, speaks: tuple[str, ...], dataset: str, given: tuple[str, ...]) -> str:
-    """That a part and a data set do not fit, and what would."""
+    """The message that a part and a data set do not fit, and which parts would."""
     fits = ", ".join(_speaking(kind, given)) or "none is installed"
     return (
         f"{where}: {kind} {part!r} works on targets of kind {_either(speaks)}, but the data set {dataset!r} gives "
@@ -62,7 +62,7 @@ def mismatch(where: str, kind: str, part: str, speaks: tuple[str, ...], dataset:
 
 
 def no_labels(name: str, found: Mapping[str, Resolved]) -> list[str]:
-    """That a task's data set cannot label the images of another task, if so."""
+    """What is wrong if a task's data set cannot label the images of another task."""
     where = f"tasks.{name}.dataset"
     dataset = found.get(where)
     if dataset is None or issubclass_of(dataset.component, LabelsImages):
@@ -72,7 +72,7 @@ def no_labels(name: str, found: Mapping[str, Resolved]) -> list[str]:
 
 
 def no_target(name: str, found: Mapping[str, Resolved], base: Path | None) -> list[str]:
-    """That the kinds of target that a task's data set gives are not there, if so."""
+    """What is wrong if a kind of target that a task's data set gives is not installed."""
     where = f"tasks.{name}.dataset"
     dataset = found.get(where)
     if dataset is None:

@@ -31,7 +31,7 @@ class Choice(BaseModel):
     options: dict[str, Any] = {}
 
     def plain(self) -> str | dict[str, Any]:
-        """As YAML writes it."""
+        """What YAML writes for it."""
         return {"name": self.name, **self.options} if self.options else self.name
 
 

@@ -43,7 +43,7 @@ class PerImage(Generic[Kept]):
         self._by_index.update(other._by_index)
 
     def in_order(self) -> dict[int, Kept]:
-        """By the images' places in the data set, ascending: no score then depends on the order of updates."""
+        """What was kept, by the images' places in the data set: so no score depends on the order of updates."""
         return {index: self._by_index[index] for index in sorted(self._by_index)}
 
 

@@ -137,7 +137,7 @@ def construct(
     wired: Mapping[str, Any],
     where: str,
 ) -> Any:
-    """As `build`, of options that `check` has given."""
+    """Constructs the component as `build` does, with options that `check` has given."""
     asked = {name: wired[name] for name in wired_names(component, kind) if name in wired}
     try:
         return component(**asked, **checked)

@@ -339,7 +339,7 @@ def _plain(task: TaskRecipe) -> dict[str, Any]:
 
 
 def _never_training(recipe: Recipe) -> list[str]:
-    """That a step would train nothing, if so."""
+    """What is wrong with a recipe in which a step would train nothing."""
     every = {name: task.every for name, task in recipe.tasks.items() if task.images is None}
     if (least := min(every.values(), default=1)) == 1:
         return []

@@ -162,5 +162,5 @@ class Proportional:
         self.steps_per_epoch = self._spread.steps_per_epoch
 
     def draws(self, steps: int) -> dict[str, int]:
-        """As those of a temperature of 1."""
+        """The draws of a temperature of 1."""
         return self._spread.draws(steps)

@@ -57,7 +57,7 @@ def nonnegative_qp(matrix_TT: Array, linear_T: Array) -> tuple[Array, bool]:
             break
         entering = int(slope_T.argmin())
         moved_T, kept_T = _towards_optimum(matrix_TT, linear_T, x_T, passive_T | (np.arange(len(x_T)) == entering))
-        # Of one that enters and is thrown out at once, rounding had made the slope: it must not enter again at once.
+        # The slope of one that enters and is thrown out at once was rounding: it must not enter again at once.
         barred_T = np.where(kept_T[entering], False, barred_T)
         barred_T[entering] = not kept_T[entering]
         x_T, passive_T = moved_T, kept_T
@@ -134,7 +134,7 @@ def power_balance(
 
 
 def _size(matrix_TT: Array, x_T: Array, wanted_T: Array) -> Array:
-    """Of the largest terms of the equation Mx = wanted: what rounding is relative to."""
+    """The size of the largest terms of the equation Mx = wanted, which rounding is relative to."""
     size_T: Array = np.maximum(wanted_T, (np.abs(matrix_TT) * x_T).max(1))
     return size_T
 

@@ -30,7 +30,7 @@ def weighted(losses: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]
 def logarithm(loss: Tensor, eps: float) -> Tensor:
     """The logarithm of loss + eps; where there is none it and its gradient are NaN."""
     above = loss.float() + eps
-    # That of a negative number is NaN, but its gradient 1 / L is finite, and training would go on, the wrong way.
+    # The logarithm of a negative number is NaN, but its gradient 1 / L is finite: training would go on, the wrong way.
     return torch.log(above * torch.where(above > 0, 1.0, torch.nan))
 
 

@@ -176,7 +176,7 @@ def _built(cls: type, member: str, arguments: Mapping[str, Any], tasks: Sequence
         return cls(**made), "n_tasks" in made or any(isinstance(value, list) for value in arguments.values())
     except ImportError as error:
         raise RecipeError(f"TorchJD's {member} cannot be made: {error}") from error
-    # Of a wrong type whatever comes of it, and a solver's errors are of types of its own.
+    # Arguments of a wrong type raise anything, and a solver's errors are of types of its own.
     except Exception as error:
         raise RecipeError(
             f"arguments: TorchJD's {member} does not take {dict(arguments)} for {_counted(tasks)}: "

@@ -32,7 +32,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 # Of maps of numbers: formats that keep them as they are.
 _MAP_FORMATS = ("PNG", "TIFF", "BMP")
 
-# By the bits of a grey PNG, what Pillow multiplies its values by.
+# What Pillow multiplies the values of a grey PNG by, by their bits.
 _STRETCHED = {2: 85, 4: 17}
 
 

@@ -91,7 +91,7 @@ class Passes:
 
     @classmethod
     def of(cls, model: MultiTaskModel, assembly: Assembly) -> Passes:
-        """As a recipe says: its views, and its precision where that is faster."""
+        """Passes as a recipe asks for them: with its views, and in its precision where that is faster."""
         return cls(
             model,
             task_views_of(assembly),

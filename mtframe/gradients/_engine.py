@@ -156,7 +156,7 @@ class GradientEngine:
                 return {task: loss.detach() for task, loss in traced.losses.items()}, traced.gradients()
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
-        """By name in `model.sharing`: those that are shared and trained."""
+        """The parameters that are shared and trained, by name in `model.sharing`."""
         sharing = self.model.sharing
         chosen = set(sharing.shared_parameters() if isinstance(sharing, NamesShared) else sharing.parameters())
         return {name: p for name, p in sharing.named_parameters() if p in chosen and p.requires_grad}
@@ -173,7 +173,7 @@ class GradientEngine:
         *,
         observed: bool,
     ) -> _Taken:
-        """The backward pass down to the maps, and from there on for each task, or for all at once where that will do."""
+        """The backward pass down to the maps, and from there for each task, or for all at once where that will do."""
         late = of_gradients(balancer) and at == "parameters"
         # Gradients that are weighed at the maps are separated by task for an observer only, who wants the derivative.
         by_rows = (late or observed) and self._by_rows(shared, images, exact=self.exact or not late)
@@ -190,7 +190,7 @@ class GradientEngine:
     def _traced(
         self, shared: Mapping[str, nn.Parameter], images: Images, lenders: Lenders, forward: Forward, *, by_rows: bool
     ) -> Iterator[TaskPass]:
-        """Within it, a forward pass that was cut at the maps."""
+        """Runs a forward pass that is cut at the maps; within it, the backward pass can follow."""
         with ExitStack() as stack:
             traced = self._forward_by_rows(stack, shared, images, lenders, forward) if by_rows else None
             if traced is None:

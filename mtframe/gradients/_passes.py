@@ -94,7 +94,7 @@ class PassByTask:
         self._found: dict[str, Gradients] = {}
 
     def gradients(self, *, keep: bool = False) -> dict[str, Gradients]:
-        """Of each task, from a pass of its own through the one graph."""
+        """Each task's gradient, from a backward pass of its own through the one graph."""
         before = {name: _taken(parameter) for name, parameter in self._parameters.items()}
         for number, task in enumerate(self.cut.leaves, 1):
             self.cut.pull([task], keep=number < len(self.cut.leaves))

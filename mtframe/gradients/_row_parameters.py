@@ -63,7 +63,7 @@ class Attribution:
         return [each * count for count in counts.values()]
 
     def check(self, func: Any, arguments: Sequence[Any], counts: dict[str, int]) -> None:
-        """In a trial run: the poison is in the rows of its task, in all of them, and nowhere else."""
+        """In a trial run, raises Unattributable unless the poison is in all rows of its task, and nowhere else."""
         if self.poisoned is None or self.poisoned not in counts:
             return
         for value in arguments:
@@ -160,7 +160,7 @@ def _out_of_place(func: Any) -> Any:
 
 
 def _alone(func: Any, flat: list[Any], spec: Any, first: StandIn) -> Any:
-    """Of parameters alone: the same for each task, again a stand-in."""
+    """What parameters alone give: the same for each task, again a stand-in."""
     results = []
     for slot in range(len(first.leaves)):
         args, kwargs = tree_unflatten([v.leaves[slot] if isinstance(v, StandIn) else v for v in flat], spec)

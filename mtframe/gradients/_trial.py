@@ -64,7 +64,7 @@ def mixes_rows(sharing: nn.Module) -> bool:
 
 
 def attribution_of(sharing: nn.Module, images: Images, poisoned: str | None = None) -> Attribution:
-    """Of a pass of these images through a sharing scheme."""
+    """The attribution for a pass of these images through a sharing scheme."""
     fixed = frozenset(t.untyped_storage().data_ptr() for t in (*sharing.parameters(), *sharing.buffers()))
     return Attribution(tuple(images), fixed, poisoned)
 

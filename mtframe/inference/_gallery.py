@@ -77,7 +77,7 @@ class Gallery:
 
 
 def embedding_tasks(predictor: Predictor, tasks: Sequence[str], option: str) -> list[str]:
-    """Those of the tasks that give embeddings. Raises RecipeError, naming the option that wants one, if none does."""
+    """The ones of these that give embeddings. Raises RecipeError, naming the option that wants one, if none does."""
     found = [task for task in tasks if isinstance(predictor.targets[task], Embeds)]
     if not found:
         raise RecipeError(f"{option}: none of the tasks {', '.join(tasks)} gives embeddings")

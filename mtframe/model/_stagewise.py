@@ -108,7 +108,7 @@ class _StageTape(Tape):
 
 
 class _Taped(nn.Module):
-    """For types: a module of a backbone that runs a stage at a time."""
+    """A type for annotations: a module of a backbone that runs a stage at a time."""
 
     _tape: PerPass[_StageTape]
     _name: str

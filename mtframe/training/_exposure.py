@@ -70,5 +70,5 @@ def _log(batches: MixedBatches, steps: int, verb: str) -> None:
 
 
 def _times(number: float) -> str:
-    """With two digits that count where it is below once."""
+    """How often, with two significant digits where that is less than once."""
     return f"{number:.1f} times" if number >= 1 or number == 0 else f"{number:.2g} times"

@@ -44,7 +44,7 @@ class GradientLog:
 
     @classmethod
     def of(cls, parts: TrainingParts, options: TrainOptions) -> GradientLog | None:
-        """As a recipe says; None if it measures nothing. Raises RecipeError if no two tasks can be compared."""
+        """The log that a recipe asks for, if any. Raises RecipeError if no two tasks can be compared."""
         if options.gradients_every is None:
             return None
         meetings = Meetings(parts.batches, options.accumulate)
@@ -78,7 +78,7 @@ class GradientLog:
             raise OSError(error.errno, error.strerror, str(self._file)) from error
 
     def take(self) -> dict[str, float]:
-        """For observers: `cosine.A.B`, `gradient_norm.A` and `effective_lr.A` of all stages, if measured since."""
+        """For observers: values `cosine.A.B`, `gradient_norm.A`, `effective_lr.A` of all stages, if measured since."""
         values, self._latest = self._latest, {}
         return values
 

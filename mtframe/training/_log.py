@@ -36,7 +36,7 @@ class LossMeter:
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint in the middle of an interval."""
+        """What a checkpoint in the middle of an interval keeps."""
         return {"sums": {key: value.cpu() for key, value in self.sums.items()}, "counts": self.counts}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:

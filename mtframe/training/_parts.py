@@ -40,7 +40,7 @@ class Length:
 
     @classmethod
     def of(cls, batches: MixedBatches, options: TrainOptions) -> Length:
-        """As the recipe says: in steps, or in epochs."""
+        """The length that a recipe asks for, in steps or in epochs."""
         per_epoch = batches.schedule.steps_per_epoch
         images = sum(n * batches.sources[task].batch_size for task, n in batches.schedule.draws(per_epoch).items())
         steps_per_epoch = math.ceil(per_epoch / options.accumulate)

@@ -57,7 +57,7 @@ class Start:
 
     @property
     def assembly(self) -> Assembly | None:
-        """That of the run, whose components it imports; None without a run.
+        """The run's assembly, which imports its components; None without a run.
 
         Raises:
             MtframeError: One of them is missing.
@@ -115,7 +115,7 @@ class Start:
     def _found(
         self, sources: Mapping[str, str], model: MultiTaskModel, assembly: Assembly, like: Mapping[str, str]
     ) -> dict[str, Tensor]:
-        """By name of a tensor of the model, the one that it is to start from, of whatever shape."""
+        """The tensors to start from, of whatever shape, by the names that the model has for them."""
         rows, groups = self._rows(assembly, like)
         theirs = tuple(self.recipe.tasks) if self.recipe is not None else ()
         takes_over = model.sharing if self.recipe is not None and isinstance(model.sharing, TakesOver) else None
@@ -143,7 +143,7 @@ class Start:
         return model
 
     def _like(self, assembly: Assembly) -> dict[str, str]:
-        """By task that the run did not have, the one of nearest size that it had: the first of several."""
+        """For each task that the run did not have, the first of those that it had with the nearest size."""
         if self.recipe is None:
             return {}
         old, tasks = self.recipe.tasks, assembly.recipe.tasks

@@ -14,7 +14,7 @@ from mtframe.errors import CheckpointError, RecipeError
 from ._best import Bests
 from ._log import LossMeter
 
-# Of what is saved; another number where a version could not go on with another one's.
+# The format of what is saved: another number where a version could not go on with another one's.
 FORMAT = 2
 
 
@@ -55,7 +55,7 @@ class TrainingState:
     teacher: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Of tensors, numbers, text and containers of these, which are all that is read again."""
+        """The state in tensors, numbers, text and containers of these, which are all that is read again."""
         return {
             "format": FORMAT,
             "step": self.step,

@@ -66,7 +66,7 @@ class Step:
 
     @classmethod
     def of(cls, parts: TrainingParts, options: TrainOptions, finite: FiniteCheck) -> Step:
-        """Of a training's parts, as its recipe says."""
+        """The step of a training with these parts, as its recipe says."""
         return cls(
             parts.model, parts.balancer, parts.engine, parts.optimizer, parts.scheduler,
             following=tuple(loss for loss in parts.model.losses.values() if isinstance(loss, FollowsProgress)),
@@ -121,7 +121,7 @@ class Step:
         return passes
 
     def on_device(self, batches: Mapping[str, Batch]) -> dict[str, Batch]:
-        """Those of which a task knows something, on the model's device."""
+        """The batches of which a task knows something, on the model's device."""
         moved = {task: batch.to(self.model.mean.device) for task, batch in batches.items() if batch.targets}
         for batch in moved.values():
             batch.images = batch.images.contiguous(memory_format=self.memory_format)

@@ -146,7 +146,7 @@ class Trainer:
 
     @property
     def best_steps(self) -> dict[str, int]:
-        """By name of a checkpoint, `best` or `best_TASK`, the step that it is of."""
+        """The step of each checkpoint, by its name: `best` or `best_TASK`."""
         return dict(self.state.best.steps)
 
     @property
@@ -219,7 +219,7 @@ class Trainer:
             yield group
 
     def on_device(self, batches: Mapping[str, Batch]) -> dict[str, Batch]:
-        """Of batches by task what a task knows something of, on the model's device."""
+        """The batches, by task, of which a task knows something, on the model's device."""
         return self._step.on_device(batches)
 
     def _fit(self) -> None:
