@@ -268,7 +268,7 @@ def _run(inside: Tensor) -> slice:
 
 
 def _between(places: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The cells next to places on an axis of `cells` cells: those before, those after, how near the latter are, 0..1."""
+    """The cells around places on an axis of `cells`: those before, those after, and how near the latter are, 0..1."""
     within = (places - 0.5).clamp(0, cells - 1)
     before = within.floor()
     return before.long(), (before + 1).clamp(max=cells - 1).long(), within - before
