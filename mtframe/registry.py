@@ -265,8 +265,8 @@ def _module_of(path: Path, source: bytes, label: str) -> ModuleType:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         # Not by the spec's loader, which leaves bytecode in the file's folder and takes that of a file edited twice
-        # within a second for the newer one's.
-        exec(compile(source, str(path), "exec"), vars(module))
+        # within a second for the newer one's. Nor with the `from __future__` of this module.
+        exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt):

@@ -342,3 +342,9 @@ def test_imports_in_two_threads_leave_standard_output_as_it_was() -> None:
     left.set()
     thread.join()
     assert sys.stdout is before
+
+
+def test_a_file_means_what_it_says_when_it_is_imported_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "heads.py").write_text("class Head:\n    def __init__(self, *, width: int = 3): ...\n")
+    head = resolve("head", "./heads.py:Head", tmp_path).component
+    assert head.__init__.__annotations__ == {"width": int}
