@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -79,14 +79,14 @@ class RunFolder:
             kept = keep_sources(recipe, run.path)
             for name, weights in (checkpoints or {}).items():
                 run.save_checkpoint(name, weights)
+            write_text(run.path / "labels.json", json.dumps({task: asdict(info) for task, info in infos.items()}))
+            write_text(run.path / "environment.json", json.dumps(environment(recipe, infos), indent=2) + "\n")
+            # Last: a folder with a recipe is a run.
+            write_text(run.recipe_file, kept.to_yaml())
         except MtframeError:
             # It was new, and nothing is in it that is worth keeping: the same call can be made again.
-            shutil.rmtree(run.path)
+            shutil.rmtree(run.path, ignore_errors=True)
             raise
-        write_text(run.path / "labels.json", json.dumps({task: asdict(info) for task, info in infos.items()}))
-        write_text(run.path / "environment.json", json.dumps(environment(recipe, infos), indent=2) + "\n")
-        # Last: a folder with a recipe is a run.
-        write_text(run.recipe_file, kept.to_yaml())
         return run
 
     @classmethod
@@ -163,7 +163,7 @@ class RunFolder:
         Args:
             name: `last`, `best` or `best_TASK`.
             weights: What evaluation uses: tensors by name.
-            state: What going on needs besides: tensors, numbers, text and containers of these.
+            state: What resuming needs besides: tensors, numbers, text and containers of these.
 
         Raises:
             TrainingError: It cannot be written, e.g. because the disk is full.
@@ -225,7 +225,7 @@ class RunFolder:
         return name, folder / "weights.safetensors"
 
     def load_state(self) -> dict[str, Any]:
-        """What going on from `last` needs.
+        """What resuming from `last` needs.
 
         Raises:
             RecipeError: The run was made of another one without training.
@@ -286,8 +286,8 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
 def take_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Loads tensors by name, in place; what is not among them stays."""
     state = model.state_dict()
-    # With the versions of modules that a state dict has and safetensors have not: without, BatchNorm takes the file for
-    # one of old times, and looks for counters where `layers` has taken them away.
+    # For the versions of modules, which a state dict has and a safetensors file lacks: without them BatchNorm takes the
+    # file for an old one, and looks for counters where `layers` has taken them away.
     state.update(weights)
     model.load_state_dict(state)
 
@@ -335,9 +335,12 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file at once: it holds the old text or the new, never a part."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text)
+        # Not in the encoding of the system: a recipe may have letters that it lacks.
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise TrainingError(f"{path} could not be written ({error.strerror or error})") from error
 
 

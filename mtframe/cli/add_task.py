@@ -32,7 +32,7 @@ def add_task(
     mtframe add-task runs/recipe scenes=scene-recognition:data/scenes --finetune train.distil=2
     """
     from mtframe._overrides import parse_task
-    from mtframe.cli._work import beside, train_assembly
+    from mtframe.cli._work import sibling_folder, train_assembly
     from mtframe.recipe import check_task_name
     from mtframe.run import RunFolder
     from mtframe.training import add_task as added
@@ -40,7 +40,7 @@ def add_task(
     name, _ = parse_task(task)
     check_task_name(name)
     RunFolder.open(run)
-    folder = RunFolder(out or beside(run, name))
+    folder = RunFolder(out or sibling_folder(run, name))
     folder.check_new()
     assembly = added(run, task, overrides or [], finetune=finetune, hooks=observers or [])
     train_assembly(assembly, folder, strict=strict)

@@ -17,14 +17,14 @@ def remove_task(
 
     mtframe remove-task runs/recipe objects
     """
-    from mtframe.cli._work import beside, say
+    from mtframe.cli._work import say, sibling_folder
     from mtframe.recipe import check_task_name
     from mtframe.run import RunFolder
     from mtframe.training import remove_task as removed
 
     check_task_name(task)
     RunFolder.open(run)
-    left = removed(run, task, out or beside(run, f"without-{task}"))
+    left = removed(run, task, out or sibling_folder(run, f"without-{task}"))
     checkpoints = ", ".join(sorted(folder.name for folder in left.checkpoints.iterdir()))
     say([f"removed {task}; left are {', '.join(left.infos())}, as they were, in the checkpoints {checkpoints}",
          f"run: {left.path}"])  # fmt: skip

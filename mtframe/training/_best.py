@@ -56,7 +56,7 @@ class Bests:
         return names, gain
 
     def plain(self) -> dict[str, Any]:
-        """Of numbers and text, as `metrics.json` and checkpoints have it."""
+        """A dictionary of numbers and text, as `metrics.json` and checkpoints have it."""
         return asdict(self)
 
 

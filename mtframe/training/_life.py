@@ -222,7 +222,7 @@ def _balancing(old: Recipe, task: str) -> Choice:
 
     options = dict(old.balancer.options)
     if old.balancer.name.partition("/")[0].partition("@")[0] == "torchjd":
-        # An aggregator's constructor knows no names: its lists have a number a task (see TorchJD).
+        # An aggregator's constructor knows no names: its lists have a number per task (see TorchJD).
         arguments = options.get("arguments") or {}
         options |= {"arguments": {key: shorter(value) for key, value in arguments.items()}} if arguments else {}
     else:
@@ -231,7 +231,7 @@ def _balancing(old: Recipe, task: str) -> Choice:
 
 
 def _in_some_steps(tasks: Mapping[str, TaskRecipe]) -> dict[str, TaskRecipe]:
-    """The tasks, as often as they took part beside each other, but one of them in every step."""
+    """The tasks, as often in relation to each other as they took part, but at least one of them in every step."""
     least = min(part.every for part in tasks.values() if part.images is None)
     return {name: part.model_copy(update={"every": max(1, part.every // least)}) for name, part in tasks.items()}
 

@@ -1,4 +1,4 @@
-"""How far a training has come: what a run that goes on needs besides weights, optimiser and balancer."""
+"""How far a training has come: what a resumed run needs besides weights, optimiser and balancer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtframe.errors import CheckpointError, RecipeError
 from ._best import Bests
 from ._log import LossMeter
 
-# Of what is saved; another number where a version could not go on with another one's.
+# The format of what is saved: another number where a version could not go on with another one's.
 FORMAT = 2
 
 
@@ -44,8 +44,7 @@ class TrainingState:
         best: What the best checkpoints are of.
         meter: Means of the losses since they were last logged.
         stopped: Why training ended before its last step; None if it did not.
-        teacher: Digest of the weights that distillation learns from, which have to be the same when a run goes on; None
-            without.
+        teacher: Digest of the weights that distillation learns from, which a resumed run needs again; None without.
     """
 
     step: int = 0
@@ -56,7 +55,7 @@ class TrainingState:
     teacher: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Of tensors, numbers, text and containers of these, which are all that is read again."""
+        """The state in tensors, numbers, text and containers of these, which are all that is read again."""
         return {
             "format": FORMAT,
             "step": self.step,
@@ -74,7 +73,7 @@ class TrainingState:
         self.meter.load_state_dict(saved["meter"], device)
 
     def check(self, saved: Mapping[str, Any], run: Path, steps: int) -> None:
-        """Whether a training of so many steps can go on from what is saved in a run.
+        """Refuses what is saved in a run if a training of `steps` steps cannot go on from it.
 
         Raises:
             CheckpointError: It is of another format, or distillation would learn from other weights.
