@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from mtframe.registry import Resolved, at_hand, resolve
 
 
 def check_member(resolved: Resolved) -> None:
-    """Raises RecipeError if a family has no such member."""
+    """Raises PluginError if a family is named without a member, RecipeError if it has no such member."""
     family, member = resolved.component, resolved.member
     if not isinstance(family, Family):
         return
@@ -26,7 +27,11 @@ def check_member(resolved: Resolved) -> None:
 
 
 def targets_of(component: Any) -> tuple[str, ...]:
-    """The kinds of target that a component works on; none if it does not say."""
+    """The kinds of target that a component works on; none if it does not say.
+
+    Raises:
+        PluginError: What it says are no names.
+    """
     target = getattr(component, "target", ())
     if isinstance(target, str):
         return (target,)
@@ -48,7 +53,7 @@ def mismatches(name: str, found: Mapping[str, Resolved]) -> list[str]:
 
 
 def mismatch(where: str, kind: str, part: str, speaks: tuple[str, ...], dataset: str, given: tuple[str, ...]) -> str:
-    """That a part and a data set do not fit, and what would."""
+    """The message that a part and a data set do not fit, and which parts would."""
     fits = ", ".join(_speaking(kind, given)) or "none is installed"
     return (
         f"{where}: {kind} {part!r} works on targets of kind {_either(speaks)}, but the data set {dataset!r} gives "
@@ -57,7 +62,7 @@ def mismatch(where: str, kind: str, part: str, speaks: tuple[str, ...], dataset:
 
 
 def no_labels(name: str, found: Mapping[str, Resolved]) -> list[str]:
-    """That a task's data set cannot label the images of another task, if so."""
+    """What is wrong if a task's data set cannot label the images of another task."""
     where = f"tasks.{name}.dataset"
     dataset = found.get(where)
     if dataset is None or issubclass_of(dataset.component, LabelsImages):
@@ -67,15 +72,17 @@ def no_labels(name: str, found: Mapping[str, Resolved]) -> list[str]:
 
 
 def no_target(name: str, found: Mapping[str, Resolved], base: Path | None) -> list[str]:
-    """That the kinds of target that a task's data set gives are not there, if so."""
+    """What is wrong if a kind of target that a task's data set gives is not installed."""
     where = f"tasks.{name}.dataset"
     dataset = found.get(where)
+    if dataset is None:
+        return []
     wrong = []
-    for target in targets_of(dataset.component) if dataset is not None else ():
+    for target in targets_of(dataset.component):
         try:
             resolve("target", target, base)
         except PluginError as error:
-            wrong.append(f"{where}: {dataset.name if dataset else ''!r} gives targets of kind {target!r}: {error}")
+            wrong.append(f"{where}: {dataset.name!r} gives targets of kind {target!r}: {error}")
     return wrong
 
 
@@ -90,7 +97,11 @@ def _either(kinds: tuple[str, ...]) -> str:
 
 def _speaking(kind: str, targets: tuple[str, ...]) -> Iterator[str]:
     """Names of components of a kind that work on one of some kinds of target."""
-    return (name for name, component in at_hand(kind) if {*targets_of(component)} & {*targets})
+    for name, component in at_hand(kind):
+        # What is wrong with a component that nobody has named is not reported here.
+        with contextlib.suppress(PluginError):
+            if {*targets_of(component)} & {*targets}:
+                yield name
 
 
 def _labelling() -> Iterator[str]:
@@ -104,9 +115,8 @@ def with_hint(message: str, where: str, dataset: Resolved | None) -> str:
     if dataset is None or missing not in message.splitlines():
         return message
     ways = f"{missing}. Name its folder, as in -t NAME=PRESET:ROOT or {where}.root=ROOT"
-    fetched = isinstance(dataset.component, Downloads)
-    if not fetched and isinstance(dataset.component, Synthesizes):
-        ways += f". Make some with: mtframe data synthesize {dataset.name} data/{dataset.name}"
-    if fetched:
+    if isinstance(dataset.component, Downloads):
         ways += f". Fetch it with: mtframe data download {dataset.name} data/{dataset.name}"
+    elif isinstance(dataset.component, Synthesizes):
+        ways += f". Make some with: mtframe data synthesize {dataset.name} data/{dataset.name}"
     return message.replace(missing, ways)

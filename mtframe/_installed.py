@@ -11,6 +11,7 @@ import inspect
 import io
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,13 @@ from mtframe.errors import PluginError, described
 from mtframe.kinds import KINDS
 
 # Seconds: an import that takes longer is marked in listings. Importing torch itself can take a few.
-_SLOW = 15.0
+SLOW_IMPORT = 15.0
+
+# A requirement of mtframe itself, not of mtframe-something.
+REQUIRES_MTFRAME = re.compile(r"mtframe\b(?![-_.])", re.IGNORECASE)
+
+# Standard output is the whole process's: two threads that divert it at once could leave it diverted.
+_DIVERTING = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class Component:
         dist: Name of the distribution that offers it.
         version: That distribution's version.
         value: Where it lives, `package.module:Class`.
-        unmet: What its distribution requires of mtframe and this one is not, e.g. `mtframe>=9`; empty if nothing.
+        unmet: What its distribution requires of mtframe and this one does not meet, as `mtframe>=9`; empty if nothing.
         damaged: What is wrong with its distribution's metadata; empty if nothing.
     """
 
@@ -107,7 +114,7 @@ class Component:
             ) from error
         seconds = time.monotonic() - begun
         if fresh:
-            slow = [f"takes {seconds:.0f} s to import"] if seconds > _SLOW else []
+            slow = [f"takes {seconds:.0f} s to import"] if seconds > SLOW_IMPORT else []
             notes.note(self.label, "; ".join(slow + (["prints on import"] if printed.getvalue() else [])))
         return checked_callable(component, self.label)
 
@@ -120,7 +127,10 @@ class Component:
 
 @lru_cache(maxsize=1)
 def installed(path: tuple[str, ...]) -> tuple[Component, ...]:
-    """Keyed by `sys.path`, which decides what is installed: reading metadata takes tens of milliseconds each time."""
+    """What the distributions on a path offer, by kind and name.
+
+    Keyed by `sys.path`, which decides what is installed: reading metadata takes tens of milliseconds each time.
+    """
     kinds = {kind.group: kind.name for kind in KINDS.values()}
     found = set()
     for dist in distributions():
@@ -128,7 +138,7 @@ def installed(path: tuple[str, ...]) -> tuple[Component, ...]:
         text = _entry_points(dist)
         if "[mtframe." not in text:
             continue
-        name, version, unmet, damaged = _told(dist)
+        name, version, unmet, damaged = _metadata_of(dist)
         if not _hidden(name, dist):
             found |= {
                 Component(kinds[group], key, name, version, value, unmet, damaged)
@@ -147,7 +157,7 @@ def _read(dist: Distribution, file: str) -> str:
 
 
 def _entry_points(dist: Distribution) -> str:
-    """Their text, also where not all of it is text: a plugin that is listed as broken can be found and mended."""
+    """Their text, even where some of it cannot be decoded: a plugin listed as broken can be found and mended."""
     try:
         return dist.read_text("entry_points.txt") or ""
     except UnicodeDecodeError:
@@ -161,8 +171,8 @@ def _folder(dist: Distribution) -> Path:
     return Path(str(getattr(dist, "_path", "unknown-0.dist-info")))
 
 
-def _told(dist: Distribution) -> tuple[str, str, str, str]:
-    """Name and version of a distribution, what it requires of mtframe that this one is not, and what is damaged."""
+def _metadata_of(dist: Distribution) -> tuple[str, str, str, str]:
+    """A distribution's name and version, what it requires of mtframe and is not met, and what of it is damaged."""
     # Fields only: the description behind the first empty line can be long. A field may go on in an indented line.
     # PKG-INFO is what setuptools writes beside sources (`.egg-info`).
     text = _read(dist, "METADATA") or _read(dist, "PKG-INFO")
@@ -170,7 +180,7 @@ def _told(dist: Distribution) -> tuple[str, str, str, str]:
     fields = [line.partition(":") for line in re.sub(r"\r?\n[ \t]+", " ", head).splitlines()]
     one = {key: value.strip() for key, _, value in reversed(fields)}
     required = [value.strip() for key, _, value in fields if key == "Requires-Dist"]
-    ours = [text for text in required if re.match(r"mtframe\b(?![-_.])", text, re.IGNORECASE)]
+    ours = [text for text in required if REQUIRES_MTFRAME.match(text)]
     unmet = ", ".join(filter(None, map(_unmet, ours)))
     if one.get("Name") and one.get("Version"):
         return one["Name"], one["Version"], unmet, ""
@@ -221,10 +231,10 @@ def normalised(dist: str) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[io.StringIO]:
-    """Keeps what an import prints out of standard output, where a command's results go."""
+    """Keeps what an import prints out of standard output, where a command's results go. One thread at a time."""
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(printed):
+        with _DIVERTING, contextlib.redirect_stdout(printed):
             yield printed
     finally:
         if printed.getvalue():

@@ -1,4 +1,4 @@
-"""What the labels of a run's tasks mean, as it is kept beside the weights, and which run weights are of."""
+"""What the labels of a run's tasks mean, kept with its weights; and the run that a file of weights is of."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What was seen of plugins when they were last imported or used, so that listings, which import none, can tell.
+"""What was seen of plugins when they were last imported or used, so that listings, which import none, can say so.
 
 Kept in the user's cache folder (`MTFRAME_CACHE`), by environment. Nothing depends on it: where it cannot be read or
-written, listings tell less.
+written, listings say less.
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mtframe.errors import PluginError, TrainingError
+from mtframe.errors import PluginError, TrainingError, described
+from mtframe.kinds import Migrates
 from mtframe.recipe import TRAINING_ONLY, Recipe
 from mtframe.registry import qualified, resolve, split_local
 
@@ -21,7 +22,18 @@ Origins = Mapping[str, Mapping[str, str]]
 
 
 def origins(recipe: Recipe, targets: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Where each component of a recipe comes from, and each task's kind of target, by `targets` its name."""
+    """Where each component of a recipe comes from, kinds of target included.
+
+    Args:
+        recipe: Of a run that begins.
+        targets: By task, the name of its kind of target.
+
+    Returns:
+        By place in the recipe.
+
+    Raises:
+        PluginError: A component cannot be found.
+    """
     presets = {f"tasks.{name}.preset": task.preset for name, task in recipe.tasks.items() if task.preset}
     named = {where: (kind, choice.name) for where, kind, choice in recipe.choices()}
     named |= {where: ("preset", preset) for where, preset in presets.items()}
@@ -53,8 +65,7 @@ def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
             return name
         file, rest = local
         if file not in copies:
-            same = sum(other.stem == file.stem for other in copies)
-            copies[file] = f"components/{file.stem}{f'_{same + 1}' if same else ''}.py"
+            copies[file] = _free_name(file.stem, copies.values())
             try:
                 (folder / "components").mkdir(exist_ok=True)
                 shutil.copyfile(file, folder / copies[file])
@@ -74,6 +85,15 @@ def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
                 f"into the file or into an installed package\n{error}"
             ) from error
     return kept
+
+
+def _free_name(stem: str, taken: Collection[str]) -> str:
+    """A place in a run for the copy of a file of this name."""
+    name, number = f"components/{stem}.py", 1
+    while name in taken:
+        number += 1
+        name = f"components/{stem}_{number}.py"
+    return name
 
 
 def revive(plain: Mapping[str, Any], known: Origins) -> dict[str, Any]:
@@ -124,18 +144,17 @@ def changed(known: Origins, *, training: bool) -> list[str]:
 
 def _migrated(where: str, origin: Mapping[str, str], name: str, options: dict[str, Any]) -> dict[str, Any]:
     try:
-        migrate = getattr(resolve(origin["kind"], name).component, "migrate", None)
+        component = resolve(origin["kind"], name).component
     except PluginError:
-        # Told with its place when the recipe is checked.
+        # Reported with its place when the recipe is checked.
         return options
-    if migrate is None:
+    if not isinstance(component, Migrates):
         return options
     try:
-        return dict(migrate(dict(options), origin["version"]))
+        return dict(component.migrate(dict(options), origin["version"]))
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
         raise PluginError(
-            f"{where}: {name!r} cannot bring its options of version {origin['version']} up to date: {said}"
+            f"{where}: {name!r} cannot bring its options of version {origin['version']} up to date: {described(error)}"
         ) from error
 
 

@@ -19,7 +19,7 @@ def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str
 
     Keys are dotted (`tasks.faces.loss.margin=0.3`), values are YAML (`0.3`, `null`, `[1, 2]`,
     `{name: dense, width: 64}`). A part that is only named (`head: dense`) becomes a mapping when an override
-    goes into it. `train.epochs=5` takes the place of the recipe's `train.steps` too.
+    goes into it. `train.epochs=5` also replaces the recipe's `train.steps`.
 
     Args:
         plain: The recipe; not changed.
@@ -84,7 +84,8 @@ def _set(node: Any, parts: list[str], value: Any, override: str) -> None:
         place = ".".join(parts[: depth + 1])
         if isinstance(node, list):
             if not part.isdecimal() or int(part) >= len(node):
-                raise RecipeError(f"override {override!r}: {place}: the list has items 0 to {len(node) - 1}")
+                there = f"has items 0 to {len(node) - 1}" if node else "is empty"
+                raise RecipeError(f"override {override!r}: {place}: the list {there}")
         elif not isinstance(node, dict):
             parent = ".".join(parts[:depth])
             raise RecipeError(f"override {override!r}: {parent} is {node!r} and has no {part!r}")

@@ -92,4 +92,4 @@ def _merged(preset: Any, given: Any, is_part: bool) -> Any:
         return given
     ours = {"name": given} if isinstance(given, str) else given
     theirs = deepcopy(preset) if isinstance(preset, dict) else {"name": preset}
-    return {**theirs, **ours} if ours.get("name", theirs["name"]) == theirs["name"] else ours
+    return {**theirs, **ours} if ours.get("name", theirs.get("name")) == theirs.get("name") else ours

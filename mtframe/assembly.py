@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -16,7 +16,6 @@ from mtframe.hooks import Hooks
 from mtframe.kinds import (
     KINDS,
     Backbone,
-    Balancer,
     Dataset,
     EvaluatesAs,
     GradientBalancer,
@@ -37,16 +36,19 @@ from mtframe.options import build, check, construct
 from mtframe.recipe import CheckedPart, CheckedRecipe, Choice, Recipe
 from mtframe.registry import resolve
 
+if TYPE_CHECKING:
+    from mtframe.gradients import AnyBalancer
+
 
 class Assembly:
     """Builds the parts that a recipe names, each when it is asked for, and keeps those that can serve again.
 
     A trained run needs no training data to be assembled again: what its data sets' labels mean (`infos`) is kept
-    beside its weights.
+    with its weights.
 
     Args:
         recipe: A checked recipe; of one that is not, parts are looked up and checked when they are built.
-        infos: DataInfo by task, if known; otherwise the training data sets tell.
+        infos: DataInfo by task, if known; otherwise that of the training data sets.
         trained: The recipe that the weights come from, if it is another: a run is evaluated with changes, but what it
             has learned from does not change.
 
@@ -127,18 +129,16 @@ class Assembly:
             return type(transform), part.size, transform.evaluates_as
         return json.dumps([part.transform.name, part.transform.options, part.size], sort_keys=True, default=str)
 
-    def balancer(self) -> Balancer | GradientBalancer | GradientCombiner:
+    def balancer(self) -> AnyBalancer:
         """The balancer.
 
         Raises:
-            RecipeError: It is to weigh the gradients of feature maps, or exact ones, and weighs no gradients.
+            RecipeError: The recipe has it weigh the gradients of feature maps, or exact ones, and it weighs none.
         """
         choice = self.recipe.balancer
         # What keeps a task that is not trained is a loss like those of the others.
         tasks = self.recipe.trained if self.recipe.train.distil is None else self.tasks
-        balancer: Balancer | GradientBalancer | GradientCombiner = self._build(
-            "balancer", choice, "balancer", {"tasks": tasks}
-        )
+        balancer: AnyBalancer = self._build("balancer", choice, "balancer", {"tasks": tasks})
         if self.recipe.train.balance_at == "maps" and not isinstance(balancer, GradientBalancer):
             raise RecipeError(
                 f"train.balance_at: maps is for balancers that weigh gradients, such as mgda, which {choice.name} does "
@@ -152,7 +152,7 @@ class Assembly:
         return balancer
 
     def batches(self) -> MixedBatches:
-        """Every step's training batches, of the tasks that the schedule has train in it.
+        """The training batches of every step, of the tasks that the schedule trains in it.
 
         Raises:
             MtframeError: As of `sources`; or the schedule refuses its options.
@@ -172,7 +172,7 @@ class Assembly:
 
         Raises:
             DataError: Its labels are not those of `infos`: the data was changed since the run began.
-            RecipeError: A task cannot use the images that it is to: several would make up one.
+            RecipeError: A task cannot use the images that it is lent, since inputs are made of several of them.
         """
         tasks = {name: self.recipe.tasks[name] for name in self.recipe.trained}
         lenders = {task.images for task in tasks.values() if task.images is not None}
@@ -257,7 +257,7 @@ class Assembly:
         A borrowing task's images may have something that only the lender's data knows: landmarks, for its transform.
         """
         dataset, lender = self.dataset(task, split), self.recipe.tasks[task].images
-        if lender is None:
+        if lender is None or not isinstance(dataset, LabelsImages):
             return dataset
         try:
             known = self.dataset(lender, split)
@@ -279,7 +279,7 @@ class Assembly:
         return self._metrics[task, split]
 
     def outside(self, task: str) -> tuple[str, ...]:
-        """What else than the training data of a task the model has learned from, in words."""
+        """What the model has learned from besides a task's training data, in words."""
         recipe = self._trained
         backbone = self._part("backbone", recipe.backbone, "backbone").resolved
         weights, lender = backbone.component, recipe.tasks[task].images or task
@@ -296,7 +296,7 @@ class Assembly:
         return (*filter(None, known), *others)
 
     def _infos(self) -> dict[str, DataInfo]:
-        """What the training data tells, and of tasks that are not trained the run that they come from."""
+        """DataInfo by task: of the training data, or of the run that a task which is not trained comes from."""
         start, trained = self.recipe.train.start, self.recipe.trained
         run = run_of(start) if start is not None and len(trained) < len(self.tasks) else None
         infos = {} if run is None else read_labels(run)
@@ -351,7 +351,7 @@ def assemble(recipe: Recipe) -> Assembly:
 
 
 def observe(recipe: Recipe, *, strict: bool = False) -> Hooks:
-    """The observers that a recipe names, which have been told of it.
+    """The observers that a recipe names, after their hook `recipe_read` was called.
 
     Args:
         recipe: The resolved recipe.

@@ -64,7 +64,7 @@ def at_size(name: str, size: int, plan: Callable[[int], Found], candidates: set[
 
 
 def run(network: nn.Module, images: Tensor, *, size: int, name: str) -> Any:
-    """What a network gives for images (B, 3, H, W), which it may have been built for one size of.
+    """What a network gives for images (B, 3, H, W); it may have been built for images of one size.
 
     Raises:
         RecipeError: They are of another size than `size` × `size`, and the network does not take it.
@@ -111,10 +111,10 @@ def stage_prefixes(module: nn.Module, stage_of: Mapping[str, int], prefix: str) 
 
 
 def freeze_stages(backbone: nn.Module, stages: Stages, *, frozen: bool, frozen_stages: int, name: str) -> None:
-    """Puts a backbone into training mode but for its `network`, or that one's first stages, which stay as they are.
+    """Puts a backbone into training mode, except its `network` or the first stages of that, which stay as they are.
 
     Raises:
-        RecipeError: There are not so many stages.
+        RecipeError: There are fewer stages.
     """
     if not 0 <= frozen_stages <= len(stages):
         raise RecipeError(f"frozen_stages: must be 0 to {len(stages)}, the stages of {name}, got {frozen_stages}")
@@ -183,7 +183,7 @@ def unfit_weights(source: object, name: str, problems: Sequence[str]) -> Checkpo
 
 
 def unpublished(library: str, member: str) -> RecipeError:
-    """The error for published weights that there are not."""
+    """The error for a model without published weights."""
     return RecipeError(f"{library} has no weights for {member!r}; start from random ones: backbone.pretrained=false")
 
 

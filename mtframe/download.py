@@ -7,9 +7,11 @@ it ended, if the server allows that.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import platform
 import shutil
+import ssl
 import tarfile
 import urllib.error
 import urllib.request
@@ -82,7 +84,8 @@ def _fetch(file: RemoteFile, path: Path) -> None:
                 while block := response.read(_CHUNK):
                     out.write(block)
                     advance(len(block))
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    # A connection that breaks in the middle of an answer raises what it is made of.
+    except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"{file.url}: no answer ({reason}). Repeat, which goes on from here, or put the file at {path}"
@@ -145,7 +148,7 @@ def _digest(path: Path, file: RemoteFile) -> str:
 
 
 def _unpack(path: Path, root: Path, gives: str) -> None:
-    """Unpacks beside the goal first, so that a folder with the right name is always complete."""
+    """Unpacks into a folder of its own first, so that one with the right name is always complete."""
     staging = root / f".{path.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)
     try:

@@ -60,6 +60,6 @@ def described(error: BaseException) -> str:
 
 
 def raised_at(error: BaseException) -> str:
-    """Where an exception was raised, `heads.py:12 in __init__`; empty if nobody knows."""
+    """Where an exception was raised, `heads.py:12 in __init__`; empty if that is unknown."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""

@@ -55,7 +55,7 @@ class HookSpecs:
 
     @_hookspec
     def model_assembled(self, model: nn.Module, recipe: Recipe) -> None:
-        """The model is built and on its device; its weights are initialised, or restored when a run goes on.
+        """The model is built and on its device; its weights are initialised, or restored when a run is resumed.
 
         Args:
             model: The multi-task model.
@@ -190,7 +190,7 @@ class Hooks:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
             except KeyboardInterrupt:
                 raise
-            # Not only Exception: an observer does not end a training by itself, by sys.exit neither.
+            # Not only Exception: an observer does not end a training, not even by sys.exit.
             except BaseException as error:
                 if self.strict or (hook == "recipe_read" and isinstance(error, RecipeError)):
                     raise

@@ -144,8 +144,7 @@ def _in_process(values: Sequence[str], timeout: float) -> list[Probe]:
 
 def _read(line: str) -> Probe:
     plain = json.loads(line)
-    told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
-    return Probe(**told)
+    return Probe(**{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()})
 
 
 def _main(folder: Path, values: Iterable[str]) -> None:
@@ -174,7 +173,7 @@ def _main(folder: Path, values: Iterable[str]) -> None:
 
 
 def _imported(value: str, output: Path) -> Probe:
-    """Imports a component, and tells how that went."""
+    """Imports a component, and says how that went."""
     error, shown, written = None, "", output.stat().st_size
     # Recording leaves Python's filters as they are: what users would not see does not count.
     with warnings.catch_warnings(record=True) as caught:
@@ -198,7 +197,7 @@ def _imported(value: str, output: Path) -> Probe:
 
 
 def _refuse_network() -> list[str]:
-    """Makes every call to the network fail; the list is of those that are made from now on."""
+    """Makes every call to the network fail; the list is of the calls that are made from now on."""
     calls: list[str] = []
 
     def refusing(name: str) -> Callable[..., NoReturn]:
@@ -218,7 +217,7 @@ def _refuse_network() -> list[str]:
 
 
 def _watch_seeds() -> list[str]:
-    """Makes it known when random's or numpy's own generator is seeded; the list is of those that are from now on.
+    """Records when random's or numpy's own generator is seeded; the list names those that are from now on.
 
     States are not compared: they change with every draw, and drawing is harmless (rich does, as it is imported).
     """
@@ -274,7 +273,7 @@ def _watch_torch() -> set[int]:
 
 
 def _process() -> dict[str, Any]:
-    """What of this process an import must leave as it is, by the words in which a change of it is told."""
+    """What of this process an import must leave as it is, by the words that a change of it is reported in."""
     try:
         folder = os.getcwd()
     except OSError as error:
@@ -294,7 +293,7 @@ def _torch_settings(seeds: Container[int]) -> dict[str, str]:
     if (torch := sys.modules.get("torch")) is None:
         return {}
     settings = {
-        # torch seeds itself with 64 random bits; what is so small was set, wherever.
+        # torch seeds itself with 64 random bits: a number as small as this was set by somebody.
         "torch's seed": seed if (seed := torch.initial_seed()) < 2**32 or seed in seeds else "a random one",
         "torch's threads": torch.get_num_threads(),
         "torch's threads between operations": torch.get_num_interop_threads(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from mtframe.errors import DataError
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mtframe.data import DataInfo, Sample
+    from mtframe.kinds import Dataset
 
 Kept = TypeVar("Kept")
 
@@ -42,11 +43,11 @@ class PerImage(Generic[Kept]):
         self._by_index.update(other._by_index)
 
     def in_order(self) -> dict[int, Kept]:
-        """By the images' places in the data set, ascending: no score then depends on the order of updates."""
+        """What was kept, by the images' places in the data set: so no score depends on the order of updates."""
         return {index: self._by_index[index] for index in sorted(self._by_index)}
 
 
-def check_classes(metric: str, info: DataInfo, dataset: Any, advice: str = "") -> None:
+def check_classes(metric: str, info: DataInfo, dataset: Dataset | None, advice: str = "") -> None:
     """Refuses a split whose classes are not those that are predicted, in the same order.
 
     Args:

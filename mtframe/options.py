@@ -137,7 +137,7 @@ def construct(
     wired: Mapping[str, Any],
     where: str,
 ) -> Any:
-    """As `build`, of options that `check` has given."""
+    """Constructs the component as `build` does, with options that `check` has given."""
     asked = {name: wired[name] for name in wired_names(component, kind) if name in wired}
     try:
         return component(**asked, **checked)
@@ -149,7 +149,7 @@ def construct(
     except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:
-        # SystemExit too: what cannot be built is no reason to end as if all were done.
+        # SystemExit too: a component that exits must not end the program as if all were done.
         raise PluginError(f"{where}: {_label(component)} raised {described(error)} ({raised_at(error)})") from error
 
 

@@ -14,9 +14,10 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mtframe._installed import Component as Component
@@ -76,7 +77,9 @@ class Resolved:
     @property
     def label(self) -> str:
         """What messages call it."""
-        return f"{self.kind} {re.split('[/@]', self.name)[0]!r} of {self.origin}"
+        # Without member and distribution, as listings have it; the name of one in a file is a path.
+        name = re.split("[/@]", self.name)[0] if self.origin.dist else self.name
+        return f"{self.kind} {name!r} of {self.origin}"
 
 
 def kind_of(name: str) -> Kind:
@@ -198,7 +201,7 @@ def qualified(kind: str, name: str, dist: str | None) -> str:
     return name if meant in (None, OURS) or len(offers) < 2 else f"{plain}@{meant}{slash}{member}"
 
 
-def did_you_mean(word: str, known: Any) -> str:
+def did_you_mean(word: str, known: Iterable[object]) -> str:
     """`; did you mean 'num_levels'?` if something known is close to `word`, else nothing."""
     close = difflib.get_close_matches(word, [str(name) for name in known], n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
@@ -242,29 +245,36 @@ def _from_file(kind: str, path: Path, attribute: str) -> Any:
         source = path.read_bytes()
     except OSError as error:
         raise PluginError(f"{label}: cannot read {path}: {error.strerror}") from None
-    # One module a content, so that an edited file is imported afresh and one named twice gives one class.
-    digest = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()[:12]
-    module_name = f"mtframe_local_{digest}_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}"
-    module = sys.modules.get(module_name)
-    if module is None:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None
-        module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-        try:
-            # Not by the spec's loader, which leaves bytecode beside the file and takes that of a file edited twice
-            # within a second for the newer one's.
-            with quiet():
-                exec(compile(source, str(path), "exec"), vars(module))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            del sys.modules[module_name]
-            beside = isinstance(error, ImportError) and (path.parent / f"{error.name}.py").is_file()
-            hint = ". A component's file is imported by itself: what lies beside it is not found" if beside else ""
-            raise PluginError(f"{label} cannot be imported: {described(error)}{hint}") from error
+    # One thread at a time: a module that another one is importing is not whole.
+    with quiet():
+        module = _module_of(path, source, label)
     if not hasattr(module, attribute):
         raise PluginError(f"{label}: no {attribute!r} in {path}{did_you_mean(attribute, vars(module))}")
     return checked_callable(getattr(module, attribute), label)
+
+
+def _module_of(path: Path, source: bytes, label: str) -> ModuleType:
+    """The module of a file with this content, imported if it is not yet."""
+    # One module for each content, so that an edited file is imported afresh and one named twice gives one class.
+    digest = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()[:12]
+    name = f"mtframe_local_{digest}_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        # Not by the spec's loader, which leaves bytecode in the file's folder and takes that of a file edited twice
+        # within a second for the newer one's. Nor with the `from __future__` of this module.
+        exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        sibling = isinstance(error, ImportError) and (path.parent / f"{error.name}.py").is_file()
+        hint = ". A component's file is imported by itself: what lies beside it is not found" if sibling else ""
+        raise PluginError(f"{label} cannot be imported: {described(error)}{hint}") from error
+    return module
 
 
 def _from_program(kind: str, name: str) -> Any:

@@ -1,7 +1,7 @@
 """Schedules: which tasks train at which step, as a pure function of the step.
 
 A schedule says how many batches of each task the first n steps take, for any n. Everything else follows from that, so a
-step a million on costs what the first does, and a run that goes on needs no state of it.
+step a million on costs what the first does, and a resumed run needs no state of it.
 """
 
 # Symbols: n steps done, p_t a task's share of them, w_t its weight, T tasks.
@@ -143,7 +143,7 @@ class Temperature:
         return dict(zip(self._tasks, counts, strict=True))
 
     def _next(self, turn: int, counts: list[int]) -> Fraction:
-        """When a task's next batch is due, after so many of each."""
+        """When a task's next batch is due, after `counts` of each."""
         return Fraction(2 * counts[turn] + 1, self._weights[turn])
 
 
@@ -162,5 +162,5 @@ class Proportional:
         self.steps_per_epoch = self._spread.steps_per_epoch
 
     def draws(self, steps: int) -> dict[str, int]:
-        """As those of a temperature of 1."""
+        """The draws of a temperature of 1."""
         return self._spread.draws(steps)

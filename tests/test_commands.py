@@ -121,8 +121,8 @@ def test_predict_a_folder(small_run: Path, small: Small, here: Path) -> None:
     stems = [Path(name).stem for name in names]
     assert sorted(path.name for path in Path("seen").iterdir()) == [*(f"{s}.jpg" for s in stems), "faces_similar.jpg"]
     assert [entry["picture"] for entry in described] == [f"seen/{stem}.jpg" for stem in stems]
-    told = mtframe("predict", small_run, f"pictures/{names[0]}", "-t", "objects", "--out", "seen")
-    assert told.out == f"wrote seen/{stems[0]}.jpg\n"
+    result = mtframe("predict", small_run, f"pictures/{names[0]}", "-t", "objects", "--out", "seen")
+    assert result.out == f"wrote seen/{stems[0]}.jpg\n"
 
 
 def test_demo_makes_trains_evaluates_and_draws(here: Path, small: Small) -> None:

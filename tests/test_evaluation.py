@@ -117,8 +117,8 @@ def red_batch() -> Batch:
 
 def test_all_views_of_an_image_are_told_in_pixels_of_the_original() -> None:
     model: Any = ColourBoxes(Head())
-    look = TaskViews(AllBoxes(), flip=True, scales=(1.0, 2.0, 0.5))  # type: ignore[arg-type]
-    predictions = Passes(model, {"one": look}).predict({("one",): red_batch()})["one"]
+    views = TaskViews(AllBoxes(), flip=True, scales=(1.0, 2.0, 0.5))  # type: ignore[arg-type]
+    predictions = Passes(model, {"one": views}).predict({("one",): red_batch()})["one"]
     # Images and mirror images of a scale in one call.
     assert model.shapes == [(4, 96), (4, 192), (4, 64)]
     assert len(predictions) == 2
@@ -169,11 +169,11 @@ def test_details_become_json_and_pictures(tmp_path: Path) -> None:
         "one-confusion.png",
         "one-per-class.png",
     ]
-    told = json.loads(files[0].read_text())
-    assert told["notes"] == ["Seen from afar."]
-    assert told["details"][0]["lines"] == {"all": [[0, 1], [0.2, None]]}
-    assert told["details"][1]["values"] == [[3, 1], [0, 0]]
-    assert told["details"][2] == {
+    content = json.loads(files[0].read_text())
+    assert content["notes"] == ["Seen from afar."]
+    assert content["details"][0]["lines"] == {"all": [[0, 1], [0.2, None]]}
+    assert content["details"][1]["values"] == [[3, 1], [0, 0]]
+    assert content["details"][2] == {
         "kind": "bars",
         "name": "per-class",
         "unit": "accuracy",
@@ -204,8 +204,8 @@ def test_what_a_model_has_learned_from_is_the_trained_recipes_and_no_overrides()
     trained = Recipe.from_plain(recipe)
     recipe["backbone"] = {"name": "timm/test_resnet", "pretrained": False}
     infos = {task: ToyData("train").info for task in recipe["tasks"]}
-    told = Assembly(Recipe.from_plain(recipe), infos, trained=trained).outside("one")
-    assert told[0] == "pretrained weights of timm/test_resnet"
+    sources = Assembly(Recipe.from_plain(recipe), infos, trained=trained).outside("one")
+    assert sources[0] == "pretrained weights of timm/test_resnet"
 
 
 def test_a_thousand_classes_and_formulas_in_names_are_drawn(tmp_path: Path) -> None:

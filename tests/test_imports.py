@@ -23,6 +23,9 @@ print("imported:", *sorted({{name.partition(".")[0] for name in sys.modules}}))
 """
 
 
+PRINT = "print('imported:', *{name.partition('.')[0] for name in sys.modules})"
+
+
 def imported_by(code: str) -> set[str]:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].removeprefix("imported:").split())
@@ -52,10 +55,26 @@ def test_the_floor_imports_no_torch() -> None:
     code = (
         "import sys, mtframe.kinds, mtframe.registry, mtframe.options, mtframe.recipe, mtframe.hooks\n"
         "from mtframe.recipe import assemble_recipe\n"
-        "assemble_recipe('timm/resnet18', ['a=face-recognition:x', 'b=object-detection:y'])\n"
-        "print('imported:', *{name.partition('.')[0] for name in sys.modules})"
+        f"assemble_recipe('timm/resnet18', ['a=face-recognition:x', 'b=object-detection:y'])\n{PRINT}"
     )
     assert not imported_by(code) & HEAVY
+
+
+def modules_of_plugins(name: str) -> list[str]:
+    """A module of this name in every plugin that has one."""
+    return sorted(f"{path.parent.name}.{name}" for path in (ROOT / "plugins").glob(f"*/{name}.py"))
+
+
+@pytest.mark.parametrize("module", modules_of_plugins("presets"))
+def test_presets_are_read_without_anything_heavy(module: str) -> None:
+    assert not imported_by(f"import sys, {module}\n{PRINT}") & HEAVY
+
+
+@pytest.mark.parametrize("module", modules_of_plugins("synthesis"))
+def test_data_is_rendered_without_torch(module: str) -> None:
+    imported = imported_by(f"import sys, {module}\n{PRINT}")
+    assert "numpy" in imported
+    assert not imported & {"torch", "torchvision", "timm"}
 
 
 def test_importing_prints_and_warns_nothing() -> None:

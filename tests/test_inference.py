@@ -403,9 +403,9 @@ def test_embeddings_go_to_files_of_two_kinds(tmp_path: Path, monkeypatch: pytest
 
 def test_classes_are_told_most_likely_first_and_numbers_by_name() -> None:
     label, value = Label(DataInfo("label", tuple("abcdefg"))), Value(DataInfo("value", ("x", "y")))
-    told = label.plain({"probabilities": torch.tensor([0.05, 0.5, 0.0, 0.2, 0.12, 0.1, 0.03])})
-    assert [row["label"] for row in told] == ["b", "d", "e", "f", "a"]
-    assert told[0]["probability"] == 0.5
+    rows = label.plain({"probabilities": torch.tensor([0.05, 0.5, 0.0, 0.2, 0.12, 0.1, 0.03])})
+    assert [row["label"] for row in rows] == ["b", "d", "e", "f", "a"]
+    assert rows[0]["probability"] == 0.5
     assert value.plain({"values": torch.tensor([1.5, -2.0])}) == {"x": 1.5, "y": -2.0}
 
 
@@ -415,8 +415,8 @@ def test_what_is_no_number_is_told_as_nothing() -> None:
     assembly = Assembly(Recipe.from_plain(plain), {"one": DataInfo("value", ("x", "y"))})
     predictor: Any = object.__new__(Predictor)
     predictor.targets = {"one": assembly.target("one")}
-    told = predictor.describe("one", {"values": torch.tensor([torch.nan, 0.5])})
-    assert json.loads(json.dumps(told, allow_nan=False)) == {"x": None, "y": 0.5}
+    described = predictor.describe("one", {"values": torch.tensor([torch.nan, 0.5])})
+    assert json.loads(json.dumps(described, allow_nan=False)) == {"x": None, "y": 0.5}
 
 
 def test_points_and_lines_are_drawn_where_they_are_in_their_colours() -> None:

@@ -35,7 +35,7 @@ class Case:
     Attributes:
         source: Its module.
         marked: What a listing says before anything was imported; empty if metadata show nothing.
-        told: What the doctor says.
+        verdict: What the doctor says.
         advice: What it says to do.
         named: What naming the component says.
         learned: What a listing says after the doctor has looked.
@@ -43,7 +43,7 @@ class Case:
     """
 
     source: str
-    told: str
+    verdict: str
     advice: str
     named: str = ""
     marked: str = ""
@@ -236,7 +236,7 @@ def test_the_doctor_says_what_is_wrong_and_what_to_do(site: Path, case: Case) ->
     result = mtframe("plugins", "doctor", "Bad_Kit", "--timeout", "4")
     out = re.sub(r"\n {11}(?=\S)", " ", result.out)
     assert out.startswith("bad-kit 1.2.3\n")
-    assert case.told in out
+    assert case.verdict in out
     assert f"What to do: {case.advice}" in out if case.advice else "What to do" not in out
     assert result.code == (1 if case.advice else 0)
     assert out.rstrip().endswith("1 problem" if case.advice else "no problems")

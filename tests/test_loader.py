@@ -11,7 +11,7 @@ import torch
 
 from mtframe.assembly import Assembly
 from mtframe.data import DataInfo, Inputs, MixedBatches, Sample, Source, SplitBatches, Viewer
-from mtframe.errors import BadImageError, DataError
+from mtframe.errors import BadImageError, DataError, RecipeError
 from mtframe.inference import preview
 from mtframe.recipe import Recipe
 from mtframe.schedule import Epochs, Joint, Proportional, RoundRobin, Temperature
@@ -176,3 +176,12 @@ def test_what_training_sees_now_and_then_can_be_looked_at() -> None:
     plain = toy_recipe({"one": {}, "two": {"every": 3}})
     sheet = preview(Assembly(Recipe.from_plain(plain)), "two", images=10)
     assert sheet.size[0] > 0
+
+
+def test_of_a_task_that_is_not_trained_there_is_nothing_to_look_at() -> None:
+    plain = toy_recipe()
+    plain["train"]["tasks"] = ["one"]
+    recipe = Recipe.from_plain(plain)
+    assembly = Assembly(recipe, {task: DataInfo("label", ("dark", "light")) for task in recipe.tasks})
+    with pytest.raises(RecipeError, match=r"'two' is not trained, so training sees nothing of it; trained are one"):
+        preview(assembly, "two")

@@ -182,8 +182,8 @@ def test_refusal_by_the_constructor_is_located() -> None:
     with pytest.raises(DataError, match=r"^a.loss.margin: got 0.1$"):
         options.build(Picky, "loss", {"error": "data"}, {}, "a.loss")
     # Anything else is a bug of the plugin, told with its place in the recipe and in the code.
-    told = r"^a\.loss: test_options:.*Picky raised TypeError: margin: got 0\.1 \(test_options\.py:\d+ in __init__\)$"
-    with pytest.raises(PluginError, match=told) as bug:
+    message = r"^a\.loss: test_options:.*Picky raised TypeError: margin: got 0\.1 \(test_options\.py:\d+ in __init__\)$"
+    with pytest.raises(PluginError, match=message) as bug:
         options.build(Picky, "loss", {"error": "type"}, {}, "a.loss")
     assert isinstance(bug.value.__cause__, TypeError)
 

@@ -247,9 +247,9 @@ def test_sixty_pictures_in_nested_folders_with_equal_names(joint: Predictor, tmp
         alone = joint.predict(kept[row])
         torch.testing.assert_close(result.embeddings["faces"][row], alone["faces"]["embedding"], atol=1e-5, rtol=0)
         described = result.described[row]
-        told, expected = described["tasks"]["objects"], joint.describe("objects", alone["objects"])
-        assert [found["label"] for found in told] == [found["label"] for found in expected]
-        for one, other in zip(told, expected, strict=True):
+        shown, expected = described["tasks"]["objects"], joint.describe("objects", alone["objects"])
+        assert [found["label"] for found in shown] == [found["label"] for found in expected]
+        for one, other in zip(shown, expected, strict=True):
             assert one["box"] == pytest.approx(other["box"], abs=0.05)
         with Image.open(kept[row]) as source, Image.open(described["picture"]) as drawn:
             assert drawn.width / drawn.height == pytest.approx(source.width / source.height, rel=0.01)

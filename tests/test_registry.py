@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from fake_dist import make_dist, make_kit
 from mtframe import __version__, registry
+from mtframe._installed import quiet
 from mtframe._notes import note, noted
 from mtframe.errors import PluginError, RecipeError
 from mtframe.registry import Component, Origin, discover, local_file, name_of, resolve
@@ -322,3 +324,27 @@ def test_a_listing_remembers_what_the_last_import_showed(
     (tmp_path / "cache/plugins.json").write_text("{")
     monkeypatch.setenv("MTFRAME_CACHE", "/dev/null")
     note(found["bad"].label, "never kept")
+
+
+def test_imports_in_two_threads_leave_standard_output_as_it_was() -> None:
+    before, entered, left = sys.stdout, threading.Event(), threading.Event()
+
+    def other() -> None:
+        with quiet():
+            entered.set()
+            left.wait(10)
+
+    with quiet():
+        thread = threading.Thread(target=other)
+        thread.start()
+        # Long enough for it to come in, if it could.
+        assert not entered.wait(0.2)
+    left.set()
+    thread.join()
+    assert sys.stdout is before
+
+
+def test_a_file_means_what_it_says_when_it_is_imported_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "heads.py").write_text("class Head:\n    def __init__(self, *, width: int = 3): ...\n")
+    head = resolve("head", "./heads.py:Head", tmp_path).component
+    assert head.__init__.__annotations__ == {"width": int}

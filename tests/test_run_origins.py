@@ -157,23 +157,27 @@ def test_balancer_and_hooks_are_needed_to_go_on_only(here: Path, site: Site) -> 
 
 
 def test_files_of_components_are_kept_in_the_run(here: Path) -> None:
-    for folder, shade in (("a", "dark"), ("b", "light")):
-        Path(folder).mkdir()
-        Path(folder, "parts.py").write_text(TOY.read_text() + f"\nSHADE = {shade!r}\n")
-    plain = toy_recipe({"one": {"head": "a/parts.py:ToyHead"}, "two": {"head": "b/parts.py:ToyHead"}}, steps=2)
+    # The last has the name that the second one's copy gets.
+    files = ("a/parts.py", "b/parts.py", "c/parts_2.py")
+    for file in map(Path, files):
+        file.parent.mkdir()
+        file.write_text(TOY.read_text() + f"\nSHADE = {str(file)!r}\n")
+    heads = {task: {"head": f"{file}:ToyHead"} for task, file in zip(("one", "two", "three"), files, strict=True)}
+    plain = toy_recipe(heads, steps=2)
     Path("recipe.yaml").write_text(dump_yaml(plain))
     assert mtframe("train", "recipe.yaml", "--out", "run").code == 0
     kept = parse_yaml(Path("run/recipe.yaml").read_text(), "recipe")["tasks"]
-    assert (kept["one"]["head"], kept["two"]["head"]) == (
+    assert [kept[task]["head"] for task in heads] == [
         "./components/parts.py:ToyHead",
         "./components/parts_2.py:ToyHead",
-    )
-    for folder, name in (("a", "parts"), ("b", "parts_2")):
-        assert Path("run/components", f"{name}.py").read_text() == Path(folder, "parts.py").read_text()
+        "./components/parts_2_2.py:ToyHead",
+    ]
+    for file, name in zip(files, ("parts", "parts_2", "parts_2_2"), strict=True):
+        assert Path("run/components", f"{name}.py").read_text() == Path(file).read_text()
     before = mtframe("evaluate", "run", "--json").out
     # Elsewhere, without the files that it was trained with.
-    shutil.rmtree("a")
-    shutil.rmtree("b")
+    for file in files:
+        shutil.rmtree(Path(file).parent)
     Path("run").rename("moved")
     assert mtframe("evaluate", "moved", "--json").out == before
 

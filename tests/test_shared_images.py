@@ -18,6 +18,7 @@ from mtframe.assembly import Assembly, observe
 from mtframe.balance import Sum
 from mtframe.data import DataInfo, MixedBatches
 from mtframe.errors import RecipeError, TrainingError
+from mtframe.evaluation import evaluate
 from mtframe.hooks import Hooks, hookimpl
 from mtframe.recipe import Recipe, load_recipe
 from mtframe.run import RunFolder
@@ -252,6 +253,17 @@ def test_in_evaluation_the_lenders_data_completes_the_samples() -> None:
     assert sample.target["landmarks"].tolist() == [3.0]
     assert sample.target["label"] == ToyData("val")[3].target["label"]
     assert (len(dataset), assembly.infos["two"]) == (20, DataInfo("label", ("dark", "light")))
+
+
+def test_an_unreadable_image_of_a_borrower_that_has_more_images_than_its_lender_counts_for_both() -> None:
+    plain = recipe(dataset={"name": f"{HERE}:Parity", "count": 9, "bad": 4})
+    plain["tasks"]["one"]["dataset"] = {"name": f"{HERE}:Parity", "count": 6}
+    assembly = Assembly(Recipe.from_plain(plain))
+    results = evaluate(assembly.model(), assembly, ("one", "two"), "val")
+    assert {task: (result.images, result.skipped) for task, result in results.items()} == {
+        "one": (5, ["toy/4.jpg: made to be bad"]),
+        "two": (8, ["toy/4.jpg: made to be bad"]),
+    }
 
 
 class Marked(Parity):

@@ -145,9 +145,9 @@ def test_a_signal_to_the_whole_group_saves_and_ends(tmp_path: Path, numbers: tup
             time.sleep(0.005)
         for number in numbers:
             os.killpg(process.pid, number)
-        _, told = process.communicate(timeout=100)
-    assert "Interrupted: stopped at step" in told
-    assert "DataLoader worker" not in told
+        _, stderr = process.communicate(timeout=100)
+    assert "Interrupted: stopped at step" in stderr
+    assert "DataLoader worker" not in stderr
     assert RunFolder.open(run).last().manifest.step == len(trace(run))
 
 

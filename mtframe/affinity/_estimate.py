@@ -71,7 +71,7 @@ class LookaheadObserver:
 
     @hookimpl
     def step_started(self, step: int, batches: Sequence[Mapping[str, Batch]]) -> None:
-        """Measures with the batches of a step that it is the turn of: of those that it accumulates, one."""
+        """Measures a step whose turn it is, with one of the batches that it accumulates: that of the most tasks."""
         if not self._meetings.due(step + 1, self._every):
             return
         most = max((self._trainer.on_device(by_task) for by_task in batches), key=_count)
@@ -84,7 +84,7 @@ class LookaheadObserver:
             self._cosines.setdefault(stage, []).append(cosines_TT)
 
     def affinity(self, steps: int) -> Affinity:
-        """What all measured steps of so many come to. Raises RecipeError if there is none."""
+        """What those of `steps` steps that were measured come to. Raises RecipeError if none was."""
         if not self._affinities:
             raise RecipeError(f"--steps: {steps} steps have none that is measured; give more, or a smaller --every")
         return Affinity(
@@ -106,5 +106,5 @@ class LookaheadObserver:
 
 
 def _count(batches: Mapping[str, Batch]) -> int:
-    """Of tasks."""
+    """How many tasks know something of these batches."""
     return sum(len(batch.targets) for batch in batches.values())

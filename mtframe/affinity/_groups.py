@@ -71,7 +71,7 @@ def check_count(tasks: Sequence[str]) -> None:
 
 
 def best_groupings(affinity: Affinity) -> list[Grouping]:
-    """For a budget of 1, 2, ..., T networks.
+    """The best groupings for a budget of 1, 2, ..., T networks.
 
     A task's score in a network is Σ_i Z[i, j] over the other tasks i in it: to first order the part by which their
     updates lower its loss, in a step on the sum of losses. (The paper takes the mean over i, and refuses a task
@@ -128,7 +128,7 @@ def _group(affinity: Affinity, members: Sequence[int], helpers: Sequence[int]) -
 
 
 def _best_partitions(gain_TT: Tensor) -> list[tuple[float, list[list[int]]]]:
-    """For 1, 2, ..., T parts the best score, and the parts as lists of tasks."""
+    """The best score for 1, 2, ..., T parts, and the parts as lists of tasks."""
     count = len(gain_TT)
     full = (1 << count) - 1
     values = [_value(gain_TT, _members(mask, count)) for mask in range(full + 1)]

@@ -25,8 +25,8 @@ def lookahead(
         Z[i, j] = 1 - L_j(θ - lr ∂L_i/∂θ) / L_j(θ),
 
     θ the shared parameters, L_j on the batch of task j, in training mode, in float32 (a small change of θ is lost in
-    bf16), with the same random draws for each. NaN where a loss is not above 0, or a task is not in this step. All is
-    as it was afterwards, but torch's generator and gradients, which are emptied.
+    bf16), with the same random draws for each. Afterwards all is as it was, except torch's generator and gradients,
+    which are emptied.
 
     Args:
         model: In training mode, on the batches' device.
@@ -34,6 +34,10 @@ def lookahead(
         batches: Batch by task.
         lr: Learning rate of the lookahead's plain gradient step.
         seed: Of what models and losses draw.
+
+    Returns:
+        Z, (T, T) float64 on the CPU in the order of the model's tasks, NaN where a loss is not above 0 or a task is not
+        in this step; and the gradients of the shared parameters by task.
     """
     inputs = ModelInputs.of(batches)
 

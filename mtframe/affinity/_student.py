@@ -12,7 +12,7 @@ _CHANCE = math.erfc(3 / math.sqrt(2))
 
 @cache
 def quantile(count: int) -> float:
-    """How many of its standard errors a mean of so many values passes, either way, in 0.27 % of cases by chance.
+    """How many of its standard errors a mean of `count` values exceeds, either way, in 0.27 % of cases by chance.
 
     Of normal values whose mean is 0: the two-sided quantile of Student's t with `count` - 1 degrees of freedom, 3 for
     many values and more for few. Infinite for fewer than two, which have no standard error.

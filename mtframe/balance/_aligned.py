@@ -13,8 +13,8 @@ from torch import Tensor
 class AlignedMTL:
     """The mean of gradients made orthogonal and equally long with the least change (arXiv:2305.19000, alg. 1).
 
-    w = B 1 / T, B = s V L^(-1/2) V' of G = V L V': the gradients' matrix gets the condition number 1, and s times 1
-    for singular values. Directions in which the gradients have no extent stay so.
+    w = B 1 / T, B = s V L^(-1/2) V' of G = V L V': the matrix of the gradients gets the condition number 1, all
+    its singular values being s. Directions in which the gradients have no extent stay so.
 
     Args:
         scale: What s is: the smallest singular value (`min`, which the paper proves convergence for), their root mean

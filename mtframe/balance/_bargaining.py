@@ -31,7 +31,7 @@ class NashMTL(Solving):
     name: ClassVar[str] = "nash-mtl"
 
     def __init__(self, *, max_norm: float = 1.0) -> None:
-        # Infinity is no limit, too, hence not `checked`.
+        # Infinity is no limit either, hence not `checked`.
         if not max_norm >= 0:
             raise RecipeError(f"max_norm: must be 0 or more, got {max_norm:g}")
         self.max_norm = max_norm

@@ -56,7 +56,7 @@ class GradNorm:
         RecipeError: `lr` is not above 0, or a number is not finite.
     """
 
-    # The weights are those of the losses: the heads feel them, too.
+    # The weights are those of the losses: the heads feel them as well.
     weighs_heads: ClassVar[bool] = True
 
     def __init__(self, tasks: Sequence[str], *, alpha: float = 1.5, lr: float = 0.025) -> None:

@@ -57,7 +57,7 @@ def nonnegative_qp(matrix_TT: Array, linear_T: Array) -> tuple[Array, bool]:
             break
         entering = int(slope_T.argmin())
         moved_T, kept_T = _towards_optimum(matrix_TT, linear_T, x_T, passive_T | (np.arange(len(x_T)) == entering))
-        # Of one that enters and is thrown out at once, rounding had made the slope: it must not enter again at once.
+        # The slope of one that enters and is thrown out at once was rounding: it must not enter again at once.
         barred_T = np.where(kept_T[entering], False, barred_T)
         barred_T[entering] = not kept_T[entering]
         x_T, passive_T = moved_T, kept_T
@@ -112,8 +112,7 @@ def power_balance(
         largest: As above.
         steps: Of Newton's method, at most.
     """
-    start_T: Array = factor_T ** (1 / (1 + power))
-    x_T = start_T
+    x_T: Array = factor_T ** (1 / (1 + power))
     for _ in range(steps):
         wanted_T: Array = factor_T * x_T**-power
         error_T: Array = matrix_TT @ x_T - wanted_T
@@ -135,7 +134,7 @@ def power_balance(
 
 
 def _size(matrix_TT: Array, x_T: Array, wanted_T: Array) -> Array:
-    """Of the largest terms of the equation Mx = wanted: what rounding is relative to."""
+    """The size of the largest terms of the equation Mx = wanted, which rounding is relative to."""
     size_T: Array = np.maximum(wanted_T, (np.abs(matrix_TT) * x_T).max(1))
     return size_T
 

@@ -30,7 +30,7 @@ def weighted(losses: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]
 def logarithm(loss: Tensor, eps: float) -> Tensor:
     """The logarithm of loss + eps; where there is none it and its gradient are NaN."""
     above = loss.float() + eps
-    # That of a negative number is NaN, but its gradient 1 / L is finite, and training would go on, the wrong way.
+    # The logarithm of a negative number is NaN, but its gradient 1 / L is finite: training would go on, the wrong way.
     return torch.log(above * torch.where(above > 0, 1.0, torch.nan))
 
 
@@ -43,7 +43,7 @@ def detached(losses: Mapping[str, Tensor], tasks: Sequence[str]) -> Tensor:
 def by_task(
     tasks: Sequence[str], given: Mapping[str, float] | None, option: str, *, default: float, floor: float = -math.inf
 ) -> dict[str, float]:
-    """An option that has a number a task, for all tasks.
+    """An option that has a number per task, for all tasks.
 
     Raises:
         RecipeError: A number for an unknown task, below `floor` or not finite.

@@ -35,12 +35,12 @@ class TorchJD:
         member: TorchJD's name of the aggregator.
         tasks: Names of the tasks.
         arguments: Of the aggregator's constructor, as TorchJD documents them, e.g. `{c: 0.5}` of `CAGrad`; a list is
-            made a tensor, a number a task in the recipe's order (`tau` of `PCD`: a task but the first). `n_tasks` is
+            made a tensor, a number per task in the recipe's order (`tau` of `PCD`: a task but the first). `n_tasks` is
             given. With either, a task that takes no part in a step has a gradient of 0 in it.
 
     Raises:
         RecipeError: TorchJD or what the aggregator needs is not installed, there is no such aggregator, it does not
-            take the arguments, a list has not a number a task, or it fails with any gradients of so many tasks.
+            take the arguments, a list lacks a number for a task, or it fails whatever the gradients of these tasks.
     """
 
     example: ClassVar[str] = "UPGrad"
@@ -71,7 +71,7 @@ class TorchJD:
         Raises:
             TrainingError: It raised an error, of finite gradients.
         """
-        given = self._beside(given)
+        self._move_to(given)
         try:
             return aggregator(given)
         except torch.OutOfMemoryError:
@@ -98,13 +98,12 @@ class TorchJD:
             given = given.new_zeros(shape).index_copy(dim, torch.tensor(self._here(), device=given.device), given)
         return given
 
-    def _beside(self, given: Tensor) -> Tensor:
-        """What is given, after the aggregator's tensors came to its device and type."""
+    def _move_to(self, given: Tensor) -> None:
+        """Brings the aggregator's own tensors to the device and type of what it is given."""
         for module in self._aggregator.modules():
             for name, value in _remembered(module).items():
                 if isinstance(value, Tensor) and value.is_floating_point():
                     setattr(module, name, value.to(given))
-        return given
 
     @classmethod
     def members(cls, pattern: str, *, pretrained: bool = False) -> list[str]:
@@ -114,7 +113,7 @@ class TorchJD:
     def state_dict(self) -> dict[str, Any]:
         """What the aggregator remembers, by the name of the attribute.
 
-        That of `NashMTL` holds a solver, too, and is left out: resumed, it begins anew.
+        That of `NashMTL` also holds a solver, and is left out: resumed, it begins anew.
         """
         if type(self._aggregator).__name__ == "NashMTL":
             return {}
@@ -129,7 +128,8 @@ class TorchJD:
         modules = dict(self._aggregator.named_modules())
         for key, value in state.items():
             place, _, name = key.rpartition(":")
-            setattr(modules[place], name, value)
+            was_array = isinstance(getattr(modules[place], name, None), np.ndarray)
+            setattr(modules[place], name, value.numpy() if was_array else value)
 
 
 def _remembered(module: nn.Module) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _built(cls: type, member: str, arguments: Mapping[str, Any], tasks: Sequence
         return cls(**made), "n_tasks" in made or any(isinstance(value, list) for value in arguments.values())
     except ImportError as error:
         raise RecipeError(f"TorchJD's {member} cannot be made: {error}") from error
-    # Of a wrong type whatever comes of it, and a solver's errors are of types of its own.
+    # Arguments of a wrong type raise anything, and a solver's errors are of types of its own.
     except Exception as error:
         raise RecipeError(
             f"arguments: TorchJD's {member} does not take {dict(arguments)} for {_counted(tasks)}: "
@@ -187,7 +187,7 @@ def _built(cls: type, member: str, arguments: Mapping[str, Any], tasks: Sequence
 def _try(aggregator: Any, count: int) -> None:
     """Asks an aggregator once, of orthogonal gradients; it is of no use after that, as it may remember them.
 
-    Some take only so many rows, or check their arguments no sooner.
+    Some take a certain number of rows only, or check their arguments no sooner.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -196,7 +196,7 @@ def _try(aggregator: Any, count: int) -> None:
 
 
 def _vector(name: str, values: Sequence[Any], tasks: Sequence[str]) -> Tensor:
-    """An argument that is a number a task."""
+    """An argument that is a number per task."""
     if len(values) != len(tasks):
         raise RecipeError(f"arguments.{name}: expected a number for each of the {_counted(tasks)}, got {len(values)}")
     for value in values:

@@ -17,7 +17,7 @@ from ._app import table
 
 
 class Report:
-    """What was measured and what it comes to.
+    """What was measured and what follows from it.
 
     Args:
         found: What was measured.
@@ -33,7 +33,7 @@ class Report:
         self.chosen = choose(self.groupings, networks) if found.enough else None
 
     def plain(self) -> dict[str, Any]:
-        """For JSON; null where nothing was measured, and for a proposal of which not enough was."""
+        """A dictionary for JSON; null where nothing was measured, or too little for a proposal."""
         found, tasks = self.found, self.found.tasks
         affinity = {
             task: {other: _numbers(found.affinity, i, j) for j, other in enumerate(tasks)}
@@ -63,7 +63,7 @@ class Report:
         return folder / "affinity.json"
 
     def lines(self) -> list[str]:
-        """For people: affinities, cosines by stage, groups, and what is proposed."""
+        """Lines for people: affinities, cosines by stage, groups, and what is proposed."""
         measured = self.found.measured
         of = f"± standard error of {measured} measured steps" if self.found.enough else f"of {measured} measured step"
         return [

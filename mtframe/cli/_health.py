@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, distributions, requires, ve
 
 from packaging.requirements import Requirement
 
+from mtframe._installed import REQUIRES_MTFRAME
 from mtframe.errors import described
 
 
@@ -34,12 +34,12 @@ class Finding:
 def environment() -> list[Finding]:
     """Python, torch and torchvision, devices, and decoders."""
     found = [Finding(True, f"Python {platform.python_version()} on {platform.platform()}")]
-    for look, advice in (
+    for probe, advice in (
         (_torch, "pip install --upgrade torch torchvision installs a pair that fits"),
         (_devices, "a driver that fits torch, or a torch that fits the driver: https://pytorch.org/get-started"),
         (_decoders, "pip install --force-reinstall pillow simplejpeg"),
     ):
-        found.append(_looked(look, advice))
+        found.append(_probed(probe, advice))
     return found
 
 
@@ -50,8 +50,8 @@ def requirements(dist: str) -> Iterator[Finding]:
         said = f"versions {' and '.join(here)} are on the path; the first one found hides the other"
         yield Finding(False, said, f"pip uninstall {dist} until none is left, then install it again")
     for text in _required(dist):
-        # What it needs of mtframe is told with its components, which are refused for it.
-        if re.match(r"mtframe\b(?![-_.])", text, re.IGNORECASE):
+        # What it needs of mtframe is reported with its components, which are refused for it.
+        if REQUIRES_MTFRAME.match(text):
             continue
         try:
             needed = Requirement(text)
@@ -74,17 +74,18 @@ def _required(dist: str) -> list[str]:
     try:
         return requires(dist) or []
     except PackageNotFoundError:
-        # Its metadata are damaged, which is told with its components.
+        # Its metadata are damaged, which is reported with its components.
         return []
 
 
-def _looked(look: Callable[[], str], advice: str) -> Finding:
+def _probed(probe: Callable[[], str], advice: str) -> Finding:
+    """What a probe found to be well, or the exception that it raised."""
     try:
-        return Finding(True, look())
+        return Finding(True, probe())
     # Whatever a broken installation raises: an operator that is not there, a library that does not load.
     except Exception as error:
-        name = look.__name__.strip("_")
-        return Finding(False, f"{name}: {type(error).__name__}: {error}", advice, traceback.format_exc())
+        name = probe.__name__.strip("_")
+        return Finding(False, f"{name}: {described(error)}", advice, traceback.format_exc())
 
 
 def _torch() -> str:

@@ -1,4 +1,4 @@
-"""What several commands do with a terminal around it: train, evaluate, print tables. Imports torch."""
+"""What several commands do on a terminal: train, evaluate, print tables. Imports torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mtframe.assembly import Assembly, observe
 from mtframe.errors import MtframeError, TrainingError
@@ -59,7 +60,7 @@ def _train(assembly: Assembly, run: RunFolder, hooks: Hooks) -> None:
         # What evaluation will need is looked at now, not after hours of training.
         assembly.metrics(task, "val")
     trainer = Trainer(assembly, run, hooks)
-    # Made for nothing but to see that it can be: what no check foresaw fails here, before there is a folder.
+    # Made only to see that it can be: what no check foresaw fails here, before there is a folder.
     first = trainer.batches[0]
     if isinstance(first, MtframeError):
         raise first
@@ -84,7 +85,8 @@ def print_scores(evaluations: Mapping[str, Evaluation]) -> None:
     for task, result in evaluations.items():
         for position, (name, value) in enumerate(result.values.items()):
             style = "bold" if name == result.primary else ""
-            table.add_row(task if position == 0 else "", name, number(value), style=style)
+            # As it is: a name may hold [brackets], which are no markup.
+            table.add_row(task if position == 0 else "", Text(name), number(value), style=style)
         if result.skipped:
             table.add_row("", "images skipped (unreadable)", str(len(result.skipped)))
         table.add_section()
@@ -99,10 +101,10 @@ def number(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.4f}"
 
 
-def beside(run: Path, more: str) -> Path:
-    """A folder next to a run's, with more behind its name."""
+def sibling_folder(run: Path, suffix: str) -> Path:
+    """A folder next to a run's, named after it with a suffix."""
     named = run if run.name not in ("", "..") else run.resolve()
-    return named.with_name(f"{named.name}-{more}")
+    return named.with_name(f"{named.name}-{suffix}")
 
 
 def say(lines: Sequence[str] | str) -> None:
@@ -124,7 +126,7 @@ def _print_kept(trainer: Trainer) -> None:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for task in evaluated:
         for position, (name, value) in enumerate(before[task].items() if task in kept else ()):
-            table.add_row(task if position == 0 else "", name, number(value), number(after["tasks"][task][name]))
+            table.add_row(task if position == 0 else "", Text(name), number(value), number(after["tasks"][task][name]))
     CONSOLE.print(table)
     say(f"best is of step {after['step']}")
 

@@ -32,7 +32,7 @@ def add_task(
     mtframe add-task runs/recipe scenes=scene-recognition:data/scenes --finetune train.distil=2
     """
     from mtframe._overrides import parse_task
-    from mtframe.cli._work import beside, new_run, train_assembly
+    from mtframe.cli._work import new_run, sibling_folder, train_assembly
     from mtframe.recipe import check_task_name
     from mtframe.run import RunFolder
     from mtframe.training import add_task as added
@@ -40,6 +40,6 @@ def add_task(
     name, _ = parse_task(task)
     check_task_name(name)
     RunFolder.open(run)
-    with new_run(out, beside(run, name)) as folder:
+    with new_run(out, sibling_folder(run, name)) as folder:
         assembly = added(run, task, overrides or [], finetune=finetune, hooks=observers or [])
         train_assembly(assembly, folder, strict=strict)

@@ -46,12 +46,12 @@ def _report(case: Case) -> str:
     except Skip as reason:
         result, why = "skipped", str(reason)
     except Exception as error:
-        result, why = "FAILED", _told(error)
+        result, why = "FAILED", _reason(error)
     typer.echo(f"{result:8}{case.id}{f': {why}' if why else ''}")
     return result
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """What a check found, or what the component raised, and where."""
     from mtframe.testing import Violation
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mtframe.errors import BadImageError, MtframeError, RecipeError
-from mtframe.kinds import Downloads, HasNotes, Synthesizes
+from mtframe.kinds import Dataset, Downloads, HasNotes, Synthesizes
 from mtframe.registry import at_hand, resolve
 
 # What a data set has to have for a command.
@@ -109,7 +110,7 @@ def preview(
         recipe = load_recipe(source, given)
         if task is not None and task not in recipe.tasks:
             raise RecipeError(f"-t {task}: no such task; the tasks of this recipe are {', '.join(recipe.tasks)}")
-        files = {name: out.with_stem(f"{out.stem}-{name}") for name in ([task] if task else recipe.tasks)}
+        files = {name: out.with_stem(f"{out.stem}-{name}") for name in ([task] if task else recipe.trained)}
     else:
         if not given or "=" in given[0]:
             raise RecipeError(f"expected the folder of data set {source!r} behind its name, or a recipe file (.yaml)")
@@ -143,7 +144,8 @@ def _preset_for(dataset: str) -> str:
     )
 
 
-def _unreadable(dataset: Any) -> list[str]:
+def _unreadable(dataset: Dataset) -> list[str]:
+    """Why images of a split cannot be read."""
     reasons = []
     for index in range(len(dataset)):
         try:
@@ -154,5 +156,5 @@ def _unreadable(dataset: Any) -> list[str]:
 
 
 def _say(counts: Any) -> None:
-    if isinstance(counts, dict):
+    if isinstance(counts, Mapping):
         typer.echo(", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in counts.items()))

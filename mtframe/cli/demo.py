@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mtframe.inference import Predictor
     from mtframe.recipe import Choice
 
-# Validation images that are drawn: so many groups of so many neighbours.
+# Validation images that are drawn: groups, and neighbours in each.
 _GROUPS, _NEIGHBOURS = 4, 3
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from mtframe.import_probe import Probe
     from mtframe.registry import Component
 
-# Seconds that importing a plugin may take before it is given up, and before it is worth a word.
-_TIMEOUT, _SLOW = 120.0, 15.0
+# Seconds that importing a plugin may take before it is given up.
+_TIMEOUT = 120.0
 
 
 def doctor(
@@ -85,13 +85,14 @@ def _components(components: Sequence[Component], timeout: float) -> Iterator[Fin
 
 def _probed(component: Component, probe: Probe) -> Iterator[Finding]:
     """What an import showed, and whether options can be read."""
+    from mtframe._installed import SLOW_IMPORT
     from mtframe._notes import note
     from mtframe.cli._health import Finding
     from mtframe.errors import PluginError
     from mtframe.options import schema
 
     about, problems = f"{component.kind} {component.name!r}", list(probe.problems)
-    if probe.seconds > _SLOW:
+    if probe.seconds > SLOW_IMPORT:
         problems.append(f"takes {probe.seconds:.0f} s to import")
     if not probe.error:
         try:
@@ -99,7 +100,7 @@ def _probed(component: Component, probe: Probe) -> Iterator[Finding]:
         except PluginError as error:
             problems.append(str(error))
     if problems:
-        # Listings tell it from now on, until an import goes well.
+        # Listings say so from now on, until an import goes well.
         note(component.label, "; ".join(problems))
         yield Finding(False, f"{about}: {'; '.join(problems)}", _advice(component, probe.error), probe.traceback)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mtframe.kinds import DescribesMembers, Family
+from mtframe.kinds import DescribesMembers, Downloads, Family, Synthesizes
 
 from ._app import table
 
@@ -78,11 +78,12 @@ def _parts(resolved: Resolved) -> list[str]:
         f"Wired by the framework: {wired}",
         _listing("Options", describe(component, kind)),
     ]
-    for action in ("synthesize", "download"):
-        function = getattr(component, action, None)
-        if kind == "dataset" and function is not None:
-            command = f"mtframe data {action} {resolved.name} ROOT"
-            parts.append(_listing(f"Options of {command}", describe(function, ("root",))))
+    if kind == "dataset" and isinstance(component, Synthesizes):
+        command = f"mtframe data synthesize {resolved.name} ROOT"
+        parts.append(_listing(f"Options of {command}", describe(component.synthesize, ("root",))))
+    if kind == "dataset" and isinstance(component, Downloads):
+        command = f"mtframe data download {resolved.name} ROOT"
+        parts.append(_listing(f"Options of {command}", describe(component.download, ("root",))))
     parts.append(_abilities(component, kind))
     if kind == "preset":
         parts.append(_preset(component))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mtframe.errors import RecipeError
+
+if TYPE_CHECKING:
+    from mtframe.inference import Gallery, Predictor
 
 
 def predict(
@@ -49,20 +54,12 @@ def predict(
 
     if embeddings is not None:
         inference.check_embeddings_file(embeddings)
-    # A file may have a "=" in its name, but hardly the name of a key that a recipe has.
-    overrides = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
-    sources = [argument for argument in arguments if argument not in overrides]
-    if not sources:
-        raise RecipeError("expected an image file or a folder of images behind the run's folder")
+    sources, overrides = _sources_and_overrides(arguments)
     predictor = inference.load_run(run, checkpoint, device, overrides=overrides)
     found, chosen = inference.find_pictures(sources), predictor.chosen(task)
     if embeddings is not None:
         inference.embedding_tasks(predictor, chosen, "--embeddings")
-    galleries = {
-        name: inference.Gallery.read(predictor, name, gallery)
-        for name in (inference.embedding_tasks(predictor, chosen, "--gallery") if gallery is not None else ())
-        if gallery is not None
-    }
+    galleries = {} if gallery is None else _galleries(predictor, chosen, gallery)
     folder = out or run / "predictions"
     result = inference.predict_files(
         predictor, found, folder, chosen, threshold, galleries, picture_format=picture_format
@@ -78,3 +75,21 @@ def predict(
         typer.echo(f"skipped {reason}", err=True)
     if result.unreadable:
         raise typer.Exit(1)
+
+
+def _sources_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Sources and overrides. Raises RecipeError if there is no source."""
+    # A file may have a "=" in its name, but hardly the name of a key that a recipe has.
+    overrides = [argument for argument in arguments if "=" in argument and not os.path.exists(argument)]
+    sources = [argument for argument in arguments if argument not in overrides]
+    if not sources:
+        raise RecipeError("expected an image file or a folder of images behind the run's folder")
+    return sources, overrides
+
+
+def _galleries(predictor: Predictor, tasks: Sequence[str], folder: Path) -> dict[str, Gallery]:
+    """The identities in a folder as each task that gives embeddings sees them. Raises RecipeError if none does."""
+    from mtframe import inference
+
+    able = inference.embedding_tasks(predictor, tasks, "--gallery")
+    return {name: inference.Gallery.read(predictor, name, folder) for name in able}

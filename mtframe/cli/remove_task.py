@@ -17,14 +17,15 @@ def remove_task(
 
     mtframe remove-task runs/recipe objects
     """
-    from mtframe.cli._work import beside, say
+    from mtframe.cli._work import new_run, say, sibling_folder
     from mtframe.recipe import check_task_name
     from mtframe.run import RunFolder
     from mtframe.training import remove_task as removed
 
     check_task_name(task)
     RunFolder.open(run)
-    left = removed(run, task, out or beside(run, f"without-{task}"))
+    with new_run(out, sibling_folder(run, f"without-{task}")) as folder:
+        left = removed(run, task, folder)
     checkpoints = ", ".join(sorted(folder.name for folder in left.checkpoints.iterdir()))
     say([f"removed {task}; left are {', '.join(left.infos())}, as they were, in the checkpoints {checkpoints}",
          f"run: {left.path}"])  # fmt: skip

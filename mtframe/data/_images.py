@@ -32,7 +32,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 # Of maps of numbers: formats that keep them as they are.
 _MAP_FORMATS = ("PNG", "TIFF", "BMP")
 
-# What Pillow multiplies the greys of a PNG of so few bits with.
+# What Pillow multiplies the values of a grey PNG by, by their bits.
 _STRETCHED = {2: 85, 4: 17}
 
 
@@ -44,7 +44,7 @@ def read_image(
     Args:
         path: A JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file. Palettes, grey (8 or 16 bits), CMYK and alpha
             become RGB.
-        decode_size: If given, a JPEG may be decoded at half its size or less, as long as its sides keep so many
+        decode_size: If given, a JPEG may be decoded at half its size or less, as long as its sides keep that many
             pixels: faster for large photographs.
         upright: Whether to turn the image as its EXIF orientation says and every viewer does. Not where coordinates
             are labelled on the stored pixels, as those of COCO, VOC and landmarks are.
@@ -88,7 +88,7 @@ def decode_image(
 
 
 def read_map(path: str | os.PathLike[str]) -> Tensor:
-    """Reads a picture file of one number a pixel as these numbers, such as a mask of class numbers.
+    """Reads a picture file of one number per pixel as these numbers, such as a mask of class numbers.
 
     Args:
         path: A PNG, TIFF or BMP file: grey of up to 16 bits, or a palette, whose places are the numbers.

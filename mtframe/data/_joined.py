@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
+
+from torch import Tensor
 
 from mtframe.kinds import LabelsImages, Samples
 
 from ._sample import Sample
+
+
+class _Labelled(Samples, LabelsImages, Protocol):
+    """A data set that can also label images that another one reads."""
 
 
 class WithTargetsOf:
@@ -19,7 +27,7 @@ class WithTargetsOf:
         other: Labels the images.
     """
 
-    def __init__(self, dataset: Samples, other: LabelsImages) -> None:
+    def __init__(self, dataset: _Labelled, other: LabelsImages) -> None:
         self._dataset = dataset
         self._other = other
 
@@ -29,3 +37,11 @@ class WithTargetsOf:
     def __getitem__(self, index: int) -> Sample:
         sample = self._dataset[index]
         return replace(sample, target={**self._other.target_of(sample.id, sample.size), **sample.target})
+
+    def ids(self) -> Sequence[str]:
+        """`Sample.id` of each of its images, by position."""
+        return self._dataset.ids()
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The targets of the image of that id, as its own sample has them."""
+        return {**self._other.target_of(id, size), **self._dataset.target_of(id, size)}

@@ -1,7 +1,7 @@
 """The mixing loader: every training step's batches of all tasks, as a pure function of the step.
 
 Which images a step sees, and how they are augmented, depends on nothing but the seed and the step's number: not on
-workers, not on what was loaded before. A run that was killed goes on exactly by asking for the next step.
+workers, not on what was loaded before. A run that was killed resumes exactly by asking for the next step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Source:
         dataset: Its images and labels.
         transform: What makes batches of them.
         batch_size: Images in a batch.
-        viewers: The tasks that train on these images, the one whose data set it is first, if that trains at all.
+        viewers: The tasks that train on these images, first the one whose data set it is, if that trains at all.
         every: It takes part in every k-th step, with a schedule that asks for that.
     """
 
@@ -63,8 +63,8 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
     Args:
         sources: Training data by task.
         seed: Of order and augmentation.
-        schedule: Makes what says which task trains when, from each task's batches that show all its images once, and
-            its `every`.
+        schedule: Makes the schedule, from the number of batches that show all images of a task once, and its `every`,
+            each by task.
 
     Raises:
         DataError: A data set is empty.
@@ -106,7 +106,7 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
         return load(self, range(start, stop), workers, pin_memory)
 
     def epochs(self, steps: int) -> dict[str, float]:
-        """By task, how often the first `steps` steps show each of its training images, in the mean."""
+        """By task, how often the first `steps` steps show each of its training images, on average."""
         seen = {}
         for task, draws in self.schedule.draws(steps).items():
             source = self.sources[task]
@@ -134,7 +134,7 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
             fit, unfit = fitting(source.transform, samples)
             if not fit:
                 raise
-            # As many as ever: others of the batch stand in.
+            # As many as before: others of the batch stand in.
             samples = [fit[place % len(fit)] for place in range(len(samples))]
             return samples, make_inputs(source.transform, samples, rng), [*skipped, *unfit]
 
@@ -161,11 +161,12 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
 
     def _index(self, source: Source, task: str, draw: int) -> int:
         epoch, position = divmod(draw, len(source.dataset))
-        if source._order is None or source._order[0] != epoch:
+        order = source._order
+        if order is None or order[0] != epoch:
             rng = np.random.default_rng([self.seed, zlib.crc32(task.encode()), epoch, 1])
             own = source.dataset.order(rng) if isinstance(source.dataset, OrdersEpochs) else None
-            source._order = epoch, rng.permutation(len(source.dataset)) if own is None else own
-        return int(source._order[1][position])
+            order = source._order = epoch, rng.permutation(len(source.dataset)) if own is None else own
+        return int(order[1][position])
 
 
 def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator[Any]:

@@ -55,14 +55,14 @@ class Placement:
         *,
         sample: int = 0,
     ) -> Placement:
-        """Without a turn: `input = original * scale + offset`, (x, y) each; a mirrored image has a negative x scale."""
+        """Not rotated: `input = original * scale + offset`, (x, y) each; a mirrored image has a negative x scale."""
         return cls(((scale[0], 0.0, offset[0]), (0.0, scale[1], offset[1])), size, input_size, sample)
 
     @classmethod
     def by_inverse(
         cls, inverse: np.ndarray, size: tuple[int, int], input_size: tuple[int, int], *, sample: int = 0
     ) -> Placement:
-        """By what a resampling is given: the (2, 3) map from pixels of the input to pixels of the original."""
+        """From what a resampling is given: the (2, 3) map from pixels of the input to pixels of the original."""
         forward = np.linalg.inv(np.vstack([inverse, [0.0, 0.0, 1.0]]))[:2]
         (a, b, c), (d, e, f) = forward.tolist()
         return cls(((a, b, c), (d, e, f)), size, input_size, sample)
@@ -96,7 +96,7 @@ class Placement:
 
     @property
     def scale(self) -> float:
-        """By what factor lengths change, in the geometric mean of both axes."""
+        """The factor by which lengths change, as the geometric mean of both axes."""
         (a, b, _), (d, e, _) = self.matrix
         return math.sqrt(abs(a * e - b * d))
 
@@ -169,10 +169,10 @@ class Placement:
         Args:
             values: (C, h', w') float, of any resolution: it covers the whole input.
             rows: Which rows of the original. Scores of many classes on a large photograph take gigabytes: whoever
-                needs only the best of them asks for some rows after the other.
+                needs only the best of them asks for some rows at a time.
 
         Returns:
-            (C, H, W), or so many rows of it. Where the input does not show the original, the nearest place that it
+            (C, H, W), or those rows of it. Where the input does not show the original, the nearest place that it
             shows.
         """
         ys, xs = _centres(slice(*rows.indices(self.size[0]))), _centres(slice(0, self.size[1]))
@@ -193,14 +193,14 @@ class Placement:
         return tall.permute(2, 0, 1)
 
     def flipped(self) -> Placement:
-        """In the mirror image of the input."""
+        """The placement in the mirror image of the input."""
         width = self.input_size[1]
         (a, b, c), below = self.matrix
         window = self.window and (width - self.window[2], self.window[1], width - self.window[0], self.window[3])
         return replace(self, matrix=((-a, -b, width - c), below), window=window)
 
     def resized(self, input_size: tuple[int, int]) -> Placement:
-        """In the input at another (height, width)."""
+        """The placement in the input at another (height, width)."""
         y, x = (new / old for new, old in zip(input_size, self.input_size, strict=True))
         (a, b, c), (d, e, f) = self.matrix
         matrix = ((a * x, b * x, c * x), (d * y, e * y, f * y))
@@ -227,7 +227,7 @@ class Inputs:
 
 
 def covers(placements: Sequence[Placement]) -> list[list[Window]]:
-    """By image, the windows of those that are drawn over it and let nothing of it through.
+    """For each image, the windows of those that are drawn over it and let nothing of it through.
 
     What an image would show there is not seen. Blended ones (`share` below 1) cover nothing.
     """
@@ -268,7 +268,7 @@ def _run(inside: Tensor) -> slice:
 
 
 def _between(places: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For places along an axis of so many cells: the cell before, the one after, and how near the latter is, 0..1."""
+    """The cells around places on an axis of `cells`: those before, those after, and how near the latter are, 0..1."""
     within = (places - 0.5).clamp(0, cells - 1)
     before = within.floor()
     return before.long(), (before + 1).clamp(max=cells - 1).long(), within - before

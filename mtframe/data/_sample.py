@@ -15,11 +15,11 @@ from ._placement import Placement
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:
-    """What a data set's labels mean; wired into heads, losses, transforms and metrics as `info`.
+    """What a data set's labels mean; wired into targets, heads, losses and metrics as `info`.
 
     Attributes:
-        target: The kind of target: the name of a component of kind `target`. Heads, losses, transforms and metrics say
-            which ones they work on in an attribute of the same name; assembling a mismatch is an error.
+        target: The kind of target: the name of a component of kind `target`. Heads, losses and metrics say which ones
+            they work on in an attribute of the same name; assembling a mismatch is an error.
         classes: Name of each class, in label order: label `i` is `classes[i]`. Of numbers, the name of each.
     """
 

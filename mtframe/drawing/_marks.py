@@ -31,7 +31,7 @@ def draw_marks(
         picture: The picture.
         marks: By who says so, such as a task; in pixels of the picture.
         threshold: Marks with a lower score are left out.
-        longest: Pixels of the longer side of what is returned, without a panel: for sheets of tiles so large, whose
+        longest: Pixels of the longer side of what is returned, without a panel: for sheets of tiles of that size, whose
             captions say the rest. None for the picture's own size, enlarged where that is too small to draw on.
     """
     enlarged = max(1.0, min(_LEAST_SIDE / min(picture.size), _MOST_SIDE / max(picture.size)))
@@ -43,7 +43,7 @@ def draw_marks(
     for title, its in marks.items():
         for mark in its:
             if isinstance(mark, Mask):
-                # Of two colours over each other none can be told: further masks are outlined.
+                # Two colours over each other cannot be told apart: further masks are outlined.
                 canvas, found = paint_mask(canvas, mark, line=_line_width(canvas), filled=not regions)
                 regions += found
                 said[title].append(found)
@@ -57,8 +57,12 @@ def _sure(mark: Mark, threshold: float) -> bool:
 
 
 def caption(marks: Sequence[Mark], lines: int) -> str:
-    """What marks say of a whole picture in so many lines at most, `-` if nothing; of those on it regions are named, the
-    largest first, and others counted."""
+    """What marks say of a whole picture, `-` if nothing: regions by name, the largest first, other shapes by number.
+
+    Args:
+        marks: Of one picture.
+        lines: How many lines there may be.
+    """
     said = [mark.text if isinstance(mark, Text) else f"{mark.name} {mark.value}" for mark in marks
             if isinstance(mark, Text | Bar)]  # fmt: skip
     said += [", ".join(names) for mark in marks if isinstance(mark, Mask) and (names := region_names(mark))]
@@ -86,9 +90,7 @@ def _name_regions(canvas: Image.Image, regions: Sequence[Region], taken: Sequenc
 
 def _draw_shapes(canvas: Image.Image, marks: Sequence[Mark], factor: float) -> list[Rectangle]:
     """Lines, boxes and points, then their labels where they hide least; returns where the labels are."""
-    draw, font = ImageDraw.Draw(canvas), font_of(text_size(canvas))
-    line = _line_width(canvas)
-    halo = max(1, line // 2)
+    draw, font, line = ImageDraw.Draw(canvas), font_of(text_size(canvas)), _line_width(canvas)
     tags: list[tuple[Rectangle, str, str]] = []
     shapes = [
         mark for mark in marks
@@ -96,35 +98,42 @@ def _draw_shapes(canvas: Image.Image, marks: Sequence[Mark], factor: float) -> l
     ]  # fmt: skip
     # Large ones first, so that small ones are not covered.
     for mark in sorted(shapes, key=lambda mark: -_area(mark)):
-        colour = hex_of(mark.colour)
-        x0, y0, x1, y1 = (value * factor for value in _around(mark))
-        x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
-        if isinstance(mark, Box):
-            # Pillow draws lines inwards: white on both sides of the coloured one.
-            draw.rectangle((x0 - halo, y0 - halo, x1 + halo, y1 + halo), outline="white", width=line + 2 * halo)
-            draw.rectangle((x0, y0, x1, y1), outline=colour, width=line)
-        elif isinstance(mark, Polyline):
-            points = [(x * factor, y * factor) for x, y in mark.points]
-            points += points[:1] if mark.closed else []
-            if len(points) > 1:
-                draw.line(points, fill="white", width=line + 2 * halo, joint="curve")
-                draw.line(points, fill=colour, width=line, joint="curve")
-        else:
-            x, y = (value * factor for value in mark.at)
-            for radius, fill in ((2 * line + halo, "white"), (2 * line, colour)):
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
-        if mark.text and isinstance(mark, Polyline) and not mark.closed:
-            # At its upper end: the rectangle around a slanting line is mostly elsewhere.
-            x0, y0 = x1, y1 = min(points, key=lambda point: point[1])
+        place = _draw_shape(draw, mark, factor, line)
         if mark.text:
-            tags.append(((x0, y0, x1, y1), mark.text, colour))
+            tags.append((place, mark.text, hex_of(mark.colour)))
     taken: list[Rectangle] = []
     # Small boxes first: large ones have more places left for theirs.
     for box, text, colour in reversed(tags):
         others = [other for other, _, _ in tags if other is not box]
-        if (place := _tag(draw, canvas.size, box, text, colour, font, taken, others)) is not None:
-            taken.append(place)
+        if (label := _tag(draw, canvas.size, box, text, colour, font, taken, others)) is not None:
+            taken.append(label)
     return taken
+
+
+def _draw_shape(draw: ImageDraw.ImageDraw, mark: Box | Point | Polyline, factor: float, line: int) -> Rectangle:
+    """Draws a shape with white around its lines; returns the rectangle that its label belongs to."""
+    colour, halo = hex_of(mark.colour), max(1, line // 2)
+    x0, y0, x1, y1 = (value * factor for value in _around(mark))
+    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+    if isinstance(mark, Box):
+        # Pillow draws lines inwards: white on both sides of the coloured one.
+        draw.rectangle((x0 - halo, y0 - halo, x1 + halo, y1 + halo), outline="white", width=line + 2 * halo)
+        draw.rectangle((x0, y0, x1, y1), outline=colour, width=line)
+    elif isinstance(mark, Point):
+        x, y = (value * factor for value in mark.at)
+        for radius, fill in ((2 * line + halo, "white"), (2 * line, colour)):
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
+    else:
+        points = [(x * factor, y * factor) for x, y in mark.points]
+        points += points[:1] if mark.closed else []
+        if len(points) > 1:
+            draw.line(points, fill="white", width=line + 2 * halo, joint="curve")
+            draw.line(points, fill=colour, width=line, joint="curve")
+        if not mark.closed:
+            # At its upper end: the rectangle around a slanting line is mostly elsewhere.
+            x, y = min(points, key=lambda point: point[1])
+            return x, y, x, y
+    return x0, y0, x1, y1
 
 
 def _around(mark: Box | Point | Polyline) -> Rectangle:

@@ -14,7 +14,7 @@ from ._text import Font, font_of, shorten, text_size
 
 INK = "#1A1A1A"
 _GREY_INK = "#5A5A5A"
-_TRACK = "#DDDDDD"
+TRACK = "#DDDDDD"
 
 # A text, a value with a bar, or regions whose names and colours are listed.
 Row = Text | Bar | Sequence[Region]
@@ -96,6 +96,6 @@ def _draw_bar(draw: ImageDraw.ImageDraw, bar: Bar, place: tuple[int, int, int, i
     end = x1 - 5 * size
     if bar.part is not None and end > middle:
         top, bottom = y0 + size // 4, y0 + size
-        draw.rectangle((middle, top, end, bottom), fill=_TRACK)
+        draw.rectangle((middle, top, end, bottom), fill=TRACK)
         if bar.part > 0:
             draw.rectangle((middle, top, middle + round((end - middle) * min(1.0, bar.part)), bottom), fill=COLOURS[5])

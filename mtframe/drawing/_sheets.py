@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mtframe.palette import COLOURS
 
+from ._panel import INK, TRACK
 from ._text import font_of, shorten
 
-_INK = "#1A1A1A"
 _BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -40,7 +40,7 @@ def similarity_sheet(
     neighbours: int = 4,
     rows: Sequence[int] | None = None,
 ) -> Image.Image:
-    """A row a picture: the picture, then those most similar to it with their cosine similarity.
+    """A row for each picture: the picture, then those most similar to it with their cosine similarity.
 
     Args:
         images: Q pictures, at least two.
@@ -96,9 +96,9 @@ def contact_sheet(
         fitted = fitted.resize([max(1, round(side * factor)) for side in fitted.size], _BICUBIC)
         sheet.paste(fitted, (x + (tile - fitted.width) // 2, y + (tile - fitted.height) // 2))
         for place, caption in enumerate(captions[number].split("\n")):
-            draw.text((x, y + tile + 3 + place * spacing), shorten(caption, font, tile), fill=_INK, font=font)
+            draw.text((x, y + tile + 3 + place * spacing), shorten(caption, font, tile), fill=INK, font=font)
         similarity = similarities[number] if similarities else None
         if similarity is not None:
-            draw.rectangle((x, y + tile - 5, x + tile, y + tile), fill="#DDDDDD")
+            draw.rectangle((x, y + tile - 5, x + tile, y + tile), fill=TRACK)
             draw.rectangle((x, y + tile - 5, x + tile * max(0.0, similarity), y + tile), fill=COLOURS[5])
     return sheet

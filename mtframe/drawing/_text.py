@@ -13,7 +13,7 @@ Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 @cache
 def font_of(size: int) -> Font:
-    """The font in a size of so many pixels."""
+    """The font at a size in pixels."""
     # Pillow's own has little beyond ASCII; matplotlib brings one with Latin, Greek and Cyrillic letters.
     found = find_spec("matplotlib")
     for folder in (found.submodule_search_locations or []) if found else []:
@@ -29,7 +29,7 @@ def text_size(picture: Image.Image) -> int:
 
 
 def shorten(text: str, font: Font, width: int) -> str:
-    """A text that is no wider than so many pixels, with an ellipsis where it was cut."""
+    """A text that is no wider than `width` pixels, with an ellipsis where it was cut."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

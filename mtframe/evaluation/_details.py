@@ -1,4 +1,4 @@
-"""What a metric has to tell that does not fit into a number: curves, matrices and bars, without a way to draw them."""
+"""What a metric reports that does not fit into a number: curves, matrices and bars, without a way to draw them."""
 
 from __future__ import annotations
 

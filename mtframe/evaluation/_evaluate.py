@@ -25,7 +25,7 @@ class Evaluation:
         higher_is_better: Whether more of it is better.
         images: Number of images scored.
         skipped: Images that could not be read, with the reason.
-        notes: What the metrics have to say besides, in sentences.
+        notes: What else the metrics have to say, in sentences.
         details: What does not fit into a number.
     """
 

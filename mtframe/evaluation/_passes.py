@@ -58,7 +58,7 @@ class View:
     mirrored: tuple[bool, ...]
 
     def side(self, size: int) -> int:
-        """Pixels of a side that has so many at full size; rounded to what backbones can halve."""
+        """Pixels at this scale of a side of `size` pixels; rounded to what backbones can halve."""
         return size if self.scale == 1 else max(_MULTIPLE, round(size * self.scale / _MULTIPLE) * _MULTIPLE)
 
 
@@ -91,7 +91,7 @@ class Passes:
 
     @classmethod
     def of(cls, model: MultiTaskModel, assembly: Assembly) -> Passes:
-        """As a recipe says: its views, and its precision where that is faster."""
+        """Passes as a recipe asks for them: with its views, and in its precision where that is faster."""
         return cls(
             model,
             task_views_of(assembly),

@@ -1,4 +1,4 @@
-"""Details of scores as files: one json a task, and a picture of each curve, matrix and set of bars."""
+"""Details of scores as files: a JSON file per task, and a picture of each curve, matrix and set of bars."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.errors import MtframeError
-from mtframe.palette import COLOURS
+from mtframe.palette import COLOURS, line_of
 from mtframe.run import write_text
 
 from ._details import Bars, Curves, Detail, Matrix
@@ -21,10 +21,6 @@ _NUMBERED = 20
 _NAMED = 80
 # Inches: a picture of a thousand classes would take gigabytes.
 _LONGEST = 25
-
-# Thin lines of yellow cannot be seen on white.
-_LINES = COLOURS[:-1]
-_STYLES = ("-", "--", ":", "-.")
 
 
 def write_details(evaluation: Evaluation, task: str, out: Path) -> list[Path]:
@@ -80,7 +76,11 @@ def draw_detail(detail: Detail, path: Path) -> None:
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN; null says "not resolved"."""
+    """The same value with None, JSON's null, for each number that is not finite: JSON has neither NaN nor infinity.
+
+    Args:
+        value: Dictionaries, lists and tuples (which become lists) of plain values.
+    """
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -96,9 +96,9 @@ def _plain(text: str) -> str:
 def _draw_curves(detail: Curves, figure: Any, axes: Any) -> None:
     figure.set_size_inches(6.4, 4.8)
     for number, (name, (xs, ys)) in enumerate(detail.lines.items()):
-        style = _STYLES[number // len(_LINES) % len(_STYLES)]
+        colour, dashes = line_of(number)
         marker = "o" if len(xs) <= 20 else None
-        axes.plot(xs, ys, style, color=_LINES[number % len(_LINES)], marker=marker, label=_plain(name))
+        axes.plot(xs, ys, dashes, color=colour, marker=marker, label=_plain(name))
     axes.set(xlabel=detail.x, ylabel=detail.y)
     axes.grid(alpha=0.3)
     if len(detail.lines) > 10:

@@ -126,7 +126,7 @@ def to_be_changed(gradients: Mapping[str, Gradients], tasks: Iterable[str]) -> d
 
 @contextmanager
 def heads_apart(model: MultiTaskModel, balancer: AnyBalancer) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Gives what weighs this pass's gradients of heads and losses, if the balancer wants that."""
+    """Gives a function that weighs this pass's gradients of heads and losses, if the balancer wants that."""
     wanted = isinstance(balancer, WeighsHeads) and balancer.weighs_heads
     own = {
         task: [*model.heads[task].parameters(), *model.losses[task].parameters()]

@@ -11,7 +11,7 @@ the gradient of the sum. BatchNorm with joint statistics mixes them: θ also mov
 mean and variance that t's are normalised with. g_t is then taken as if those images moved as t's do: the statistics
 keep their joint values, and respond to t's own images alone (`_row_layers.BatchNorm`). Taking what t's rows contribute
 to the joint gradient instead would add up to it, but has in it how these rows move the other tasks' losses, which
-cancels in the sum and looks like conflict in its parts. `exact` takes ∂L_t/∂θ, for a backward pass a task.
+cancels in the sum and looks like conflict in its parts. `exact` takes ∂L_t/∂θ, for a backward pass per task.
 
 Tasks on the same images have the same rows: each further task on them costs one more backward pass through
 the shared layers.
@@ -77,12 +77,12 @@ class GradientEngine:
     Shared are the parameters that `sharing.shared_parameters()` gives (`mtframe.kinds.NamesShared`), or all of
     `sharing`. Trial passes before the first step (`_trial`) show whether rows tell the tasks apart. Where they do not,
     or where the sharing scheme does not say whose rows it passes (`mtframe.model.rows_of`), gradients come from a
-    backward pass a task, which is exact and slower and is logged once; they are then ∂L_t/∂θ, with BatchNorm too.
+    backward pass per task, which is exact and slower and is logged once; they are then ∂L_t/∂θ, with BatchNorm too.
     Compiled modules run uncompiled where tasks are told apart.
 
     Args:
         model: The model, on its device.
-        exact: Take a backward pass a task where BatchNorm mixes rows.
+        exact: Take a backward pass per task where BatchNorm mixes rows.
     """
 
     def __init__(self, model: MultiTaskModel, *, exact: bool = False) -> None:
@@ -116,7 +116,7 @@ class GradientEngine:
                 maps that heads are given, as MGDA-UB (arXiv:1810.04650, sec. 3.3). The weighed maps' gradients go
                 through all of `sharing` in one backward pass, whichever images the tasks use, a task's own stages
                 included; but tasks with images of their own are orthogonal there, so it suits tasks on the same images.
-            divide: All gradients are divided by so much. The balancer sees them undivided.
+            divide: What all gradients are divided by. The balancer sees them undivided.
             observer: Is given each task's gradient and weight, of a step of several tasks. The parameters get what they
                 get without, up to the order of summation.
         """
@@ -156,7 +156,7 @@ class GradientEngine:
                 return {task: loss.detach() for task, loss in traced.losses.items()}, traced.gradients()
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
-        """By name in `model.sharing`: those that are shared and trained."""
+        """The parameters that are shared and trained, by name in `model.sharing`."""
         sharing = self.model.sharing
         chosen = set(sharing.shared_parameters() if isinstance(sharing, NamesShared) else sharing.parameters())
         return {name: p for name, p in sharing.named_parameters() if p in chosen and p.requires_grad}
@@ -173,7 +173,7 @@ class GradientEngine:
         *,
         observed: bool,
     ) -> _Taken:
-        """The backward pass down to the maps, and from there on for each task, or for all at once if nobody asks."""
+        """The backward pass down to the maps, and from there for each task, or for all at once where that will do."""
         late = of_gradients(balancer) and at == "parameters"
         # Gradients that are weighed at the maps are separated by task for an observer only, who wants the derivative.
         by_rows = (late or observed) and self._by_rows(shared, images, exact=self.exact or not late)
@@ -190,7 +190,7 @@ class GradientEngine:
     def _traced(
         self, shared: Mapping[str, nn.Parameter], images: Images, lenders: Lenders, forward: Forward, *, by_rows: bool
     ) -> Iterator[TaskPass]:
-        """Within it, a forward pass that was cut at the maps."""
+        """Runs a forward pass that is cut at the maps; within it, the backward pass can follow."""
         with ExitStack() as stack:
             traced = self._forward_by_rows(stack, shared, images, lenders, forward) if by_rows else None
             if traced is None:

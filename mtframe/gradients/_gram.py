@@ -32,7 +32,7 @@ def gram_matrix(gradients: Sequence[Mapping[str, Tensor | None]]) -> Tensor:
     total = torch.zeros(count, count, dtype=torch.float64)
     for (i, j), found in products.items():
         # Read at the end: on an accelerator each read waits for all that came before.
-        total[i, j] = total[j, i] = torch.stack(found).double().sum().item() if found else 0.0
+        total[i, j] = total[j, i] = torch.stack(found).cpu().double().sum().item() if found else 0.0
     return total
 
 

@@ -58,7 +58,7 @@ class Measurement:
             self._before = {name: value.detach().clone() for name, value in self.parameters.items()}
 
     def rows(self) -> list[Row]:
-        """Once the optimiser has stepped: for each stage a row a task, then a row a pair of tasks.
+        """Once the optimiser has stepped: for each stage a row per task, then a row per pair of tasks.
 
         `norm` is |g_t|; `weight` the balancer's, a mean where the step has several batches; `effective_lr` is
         -⟨Δθ, g_t⟩ / |g_t|², Δθ the change that the optimiser made: to first order the loss of task t has fallen by as

@@ -2,7 +2,7 @@
 
 The pass is cut at the feature maps: heads and losses run their usual backward pass and stop there. From the maps on,
 what is shared is gone through for each task, either by the rows of the batch (one backward pass for all tasks, see
-`_row_parameters`) or with a backward pass a task.
+`_row_parameters`) or with a backward pass per task.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class TaskPass(Protocol):
 
 
 class PassByTask:
-    """Takes a backward pass a task, which gives ∂L_t/∂θ whatever the layers do."""
+    """Takes a backward pass per task, which gives ∂L_t/∂θ whatever the layers do."""
 
     def __init__(self, cut: Cut, losses: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
         self.cut, self.losses = cut, losses
@@ -94,7 +94,7 @@ class PassByTask:
         self._found: dict[str, Gradients] = {}
 
     def gradients(self, *, keep: bool = False) -> dict[str, Gradients]:
-        """Of each task, from a pass of its own through the one graph."""
+        """Each task's gradient, from a backward pass of its own through the one graph."""
         before = {name: _taken(parameter) for name, parameter in self._parameters.items()}
         for number, task in enumerate(self.cut.leaves, 1):
             self.cut.pull([task], keep=number < len(self.cut.leaves))

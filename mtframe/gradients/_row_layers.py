@@ -101,7 +101,7 @@ def run_per_task(
 
 @dataclass(frozen=True, slots=True)
 class Convolution(Layer):
-    """Of (B, C, H, W); strides and so on as torch.conv2d takes them."""
+    """A convolution of (B, C, H, W); strides and so on as torch.conv2d takes them."""
 
     stride: Any = 1
     padding: Any = 0

@@ -34,7 +34,7 @@ class Attribution:
     Args:
         tasks: Tasks with images of their own; a stand-in has a tensor for each.
         fixed: Addresses of memory that holds no images: buffers, frozen parameters.
-        poisoned: In a trial run, the task whose images are NaN: rows are then checked to be whose they are taken for.
+        poisoned: In a trial run, the task whose images are NaN: rows are then checked to be of the task they count as.
     """
 
     def __init__(self, tasks: Sequence[str], fixed: frozenset[int], poisoned: str | None = None) -> None:
@@ -45,7 +45,7 @@ class Attribution:
         self.through_all_rows = False
 
     def holds_rows(self, value: Any, counts: dict[str, int]) -> bool:
-        """Whether an argument is made of images: floating, some rows an image, and none of the model's own."""
+        """Whether an argument is made of images: of floats, with rows for each image, and not the model's own."""
         total = sum(counts.values())
         return (
             isinstance(value, Tensor)
@@ -63,7 +63,7 @@ class Attribution:
         return [each * count for count in counts.values()]
 
     def check(self, func: Any, arguments: Sequence[Any], counts: dict[str, int]) -> None:
-        """In a trial run: the poison is in the rows of its task, in all of them, and nowhere else."""
+        """In a trial run, raises Unattributable unless the poison is in all rows of its task, and nowhere else."""
         if self.poisoned is None or self.poisoned not in counts:
             return
         for value in arguments:
@@ -133,7 +133,7 @@ def _layer(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _compute(func: Any, args: Any, kwargs: Any) -> Any:
-    """Of parameters alone a stand-in, of rows the rows again."""
+    """A stand-in of what only parameters go into, and rows of what rows go into."""
     flat, spec = tree_flatten((args, kwargs))
     first = next(value for value in flat if isinstance(value, StandIn))
     attribution, counts = first.attribution, current_rows()
@@ -160,7 +160,7 @@ def _out_of_place(func: Any) -> Any:
 
 
 def _alone(func: Any, flat: list[Any], spec: Any, first: StandIn) -> Any:
-    """Of parameters alone: the same for each task, again a stand-in."""
+    """What parameters alone give: the same for each task, again a stand-in."""
     results = []
     for slot in range(len(first.leaves)):
         args, kwargs = tree_unflatten([v.leaves[slot] if isinstance(v, StandIn) else v for v in flat], spec)

@@ -56,6 +56,6 @@ def stage_grams(
 
 
 def cosine(gram: Tensor, a: int, b: int) -> float:
-    """Of gradients a and b; NaN if one of them is zero."""
+    """The cosine of gradients a and b; NaN if one of them is zero."""
     lengths = math.sqrt(gram[a, a].item()) * math.sqrt(gram[b, b].item())
     return gram[a, b].item() / lengths if lengths > 0 else math.nan

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mtframe.errors import described
 from mtframe.model import MultiTaskModel
 
 from ._row_parameters import Attribution, Unattributable, check_plain
@@ -41,7 +42,7 @@ def why_rows_fail(model: MultiTaskModel, parameters: Parameters, images: Images,
         return str(error)
     except Exception as error:
         # Whatever a backbone does with parameters that stand-ins cannot do; the plain pass may well work.
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return described(error).splitlines()[0]
     return None
 
 
@@ -63,14 +64,14 @@ def mixes_rows(sharing: nn.Module) -> bool:
 
 
 def attribution_of(sharing: nn.Module, images: Images, poisoned: str | None = None) -> Attribution:
-    """Of a pass of these images through a sharing scheme."""
+    """The attribution for a pass of these images through a sharing scheme."""
     fixed = frozenset(t.untyped_storage().data_ptr() for t in (*sharing.parameters(), *sharing.buffers()))
     return Attribution(tuple(images), fixed, poisoned)
 
 
 @torch.no_grad()
 def _try_poisoned(model: MultiTaskModel, parameters: Parameters, images: Images, poisoned: str) -> None:
-    """A pass as in training, but for BatchNorm, which has a backward pass of its own."""
+    """A pass as in training, except for BatchNorm, which has a backward pass of its own."""
     norms = {module: module.training for module in model.sharing.modules() if isinstance(module, _BatchNorm)}
     dtype = model.mean.dtype
     try:
@@ -107,7 +108,7 @@ def _try_backward(model: MultiTaskModel, parameters: Parameters, images: Images)
 
 
 def _reached(maps: Mapping[str, Sequence[Tensor]], inputs: Sequence[Tensor]) -> list[bool]:
-    """Which of these a backward pass from all maps comes to."""
+    """Which of these a backward pass from all maps reaches."""
     check_plain(maps)
     total = sum(m.float().sum() for of_task in maps.values() for m in of_task if m.requires_grad)
     if not isinstance(total, Tensor):

@@ -26,7 +26,7 @@ from ._paths import Paths
 from ._pictures import FilePictures, Source
 from ._predictor import BATCH_SIZE, Prediction, Predictor
 
-# Threads that draw beside the network's work, and pictures that may wait for them: each holds its marks, and the mask
+# Threads that draw while the network works, and pictures that may wait for them: each holds its marks, and the mask
 # of a photograph may have a hundred megabytes.
 _DRAWING, _WAITING = 2, 8
 
@@ -67,14 +67,14 @@ def predict_files(
     picture_format: str = "jpg",
     batch_size: int = BATCH_SIZE,
 ) -> FilePredictions:
-    """Predicts image files and draws the results, in memory that does not grow with their number but for the answers.
+    """Predicts image files and draws the results, in memory that grows with their number only by the answers.
 
     Args:
         predictor: A loaded run.
         sources: The images.
         out: Folder for pictures: `NAME.FORMAT` with what is said of each, `TASK_similar.FORMAT` for embeddings of
-            several images, `NAME_TASK_...` for what JSON is no place for; the latter two with a number behind where
-            their name is taken.
+            several images, `NAME_TASK_...` for what JSON is no place for; the latter two with a number appended
+            where their name is taken.
         tasks: Only these; all if None.
         threshold: Least score of a mark that is drawn; JSON has them all.
         galleries: By task, whom embeddings are compared with.
@@ -100,7 +100,7 @@ def predict_files(
 
 
 class _Results:
-    """What comes of each file as it comes: described, written, drawn by threads beside the network's work.
+    """What comes of each file as it comes: described, written, drawn by threads while the network works.
 
     Leaving it waits for what is still drawn, and draws the sheets of similar pictures.
     """
@@ -155,7 +155,7 @@ class _Results:
             self._wait(_WAITING)
 
     def _wait(self, most: int) -> None:
-        """Until no more than so many pictures are to be drawn. Raises what drawing one has raised."""
+        """Waits until at most `most` pictures are left to draw. Raises what drawing one has raised."""
         while len(self._waiting) > most:
             self._waiting.popleft().result()
 

@@ -70,14 +70,14 @@ class Gallery:
 
         Args:
             embedding: (D,), of unit length.
-            most: At most so many.
+            most: How many at most.
         """
         values, order = (self.templates @ embedding).topk(min(most, len(self.names)))
         return [(self.names[n], value) for n, value in zip(order.tolist(), values.tolist(), strict=True)]
 
 
 def embedding_tasks(predictor: Predictor, tasks: Sequence[str], option: str) -> list[str]:
-    """Those of the tasks that give embeddings. Raises RecipeError, naming the option that wants one, if none does."""
+    """The ones of these that give embeddings. Raises RecipeError, naming the option that wants one, if none does."""
     found = [task for task in tasks if isinstance(predictor.targets[task], Embeds)]
     if not found:
         raise RecipeError(f"{option}: none of the tasks {', '.join(tasks)} gives embeddings")

@@ -31,7 +31,7 @@ class Paths:
             self._taken.add(_spelled(path))
 
     def free(self, path: Path) -> Path:
-        """A path, or with the first number behind its name with which it is nobody's yet; it is taken from then on."""
+        """A path, with the first number after its name that makes it free if it is not; it is taken from then on."""
         found, number = path, 1
         while _spelled(found) in self._taken or _file(found) in self._read:
             number += 1

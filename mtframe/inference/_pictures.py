@@ -111,8 +111,10 @@ class Source:
 
 
 def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> list[Source]:
-    """The image files that sources name: files as they are, folders with all images below them, sorted; each once,
-    however its path is spelled.
+    """The image files that sources name, each once, however its path is spelled.
+
+    Args:
+        sources: Files, which are taken as they are, and folders, which stand for all images below them, sorted.
 
     Raises:
         RecipeError: A source does not exist, or a folder holds no image.

@@ -14,6 +14,7 @@ from PIL import Image
 from mtframe.assembly import Assembly
 from mtframe.data import MixedBatches, Sample
 from mtframe.drawing import caption, contact_sheet, draw_marks, similarity_sheet, to_pil
+from mtframe.errors import RecipeError
 from mtframe.kinds import Embeds
 from mtframe.marks import Bar, Mark, Text
 
@@ -68,8 +69,12 @@ def preview(assembly: Assembly, task: str, *, images: int = 24, step: int = 0) -
         step: From which training step on.
 
     Raises:
+        RecipeError: The task is not trained, so training sees nothing of it.
         MtframeError: The data set cannot be read.
     """
+    trained = assembly.recipe.trained
+    if task not in trained:
+        raise RecipeError(f"{task!r} is not trained, so training sees nothing of it; trained are {', '.join(trained)}")
     lender = assembly.recipe.tasks[task].images or task
     # In every step, since it is alone.
     source = replace(assembly.sources()[lender], every=1)

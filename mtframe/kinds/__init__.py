@@ -7,7 +7,7 @@ asks only for what it needs: each kind lists what can be wired.
 The protocols are structural: a class fits without inheriting anything. What observes a training (kind `hooks`) has no
 protocol but its hooks, `mtframe.hooks.HookSpecs`. No torch is imported here.
 
-What a component may do besides has a small protocol each: its kind's `abilities`.
+Each thing that a component may do beyond that has a small protocol: its kind's `abilities`.
 """
 
 from ._any import DescribesMembers as DescribesMembers

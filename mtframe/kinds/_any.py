@@ -22,7 +22,7 @@ class DescribesMembers(Protocol):
 
     @classmethod
     def describe_member(cls, member: str) -> dict[str, Any]:
-        """What `mtframe plugins show` tells of a member. Raises RecipeError for one that is not there."""
+        """What `mtframe plugins show` shows of a member. Raises RecipeError for one that is not there."""
         ...
 
 
@@ -56,7 +56,7 @@ class HasExamples(Protocol):
 
 @runtime_checkable
 class HasNotes(Protocol):
-    """A data set or a metric that has something to say besides.
+    """A data set or a metric that has more to say, in words.
 
     Attributes:
         notes: Sentences: what a data set has left out, what is to stand below a metric's scores.

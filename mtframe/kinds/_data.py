@@ -113,7 +113,7 @@ class Transform(Protocol):
     decode_size: DecodeSize | None
 
     def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
-        """At least one sample. All randomness comes from `rng` or torch's global generator; both are seeded.
+        """Inputs of one or more samples. All randomness comes from `rng` or torch's global generator, both seeded.
 
         Raises BadImageError if nothing can be made of one of the images, which then is left out.
         """
@@ -187,7 +187,7 @@ class Metric(Protocol):
 
 @runtime_checkable
 class HasDetails(Protocol):
-    """A metric that has more to tell than numbers."""
+    """A metric that has more to report than numbers."""
 
     def details(self) -> Sequence[Curves | Matrix | Bars]:
         """What does not fit into a number; asked for by `mtframe evaluate --out`."""

@@ -69,12 +69,12 @@ class Kind:
 
     @property
     def contracts(self) -> tuple[type, ...]:
-        """The protocols of which a component fits one; none where something else than a protocol says what it has."""
+        """The protocols of which a component fits one; none where something other than a protocol says what it has."""
         return _CONTRACTS.get(self.name, ())
 
     @property
     def abilities(self) -> tuple[type, ...]:
-        """The protocols that a component may fit besides."""
+        """The protocols that a component may fit in addition."""
         return _ABILITIES.get(self.name, _ANY)
 
     def missing(self, part: object) -> list[str]:

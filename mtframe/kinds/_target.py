@@ -111,7 +111,7 @@ class ChecksForm(Protocol):
 
 @runtime_checkable
 class RatesPredictions(Protocol):
-    """A kind of target that tells how right predictions are, where metrics need more images than a handful."""
+    """A kind of target that rates how right predictions are, where metrics need more images than a handful."""
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """Larger is better and 1 is perfect; None if the labels of these samples cannot tell."""

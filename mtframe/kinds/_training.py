@@ -98,7 +98,7 @@ class KnowsPresent(Protocol):
 
 
 class Schedule(Protocol):
-    """Which tasks train when, as a pure function of the step: a run that goes on asks it, and nothing is kept.
+    """Which tasks train when, as a pure function of the step: a resumed run asks it, and nothing is kept.
 
     Wired: `lengths` (by task that has images of its own, the batches that show each of them once); `every` (by the same
     tasks, k: it takes part in every k-th step). A recipe with an `every` above 1 is refused by a schedule that does not

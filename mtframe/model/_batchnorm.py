@@ -124,7 +124,7 @@ def batchnorms(module: nn.Module) -> Iterator[_BatchNorm]:
 
 
 class _Grouped(_BatchNorm):
-    """For types: a BatchNorm whose statistics are split."""
+    """A type for annotations: a BatchNorm whose statistics are split."""
 
     _group: PerPass[int]
 

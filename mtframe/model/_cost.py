@@ -84,7 +84,7 @@ class _Counter:
     def cost(
         self, original: MultiTaskModel, sizes: Mapping[str, int], passes: Sequence[tuple[Sequence[str], int]]
     ) -> Cost:
-        """That of the model which this is a copy of."""
+        """The cost of the model that this is a copy of."""
         reached = {task: self._reached(task, size) for task, size in sizes.items()}
         tasks = {task: self._task(task, size, reached) for task, size in sizes.items()}
         parameters = [*original.sharing.parameters(), *original.heads.parameters()]

@@ -110,7 +110,7 @@ class Layers(nn.Module):
         return maps
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
-        """Those of the shared stages."""
+        """The parameters of the shared stages."""
         return iter(()) if self.trunk is None else self.trunk.parameters()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Layers:
@@ -157,7 +157,7 @@ def _strip(module: nn.Module, names: Sequence[str]) -> None:
 
 
 class _Taped(nn.Module):
-    """For types: a module that has become one of a tape's."""
+    """A type for annotations: a module that has become one of a tape's."""
 
     _tape: PerPass[Tape]
     _name: str

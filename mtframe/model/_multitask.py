@@ -1,4 +1,4 @@
-"""The model: shared trunk, one head and one loss a task."""
+"""The model: a shared trunk, and a head and a loss for each task."""
 
 # Shapes: B images, H height, W width.
 

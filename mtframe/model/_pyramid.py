@@ -153,7 +153,7 @@ def _conv(channels: int, width: int, kernel: int, *, stride: int = 1, norm: Norm
 
 
 def _output(width: int, halvings: int, activate: bool, norm: Norm) -> nn.Sequential:
-    """A 3 × 3 convolution, or one of stride 2 per halving; `activate`: the input comes from such a one."""
+    """A 3 × 3 convolution, or one of stride 2 per halving; `activate`: the input comes from another of these."""
     if halvings == 0:
         return _conv(width, width, 3, norm=norm)
     layers: list[nn.Module] = []

@@ -15,10 +15,10 @@ def rows_of(counts: Mapping[str, int]) -> Iterator[None]:
     """Within it, the images of a batch belong to these tasks, one task's after the other's.
 
     A sharing scheme opens it around each pass through what its tasks share. One that does not still works with every
-    balancer: gradients then take a backward pass a task.
+    balancer: gradients then take a backward pass per task.
 
     Args:
-        counts: Number of images by task, in the order of the rows; 64 windows an image are as good as one row.
+        counts: Number of images by task, in the order of the rows; 64 windows per image are as good as one row.
     """
     with _COUNTS.use(dict(counts)):
         yield

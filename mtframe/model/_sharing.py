@@ -62,7 +62,7 @@ class Network(nn.Module):
         return maps | {task: maps[lender] for task, lender in (lenders or {}).items()}
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
-        """Those of the backbone."""
+        """The parameters of the backbone."""
         return self.backbone.parameters()
 
 

@@ -41,10 +41,10 @@ class StageEnd:
 
 @torch.enable_grad()
 def stage_ends(backbone: Any) -> tuple[StageEnd, ...]:
-    """Finds out with what each stage ends, from a pass of a copy of the backbone, without memory where it can be.
+    """Finds out what each stage ends with, from a pass of a copy of the backbone, on the meta device where that works.
 
     A stage ends with the last of its modules that is called before those of the next. That is a place to cut only if
-    whatever comes after it depends on the images by way of its output alone, which is looked at by differentiating.
+    whatever comes after it depends on the images by way of its output alone, which is checked by differentiating.
     The last stage is left out where it gives several maps, as a feature pyramid does.
 
     Args:

@@ -39,7 +39,7 @@ class StagewisePass:
     """One pass through a `Stagewise`: `advance` for each stage, then `finish`.
 
     Each call runs the backbone from the input. Modules that a call before has run are not run again, but give what
-    they gave; the end of a stage gives what `advance` was told. What a backbone computes between its modules is
+    they gave; the end of a stage gives what `advance` was handed. What a backbone computes between its modules is
     computed at each call.
     """
 
@@ -108,7 +108,7 @@ class _StageTape(Tape):
 
 
 class _Taped(nn.Module):
-    """For types: a module of a backbone that runs a stage at a time."""
+    """A type for annotations: a module of a backbone that runs a stage at a time."""
 
     _tape: PerPass[_StageTape]
     _name: str

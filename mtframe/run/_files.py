@@ -14,13 +14,14 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file at once: it holds the old text or the new, never a part. Raises TrainingError."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text)
+        # Not in the encoding of the system: a recipe may have letters that it lacks.
+        partial.write_text(text, encoding="utf-8")
         to_disk(partial)
         partial.replace(path)
         to_disk(path.parent)
     except OSError as error:
         with suppress(OSError):
-            partial.unlink()
+            partial.unlink(missing_ok=True)
         raise TrainingError(f"{path} could not be written ({error.strerror or error})") from error
 
 

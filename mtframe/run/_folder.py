@@ -156,18 +156,21 @@ class RunFolder:
         try:
             kept = keep_sources(recipe, self.path)
             self._trained, self._labels = parse_yaml(kept.to_yaml(), "recipe"), digest(labels.encode())
+            self.checkpoints.mkdir()
             for name, weights in checkpoints.items():
                 self.save_checkpoint(name, weights, step=None)
+            write_text(self.path / "labels.json", labels)
+            write_text(self.path / "environment.json", json.dumps(environment(recipe, infos), indent=2) + "\n")
+            # Last: a folder with a recipe is a run.
+            write_text(self.recipe_file, kept.to_yaml())
         except MtframeError:
             # It was new, and nothing is in it that is worth keeping: the same call can be made again.
-            for made in (self.path / "components", self.checkpoints):
-                shutil.rmtree(made, ignore_errors=True)
+            for made in self.path.iterdir():
+                if made.is_dir():
+                    shutil.rmtree(made, ignore_errors=True)
+                elif made.name not in RESERVED:
+                    made.unlink()
             raise
-        write_text(self.path / "labels.json", labels)
-        write_text(self.path / "environment.json", json.dumps(environment(recipe, infos), indent=2) + "\n")
-        self.checkpoints.mkdir(exist_ok=True)
-        # Last: a folder with a recipe is a run.
-        write_text(self.recipe_file, kept.to_yaml())
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:

@@ -36,8 +36,8 @@ def bytes_of_weights(weights: Mapping[str, Any]) -> bytes:
 def take_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Loads tensors by name, in place; what is not among them stays."""
     state = model.state_dict()
-    # With the versions of modules that a state dict has and safetensors have not: without, BatchNorm takes the file for
-    # one of old times, and looks for counters where `layers` has taken them away.
+    # For the versions of modules, which a state dict has and a safetensors file lacks: without them BatchNorm takes the
+    # file for an old one, and looks for counters where `layers` has taken them away.
     state.update(weights)
     model.load_state_dict(state)
 

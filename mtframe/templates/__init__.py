@@ -80,8 +80,8 @@ def write_package(name: str, kind: str, out: Path | None = None) -> tuple[Path, 
         "train": _TRAIN if kind in _WITH_DATA else f"{_SMALL_DATA} && {_TRAIN}",
         "year": str(date.today().year),
     }
-    for name, file in _PARTS.items():
-        fields[name] = Template(templates.pop(file)).substitute(fields).rstrip()
+    for field, file in _PARTS.items():
+        fields[field] = Template(templates.pop(file)).substitute(fields).rstrip()
     _write(folder, {path: Template(text).substitute(fields) for path, text in templates.items()})
     install = f"cd {shlex.quote(str(folder))} && python -m pip install -e '.[test]'"
     return folder, [install, fields["train"], "python -m pytest"]

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mtframe.kinds import KeepsState
+
 from . import _weighing
 from ._check import checks, passes_first
+from ._subject import can
 from ._violation import expect
 
 if TYPE_CHECKING:
@@ -73,8 +76,8 @@ def tasks_alone(subject: Subject) -> None:
         steps = [_ALL[:2], _ALL[1:]]
     for tasks in steps:
         for task, gain in _gains(make(subject), tasks).items():
-            told = f"in a step of {' and '.join(repr(name) for name in tasks)} alone"
-            expect(0 < gain < float("inf"), f"{told} the gradient of the loss of {task!r} is {gain:g}")
+            when = f"in a step of {' and '.join(repr(name) for name in tasks)} alone"
+            expect(0 < gain < float("inf"), f"{when} the gradient of the loss of {task!r} is {gain:g}")
 
 
 def several_steps(subject: Subject) -> None:
@@ -84,8 +87,8 @@ def several_steps(subject: Subject) -> None:
     balancer = make(subject)
     for number, (tasks, factor) in enumerate(_STEPS, 1):
         for task, gain in _gains(balancer, tasks, factor).items():
-            told = f"in step {number}, where losses are {factor:g} times those of the first"
-            expect(0 < gain < float("inf"), f"{told}, the gradient of the loss of {task!r} is {gain:g}")
+            when = f"in step {number}, where losses are {factor:g} times those of the first"
+            expect(0 < gain < float("inf"), f"{when}, the gradient of the loss of {task!r} is {gain:g}")
 
 
 def resumes(subject: Subject) -> None:
@@ -94,7 +97,7 @@ def resumes(subject: Subject) -> None:
     going, resumed = make(subject), make(subject)
     for tasks, factor in _STEPS[:5]:
         _gains(going, tasks, factor)
-    if hasattr(going, "state_dict"):
+    if can(going, KeepsState):
         file = io.BytesIO()
         torch.save(going.state_dict(), file)
         file.seek(0)
@@ -102,8 +105,8 @@ def resumes(subject: Subject) -> None:
         resumed.load_state_dict(torch.load(file, weights_only=True))
     expected, found = _gains(going, factor=0.3), _gains(resumed, factor=0.3)
     for task, gain in expected.items():
-        told = "after a resumed run's state was loaded" if hasattr(going, "state_dict") else "without a state_dict()"
-        expect(found[task] == gain, f"{told}, {task!r} weighs {found[task]:.6g} where it weighed {gain:.6g}")
+        when = "after a resumed run's state was loaded" if can(going, KeepsState) else "without a state_dict()"
+        expect(found[task] == gain, f"{when}, {task!r} weighs {found[task]:.6g} where it weighed {gain:.6g}")
 
 
 def _gains(balancer: Any, tasks: Sequence[str] = _ALL, factor: float = 1.0) -> dict[str, float]:

@@ -22,13 +22,13 @@ from mtframe.kinds import ChecksForm, LabelsImages, OrdersEpochs, Target
 from ._check import checks
 from ._companions import target_of
 from ._form import check_label
-from ._subject import SIZE
+from ._subject import SIZE, can
 from ._violation import Skip, expect
 
 if TYPE_CHECKING:
     from ._subject import Subject
 
-# Samples of a split that are looked at, from all over it.
+# How many samples of a split are checked, from all over it.
 _SAMPLES = 12
 
 
@@ -150,7 +150,7 @@ def workers(subject: Subject) -> None:
 def labels_by_id(subject: Subject) -> None:
     """`ids` and `target_of`, where there are any, know its own images' labels, and nothing of another image."""
     split, dataset = subject.kit.splits(subject)[0]
-    if not _can(dataset, LabelsImages):
+    if not can(dataset, LabelsImages):
         raise Skip("it has no ids and target_of, so it cannot label the images of another task")
     ids, target = list(dataset.ids()), _target(dataset)
     expect(len(ids) == len(dataset), f"{split} has {len(dataset)} images, but {len(ids)} ids")
@@ -161,13 +161,13 @@ def labels_by_id(subject: Subject) -> None:
         _check_same_target(f"target_of({sample.id!r}) in {split}", own, sample.target)
     strange = dataset.target_of("no such image", sample.size)
     known = target.known(target.collate([_placed(target, label, sample.size) for label in (strange, sample.target)]))
-    expect(not known[0], f"target_of an image that it does not have says something: {_told(strange)}")
+    expect(not known[0], f"target_of an image that it does not have says something: {_shown(strange)}")
 
 
 def order(subject: Subject) -> None:
     """`order`, where there is one, gives as many positions as there are images, the same ones for one generator."""
     _, dataset = subject.kit.splits(subject)[0]
-    if not _can(dataset, OrdersEpochs):
+    if not can(dataset, OrdersEpochs):
         raise Skip("it has no order; images come shuffled")
     first, second = (np.asarray(dataset.order(np.random.default_rng(0))) for _ in range(2))
     expect(first.shape == (len(dataset),), f"expected {len(dataset)} positions, got an array of shape {first.shape}")
@@ -197,11 +197,6 @@ def _each(subject: Subject) -> Iterator[tuple[str, Sample]]:
 
 def _what(value: Any) -> str:
     return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
-
-
-def _can(dataset: Any, ability: type) -> bool:
-    """Not by `isinstance` where it is asked: what remains is no data set to a type checker."""
-    return isinstance(dataset, ability)
 
 
 def _target(dataset: Any) -> Target:
@@ -237,7 +232,7 @@ def _names(target: dict[str, Tensor]) -> str:
     return ", ".join(map(repr, target)) or "nothing"
 
 
-def _told(target: dict[str, Tensor]) -> str:
+def _shown(target: dict[str, Tensor]) -> str:
     return ", ".join(f"{name} {value.tolist()}" for name, value in target.items())
 
 

@@ -27,8 +27,8 @@ def imports_silently(subject: Subject) -> None:
     component = subject.component
     expect(not component.broken, f"it cannot be used: {component.broken}")
     found = subject.kit.probe(component)
-    found_as = f"\n{found.traceback}" if found.traceback else ""
-    expect(not found.problems, f"importing {found.value} {'; '.join(found.problems)}{found_as}")
+    trace = f"\n{found.traceback}" if found.traceback else ""
+    expect(not found.problems, f"importing {found.value} {'; '.join(found.problems)}{trace}")
 
 
 def summary(subject: Subject) -> None:

@@ -13,7 +13,7 @@ from ._violation import Skip, expect
 # Every parameter of one that works has a gradient in one of these. A ReLU or a dropped path may hide it in one.
 _TRIES = 4
 
-# Of the numbers that stand for parameters which are zero at first.
+# Standard deviation of the numbers that take the place of parameters which are zero at first.
 _SMALL = 0.02
 
 

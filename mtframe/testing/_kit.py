@@ -12,6 +12,7 @@ from mtframe._fit import targets_of
 from mtframe._installed import normalised
 from mtframe.errors import PluginError, RecipeError
 from mtframe.import_probe import Probe, probe
+from mtframe.kinds import HasExamples
 from mtframe.registry import OURS, Component, did_you_mean, discover
 
 from . import (
@@ -142,8 +143,8 @@ class Kit:
             cls = component.load()
         except PluginError:
             return [Subject(self, component)]
-        if f"{component.kind}:{component.name}" not in self.options and (examples := getattr(cls, "examples", {})):
-            return [Subject(self, component, name) for name in examples]
+        if f"{component.kind}:{component.name}" not in self.options and isinstance(cls, HasExamples) and cls.examples:
+            return [Subject(self, component, name) for name in cls.examples]
         # Which kind of target a data set gives is for its options to say.
         speaks = targets_of(cls) if component.kind != "dataset" else ()
         return [Subject(self, component, name) for name in (speaks if len(speaks) > 1 else [""])]
@@ -181,7 +182,7 @@ class Kit:
         named = getattr(preset.cls, "metrics" if kind == "metric" else kind, ())
         parts = named if isinstance(named, tuple | list) else [named]
         names = [part.get("name") if isinstance(part, dict) else part for part in parts]
-        # What is no name is told by a check of presets.
+        # A check of presets refuses whatever is not a name.
         return {name.partition("@")[0] for name in names if isinstance(name, str)}
 
     def splits(self, dataset: Subject) -> list[tuple[str, Any]]:

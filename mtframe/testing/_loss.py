@@ -76,7 +76,7 @@ def make(subject: Subject) -> Setup:
             refused.append(error)
     if refused:
         raise refused[0]
-    raise Skip(f"no head for targets of kind {companions.target!r} is at hand")
+    raise Skip(f"no head for targets of kind {companions.info.target!r} is at hand")
 
 
 def finite(subject: Subject) -> None:
@@ -125,9 +125,9 @@ def teaches(subject: Subject) -> None:
     (before, least), loss_before = _score(setup, batch), float(setup.total(batch).detach())
     _learn(setup, batch)
     (after, _), loss_after = _score(setup, batch), float(setup.total(batch).detach())
-    told = f"after {_STEPS} steps on {len(batch)} images"
-    expect(loss_after < loss_before, f"the loss went from {loss_before:.4g} to {loss_after:.4g} {told}")
-    right = f"predictions were right by {before:.3f}, and by {after:.3f} {told}"
+    when = f"after {_STEPS} steps on {len(batch)} images"
+    expect(loss_after < loss_before, f"the loss went from {loss_before:.4g} to {loss_after:.4g} {when}")
+    right = f"predictions were right by {before:.3f}, and by {after:.3f} {when}"
     expect(after > before + least, f"{right}; is its sign wrong?")
 
 

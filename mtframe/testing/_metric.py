@@ -91,11 +91,11 @@ def perfect_is_best(subject: Subject) -> None:
     if math.isnan(best):
         raise Skip(f"{metric.primary} cannot be resolved with so little data")
     sign = 1 if metric.higher_is_better else -1
-    found_as = (
+    scores = (
         f"{metric.primary} is {best:.4g} of perfect predictions, {mixed:.4g} of some wrong, {worst:.4g} of all wrong"
     )
-    expect(sign * best >= max(sign * mixed, sign * worst), f"{found_as}; higher_is_better is {metric.higher_is_better}")
-    expect(best != worst or best != mixed, f"{found_as}: it cannot tell them apart")
+    expect(sign * best >= max(sign * mixed, sign * worst), f"{scores}; higher_is_better is {metric.higher_is_better}")
+    expect(best != worst or best != mixed, f"{scores}: it cannot tell them apart")
 
 
 def order_does_not_matter(subject: Subject) -> None:

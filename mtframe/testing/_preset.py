@@ -27,8 +27,8 @@ def imports_no_torch(subject: Subject) -> None:
     found = subject.kit.probe(subject.component)
     if found.error is not None:
         raise Skip("it cannot be imported; see the check imports-silently")
-    found_as = f"importing {found.value} imports torch ({found.seconds:.1f} s)"
-    expect(not found.torch, f"{found_as}; give presets a module of their own")
+    problem = f"importing {found.value} imports torch ({found.seconds:.1f} s)"
+    expect(not found.torch, f"{problem}; give presets a module of their own")
 
 
 def fills_a_recipe(subject: Subject) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LENGTHS = {"faces": 7, "objects": 3, "scenes": 1}
 _EVERY = {"faces": 1, "objects": 2, "scenes": 3}
 
-# Of that many steps in a row each is looked at.
+# Steps in a row that are checked one by one.
 _STEPS = 200
 
 # To count up to this step one by one takes seconds; the seconds in which it must be answered.
@@ -55,7 +55,7 @@ def every_task_gets_its_turn(subject: Subject) -> None:
         for task, count in schedule.draws(steps).items():
             expect(
                 count >= lengths[task],
-                f"steps_per_epoch is {steps}, and in so many steps {task!r} gets {count} batches of {lengths[task]}",
+                f"steps_per_epoch is {steps}, and in that many steps {task!r} gets {count} batches of {lengths[task]}",
             )
 
 

@@ -15,13 +15,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mtframe.kinds import FeatureSpec
+from mtframe.kinds import FeatureSpec, NamesShared
 
 from ._check import checks, passes_first
 from ._companions import build_backbone
 from ._gradients import check_gradients, some, wake
 from ._lockstep import in_lockstep
-from ._subject import SIZE
+from ._subject import SIZE, can
 from ._violation import Skip, expect
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # Two tasks whose images go through together, a third that looks at those of the first, and one of another size.
 _GROUPS = (("faces", "people", "scenes"), ("objects",))
-_ALSO = {"scenes": "faces"}
+_LENDERS = {"scenes": "faces"}
 
 
 def make(subject: Subject, *, batchnorm: bool = False) -> Any:
@@ -51,9 +51,10 @@ def images_of_another_task(subject: Subject) -> None:
     """A task in `lenders` gets maps of the images of the task that it looks at."""
     sharing, images = make(subject).eval(), _images()
     with torch.no_grad():
-        found = sharing(images, _ALSO)
-    expect(set(found) == {*images, *_ALSO}, f"expected maps of {', '.join((*images, *_ALSO))}, got {', '.join(found)}")
-    for task, lender in _ALSO.items():
+        found = sharing(images, _LENDERS)
+    tasks = (*images, *_LENDERS)
+    expect(set(found) == set(tasks), f"expected maps of {', '.join(tasks)}, got {', '.join(found)}")
+    for task, lender in _LENDERS.items():
         shapes = [[tuple(feature.shape) for feature in found[name]] for name in (task, lender)]
         expect(shapes[0] == shapes[1], f"{task!r} gets maps {shapes[0]} of images of which {lender!r} gets {shapes[1]}")
 
@@ -72,7 +73,7 @@ def gradients(subject: Subject) -> None:
     sharing, seeds = make(subject).train(), itertools.count()
 
     def found() -> dict[tuple[str, int], Tensor]:
-        maps = sharing(_images(next(seeds)), _ALSO)
+        maps = sharing(_images(next(seeds)), _LENDERS)
         return {(task, number): feature for task, several in maps.items() for number, feature in enumerate(several)}
 
     check_gradients(sharing, found)
@@ -84,7 +85,7 @@ def own_parameters(subject: Subject) -> None:
     passes_first(gradients, subject)
     # In training BatchNorm's joint statistics lead from a task's images to another's maps.
     sharing = make(subject).eval()
-    if not hasattr(sharing, "shared_parameters"):
+    if not can(sharing, NamesShared):
         raise Skip("it does not say which parameters are shared (shared_parameters); all of them then count as such")
     named = set(sharing.shared_parameters())
     wake(sharing.parameters())
@@ -162,7 +163,7 @@ def bf16(subject: Subject) -> None:
 def _reaching(sharing: Any, trained: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
     """Of each of these parameters the tasks' gradients, where there are any."""
     reaching: dict[str, list[Tensor]] = {name: [] for name in trained}
-    for several in sharing(_images(), _ALSO).values():
+    for several in sharing(_images(), _LENDERS).values():
         total = torch.stack([feature.float().sum() for feature in several]).sum()
         found = torch.autograd.grad(total, list(trained.values()), retain_graph=True, allow_unused=True)
         for name, gradient in zip(trained, found, strict=True):

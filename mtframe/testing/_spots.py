@@ -20,7 +20,7 @@ _DARK, _BRIGHT = 25, 250
 # Pixels of the input that a spot may be away from where it should be: images are resized to whole pixels.
 _PIXELS = 2.0
 
-# Of the decoded image: what is resized by its nearest pixels.
+# Pixels of the decoded image that a spot may be off in addition, where images are resized by nearest pixels.
 _DECODED = 0.75
 
 # Radius of a spot in pixels of the input, and at least in pixels of the decoded image.
@@ -29,7 +29,7 @@ _RADIUS, _LEAST = 5.0, 1.5
 # What differs from the ground by less is noise, or a spot that blending has made faint.
 _CONTRAST = 60.0
 
-# Pixels along the border of an image or a window that are not looked at: resampling mixes them with what is beyond.
+# Pixels along the border of an image or a window that are not compared: resampling mixes them with what is beyond.
 _BORDER = 2.0
 
 # Where a spot takes up more of what is seen, ground and spot cannot be told apart.
@@ -91,22 +91,22 @@ class _View:
     """Part of an input: what one image, and those that are blended with it, show there.
 
     Attributes:
-        looked_at: (h, w) bool: the pixels that are looked at.
+        region: (h, w) bool: the pixels that are compared.
         spots: (h, w) bool for each of the images: where its spot may be seen.
         middle: x and y of the first one's spot in the input, where it should be in view.
     """
 
-    looked_at: Tensor
+    region: Tensor
     spots: list[Tensor]
     middle: tuple[float, float] | None
 
     def compare(self, number: int, seen: Tensor) -> Iterator[bool]:
         """Whether the spot is seen, if it should be. Raises Violation if something else is."""
         allowed = torch.stack(self.spots).any(0)
-        if not self.looked_at.any() or allowed[self.looked_at].float().mean() > _MOST:
+        if not self.region.any() or allowed[self.region].float().mean() > _MOST:
             return
         # Whatever colours become, most of what is seen is ground.
-        apart = (seen - seen[self.looked_at].median()).abs() * self.looked_at
+        apart = (seen - seen[self.region].median()).abs() * self.region
         bright = apart > max(_CONTRAST, float(apart.max())) / 2
         strange = bright & ~allowed
         if strange.any():
@@ -133,18 +133,18 @@ def _views(placements: Sequence[Placement], spots: Sequence[Spot]) -> Iterator[_
             continue
         together = [(placement, spot), *blended]
         inner = torch.stack([_inside(each, grid) for each, _ in together]).all(0)
-        looked_at = left & inner
-        yield _View(looked_at, [_near(*each, grid) for each in together], _middle(placement, spot, blended, looked_at))
+        region = left & inner
+        yield _View(region, [_near(*each, grid) for each in together], _middle(placement, spot, blended, region))
         left &= ~_within(grid, placement.seen, -_BORDER)
 
 
 def _middle(
-    placement: Placement, spot: Spot, blended: Sequence[tuple[Placement, Spot]], looked_at: Tensor
+    placement: Placement, spot: Spot, blended: Sequence[tuple[Placement, Spot]], region: Tensor
 ) -> tuple[float, float] | None:
     """Where a spot's middle is in the input, if it is in view and nothing is blended over it."""
     x, y = placement.points(torch.tensor([spot.at], dtype=torch.float64))[0].tolist()
-    height, width = looked_at.shape
-    if blended or not (0 <= x < width and 0 <= y < height and looked_at[int(y), int(x)]):
+    height, width = region.shape
+    if blended or not (0 <= x < width and 0 <= y < height and region[int(y), int(x)]):
         return None
     return x, y
 

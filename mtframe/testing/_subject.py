@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mtframe import options
 from mtframe._fit import targets_of
 from mtframe.errors import PluginError
-from mtframe.kinds import KINDS
+from mtframe.kinds import KINDS, Family, HasExampleMember, HasExamples, Synthesizes
 from mtframe.registry import Component, qualified
 
 from ._synthesized import synthesized
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 # Pixels of the square images that everything is built for.
 SIZE = 64
+
+
+def can(part: object, ability: type) -> bool:
+    """Whether a part has an optional ability, one of the protocols of `mtframe.kinds`.
+
+    Not by `isinstance` where it is asked: to a type checker the part would then be nothing else.
+    """
+    return isinstance(part, ability)
 
 
 class Subject:
@@ -68,10 +76,9 @@ class Subject:
     @cached_property
     def member(self) -> str | None:
         """Of a family, the member that is tried: its `example`, or the first."""
-        if not hasattr(self.cls, "members"):
+        if not isinstance(self.cls, Family):
             return None
-        example = getattr(self.cls, "example", None)
-        return example if isinstance(example, str) else self.cls.members("*")[0]
+        return self.cls.example if isinstance(self.cls, HasExampleMember) else self.cls.members("*")[0]
 
     @property
     def required(self) -> list[str]:
@@ -86,9 +93,9 @@ class Subject:
             Skip: Options are required that nothing tells.
         """
         given = self.kit.options.get(f"{self.kind}:{self.component.name}")
-        examples = getattr(self.cls, "examples", {})
+        examples = self.cls.examples if isinstance(self.cls, HasExamples) else {}
         chosen = dict(examples.get(self.variation, {}) if given is None else given)
-        if "root" in self.required and "root" not in chosen and hasattr(self.cls, "synthesize"):
+        if "root" in self.required and "root" not in chosen and isinstance(self.cls, Synthesizes):
             chosen["root"] = str(synthesized(self.cls))
         if missing := [name for name in self.required if name not in chosen]:
             key = f"{self.kind}:{self.component.name}"

@@ -89,11 +89,11 @@ def unknown(subject: Subject) -> None:
     """`known` is false of what `unknown` gives, however its image is moved, and true of a label of its data."""
     setup = make(subject)
     target, size = setup.target, setup.samples[0].size
-    for told, placement in {**_whole(size), **_partial(size)}.items():
+    for how, placement in {**_whole(size), **_partial(size)}.items():
         known = target.known(target.collate([setup.placed((target.unknown(), placement))]))
         right = isinstance(known, Tensor) and known.dtype == torch.bool and known.shape == (1,)
         expect(right, f"expected known() to give (B,) bool, got {known!r}")
-        expect(not known[0], f"`known` is true of the label of an image of which nothing is known, {told}")
+        expect(not known[0], f"`known` is true of the label of an image of which nothing is known, {how}")
     if target.mixes:
         both = setup.placed(*((target.unknown(), placement) for placement in _side_by_side(size, size)))
         expect(not target.known(target.collate([both]))[0], "`known` is true of two such images side by side")
@@ -122,9 +122,9 @@ def there_and_back(subject: Subject) -> None:
     setup = make(subject)
     for sample in setup.known:
         wanted = setup.target.restored([(setup.target.perfect(sample), _as_it_is(sample.size))])
-        for told, placement in _whole(sample.size).items():
+        for how, placement in _whole(sample.size).items():
             back = setup.target.restored([(setup.perfect_in(sample, placement), placement)])
-            _expect_same(f"sample {sample.index}, {told}", back, wanted)
+            _expect_same(f"sample {sample.index}, {how}", back, wanted)
 
 
 def mirrored_twice(subject: Subject) -> None:
@@ -149,13 +149,13 @@ def several_in_one(subject: Subject) -> None:
         a, b = (one.target, left), (other.target, right)
         both = setup.placed(a, b)
         marks = [target.label_marks(label) for label in (both, setup.placed(a), setup.placed(b))]
-        told = f"samples {one.index} and {other.index} side by side"
-        same_marks(told, marks[0], marks[1:], [left.seen, right.seen])
+        where = f"samples {one.index} and {other.index} side by side"
+        same_marks(where, marks[0], marks[1:], [left.seen, right.seen])
         below, above = _as_it_is(one.size), _fitted(other.size, one.size)
         covered = setup.placed((one.target, below), (other.target, above))
         alone = target.label_marks(setup.placed((other.target, above)))
-        told = f"sample {other.index} over all of sample {one.index}"
-        same_marks(told, target.label_marks(covered), [alone], [above.seen])
+        where = f"sample {other.index} over all of sample {one.index}"
+        same_marks(where, target.label_marks(covered), [alone], [above.seen])
         faint = setup.placed((one.target, below), (other.target, replace(above, share=0.4)))
         half = setup.placed(a, (target.unknown(), right))
         for batch in ([setup.placed(a), both, half], [covered, faint]):
@@ -203,10 +203,10 @@ def marks(subject: Subject) -> None:
         of = f"sample {sample.index}"
         check_marks(f"the label of {of}", target.label_marks(sample.target), sample.size)
         check_marks(f"a prediction of {of}", target.marks(perfect), sample.size)
-        for told, placement in {**_whole(sample.size), **_partial(sample.size)}.items():
+        for how, placement in {**_whole(sample.size), **_partial(sample.size)}.items():
             for label in (sample.target, target.unknown()):
                 shown = target.label_marks(setup.placed((label, placement)))
-                check_marks(f"the label of {of}, {told}", shown, placement.input_size, placement.seen)
+                check_marks(f"the label of {of}, {how}", shown, placement.input_size, placement.seen)
 
 
 def perfect(subject: Subject) -> None:

@@ -25,7 +25,7 @@ from ._violation import Skip, expect
 if TYPE_CHECKING:
     from ._subject import Subject
 
-# Batches in training that are looked at: mirrored ones and mosaics are among them.
+# How many batches are checked in training, enough to have mirrored images and mosaics among them.
 _DRAWS = 8
 
 # Where in the input spots are meant to be, x and y as parts of its sides.
@@ -60,8 +60,8 @@ def placements(subject: Subject) -> None:
             for number, its in enumerate(found.placements):
                 _check_placements(f"input {number}", number, its, found, given)
                 mixes = isinstance(transform, MixesImages) and transform.mixes
-                told = "but `mixes` is not True" if train else "in evaluation"
-                expect(len(its) == 1 or (train and mixes), f"input {number} is made of {len(its)} images, {told}")
+                why = "but `mixes` is not True" if train else "in evaluation"
+                expect(len(its) == 1 or (train and mixes), f"input {number} is made of {len(its)} images, {why}")
 
 
 def deterministic(subject: Subject) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtframe.kinds import GradientBalancer, GradientCombiner, KnowsPresent
+
 from ._violation import expect
 
 _PARAMETERS = 48
@@ -20,7 +22,7 @@ _PLACES = {"faces": slice(0, 16), "objects": slice(16, 32), "scenes": slice(32, 
 
 def weighs(balancer: object) -> bool:
     """Whether it weighs gradients, not losses."""
-    return hasattr(balancer, "weigh") or hasattr(balancer, "combine")
+    return isinstance(balancer, GradientBalancer | GradientCombiner)
 
 
 def gains(balancer: Any, losses: Mapping[str, float]) -> dict[str, float]:
@@ -49,32 +51,37 @@ def finite(make: Callable[[], Any]) -> None:
         "that are all 0": drawn * 0,
     }
     losses = dict.fromkeys(_PLACES, 1.0)
-    for told, rows in cases.items():
+    for case, rows in cases.items():
         balancer = make()
         given = _given(balancer, rows)
         before = given.clone()
         found = _answer(balancer, given, losses)
-        told = f"with gradients {told}"
-        expect(found.dtype == given.dtype, f"it gives {found.dtype} {told}, expected {given.dtype}")
-        expect(found.isfinite().all(), f"what it gives is not finite {told}")
-        expect(torch.equal(given, before), f"it changes the tensor that it is given {told}")
+        case = f"with gradients {case}"
+        expect(found.dtype == given.dtype, f"it gives {found.dtype} {case}, expected {given.dtype}")
+        expect(found.isfinite().all(), f"what it gives is not finite {case}")
+        expect(torch.equal(given, before), f"it changes the tensor that it is given {case}")
 
 
 def update(balancer: Any, rows: Tensor, losses: Mapping[str, float]) -> Tensor:
     """(P,) what becomes of the (T, P) gradients, as in a training step."""
     found = _answer(balancer, _given(balancer, rows), losses)
-    return found if hasattr(balancer, "combine") else (found.double() @ rows.double()).to(rows.dtype)
+    return found if isinstance(balancer, GradientCombiner) else (found.double() @ rows.double()).to(rows.dtype)
 
 
 def _given(balancer: Any, rows: Tensor) -> Tensor:
-    return rows.clone() if hasattr(balancer, "combine") else rows.double() @ rows.double().T
+    """What the balancer is asked about: the gradients (T, P), or their inner products (T, T)."""
+    return rows.clone() if isinstance(balancer, GradientCombiner) else rows.double() @ rows.double().T
 
 
 def _answer(balancer: Any, given: Tensor, losses: Mapping[str, float]) -> Tensor:
-    """Weights, or the combined gradient."""
-    balancer.present = tuple(losses)
-    name, shape = ("combine", given.shape[1:]) if hasattr(balancer, "combine") else ("weigh", given.shape[:1])
-    found = getattr(balancer, name)(given, torch.tensor(list(losses.values()), dtype=torch.float64))
+    """Weights (T,), or the combined gradient (P,)."""
+    if isinstance(balancer, KnowsPresent):
+        balancer.present = tuple(losses)
+    combines = isinstance(balancer, GradientCombiner)
+    name, ask, shape = (
+        ("combine", balancer.combine, given.shape[1:]) if combines else ("weigh", balancer.weigh, given.shape[:1])
+    )
+    found: Any = ask(given, torch.tensor(list(losses.values()), dtype=torch.float64))
     right = isinstance(found, Tensor) and found.shape == shape
     shown = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
     expect(right, f"{name} of {len(losses)} tasks gives {shown}, expected a tensor of shape {tuple(shape)}")

@@ -50,7 +50,7 @@ class Distillation:
     Attributes:
         teacher: The old run's model.
         tasks: The tasks that are kept.
-        digest: Of the teacher's weights, SHA-256 in hexadecimal digits: a run that goes on needs the same ones.
+        digest: Of the teacher's weights, SHA-256 in hexadecimal digits: a resumed run needs the same ones.
     """
 
     def __init__(self, assembly: Assembly, model: MultiTaskModel) -> None:

@@ -9,7 +9,7 @@ from ._log import LOG
 # From this factor between two tasks on, a caution says what evens it out.
 _UNEVEN = 10
 
-# What that is, by schedule. With `epochs` and `proportional` exposures are even but for the end.
+# What that is, by schedule. With `epochs` and `proportional` exposures are even, except at the end.
 _REMEDIES = {
     "joint": "train.schedule=proportional shows all equally often, and temperature is between; so are a smaller "
     "tasks.{often}.batch_size and tasks.{often}.every=N",
@@ -70,5 +70,5 @@ def _log(batches: MixedBatches, steps: int, verb: str) -> None:
 
 
 def _times(number: float) -> str:
-    """With two digits that count where it is below once."""
+    """How often, with two significant digits where that is less than once."""
     return f"{number:.1f} times" if number >= 1 or number == 0 else f"{number:.2g} times"

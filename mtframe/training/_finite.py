@@ -18,7 +18,7 @@ class FiniteCheck:
     """Checks all losses of a step and its gradient together: the device is waited for once a step.
 
     Args:
-        model: Its parts tell whose gradient is not finite.
+        model: Its parts show whose gradient is not finite.
         lr: The recipe's, for the advice.
         last: The folder of the last checkpoint, once there is one.
     """

@@ -1,4 +1,4 @@
-"""`gradients.csv` of a run: what the tasks' gradients were like, some rows a measured step, and a summary of them."""
+"""`gradients.csv` of a run: what the tasks' gradients were like, some rows for each measured step, and a summary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NUMBERS = ("cosine", "norm", "weight", "effective_lr")
 class GradientLog:
     """Measures the tasks' gradients at every k-th step, for a file, observers and a summary.
 
-    A run that goes on gives the rows of one that never stopped.
+    A resumed run gives the rows of one that never stopped.
 
     Args:
         engine: Gives the tasks' gradients.
@@ -45,7 +45,7 @@ class GradientLog:
 
     @classmethod
     def of(cls, parts: TrainingParts, options: TrainOptions) -> GradientLog | None:
-        """As a recipe says; None if it measures nothing. Raises RecipeError if no two tasks can be compared."""
+        """The log that a recipe asks for, if any. Raises RecipeError if no two tasks can be compared."""
         if options.gradients_every is None:
             return None
         meetings = Meetings(parts.batches, options.accumulate)
@@ -79,12 +79,12 @@ class GradientLog:
             raise OSError(error.errno, error.strerror, str(self._file)) from error
 
     def take(self) -> dict[str, float]:
-        """For observers: `cosine.A.B`, `gradient_norm.A` and `effective_lr.A` of all stages, if measured since."""
+        """For observers: values `cosine.A.B`, `gradient_norm.A`, `effective_lr.A` of all stages, if measured since."""
         values, self._latest = self._latest, {}
         return values
 
     def end(self) -> None:
-        """Writes what it comes to into the log, and draws it beside the file in `plots/gradients.png`."""
+        """Writes a summary into the log, and draws the rows into `plots/gradients.png` in the file's folder."""
         if self._file is not None:
             rows = read_rows(self._file)
             for line in summary(rows):

@@ -8,11 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.gradients import ALL
-from mtframe.palette import COLOURS
-
-# Thin lines of yellow cannot be seen on white.
-_LINES = COLOURS[:-1]
-_STYLES = ("-", "--", ":", "-.")
+from mtframe.palette import line_of
 
 # Measured steps that a moving mean is over.
 _WINDOW = 10
@@ -72,8 +68,8 @@ def _smooth(points: _Points) -> _Points:
 def _draw(axes: Any, lines: dict[str, _Points], title: str, at: float, legend: bool = True) -> None:
     axes.axhline(at, color="black", linewidth=0.8)
     for number, (name, (steps, values)) in enumerate(lines.items()):
-        style, marker = _STYLES[number // len(_LINES) % len(_STYLES)], "o" if len(steps) == 1 else None
-        axes.plot(steps, values, style, color=_LINES[number % len(_LINES)], marker=marker, label=name)
+        colour, dashes = line_of(number)
+        axes.plot(steps, values, dashes, color=colour, marker="o" if len(steps) == 1 else None, label=name)
     axes.set_title(title, fontsize="medium")
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""What ends a training that would come to nothing: observers whose errors count."""
+"""What ends a training that would be in vain: observers whose errors count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ._unreadable import UnreadableImages
 
 
 def guards(recipe: Recipe, due: int) -> Hooks:
-    """Those of any training; an observer that is registered besides ends it by an error, too.
+    """The guards of every training; an error of an observer that is registered with them ends it too.
 
     Args:
         recipe: The resolved recipe.

@@ -26,7 +26,7 @@ class ModelInputs:
 
     @classmethod
     def of(cls, batches: Mapping[str, Batch]) -> ModelInputs:
-        """Of batches of each of which one task at least knows something."""
+        """From batches of each of which at least one task knows something."""
         inputs = cls({}, {}, {})
         for batch in batches.values():
             owner, *others = batch.targets

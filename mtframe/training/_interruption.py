@@ -41,6 +41,7 @@ class Interruption:
                 raise KeyboardInterrupt
             self.asked = True
 
+        # None for a handler that was not installed by Python, which cannot be put back.
         previous: dict[int, Callable[..., Any] | int | None] = {
             number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)
         }
@@ -48,4 +49,4 @@ class Interruption:
             yield
         finally:
             for number, handler in previous.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -73,7 +73,11 @@ def add_task(
 
 
 def remove_task(
-    path: str | os.PathLike[str], task: str, out: str | os.PathLike[str], *, components: Sequence[Any] = ()
+    path: str | os.PathLike[str],
+    task: str,
+    out: RunFolder | str | os.PathLike[str],
+    *,
+    components: Sequence[Any] = (),
 ) -> RunFolder:
     """Makes a run of another one without one of its tasks; what the other tasks give stays the same, bit by bit.
 
@@ -91,7 +95,7 @@ def remove_task(
     """
     for component in components:
         name_of(component)
-    old, new = RunFolder.open(path), RunFolder(out)
+    old, new = RunFolder.open(path), out if isinstance(out, RunFolder) else RunFolder(out)
     new.check_new()
     before = _opened(path)
     assembly = Assembly(
@@ -222,7 +226,7 @@ def _balancing(old: Recipe, task: str) -> Choice:
 
     options = dict(old.balancer.options)
     if old.balancer.name.partition("/")[0].partition("@")[0] == "torchjd":
-        # An aggregator's constructor knows no names: its lists have a number a task (see TorchJD).
+        # An aggregator's constructor knows no names: its lists have a number per task (see TorchJD).
         arguments = options.get("arguments") or {}
         options |= {"arguments": {key: shorter(value) for key, value in arguments.items()}} if arguments else {}
     else:
@@ -231,7 +235,7 @@ def _balancing(old: Recipe, task: str) -> Choice:
 
 
 def _in_some_steps(tasks: Mapping[str, TaskRecipe]) -> dict[str, TaskRecipe]:
-    """The tasks, as often as they took part beside each other, but one of them in every step."""
+    """The tasks, as often in relation to each other as they took part, but at least one of them in every step."""
     least = min(part.every for part in tasks.values() if part.images is None)
     return {name: part.model_copy(update={"every": max(1, part.every // least)}) for name, part in tasks.items()}
 

@@ -34,8 +34,8 @@ class LossMeter:
         """Adds the terms of one pass, in which some tasks may take no part."""
         for task, named in terms.items():
             for name, value in named.items():
-                key = f"{task}/{name}"
-                self.sums[key] = self.sums[key] + value.double() if key in self.sums else value.double()
+                key, value = f"{task}/{name}", _wide(value)
+                self.sums[key] = self.sums[key] + value if key in self.sums else value
                 self.counts[key] = self.counts.get(key, 0) + 1
 
     def take(self) -> dict[str, float]:
@@ -45,13 +45,18 @@ class LossMeter:
         return means
 
     def state_dict(self) -> SavedMeter:
-        """For a checkpoint in the middle of an interval."""
+        """What a checkpoint in the middle of an interval keeps."""
         return {"sums": {key: value.cpu() for key, value in self.sums.items()}, "counts": self.counts}
 
     def load_state_dict(self, state: SavedMeter, device: torch.device) -> None:
         """Goes on in the middle of an interval."""
         self.sums = {key: value.to(device) for key, value in state["sums"].items()}
         self.counts = dict(state["counts"])
+
+
+def _wide(value: Tensor) -> Tensor:
+    """In float64, so that nothing is lost in long sums; Apple's GPUs have none."""
+    return value if value.device.type == "mps" else value.double()
 
 
 class _LogFile(logging.FileHandler):
@@ -67,7 +72,7 @@ class _LogFile(logging.FileHandler):
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Within it, the framework's log goes to a run's log.txt too."""
-    handler = _LogFile(path)
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)

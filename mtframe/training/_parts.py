@@ -40,7 +40,7 @@ class Length:
 
     @classmethod
     def of(cls, batches: MixedBatches, options: TrainOptions) -> Length:
-        """As the recipe says: in steps, or in epochs."""
+        """The length that a recipe asks for, in steps or in epochs."""
         per_epoch = batches.schedule.steps_per_epoch
         images = sum(n * batches.sources[task].batch_size for task, n in batches.schedule.draws(per_epoch).items())
         steps_per_epoch = math.ceil(per_epoch / options.accumulate)
@@ -54,7 +54,7 @@ class TrainingParts:
 
     Attributes:
         model: The model that is trained, on its device.
-        loaded: What was loaded from `train.start`; None if nothing is named, or of a run that goes on.
+        loaded: What was loaded from `train.start`; None if nothing is named, or of a resumed run.
         distillation: What keeps tasks that are not trained; None for nothing.
         balancer: Makes one loss of the tasks' losses, or weighs their gradients.
         engine: Runs the model's backward passes.
@@ -92,7 +92,7 @@ def build_parts(assembly: Assembly, *, restoring: bool) -> TrainingParts:
 
     Args:
         assembly: The recipe's parts.
-        restoring: All weights will be replaced by those of a run that goes on.
+        restoring: All weights will be replaced by those of a resumed run.
 
     Raises:
         MtframeError: A part cannot be built; or what is frozen leaves a task nothing to train.

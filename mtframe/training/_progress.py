@@ -36,7 +36,7 @@ class Progress:
     """Shows training on a terminal: a bar with losses, images per second and time left; scores as they come.
 
     Args:
-        console: Where to; not a terminal: a line an evaluation, no bar.
+        console: Where it is shown; on one that is no terminal, a line for each evaluation and no bar.
     """
 
     def __init__(self, console: Console) -> None:

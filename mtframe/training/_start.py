@@ -26,8 +26,8 @@ from ._own import is_within, own_parts
 class Start:
     """Weights to start from.
 
-    Of the run that they are of only its recipe is read, as data: its components may be gone, and what lies beside some
-    file of weights is no code to run. Only its model takes them (`assembly`).
+    Of their run only the recipe is read, as data: its components may be gone, and what lies next to a file of weights
+    is no code to run. Only the run's own model needs the components (`assembly`).
 
     Args:
         file: Where they are.
@@ -57,7 +57,7 @@ class Start:
 
     @property
     def assembly(self) -> Assembly | None:
-        """That of the run, whose components it imports; None without a run.
+        """The run's assembly, which imports its components; None without a run.
 
         Raises:
             MtframeError: One of them is missing.
@@ -70,7 +70,7 @@ class Start:
     def load(self, model: MultiTaskModel, assembly: Assembly) -> Loaded:
         """Loads what fits into a model, in place.
 
-        By name and shape, but for three things that a run says more of. BatchNorm statistics are those of a group of
+        By name and shape, except for three things that a run says more of. BatchNorm statistics are those of a group of
         tasks: a group gets those of its own tasks, whatever its number. What a sharing scheme has for a task that the
         run did not have is a copy of what it has for the task whose images have the nearest size. And a scheme may
         say itself what becomes of tensors with a place for each task (`mtframe.kinds.Sharing`).
@@ -115,7 +115,7 @@ class Start:
     def _found(
         self, sources: Mapping[str, str], model: MultiTaskModel, assembly: Assembly, like: Mapping[str, str]
     ) -> dict[str, Tensor]:
-        """By name of a tensor of the model, the one that it is to start from, of whatever shape."""
+        """The tensors to start from, of whatever shape, by the names that the model has for them."""
         rows, groups = self._rows(assembly, like)
         theirs = tuple(self.recipe.tasks) if self.recipe is not None else ()
         takes_over = model.sharing if self.recipe is not None and isinstance(model.sharing, TakesOver) else None
@@ -143,7 +143,7 @@ class Start:
         return model
 
     def _like(self, assembly: Assembly) -> dict[str, str]:
-        """By task that the run did not have, the one of nearest size that it had: the first of several."""
+        """For each task that the run did not have, the first of those that it had with the nearest size."""
         if self.recipe is None:
             return {}
         old, tasks = self.recipe.tasks, assembly.recipe.tasks
@@ -154,8 +154,11 @@ class Start:
         }
 
     def _rows(self, assembly: Assembly, like: Mapping[str, str]) -> tuple[list[int] | None, int]:
-        """By group of tasks here, the number of the group there whose statistics it gets, None if nobody knows; and
-        how many groups there are there."""
+        """Whose BatchNorm statistics each group of tasks here gets, as the number of a group there.
+
+        Returns:
+            These numbers, None without a recipe of the run; and how many groups there are there.
+        """
         if self.recipe is None:
             return None, 0
         groups = self._groups(assembly)
@@ -165,7 +168,7 @@ class Start:
         return rows, len(groups)
 
     def _groups(self, assembly: Assembly) -> list[list[str]]:
-        """The run's tasks by pass: `Assembly.groups`, but for transforms that are not here."""
+        """The run's tasks by pass: `Assembly.groups`, except for transforms that are not here."""
         assert self.recipe is not None
         here = assembly.recipe.tasks
         groups: dict[object, list[str]] = {}
@@ -208,7 +211,7 @@ def start_model(assembly: Assembly, *, restoring: bool) -> tuple[MultiTaskModel,
 
     Args:
         assembly: The recipe's parts.
-        restoring: All weights will be replaced by those of a run that goes on.
+        restoring: All weights will be replaced by those of a resumed run.
 
     Raises:
         MtframeError: What `train.start` names cannot be used.

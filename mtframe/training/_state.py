@@ -1,4 +1,4 @@
-"""How far a training has come: what a run that goes on needs besides weights, optimiser and balancer."""
+"""How far a training has come: what a resumed run needs besides weights, optimiser and balancer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mtframe.errors import CheckpointError, RecipeError
 from ._best import Bests, SavedBests
 from ._log import LossMeter, SavedMeter
 
-# Of what is saved; another number where a version could not go on with another one's.
+# The format of what is saved: another number where a version could not go on with another one's.
 FORMAT = 3
 
 
@@ -79,9 +79,8 @@ class TrainingState:
         best: What the best checkpoints are of.
         meter: Means of the losses since they were last logged.
         stopped: Why training ended before its last step; None if it did not.
-        teacher: Digest of the weights that distillation learns from, which have to be the same when a run goes on; None
-            without.
-        images: Number of training images by task, which has to be the same when a run goes on.
+        teacher: Digest of the weights that distillation learns from, which a resumed run needs again; None without.
+        images: Number of training images by task, which a resumed run needs again.
     """
 
     step: int = 0
@@ -93,7 +92,7 @@ class TrainingState:
     images: dict[str, int] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """Of tensors, numbers, text and containers of these, which are all that is read again."""
+        """The state in tensors, numbers, text and containers of these, which are all that is read again."""
         return {
             "format": FORMAT,
             "step": self.step,

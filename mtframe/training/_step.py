@@ -27,7 +27,7 @@ from ._terms import Terms
 class Step:
     """What one step needs; calling it trains one.
 
-    All that happens in step n is a function of the recipe, n and its batches, so that a run that goes on draws what it
+    All that happens in step n is a function of the recipe, n and its batches, so that a resumed run draws what it
     would have drawn.
 
     Attributes:
@@ -37,14 +37,14 @@ class Step:
         optimizer: Of the parameters of model and balancer.
         scheduler: Sets the learning rate of each step.
         following: Losses whose strength changes during training.
-        finite: Stops a step whose losses or gradient are not.
+        finite: Stops a training whose losses or gradient are not finite.
         average: The moving average of the weights; None for none.
         distillation: Adds losses of tasks that are not trained but kept; None for none.
         steps: Of the whole training.
         seed: Of what model and losses draw.
         precision: `bf16` (autocast) or `fp32`.
         balance_at: Which gradients a balancer that weighs them gets.
-        clip_grad: Largest norm of the gradient; None for any.
+        clip_grad: Largest norm of the gradient; None for no limit.
         memory_format: How images are laid out.
     """
 
@@ -66,7 +66,7 @@ class Step:
 
     @classmethod
     def of(cls, parts: TrainingParts, options: TrainOptions, finite: FiniteCheck) -> Step:
-        """Of a training's parts, as its recipe says."""
+        """The step of a training with these parts, as its recipe says."""
         return cls(
             parts.model, parts.balancer, parts.engine, parts.optimizer, parts.scheduler,
             following=tuple(loss for loss in parts.model.losses.values() if isinstance(loss, FollowsProgress)),
@@ -121,7 +121,7 @@ class Step:
         return passes
 
     def on_device(self, batches: Mapping[str, Batch]) -> dict[str, Batch]:
-        """Those of which a task knows something, on the model's device."""
+        """The batches of which a task knows something, on the model's device."""
         moved = {task: batch.to(self.model.mean.device) for task, batch in batches.items() if batch.targets}
         for batch in moved.values():
             batch.images = batch.images.contiguous(memory_format=self.memory_format)
@@ -150,7 +150,7 @@ def forward_backward(
         distillation: Adds losses of tasks that are not trained but kept.
         precision: `bf16` (autocast) or `fp32`.
         at: Which gradients a balancer that weighs them gets, see `GradientEngine.backward`.
-        divide: The gradient is divided by so much: the number of batches that a step accumulates.
+        divide: What the gradient is divided by: the number of batches that a step accumulates.
         observer: Is handed each task's gradient and weight, of batches of several tasks.
 
     Returns:

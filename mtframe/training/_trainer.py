@@ -83,7 +83,7 @@ class Trainer:
         )
         self._checkpoints = Checkpoints(self.run, self.parts, self.state)
         self.forgotten = self._checkpoints.restore() if resume else {}
-        # A run that goes on has not seen what came before.
+        # A resumed run has not seen what came before.
         self.essential = guards(self.recipe, due=self.step + self.parts.length.steps_per_epoch)
         self._call = Calls(self.essential, self.hooks)
         self.evaluations = Evaluations(assembly, self.run, self.parts, self.state, self._checkpoints, self._call)
@@ -158,7 +158,7 @@ class Trainer:
 
     @property
     def best_steps(self) -> dict[str, int]:
-        """By name of a checkpoint, `best` or `best_TASK`, the step that it is of."""
+        """The step of each checkpoint, by its name: `best` or `best_TASK`."""
         return dict(self.state.best.steps)
 
     @property
@@ -231,7 +231,7 @@ class Trainer:
             yield group
 
     def on_device(self, batches: Mapping[str, Batch]) -> dict[str, Batch]:
-        """Of batches by task what a task knows something of, on the model's device."""
+        """The batches, by task, of which a task knows something, on the model's device."""
         return self._step.on_device(batches)
 
     def _fit(self) -> None:

@@ -15,10 +15,10 @@ _NAMED = 10
 
 
 class UnreadableImages:
-    """Logs each image that could not be read once, and ends a training that has too many of them.
+    """Logs once each image that could not be read, and ends a training that has too many of them.
 
     Args:
-        most: So many different ones are tolerated (`train.max_unreadable`).
+        most: How many different ones are tolerated (`train.max_unreadable`).
     """
 
     def __init__(self, most: int) -> None:

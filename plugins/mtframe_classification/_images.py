@@ -30,7 +30,7 @@ class LabelledImages:
     """
 
     def __init__(self, root: Path, target: str, files: Sequence[str], targets: np.ndarray) -> None:
-        # Bytes in arrays: a quarter of numpy's text, and a Python object each would be copied by every worker.
+        # Bytes in an array: a quarter of the size of numpy's text. Python objects would be copied by every worker.
         names = np.array([os.fsencode(file) for file in files], np.bytes_)
         order = np.argsort(names, kind="stable")
         self.root, self.target = root, target
@@ -61,6 +61,38 @@ class LabelledImages:
 
     def _target(self, value: np.ndarray) -> dict[str, Tensor]:
         return {self.target: torch.from_numpy(np.array(value))}
+
+
+class LabelledDataset:
+    """What the data sets here do once they have found their images and labels.
+
+    Args:
+        labelled: The images of a split.
+    """
+
+    def __init__(self, labelled: LabelledImages) -> None:
+        self._labelled = labelled
+        self.decode_size: DecodeSize | None = None
+
+    def __len__(self) -> int:
+        return len(self._labelled)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One image. Target: `label` () long, `labels` (C,) float 0 or 1, or `value` (K,) float.
+
+        Raises:
+            IndexError: There is no such image.
+            BadImageError: The file cannot be read.
+        """
+        return self._labelled.sample(index, self.decode_size)
+
+    def ids(self) -> list[str]:
+        """Path of each image below `root`."""
+        return self._labelled.ids()
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The target of the image with this path in the root; -1 or NaN if it is not in this split."""
+        return self._labelled.target_of(id)
 
 
 def held_out(files: Sequence[str], groups: np.ndarray, part: float) -> np.ndarray:

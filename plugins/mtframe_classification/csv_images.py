@@ -4,27 +4,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import Tensor
 
-from mtframe.data import DataInfo, DecodeSize, Sample
+from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
 from mtframe.paths import stays_inside
 from mtframe.registry import did_you_mean
 
-from ._images import SPLITS, LabelledImages, check_options, check_root, held_out
+from ._images import SPLITS, LabelledDataset, LabelledImages, check_options, check_root, held_out
 from ._table import Table, flag, number, read_table
 from .synthesis import synthesize_table
 
 _IMAGE_COLUMNS = ("file", "image")
 
 
-class CsvImages:
+class CsvImages(LabelledDataset):
     """Images and labels from a csv file. An empty cell is unknown: neither learned from nor scored.
 
     ```
@@ -86,7 +84,6 @@ class CsvImages:
         check_options("csv", split, val_part, classes)
         _check_columns(label, labels, values, separator, classes)
         self.root, self.split = Path(root), split
-        self.decode_size: DecodeSize | None = None
         check_root("csv", self.root)
         table = read_table(self.root / file)
         files = _files(table, image)
@@ -101,22 +98,8 @@ class CsvImages:
             train = np.flatnonzero(splits == "train")
             groups = targets[train] if targets.ndim == 1 else np.zeros(len(train), np.int64)
             splits[train[held_out([files[row] for row in train], groups, val_part)]] = "val"
-        self._labelled, self.notes = self._chosen(table, files, targets, splits == split)
-
-    def __len__(self) -> int:
-        return len(self._labelled)
-
-    def __getitem__(self, index: int) -> Sample:
-        """One image. Target: `label` () long, `labels` (C,) float 0 or 1, or `value` (C,) float."""
-        return self._labelled.sample(index, self.decode_size)
-
-    def ids(self) -> list[str]:
-        """Path of each image below `root`."""
-        return self._labelled.ids()
-
-    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
-        """The target of the image with this path in the root; -1 or NaN if it is not in this split."""
-        return self._labelled.target_of(id)
+        labelled, self.notes = self._chosen(table, files, targets, splits == split)
+        super().__init__(labelled)
 
     def _chosen(
         self, table: Table, files: list[str], targets: np.ndarray, rows: np.ndarray
@@ -249,7 +232,7 @@ def _class_names(
     least: int,
 ) -> tuple[str, ...]:
     """The classes: those of the option, or those that stand in the training rows, sorted."""
-    found = Counter(name for row, learned in zip(names, train, strict=True) if learned for name in row)
+    found = {name for row, learned in zip(names, train, strict=True) if learned for name in row}
     known = classes or tuple(sorted(found))
     if len(known) < least:
         raise DataError(f"{table.path}: column {column!r}: the training rows name {len(known)} classes; "

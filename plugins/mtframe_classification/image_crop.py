@@ -18,7 +18,7 @@ from mtframe.errors import RecipeError
 
 from .mixing import mix
 
-# Of a thing that a random crop cuts off, the part that must be left for it to count.
+# The part of a thing that a random crop must leave for it to count.
 _MIN_VISIBLE = 0.2
 
 # A crop's place in the decoded image: top, left, height, width in pixels; and whether it is mirrored.
@@ -38,7 +38,7 @@ class ImageCrop:
         ratio: Narrowest and widest shape of a crop, width over height, before it is made square.
         flip: Probability of mirroring. 0 where left and right matter, as for places and angles.
         crop: Side of the square that evaluation sees, as a part of the picture's shorter side.
-        brightness: Largest relative change: the factor is drawn from 1 ± so much.
+        brightness: Largest relative change: the factor is drawn from 1 ± this.
         contrast: The same for contrast.
         saturation: The same for saturation.
         mixup: α of mixup (arXiv:1710.09412), e.g. 0.2; 0 for none.
@@ -85,7 +85,7 @@ class ImageCrop:
         self.colour = np.array([brightness, contrast, saturation])
         self.mixup, self.cutmix = mixup, cutmix
         self.evaluates_as = crop
-        # Of the typical crop; a smaller one is enlarged, as it would be from any picture of that size.
+        # By the typical crop: a smaller one is enlarged, as it would be from any picture of that size.
         side = math.sqrt((scale[0] + scale[1]) / 2) if train else crop
         self.decode_size: DecodeSize | None = DecodeSize(shorter=math.ceil(size / side))
 
@@ -125,7 +125,7 @@ class ImageCrop:
         sample = samples[number]
         top, left, height, width, mirrored = crop
         x, y = self.size / width, self.size / height
-        # Of the decoded image; in all of the original.
+        # From pixels of the original, by way of those of the decoded image.
         scale = x * sample.image.shape[2] / sample.size[1], y * sample.image.shape[1] / sample.size[0]
         placement = Placement.scaled(sample.size, (self.size,) * 2, scale, (-left * x, -top * y), sample=number)
         placement = placement.flipped() if mirrored else placement

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor
 
-from mtframe.data import IMAGE_SUFFIXES, DataInfo, DecodeSize, Sample
+from mtframe.data import IMAGE_SUFFIXES, DataInfo
 from mtframe.errors import DataError, RecipeError
 from mtframe.registry import did_you_mean
 
-from ._images import SPLITS, LabelledImages, check_options, check_root, held_out
+from ._images import SPLITS, LabelledDataset, LabelledImages, check_options, check_root, held_out
 from .synthesis import synthesize_folders
 
 
-class ImageFolder:
+class ImageFolder(LabelledDataset):
     """Images in one folder for each class, whose name is the class's.
 
     ```
@@ -53,7 +52,6 @@ class ImageFolder:
     ) -> None:
         check_options("image-folder", split, val_part, classes)
         self.root, self.split = Path(root), split
-        self.decode_size: DecodeSize | None = None
         self.notes: tuple[str, ...] = ()
         check_root("image-folder", self.root)
         divided = any(_holds_folders(self.root / name) for name in SPLITS)
@@ -72,22 +70,7 @@ class ImageFolder:
         if not files:
             held = f" with val_part={val_part:g}" if holds_out else ""
             raise RecipeError(f"split: '{folder}' has no image for {split!r}{held}")
-        self._labelled = LabelledImages(self.root, "label", files, labels)
-
-    def __len__(self) -> int:
-        return len(self._labelled)
-
-    def __getitem__(self, index: int) -> Sample:
-        """One image; `target["label"]` is its class, () long."""
-        return self._labelled.sample(index, self.decode_size)
-
-    def ids(self) -> list[str]:
-        """Path of each image below `root`."""
-        return self._labelled.ids()
-
-    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
-        """`label`, () long, of the image with this path in the root; -1 if it is not in this split."""
-        return self._labelled.target_of(id)
+        super().__init__(LabelledImages(self.root, "label", files, labels))
 
     def _classes(self, train: Path, classes: tuple[str, ...] | None) -> tuple[str, ...]:
         if not train.is_dir():

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
 from mtframe.evaluation import Bars, Curves, Matrix
+from mtframe.kinds import Dataset
 from mtframe.metrics import PerImage, check_classes
 
 from .scores import Floats, average_precision, f1, r_squared, reliability
@@ -24,7 +25,40 @@ _FIVE = 5
 _ADVICE = "; the data set's option 'classes' can say which"
 
 
-class Classification:
+class _PerImageMetric:
+    """What the metrics here share: they keep something of each image, and refuse a split with other classes.
+
+    Args:
+        name: The metric's, for messages.
+        info: Of the training data: names of the classes, or of the numbers, that are predicted.
+        dataset: The evaluated split; None for no check.
+        keep: What is kept of an image; None where nothing of it is known.
+
+    Raises:
+        DataError: The split has other classes, or has them in another order.
+    """
+
+    def __init__(
+        self, name: str, info: DataInfo, dataset: Dataset | None, keep: Callable[[Mapping[str, Tensor], Sample], Any]
+    ) -> None:
+        check_classes(name, info, dataset, _ADVICE)
+        self.info = info
+        self._seen: PerImage[Any] = PerImage(keep)
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._seen.reset()
+
+    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
+        """Adds images; one that comes twice counts once, one of which nothing is known not at all."""
+        self._seen.update(predictions, samples)
+
+    def merge(self, other: Self) -> None:
+        """Takes over another instance's images."""
+        self._seen.merge(other._seen)
+
+
+class Classification(_PerImageMetric):
     """One label each: accuracy of the best and of the best five classes, likelihood and calibration.
 
     `top1` and `top5` are parts of the images, `top5` n/a with five classes or fewer. `ece` is the expected
@@ -43,39 +77,25 @@ class Classification:
     primary: ClassVar[str] = "top1"
     higher_is_better: ClassVar[bool] = True
 
-    def __init__(self, info: DataInfo, dataset: Any = None) -> None:
-        check_classes("classification", info, dataset, _ADVICE)
-        self.info = info
-        self._seen = PerImage(_answer)
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._seen.reset()
-
-    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
-        """Adds `probabilities` (C,); an image that comes twice counts once, one of no known class not at all."""
-        self._seen.update(predictions, samples)
-
-    def merge(self, other: Classification) -> None:
-        """Takes over another instance's images."""
-        self._seen.merge(other._seen)
+    def __init__(self, info: DataInfo, dataset: Dataset | None = None) -> None:
+        super().__init__("classification", info, dataset, _answer)
 
     def compute(self) -> dict[str, float]:
         """`top1`, `top5`, `ece` and `nll`. Raises DataError if no image has a known class."""
-        _, _, place, confidence, true = _rows(self._seen).T
+        _, _, rank, confidence, true = _rows(self._seen).T
         few = len(self.info.classes) <= _FIVE
         return {
-            "top1": float((place == 0).mean()),
-            "top5": float("nan") if few else float((place < _FIVE).mean()),
-            "ece": reliability(confidence, place == 0).error,
+            "top1": float((rank == 0).mean()),
+            "top5": float("nan") if few else float((rank < _FIVE).mean()),
+            "ece": reliability(confidence, rank == 0).error,
             # A probability that underflowed counts as float32's smallest, not as infinitely wrong.
             "nll": float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean()),
         }
 
     def details(self) -> Sequence[Matrix | Curves]:
         """The confusion matrix in numbers of images, and accuracy over confidence."""
-        labels, best, place, confidence, _ = _rows(self._seen).T
-        bins = reliability(confidence, place == 0)
+        labels, best, rank, confidence, _ = _rows(self._seen).T
+        bins = reliability(confidence, rank == 0)
         lines = {"model": (bins.confidence.tolist(), bins.accuracy.tolist()), "perfect": ([0.0, 1.0], [0.0, 1.0])}
         counts = np.zeros((len(self.info.classes),) * 2, np.int64)
         np.add.at(counts, (labels.astype(int), best.astype(int)), 1)
@@ -85,7 +105,7 @@ class Classification:
         )
 
 
-class MultiLabel:
+class MultiLabel(_PerImageMetric):
     """Several labels each: mean average precision over the classes, and F1 at a probability of one half.
 
     AP is Σ (R_n - R_{n-1}) P_n, as scikit-learn's `average_precision_score`. `f1_micro` counts all labels
@@ -103,22 +123,8 @@ class MultiLabel:
     primary: ClassVar[str] = "mAP"
     higher_is_better: ClassVar[bool] = True
 
-    def __init__(self, info: DataInfo, dataset: Any = None) -> None:
-        check_classes("multi-label", info, dataset, _ADVICE)
-        self.info = info
-        self._seen = PerImage(partial(_pair, "probabilities", "labels"))
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._seen.reset()
-
-    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
-        """Adds `probabilities` (C,); an image that comes twice counts once."""
-        self._seen.update(predictions, samples)
-
-    def merge(self, other: MultiLabel) -> None:
-        """Takes over another instance's images."""
-        self._seen.merge(other._seen)
+    def __init__(self, info: DataInfo, dataset: Dataset | None = None) -> None:
+        super().__init__("multi-label", info, dataset, partial(_pair, "probabilities", "labels"))
 
     def compute(self) -> dict[str, float]:
         """`mAP`, `f1_micro` and `f1_macro`. Raises DataError if no image has a known label."""
@@ -139,7 +145,7 @@ class MultiLabel:
         return [average_precision(predicted, true > 0.5) for predicted, true in _by_class(self._seen)]
 
 
-class Regression:
+class Regression(_PerImageMetric):
     """Numbers: mean absolute error, root mean square error and R², each the mean over the numbers.
 
     Errors are in the data's units; of numbers in different units the one of large values decides the mean, and
@@ -157,22 +163,8 @@ class Regression:
     primary: ClassVar[str] = "mae"
     higher_is_better: ClassVar[bool] = False
 
-    def __init__(self, info: DataInfo, dataset: Any = None) -> None:
-        check_classes("regression", info, dataset, _ADVICE)
-        self.info = info
-        self._seen = PerImage(partial(_pair, "values", "value"))
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._seen.reset()
-
-    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
-        """Adds `values` (K,); an image that comes twice counts once."""
-        self._seen.update(predictions, samples)
-
-    def merge(self, other: Regression) -> None:
-        """Takes over another instance's images."""
-        self._seen.merge(other._seen)
+    def __init__(self, info: DataInfo, dataset: Dataset | None = None) -> None:
+        super().__init__("regression", info, dataset, partial(_pair, "values", "value"))
 
     def compute(self) -> dict[str, float]:
         """`mae`, `rmse` and `r2`. Raises DataError if no image has a known number."""
@@ -184,7 +176,7 @@ class Regression:
         }
 
     def details(self) -> Sequence[Bars]:
-        """Mean absolute error and R² of each number; NaN where they cannot be told."""
+        """Mean absolute error and R² of each number; NaN where they cannot be computed."""
         pairs = dict(zip(self.info.classes, _by_class(self._seen), strict=True))
         errors = {name: _mean_absolute(*pair) for name, pair in pairs.items()}
         fits = {name: r_squared(*pair) for name, pair in pairs.items()}
@@ -192,17 +184,18 @@ class Regression:
 
 
 def _answer(prediction: Mapping[str, Tensor], sample: Sample) -> tuple[float, ...] | None:
-    """True class, predicted class, place of the true one, and the probabilities of both: what one label is scored by.
+    """True class, predicted class, rank of the true one from 0, probabilities of the predicted and of the true one.
 
-    Not all of an image's probabilities: those of ImageNet's classes would take half a gigabyte.
+    These are enough to score one label; to keep all of an image's probabilities would take half a gigabyte with
+    ImageNet's classes. None for an image of no known class.
     """
     label = int(sample.target["label"])
     if label < 0:
         return None
     probabilities = _finite(prediction["probabilities"], sample)
     best, true = int(probabilities.argmax()), probabilities[label]
-    place = (probabilities > true).sum() + (probabilities[:label] == true).sum()
-    return label, best, place, probabilities[best], true
+    rank = (probabilities > true).sum() + (probabilities[:label] == true).sum()
+    return label, best, rank, probabilities[best], true
 
 
 def _pair(predicted: str, target: str, prediction: Mapping[str, Tensor], sample: Sample) -> np.ndarray | None:

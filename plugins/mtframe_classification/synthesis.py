@@ -41,7 +41,7 @@ def synthesize_folders(
         train: Number of images to train on.
         val: Number of images to evaluate on.
         size: Side of the square images in pixels.
-        workers: Processes; None for one a processor.
+        workers: Processes; None for one per processor.
 
     Returns:
         Numbers of `train` and `val` images and of `classes`.
@@ -87,7 +87,7 @@ def synthesize_table(
         train: Number of images to train on.
         val: Number of images to evaluate on.
         size: Side of the square images in pixels.
-        workers: Processes; None for one a processor.
+        workers: Processes; None for one per processor.
 
     Returns:
         Numbers of `train` and `val` images and of `empty_cells`.

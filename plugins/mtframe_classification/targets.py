@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,18 +17,15 @@ from mtframe.marks import Bar, Mark, Text
 
 Parts = Sequence[tuple[Mapping[str, Tensor], Placement]]
 
-# Classes that are told of a picture, where they exclude each other.
+# How many classes are listed for a picture, where they exclude each other.
 _TOP = 5
 
-# Classes that are told of one whose label is a mixture.
+# How many are drawn of a label that is a mixture.
 _MIXED = 2
 
 
-class Label:
-    """One class of a few.
-
-    A label is `label`, () long, -1 if it is not known; of an input that several images make up also `probabilities`,
-    (C,) float: each class's share. A prediction is `probabilities`, (C,) float, 0..1, which add up to 1.
+class _Probabilities:
+    """What kinds of target share whose prediction is a probability for each class.
 
     Args:
         info: Its `classes`.
@@ -39,6 +36,30 @@ class Label:
     def __init__(self, info: DataInfo) -> None:
         self.classes = info.classes
 
+    def restored(self, views: Parts) -> dict[str, Tensor]:
+        """The mean of the views' probabilities."""
+        return _mean(views, "probabilities")
+
+    def marks(self, prediction: Mapping[str, Tensor]) -> list[Mark]:
+        """The most likely classes, with bars."""
+        rows = _ranked(self.classes, prediction["probabilities"], _TOP)
+        return [Bar(row["label"], f"{row['probability']:.2f}", row["probability"]) for row in rows]
+
+    def check_prediction(self, prediction: Mapping[str, Tensor], size: tuple[int, int]) -> None:
+        """Raises ValueError unless there is a probability of 0 to 1 for each class."""
+        _check_numbers("probabilities", prediction, len(self.classes), least=0, most=1)
+
+
+class Label(_Probabilities):
+    """One class of a few.
+
+    A label is `label`, () long, -1 if it is not known. An input that is made of several images has `probabilities` as
+    well, (C,) float: each class's share. A prediction is `probabilities`, (C,) float, 0..1, which add up to 1.
+
+    Args:
+        info: Its `classes`.
+    """
+
     def unknown(self) -> dict[str, Tensor]:
         """A label of -1."""
         return {"label": torch.tensor(-1)}
@@ -48,14 +69,14 @@ class Label:
         return targets["label"] >= 0
 
     def placed(self, parts: Parts) -> dict[str, Tensor]:
-        """The label; of several images their mixture, which is not known if one of them is not."""
+        """The label; of several images their mixture, which is unknown if one of them is."""
         if len(parts) == 1:
             return {"label": parts[0][0]["label"]}
         weighted = list(_weighted(parts))
         if any(label["label"] < 0 for label, _ in weighted):
             return {**self.unknown(), "probabilities": torch.zeros(len(self.classes))}
         mixture = sum(weight * self._one_hot(label["label"]) for label, weight in weighted)
-        # Of the first that is seen: one that is hidden may be unknown.
+        # That of the first image that is seen: a hidden one may be unknown.
         return {"label": weighted[0][0]["label"], "probabilities": torch.as_tensor(mixture)}
 
     def collate(self, labels: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -65,10 +86,6 @@ class Label:
             each = [label.get("probabilities", self._one_hot(label["label"])) for label in labels]
             targets["probabilities"] = torch.stack(each)
         return targets
-
-    def restored(self, views: Parts) -> dict[str, Tensor]:
-        """The mean of the views' probabilities."""
-        return _mean(views, "probabilities")
 
     def plain(self, prediction: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """The five most likely classes with their probabilities, falling."""
@@ -82,10 +99,6 @@ class Label:
         number = int(label["label"])
         return [Text(self.classes[number])] if number >= 0 else []
 
-    def marks(self, prediction: Mapping[str, Tensor]) -> list[Mark]:
-        """The most likely classes, with bars."""
-        return _bars(self.classes, prediction["probabilities"])
-
     def perfect(self, sample: Sample) -> dict[str, Tensor]:
         """A probability of 1 for the class."""
         label = sample.target["label"]
@@ -96,10 +109,6 @@ class Label:
         value = label.get("label")
         if value is None or value.ndim or value.is_floating_point() or not -1 <= int(value) < len(self.classes):
             raise ValueError(f"expected 'label', a whole number of -1 to {len(self.classes) - 1}, got {value}")
-
-    def check_prediction(self, prediction: Mapping[str, Tensor], size: tuple[int, int]) -> None:
-        """Raises ValueError unless there is a probability of 0 to 1 for each class."""
-        _check_numbers("probabilities", prediction, len(self.classes), least=0, most=1)
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """The mean probability of the right class."""
@@ -115,20 +124,16 @@ class Label:
         return F.one_hot(label.clamp(min=0), len(self.classes)).float() * (label >= 0)
 
 
-class Labels:
+class Labels(_Probabilities):
     """Any of the classes, each by itself.
 
-    A label is `labels`, (C,) float: 1 if the class is there, 0 if not, NaN if that is not known; a share of an input
-    that several images make up. A prediction is `probabilities`, (C,) float, 0..1, of each class by itself.
+    A label is `labels`, (C,) float: 1 if the class is there, 0 if not, NaN if that is not known; in an input that is
+    made of several images, the share that has it. A prediction is `probabilities`, (C,) float, 0..1, of each class by
+    itself.
 
     Args:
         info: Its `classes`.
     """
-
-    mixes: ClassVar[bool] = True
-
-    def __init__(self, info: DataInfo) -> None:
-        self.classes = info.classes
 
     def unknown(self) -> dict[str, Tensor]:
         """NaN for each class."""
@@ -139,7 +144,7 @@ class Labels:
         return targets["labels"].isfinite().any(1)
 
     def placed(self, parts: Parts) -> dict[str, Tensor]:
-        """The labels; of several images their mixture, in which is unknown what is so in one of them."""
+        """The labels; of several images their mixture, in which a class is unknown if it is in one of them."""
         if len(parts) == 1:
             return {"labels": parts[0][0]["labels"]}
         return {"labels": torch.as_tensor(sum(weight * label["labels"].float() for label, weight in _weighted(parts)))}
@@ -147,10 +152,6 @@ class Labels:
     def collate(self, labels: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """`labels` (B, C)."""
         return {"labels": torch.stack([label["labels"] for label in labels])}
-
-    def restored(self, views: Parts) -> dict[str, Tensor]:
-        """The mean of the views' probabilities."""
-        return _mean(views, "probabilities")
 
     def plain(self, prediction: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """All classes with their probabilities, falling."""
@@ -160,10 +161,6 @@ class Labels:
         """The classes that are there."""
         return [Text(name) for name, value in zip(self.classes, label["labels"].tolist(), strict=True) if value == 1]
 
-    def marks(self, prediction: Mapping[str, Tensor]) -> list[Mark]:
-        """The most likely classes, with bars."""
-        return _bars(self.classes, prediction["probabilities"])
-
     def perfect(self, sample: Sample) -> dict[str, Tensor]:
         """A probability of 1 for the classes that are there, of 0 for the others."""
         return {"probabilities": sample.target["labels"].float().nan_to_num()}
@@ -172,22 +169,18 @@ class Labels:
         """Raises ValueError unless `labels` has 0 to 1 or NaN for each class."""
         _check_numbers("labels", label, len(self.classes), least=0, most=1, unknown=True)
 
-    def check_prediction(self, prediction: Mapping[str, Tensor], size: tuple[int, int]) -> None:
-        """Raises ValueError unless there is a probability of 0 to 1 for each class."""
-        _check_numbers("probabilities", prediction, len(self.classes), least=0, most=1)
-
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
-        """The mean over known labels of the probability that is given to what is so."""
-        found = list[float]()
+        """The mean over known labels of the probability that is given to the truth."""
+        found: list[float] = []
         for prediction, sample in zip(predictions, samples, strict=True):
             wanted = sample.target["labels"].float()
             right = 1 - (prediction["probabilities"].float() - wanted).abs()
             found += right[~wanted.isnan()].tolist()
-        return _mean_of(iter(found))
+        return _mean_of(found)
 
 
 class Value:
-    """Numbers, in units of the data's own.
+    """Numbers, in the data's own units.
 
     A label is `value`, (K,) float, NaN where a number is not known. A prediction is `values`, (K,) float.
 
@@ -210,7 +203,7 @@ class Value:
         return targets["value"].isfinite().any(1)
 
     def placed(self, parts: Parts) -> dict[str, Tensor]:
-        """The numbers, however the image is cropped, scaled and mirrored."""
+        """The numbers as they are, however the image is cropped, scaled and mirrored."""
         (label, _), *_ = parts
         return {"value": label["value"]}
 
@@ -250,13 +243,13 @@ class Value:
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """The mean over known numbers of 1 / (1 + relative error)."""
-        found = list[float]()
+        found: list[float] = []
         for prediction, sample in zip(predictions, samples, strict=True):
             wanted = sample.target["value"].float()
             # Relative, as numbers of different units stand beside each other.
             error = (prediction["values"].float() - wanted).abs() / (1 + wanted.abs())
             found += (1 / (1 + error[~error.isnan()])).tolist()
-        return _mean_of(iter(found))
+        return _mean_of(found)
 
 
 def _weighted(parts: Parts) -> Iterator[tuple[Mapping[str, Tensor], float]]:
@@ -281,11 +274,6 @@ def _ranked(classes: Sequence[str], probabilities: Tensor, most: int) -> list[di
     ]
 
 
-def _bars(classes: Sequence[str], probabilities: Tensor) -> list[Mark]:
-    rows = _ranked(classes, probabilities, _TOP)
-    return [Bar(row["label"], f"{row['probability']:.2f}", row["probability"]) for row in rows]
-
-
 def _check_numbers(
     name: str,
     tensors: Mapping[str, Tensor],
@@ -304,6 +292,7 @@ def _check_numbers(
         raise ValueError(f"expected {name} to be {ranged}{' or NaN' if unknown else ''}, got {value.tolist()}")
 
 
-def _mean_of(values: Iterator[float]) -> float | None:
+def _mean_of(values: Iterable[float]) -> float | None:
+    """None of no values."""
     found = list(values)
     return sum(found) / len(found) if found else None

@@ -22,7 +22,7 @@ _YAML = ("data.yaml", "data.yml")
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A split's images, as paths relative to the root, the names of its classes, and what is to be told."""
+    """A split's images, as paths relative to the root, the names of its classes, and notes on what was left out."""
 
     images: list[str]
     classes: tuple[str, ...]
@@ -33,7 +33,7 @@ def describe(root: Path, split: str, data: str | None, classes: Sequence[str]) -
     """Finds a split by the yaml, or by the folders where there is none.
 
     Raises:
-        RecipeError: There is no such folder, split or yaml, or it is said twice what the classes are.
+        RecipeError: There is no such folder, split or yaml, or the classes are named twice.
         DataError: The yaml or a list is wrong, or there are no images.
     """
     if not root.is_dir():
@@ -167,11 +167,12 @@ def _images(root: Path, base: PurePosixPath, entry: str, where: str) -> list[str
 
 
 def _folder(root: Path, path: Path) -> list[str]:
+    # Without what macOS leaves beside files, such as `._a.jpg`, which is no image.
     found = [
         Path(folder, name).relative_to(root).as_posix()
         for folder, _, names in os.walk(path)
         for name in names
-        if name.lower().endswith(_IMAGES)
+        if name.lower().endswith(_IMAGES) and not name.startswith(".")
     ]
     return sorted(found)
 
@@ -196,7 +197,8 @@ def _inside(root: Path, base: PurePosixPath, name: str) -> PurePosixPath | None:
     """A path relative to the root; None if it leads out of it. An absolute one may lead into it."""
     if os.path.isabs(name):
         try:
-            return PurePosixPath(Path(name).relative_to(root.absolute()).as_posix()) if ".." not in name else None
+            inner = PurePosixPath(Path(name).relative_to(root.absolute()).as_posix())
+            return inner if ".." not in inner.parts else None
         except ValueError:
             return None
     return base / name if stays_inside(name) or not PurePosixPath(name).parts else None

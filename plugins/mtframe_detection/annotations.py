@@ -1,4 +1,4 @@
-"""Boxes of many images as arrays, whatever files they were read from."""
+"""Boxes of many images as arrays, whatever files they were read from, and the data sets that hold them."""
 
 # Shapes: I images, A annotations in the order of their images, N boxes of one image.
 
@@ -7,13 +7,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtframe.data import DecodeSize, Sample, read_image
+from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.errors import BadImageError, DataError
+
+from .boxes import Boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,8 @@ class Annotations:
         sizes: (I, 2) int32, height and width. 0 where they are not known before the image is read; boxes are
             then in parts of the image's width and height.
         first: (I + 1,) int64; image i's annotations are `first[i]:first[i + 1]`.
-        boxes: (A, 4) float64, XYXY, clipped to their image. In float32, boxes whose IoU is just a threshold
-            could fall on its other side, and AP differ from COCO's.
+        boxes: (A, 4) float64, XYXY, clipped to their image. In float32, an IoU that is just a threshold could end on
+            the other side of it, and AP would differ from COCO's.
         labels: (A,) int32.
         crowd: (A,) bool; neither learned nor punished.
         area: (A,) float32, as annotated; that of the box where nothing else is.
@@ -92,10 +95,8 @@ class Annotations:
 
     def place_of(self, id: str) -> int | None:
         """The index of the image with this path; None if there is none."""
-        # Made where it is asked for: few runs share images, and an object an image is much.
-        if id not in self._places:
-            if self._places:
-                return None
+        # Made when it is first asked for: few runs share images, and an object for each image takes much memory.
+        if not self._places:
             self._places.update({name: place for place, name in enumerate(self.ids())})
         return self._places.get(id)
 
@@ -129,11 +130,11 @@ class Annotations:
         return sample
 
     def noting(self, *notes: str) -> Annotations:
-        """The same with more notes."""
+        """The same annotations with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
     def of_split(self, split: str, *, keep_empty: bool) -> Annotations:
-        """What a data set has of them: images without annotations are kept in evaluation, in training if asked."""
+        """What a data set has of them: evaluation keeps images without annotations, training only if it is asked to."""
         if keep_empty or split != "train":
             return self
         kept = np.diff(self.first) > 0
@@ -145,6 +146,63 @@ class Annotations:
             image_ids=self.image_ids[kept],
             _places={},
         )
+
+
+class AnnotatedImages:
+    """Images in files, with their boxes: what the data sets of all formats do once the annotations are read.
+
+    Args:
+        root: The folder that paths are relative to.
+        split: The data set's own name of the split.
+        annotations: What the files say of it.
+        classes: Names of the labels.
+        keep_empty: Whether images without boxes are kept in training; in evaluation they always are.
+
+    Attributes:
+        info: Names of the classes.
+        annotations: Those of the images that the data set has.
+        notes: What was left out, for people to read.
+    """
+
+    target: ClassVar[str] = "boxes"
+
+    def __init__(
+        self, root: Path, split: str, annotations: Annotations, classes: Sequence[str], *, keep_empty: bool
+    ) -> None:
+        self.root, self.split = root, split
+        self.decode_size: DecodeSize | None = None
+        self.info = DataInfo(self.target, tuple(classes))
+        self.annotations = annotations.of_split(split, keep_empty=keep_empty)
+        self.notes = self.annotations.notes
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image and its boxes, as `Annotations.sample` has them.
+
+        Raises:
+            IndexError: There is no such image.
+            BadImageError: The file cannot be read, or is not of the size that its annotations are for.
+        """
+        return self.annotations.read(index, self.root, self.decode_size)
+
+    def ids(self) -> list[str]:
+        """Path of each image below `root`."""
+        return self.annotations.ids()
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The target of the image with this path below `root`; of one that is not in this split nothing is known.
+
+        Raises:
+            DataError: Its annotations are for another size.
+        """
+        found = self.annotations.target_of(id, size)
+        return Boxes(self.info).unknown() if found is None else found
+
+    def annotated(self, index: int) -> Sample:
+        """The sample without reading its image."""
+        return self.annotations.sample(index)
 
 
 def collect(

@@ -103,7 +103,7 @@ def inside_any(points: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
 
 
 def in_chunks(places: int, boxes: Tensor, valid: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Boxes (B, M, 4) and their mask (B, M), so many at a time that (B, places, M) stays small; nothing of none."""
+    """Boxes (B, M, 4) and their mask (B, M), in parts for which (B, places, M) stays small; no part of no boxes."""
     if boxes.shape[1]:
         size = max(1, _CHUNK // (len(boxes) * places))
         yield from zip(boxes.split(size, dim=1), valid.split(size, dim=1), strict=True)

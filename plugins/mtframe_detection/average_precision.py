@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mtframe.data import DataInfo, Sample
     from mtframe.kinds import Dataset
 
-# Curves of single classes are told apart up to this many.
+# Up to this many classes have a curve of their own: more could not be told apart.
 _MAX_CURVES = 10
 
 
@@ -31,7 +31,7 @@ class CocoAP:
 
     AP averages over IoU 0.50:0.05:0.95 and the classes; AP50 and AP75 take one IoU; s, m and l are objects
     below 32², below 96² and above (area as annotated, in pixels of the original); AR1, AR10 and AR100 are
-    recalls of so many detections an image. Crowd regions are neither wanted nor punished.
+    recalls with at most that many detections an image. Crowd regions are neither wanted nor punished.
 
     Details, at IoU 0.5 but for the AP of each class: precision over recall, a confusion matrix, and what AP50 is
     lost to by type of error (TIDE, arXiv:2008.08115).

@@ -23,19 +23,20 @@ _SAME_BOX = 0.6
 # Boxes of different classes that overlap more than this (IoU) are drawn as one, the surer one.
 _SAME_THING = 0.6
 
-# Of a thing that is cut off, so many pixels must be left on each side where not all of it counts.
+# Pixels that must be left on each side of a thing that is cut off in training, for it to count.
 _LEAST_SIDE = 2.0
 
-# Square pixels, of rounding, that are nothing left of a box.
+# Square pixels: less than this is rounding, not something left of a box.
 _NOTHING = 1e-3
 
 # Further out than any image: what infinite boxes are clipped to, since infinity times 0 is no number.
 _FAR = 1e6
 
-# Around an input, in pixels: on the last row and column of a feature map are points beyond its edge.
+# How far a region without end reaches beyond the input, in pixels: a feature map's last row and column have points
+# beyond the edge.
 _RIM = 1024.0
 
-# So far a region of which nothing is known reaches beyond its window: what is on the edge is in it.
+# How far a region of which nothing is known reaches beyond its window, in pixels, so that what is on the edge is in it.
 _EDGE = 1e-3
 
 
@@ -70,7 +71,7 @@ class Boxes:
         }
 
     def known(self, targets: Mapping[str, Tensor]) -> Tensor:
-        """(B,) bool: the images that somebody has looked at."""
+        """(B,) bool: the images that have been labelled, if only with no box."""
         return targets["known"]
 
     def placed(self, parts: Sequence[tuple[Mapping[str, Tensor], Placement]]) -> dict[str, Tensor]:
@@ -117,7 +118,7 @@ class Boxes:
         return targets
 
     def restored(self, views: Sequence[tuple[Mapping[str, Tensor], Placement]]) -> dict[str, Tensor]:
-        """The boxes in the original, clipped to it; of several views, of each thing and class the surest one."""
+        """The boxes in the original, clipped to it; of several views, the surest box of each thing and class."""
         each = [{**prediction, "boxes": place.restored_boxes(prediction["boxes"])} for prediction, place in views]
         if len(each) == 1:
             return each[0]
@@ -162,23 +163,26 @@ class Boxes:
 
     def check_label(self, label: Mapping[str, Tensor], size: tuple[int, int]) -> None:
         """Raises ValueError unless the boxes lie in the image, each with a class and whether it is a crowd."""
-        if "crowd" not in label or label["crowd"].shape != label.get("boxes", torch.empty(0))[:, :1].flatten().shape:
-            raise ValueError("expected crowd (N,), whether each box is one")
-        finite = label["boxes"].isfinite().all(dim=1) | ~label["crowd"]
-        self._check({**label, "boxes": label["boxes"][finite], "labels": label["labels"][finite]}, size)
+        boxes, labels = _boxes_and_labels(label)
+        crowd = label.get("crowd")
+        if crowd is None or crowd.shape != labels.shape or crowd.dtype != torch.bool:
+            raise ValueError("expected crowd (N,) bool, whether each box is one")
+        finite = boxes.isfinite().all(dim=1) | ~crowd
+        self._check(boxes[finite], labels[finite], size)
 
     def check_prediction(self, prediction: Mapping[str, Tensor], size: tuple[int, int]) -> None:
         """Raises ValueError unless the boxes lie in the image, each with a class and a score of 0 to 1."""
-        self._check(prediction, size)
+        boxes, labels = _boxes_and_labels(prediction)
+        self._check(boxes, labels, size)
         scores = prediction.get("scores")
-        if scores is None or scores.shape != prediction["labels"].shape:
+        if scores is None or scores.shape != labels.shape:
             raise ValueError("expected a score for each box")
         if not ((scores >= 0) & (scores <= 1)).all():
             raise ValueError(f"expected scores of 0 to 1, got {_span(scores)}")
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """The mean over boxes of the best score times IoU among predictions of the right class."""
-        found = list[float]()
+        found: list[float] = []
         for prediction, sample in zip(predictions, samples, strict=True):
             wanted = self.perfect(sample)
             overlap = box_iou(wanted["boxes"].float(), prediction["boxes"].float())
@@ -187,12 +191,8 @@ class Boxes:
             found += [float(row.max()) if len(row) else 0.0 for row in marks]
         return sum(found) / len(found) if found else None
 
-    def _check(self, tensors: Mapping[str, Tensor], size: tuple[int, int]) -> None:
-        boxes, labels = tensors.get("boxes"), tensors.get("labels")
-        if boxes is None or boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise ValueError(f"expected boxes (N, 4), got {'none' if boxes is None else tuple(boxes.shape)}")
-        if labels is None or labels.shape != boxes.shape[:1]:
-            raise ValueError("expected a label for each box")
+    def _check(self, boxes: Tensor, labels: Tensor, size: tuple[int, int]) -> None:
+        """Raises ValueError unless boxes (N, 4) lie in the image, and labels (N,) are classes."""
         if not len(boxes):
             return
         height, width = size
@@ -204,6 +204,16 @@ class Boxes:
             raise ValueError("expected boxes XYXY, got one whose end is before its start")
         if labels.is_floating_point() or not ((labels >= 0) & (labels < len(self.classes))).all():
             raise ValueError(f"expected labels of 0 to {len(self.classes) - 1}, got {_span(labels)}")
+
+
+def _boxes_and_labels(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Boxes (N, 4) and labels (N,); raises ValueError where one is missing or has another shape."""
+    boxes, labels = tensors.get("boxes"), tensors.get("labels")
+    if boxes is None or boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"expected boxes (N, 4), got {'none' if boxes is None else tuple(boxes.shape)}")
+    if labels is None or labels.shape != boxes.shape[:1]:
+        raise ValueError("expected a label for each box")
+    return boxes, labels
 
 
 def _overlap(boxes: Tensor, windows: Sequence[Sequence[float]]) -> Tensor:

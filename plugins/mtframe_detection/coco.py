@@ -5,20 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from torch import Tensor
-
-from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.download import download
 from mtframe.errors import DataError, RecipeError
 
 from ._coco_json import read_coco
 from ._download import COCO_2017
 from ._reading import check_split
-from .boxes import Boxes
+from .annotations import AnnotatedImages
 from .synthesis import synthesize_scenes
 
 
-class Coco:
+class Coco(AnnotatedImages):
     """Images with boxes in COCO's layout.
 
     ```
@@ -29,7 +26,8 @@ class Coco:
     Any data in this format will do: name its files with `annotations` and `images`, where `{split}` stands
     for `train` or `val`. Category ids may have gaps; label `i` is the `i`-th category by id, and
     `category_ids[i]` its id. Boxes are clipped to their image. Boxes without area and boxes that stand twice
-    are left out and counted in `notes`; anything else that is wrong with the json is an error.
+    are left out and counted in `notes`; anything else that is wrong with the json is an error. An object's `area` is
+    that of its segment, where the json says so.
 
     Args:
         split: `train` or `val`.
@@ -49,7 +47,6 @@ class Coco:
         DataError: A file or folder in it is missing or not what the format promises.
     """
 
-    target: ClassVar[str] = "boxes"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     synthesize = staticmethod(synthesize_scenes)
 
@@ -68,50 +65,20 @@ class Coco:
         keep_empty: bool = True,
     ) -> None:
         check_split("coco", split, self.splits)
-        self.split, self.root = split, Path(root)
-        self.decode_size: DecodeSize | None = None
         # Not str.format: any other brace in a path is the path's own.
         file, self.images = (text.replace("{split}", split) for text in (annotations, images))
-        self._check_layout(file)
-        everything, categories = read_coco(self.root / file, f"coco {split}", self.images)
-        self.annotations = everything.of_split(split, keep_empty=keep_empty)
-        self.info = DataInfo("boxes", tuple(categories.values()))
+        root = Path(root)
+        _check_layout(root, file, self.images)
+        found, categories = read_coco(root / file, f"coco {split}", self.images)
+        super().__init__(root, split, found, tuple(categories.values()), keep_empty=keep_empty)
         self.category_ids = tuple(categories)
-        self.notes = self.annotations.notes
 
-    def __len__(self) -> int:
-        return len(self.annotations)
 
-    def __getitem__(self, index: int) -> Sample:
-        """The image and its boxes; `area` is that of the segment, where the json says so.
-
-        Raises:
-            BadImageError: The file cannot be read, or is not of the size that the json says.
-        """
-        return self.annotations.read(index, self.root, self.decode_size)
-
-    def ids(self) -> list[str]:
-        """Path of each image below `root`."""
-        return self.annotations.ids()
-
-    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
-        """The target of the image with this path below `root`; of one that is not in this split nothing is known.
-
-        Raises:
-            DataError: Its annotations are for another size.
-        """
-        found = self.annotations.target_of(id, size)
-        return Boxes(self.info).unknown() if found is None else found
-
-    def annotated(self, index: int) -> Sample:
-        """The sample without reading its image."""
-        return self.annotations.sample(index)
-
-    def _check_layout(self, file: str) -> None:
-        hint = f"Fetch COCO with: mtframe data download coco {self.root}"
-        if not self.root.is_dir():
-            raise RecipeError(f"root: no folder '{self.root}'. {hint}")
-        if not (self.root / file).is_file():
-            raise DataError(f"coco: no file '{self.root / file}'. Name it with the option 'annotations'. {hint}")
-        if not (self.root / self.images).is_dir():
-            raise DataError(f"coco: no folder '{self.root / self.images}'. Name it with the option 'images'. {hint}")
+def _check_layout(root: Path, file: str, images: str) -> None:
+    hint = f"Fetch COCO with: mtframe data download coco {root}"
+    if not root.is_dir():
+        raise RecipeError(f"root: no folder '{root}'. {hint}")
+    if not (root / file).is_file():
+        raise DataError(f"coco: no file '{root / file}'. Name it with the option 'annotations'. {hint}")
+    if not (root / images).is_dir():
+        raise DataError(f"coco: no folder '{root / images}'. Name it with the option 'images'. {hint}")

@@ -143,7 +143,7 @@ def initialise(layer: nn.Conv2d, bias: float) -> None:
 
 
 def tower(width: int, depth: int) -> nn.Sequential:
-    """So many 3 × 3 convolutions with norm and ReLU."""
+    """`depth` 3 × 3 convolutions, each followed by a norm and ReLU."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         # Group rather than batch norm: the tower sees levels of very different statistics.

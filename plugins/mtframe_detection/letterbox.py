@@ -17,7 +17,7 @@ from mtframe.errors import RecipeError
 # Grey of the padding, near the mean of photographs.
 _GREY = 114
 
-# Of the random scale: an image takes its square of memory. As of `test_scales`.
+# Of the random scale: an image's memory grows with its square. The limit of `test_scales` is the same.
 _MOST_SCALE = 8
 
 # Of red, green and blue (ITU-R BT.601), as transforms.v2 has them.
@@ -29,7 +29,7 @@ class Letterbox:
 
     In training the image is also scaled at random, cut or moved where it is then larger or smaller than the
     square, mirrored, varied in colour, and with some probability made a mosaic of four images of the batch.
-    Of what is left of an object that was cut to a sliver nothing is known.
+    Nothing is known of what is left of an object that was cut to a sliver.
 
     Args:
         size: Pixels of the square.
@@ -37,7 +37,7 @@ class Letterbox:
         flip: Probability of mirroring.
         scale: Range of the random scale against a plain fit, at most 8, drawn evenly in logarithm.
         mosaic: Probability of a mosaic.
-        brightness: Largest relative change: the factor is drawn from 1 ± so much.
+        brightness: Largest relative change: the factor is drawn from 1 ± this.
         contrast: The same for contrast.
         saturation: The same for saturation.
         sizes: Multi-scale training: the square's size is drawn from these for each batch. Multiples of 32.
@@ -122,7 +122,7 @@ class Letterbox:
         """Of brightness, contrast and saturation; None where nothing is varied."""
         if not self.train or not self.colour.any():
             return None
-        return rng.uniform(np.maximum(0, 1 - self.colour), 1 + self.colour).tolist()
+        return rng.uniform(1 - self.colour, 1 + self.colour).tolist()
 
     def _random_fit(
         self, samples: Sequence[Sample], sample: int, side: int, window: Sequence[int], rng: np.random.Generator

@@ -1,4 +1,4 @@
-"""R-FCN: a second look at the dense head's proposals, by position-sensitive maps (arXiv:1605.06409)."""
+"""R-FCN: a second stage over the dense head's proposals, by position-sensitive maps (arXiv:1605.06409)."""
 
 # Shapes: B images, C classes, P points of all levels, K proposals.
 
@@ -44,7 +44,7 @@ class RFCNHead(nn.Module):
     Args:
         features: The backbone's feature maps.
         info: Its `classes` are what is detected.
-        proposals: Boxes of the dense head that are looked at again, an image.
+        proposals: Boxes of the dense head that are scored again, an image.
         bins: Parts of a box, a side.
         pool_stride: Which of the pyramid's levels has the position-sensitive maps. Default: the finest.
         width, depth, strides: As in the head `dense` (see `mtframe plugins show head dense`), whose pyramid and towers

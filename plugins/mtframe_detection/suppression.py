@@ -47,12 +47,12 @@ class Suppression:
     pre_nms: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("max_detections", "pre_nms"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"detection head: {name} must be at least 1, got {getattr(self, name)}")
-        for name in ("score_threshold", "nms_iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise RecipeError(f"detection head: {name} must be within 0..1, got {getattr(self, name)}")
+        for name, number in (("max_detections", self.max_detections), ("pre_nms", self.pre_nms)):
+            if number < 1:
+                raise RecipeError(f"detection head: {name} must be at least 1, got {number}")
+        for name, part in (("score_threshold", self.score_threshold), ("nms_iou", self.nms_iou)):
+            if not 0 <= part <= 1:
+                raise RecipeError(f"detection head: {name} must be within 0..1, got {part}")
 
     def detect(self, scores: Tensor, boxes: Tensor, bounds: Tensor) -> list[dict[str, Tensor]]:
         """Detections of a batch.
@@ -100,7 +100,7 @@ class Suppression:
         return {"boxes": boxes[keep], "scores": scores[keep], "labels": labels[keep]}
 
     def _soft(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices of what stays, and lowered scores. Scores only fall, so the first so many are the strongest."""
+        """Indices of what stays, and lowered scores. Scores only fall, so those taken first are the strongest."""
         scores = scores.clone()
         kept, values = [labels[:0]], [scores[:0]]
         for _ in range(min(self.max_detections, len(scores))):

@@ -69,7 +69,7 @@ def synthesize_scenes(
         train: Number of images to train on.
         val: Number of images to evaluate on.
         size: Side of the square images in pixels.
-        workers: Processes; None for one a processor.
+        workers: Processes; None for one per processor.
 
     Returns:
         Numbers of `train` and `val` images, of `train_boxes` and `val_boxes` (crowds not counted), and of

@@ -89,7 +89,7 @@ def analyse(images: Sequence[Judged], num_classes: int) -> Errors:
 
 
 def _mendable(table: Judged) -> tuple[np.ndarray, np.ndarray]:
-    """Which detections would find an object if mended, (D,), and which objects even then none, (G,)."""
+    """Which detections would find an object if mended, (D,), and which objects would still be missed, (G,)."""
     able = np.flatnonzero(table.targets >= 0)
     able = able[~table.found[table.targets[able]]]
     # Of several that would become one object's, the first gets it.

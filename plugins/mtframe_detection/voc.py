@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from torch import Tensor
 
-from mtframe.data import DataInfo, DecodeSize, Sample
 from mtframe.errors import DataError, RecipeError
 from mtframe.paths import stays_inside
 
 from ._reading import check_split, read_text, refuse
 from ._voc_xml import Scene, read_scene
-from .annotations import Annotations, collect
-from .boxes import Boxes
+from .annotations import AnnotatedImages, Annotations, collect
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -23,7 +20,7 @@ CLASSES = (
 )  # fmt: skip
 
 
-class Voc:
+class Voc(AnnotatedImages):
     """Images with boxes in Pascal VOC's layout.
 
     ```
@@ -59,7 +56,6 @@ class Voc:
         DataError: A file in it is missing or not what the format promises.
     """
 
-    target: ClassVar[str] = "boxes"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
 
     def __init__(
@@ -80,46 +76,11 @@ class Voc:
         check_split("voc", split, self.splits)
         if not stays_inside(lists[split]):
             raise RecipeError(f"{split}: expected the name of a list in ImageSets/Main, got {lists[split]!r}")
-        self.split, self.root = split, Path(root)
-        self.decode_size: DecodeSize | None = None
-        folders = _folders(self.root, years)
+        root = Path(root)
+        folders = _folders(root, years)
         names = _listed(folders, lists[split])
-        if classes == "found":
-            classes = _names_in(folders)
-        elif classes == "voc":
-            classes = CLASSES
-        self.info = DataInfo("boxes", tuple(classes))
-        everything = _read(self.root, split, names, self.info.classes)
-        self.annotations = everything.of_split(split, keep_empty=keep_empty)
-        self.notes = self.annotations.notes
-
-    def __len__(self) -> int:
-        return len(self.annotations)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The image and its boxes.
-
-        Raises:
-            BadImageError: The file cannot be read, or is not of the size that its xml says.
-        """
-        return self.annotations.read(index, self.root, self.decode_size)
-
-    def ids(self) -> list[str]:
-        """Path of each image below `root`."""
-        return self.annotations.ids()
-
-    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
-        """The target of the image with this path below `root`; of one that is not in this split nothing is known.
-
-        Raises:
-            DataError: Its annotations are for another size.
-        """
-        found = self.annotations.target_of(id, size)
-        return Boxes(self.info).unknown() if found is None else found
-
-    def annotated(self, index: int) -> Sample:
-        """The sample without reading its image."""
-        return self.annotations.sample(index)
+        known = _names_in(folders) if classes == "found" else CLASSES if classes == "voc" else tuple(classes)
+        super().__init__(root, split, _read(root, split, names, known), known, keep_empty=keep_empty)
 
 
 def _folders(root: Path, years: tuple[int, ...]) -> list[Path]:

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor
 
-from mtframe.data import DataInfo, DecodeSize, Sample, read_image
+from mtframe.data import DecodeSize, Sample, read_image
 
 from ._reading import check_split
 from ._yolo_files import describe
 from ._yolo_text import read_labels
-from .boxes import Boxes
+from .annotations import AnnotatedImages
 
 
-class Yolo:
+class Yolo(AnnotatedImages):
     """Images with boxes in the text format of YOLO, laid out as Ultralytics and Roboflow do.
 
     ```
@@ -54,7 +53,6 @@ class Yolo:
         DataError: A file in it is missing or not what the format promises.
     """
 
-    target: ClassVar[str] = "boxes"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
 
     def __init__(
@@ -67,17 +65,12 @@ class Yolo:
         keep_empty: bool = True,
     ) -> None:
         check_split("yolo", split, self.splits)
-        self.split, self.root = split, Path(root)
-        self.decode_size: DecodeSize | None = None
-        found = describe(self.root, split, data, classes)
-        everything = read_labels(self.root, split, found.images, len(found.classes))
-        self.annotations = everything.of_split(split, keep_empty=keep_empty)
-        self.info = DataInfo("boxes", found.classes)
-        self.notes = (*found.notes, *self.annotations.notes)
-        self._sizes = np.zeros((len(self.annotations), 2), np.int32)
-
-    def __len__(self) -> int:
-        return len(self.annotations)
+        root = Path(root)
+        found = describe(root, split, data, classes)
+        annotations = read_labels(root, split, found.images, len(found.classes))
+        super().__init__(root, split, annotations, found.classes, keep_empty=keep_empty)
+        self.notes = (*found.notes, *self.notes)
+        self._sizes = np.zeros((len(self), 2), np.int32)
 
     def __getitem__(self, index: int) -> Sample:
         """The image and its boxes. Raises BadImageError if the file cannot be read."""
@@ -87,19 +80,6 @@ class Yolo:
         sample = self.annotations.sample(index, size)
         sample.image = image
         return sample
-
-    def ids(self) -> list[str]:
-        """Path of each image below `root`."""
-        return self.annotations.ids()
-
-    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
-        """The target of the image with this path below `root`; of one that is not in this split nothing is known.
-
-        Raises:
-            DataError: Its annotations are for another size.
-        """
-        found = self.annotations.target_of(id, size)
-        return Boxes(self.info).unknown() if found is None else found
 
     def annotated(self, index: int) -> Sample:
         """The sample without its pixels; the image is read once to know its size."""

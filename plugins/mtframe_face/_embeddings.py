@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +12,8 @@ from torch import Tensor
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
 from mtframe.metrics import PerImage
+
+from .identities import NamesPeople
 
 
 def embedding(prediction: Mapping[str, Tensor], sample: Sample) -> np.ndarray:
@@ -39,11 +40,17 @@ def unit_vectors(embeddings: PerImage[np.ndarray], images: int) -> tuple[np.ndar
     return vectors, row[:images]
 
 
-def refuse_learned(dataset: Any, info: DataInfo | None, what: str) -> None:
-    """Raises DataError if one of the `people` of an evaluated split was trained on; `what` is done to them."""
+def refuse_learned(dataset: object, info: DataInfo | None, action: str) -> None:
+    """Raises DataError if one of the people of an evaluated split was trained on.
+
+    Args:
+        dataset: The split.
+        info: Of the training data.
+        action: What is done to people, for the message: `verified`.
+    """
     learned = set(info.classes) if info else set()
-    if shared := sorted(learned & set(getattr(dataset, "people", ()))):
+    if shared := sorted(learned & set(dataset.people if isinstance(dataset, NamesPeople) else ())):
         raise DataError(
-            f"{len(shared)} of the people to be {what} were trained on ({', '.join(shared[:5])}): the "
+            f"{len(shared)} of the people to be {action} were trained on ({', '.join(shared[:5])}): the "
             "score would say nothing about strangers. Evaluate on a split of other people"
         )

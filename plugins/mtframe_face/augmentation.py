@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import resize
 
 from mtframe.errors import RecipeError
 
-# Of a thing that a moved crop cuts off, the part that must be left for it to count.
+# The part of a thing that a moved crop must leave for it to count.
 MIN_VISIBLE = 0.2
 
 # Rec. 601 luma, what a grey picture is made of.
@@ -47,7 +47,7 @@ class Moves:
         check_range("shift", self.shift, 0, 0.95)
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Turns in radians (B,), scales (B,), -1 or 1 where it is mirrored or not (B,), and shifts (B, 2)."""
+        """Turns in radians (B,), scales (B,), -1 (mirrored) or 1 (B,), and shifts in sides of the input (B, 2)."""
         angle = np.radians(rng.uniform(-self.rotate, self.rotate, count))
         zoom = rng.uniform(1 - self.scale, 1 + self.scale, count)
         mirror = np.where(rng.random(count) < self.flip, -1.0, 1.0)
@@ -74,12 +74,13 @@ class Light:
     erase: float
 
     def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation"):
-            check_range(name, getattr(self, name), 0, 0.95)
+        check_range("brightness", self.brightness, 0, 0.95)
+        check_range("contrast", self.contrast, 0, 0.95)
+        check_range("saturation", self.saturation, 0, 0.95)
         check_range("erase", self.erase, 0, 1)
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Float images (B, 3, S, S) in 0..255, which it changes, to such images, a little beyond 0..255 perhaps."""
+        """Changes float images (B, 3, S, S) of 0..255 and returns them; values may end a little outside."""
         count = len(images)
 
         def factor(strength: float) -> Tensor:

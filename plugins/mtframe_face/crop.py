@@ -129,7 +129,7 @@ def _placement(samples: Sequence[Sample], number: int, size: int, crop: float, m
     sample = samples[number]
     height, width = sample.image.shape[-2:]
     top, left, side = _square_in(height, width, crop)
-    # Of the input's pixels -1..1, then moved, then pixels of the decoded image, then of the original.
+    # From the input's pixels to -1..1, moved, to pixels of the decoded image, to those of the original.
     normal = np.array([[2 / size, 0, -1], [0, 2 / size, -1], [0, 0, 1]])
     moved = np.vstack([move, [0, 0, 1]]) @ normal
     decoded = np.array([[side / 2, 0, left + side / 2], [0, side / 2, top + side / 2], [0, 0, 1]])

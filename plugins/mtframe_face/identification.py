@@ -1,9 +1,9 @@
-"""Face identification: whose face is this, of those who are enrolled, or nobody's?"""
+"""Face identification: which of the enrolled people is this, if any?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -11,11 +11,12 @@ from torch import Tensor
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
 from mtframe.evaluation import Curves
+from mtframe.kinds import Dataset
 from mtframe.metrics import PerImage
 
 from ._embeddings import embedding, refuse_learned, unit_vectors
 from .identification_scores import Searches, cumulative_match, identification_scores, open_set_curve, search, templates
-from .identities import Roles
+from .identities import HasRoles, Roles
 
 # Ranks on the CMC curve, at most.
 CMC_RANKS = 50
@@ -33,7 +34,8 @@ class FaceIdentification:
     ISO/IEC 19795-1:2021; NISTIR 8271.
 
     Args:
-        dataset: The evaluated split; has `roles` (Roles) and may have `people`, the names in it.
+        dataset: The evaluated split; has roles (`HasRoles`) and may name its people (`NamesPeople`), both in
+            `mtframe_face.identities`.
         info: Of the training data; its `classes` are the people that the model learned from.
 
     Raises:
@@ -45,8 +47,8 @@ class FaceIdentification:
     primary = "rank-1"
     higher_is_better = True
 
-    def __init__(self, dataset: Any, info: DataInfo | None = None) -> None:
-        roles = getattr(dataset, "roles", None)
+    def __init__(self, dataset: Dataset, info: DataInfo | None = None) -> None:
+        roles = dataset.roles if isinstance(dataset, HasRoles) else None
         if not isinstance(roles, Roles):
             raise DataError(
                 "face-identification needs a gallery and probes; this split has none. Use split val or test of "

@@ -14,7 +14,7 @@ import numpy as np
 
 FALSE_POSITIVE_RATES = (1e-1, 1e-2)
 
-# Similarities are computed for so many probes at a time: all at once may not fit into memory.
+# Probes whose similarities are computed at a time: those of all at once may not fit into memory.
 _BLOCK = 1024
 
 

@@ -1,13 +1,14 @@
-"""What data sets of identities share: batches of several images a person, pairs, and who is enrolled."""
+"""What data sets of identities share: what metrics ask of them, batches of several images a person, pairs, roles."""
 
 # Shapes: N images, G groups of one person's images, P pairs.
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -29,6 +30,55 @@ class Roles:
 
     identity: np.ndarray
     gallery: np.ndarray
+
+
+@runtime_checkable
+class HasPairs(Protocol):
+    """A data set whose splits may be verified (1:1).
+
+    Attributes:
+        pairs: Pairs of positions in this split; None where it has none.
+    """
+
+    pairs: Pairs | None
+
+
+@runtime_checkable
+class HasRoles(Protocol):
+    """A data set whose splits may be searched (1:N).
+
+    Attributes:
+        roles: Who is enrolled; None where nobody is.
+    """
+
+    roles: Roles | None
+
+
+@runtime_checkable
+class NamesPeople(Protocol):
+    """A data set that knows its people by name, so that a metric can refuse those whom the model has learned.
+
+    Attributes:
+        people: Names of everybody in this split.
+    """
+
+    @property
+    def people(self) -> Collection[str]: ...
+
+
+@runtime_checkable
+class FollowsProtocol(Protocol):
+    """A data set of whose splits one may be that of a published protocol.
+
+    Attributes:
+        protocol: Its name; None for any other split.
+        photographed: Names of everybody in the protocol's images: to learn from others is to use outside data.
+    """
+
+    protocol: str | None
+
+    @property
+    def photographed(self) -> Collection[str]: ...
 
 
 class Texts:
@@ -101,8 +151,8 @@ def grouped_order(labels: np.ndarray, per_identity: int, rng: np.random.Generato
 def draw_pairs(identity: np.ndarray, count: int, rng: np.random.Generator) -> Pairs:
     """Different pairs of images: `count` of one person and as many of two people.
 
-    Where there are fewer pairs of one sort, so many are drawn of both: accuracy is then no majority's share. They are
-    cut into ten folds, each the next tenth of both sorts, as View 1 of LFW is here.
+    Where there are fewer pairs of one sort, no more are drawn of the other: accuracy is then no majority's share. They
+    are cut into ten folds, each the next tenth of both sorts, as View 1 of LFW is here.
 
     Args:
         identity: (N,) int, ascending: the person in each image.

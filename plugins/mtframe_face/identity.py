@@ -16,7 +16,7 @@ from torch import Tensor
 from mtframe.data import DataInfo, Placement, Sample
 from mtframe.marks import Mark, Text
 
-# Numbers in the embedding of a perfect prediction: so many that those of two people are nearly orthogonal.
+# Numbers in the embedding of a perfect prediction: enough that those of two people are nearly orthogonal.
 _DIM = 128
 
 
@@ -99,7 +99,7 @@ class Identity:
             raise ValueError(f"expected an embedding of unit length, got length {length:.3g}")
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
-        """How much more alike two images of one person are than two of different people, in the mean."""
+        """How much more alike two images of one person are than two of different people, on average."""
         labels = torch.stack([sample.target["label"] for sample in samples])
         embeddings = F.normalize(torch.stack([prediction["embedding"].float() for prediction in predictions]))
         alike, known = embeddings @ embeddings.T, labels >= 0

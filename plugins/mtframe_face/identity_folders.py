@@ -29,7 +29,7 @@ class IdentityFolders:
 
     Either `root` has the folders `train` and `val` (and `test`), each with `NAME/*.jpg`, ...; one name in two of them
     is an error. Or `NAME/*.jpg` lies right in `root`: then a part of the *people* is set aside for `val`, always the
-    same ones for the same seed, whoever else is added.
+    same ones for the same seed, whoever else is added. Names that begin with a dot are passed over.
 
     What is evaluated is drawn from a seed: pairs for verification, and for identification each person's first images
     (by name) as the gallery and all others as probes.
@@ -210,4 +210,5 @@ def _folders_in(folder: Path) -> list[str]:
 
 def _images_of(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))
+        names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))

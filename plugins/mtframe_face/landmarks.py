@@ -54,7 +54,7 @@ def read_landmarks(path: Path, ids: Sequence[str]) -> np.ndarray:
     place = {name: index for index, name in enumerate(ids)}
     found = np.full((len(ids), 5, 2), np.nan, np.float32)
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 words = line.rsplit("," if "," in line else None, 10)
                 if not line.strip() or (number == 1 and not any(map(_is_number, words[1:]))):
@@ -88,15 +88,19 @@ class Landmarks:
 
     def target(self, index: int) -> dict[str, Tensor]:
         """`landmarks` (5, 2) of one image for a sample's target; nothing where the file does not have it."""
-        return {} if np.isnan(self._points[index]).any() else {"landmarks": torch.from_numpy(self._points[index])}
+        return {} if np.isnan(self._points[index]).any() else {"landmarks": self._of(index)}
 
     def target_of(self, id: str) -> dict[str, Tensor]:
         """`landmarks` (5, 2) of the image with this path; NaN where the split or the file does not have it."""
         if self._places is None:
-            # Made where it is asked for: few runs share images, and an object an image is much.
+            # Made when it is first asked for: few runs share images, and an object for each image takes much memory.
             self._places = {self._ids[index]: index for index in range(len(self._ids))}
         index = self._places.get(id)
-        return {"landmarks": torch.full((5, 2), math.nan) if index is None else torch.from_numpy(self._points[index])}
+        return {"landmarks": torch.full((5, 2), math.nan) if index is None else self._of(index)}
+
+    def _of(self, index: int) -> Tensor:
+        # A copy: who changes a sample's label in place must not change the data set.
+        return torch.from_numpy(self._points[index].copy())
 
 
 def find_detector(name: str) -> Detector:

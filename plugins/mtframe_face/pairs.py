@@ -123,7 +123,7 @@ def read_people(path: Path) -> dict[str, int]:
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Numbered lines that are not blank, split at tabs, or where there is none at white space."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     for number, line in enumerate(text.splitlines(), 1):

@@ -50,7 +50,7 @@ def synthesize_people(
         test_people: Number of people in the pairs file; none of them is trained on.
         pairs: Matched pairs, and as many mismatched ones.
         size: Side of the square images in pixels.
-        workers: Processes; None for one a processor.
+        workers: Processes; None for one per processor.
 
     Returns:
         Numbers of `people`, `test_people`, `images` (all of them) and `pairs` (matched and mismatched).
@@ -102,7 +102,7 @@ def synthesize_folders(
         images: Images of each person.
         test_people: Number of other people, to be evaluated.
         size: Side of the square images in pixels.
-        workers: Processes; None for one a processor.
+        workers: Processes; None for one per processor.
 
     Returns:
         Numbers of `people`, `test_people` and `images` (all of them).
@@ -178,7 +178,7 @@ def _write_people(path: Path, names: list[str], images: int) -> None:
 
 
 def _write_pairs(path: Path, names: list[str], images: int, pairs: int, rng: np.random.Generator) -> None:
-    """The count, then so many `NAME i j`, then so many `NAME i OTHER j`; images count from 1, as in LFW."""
+    """The count, then that many lines `NAME i j`, then as many `NAME i OTHER j`; images count from 1, as in LFW."""
     inner, couples = comb(images, 2), comb(len(names), 2)
     lines = [f"{pairs}\n"]
     first, second = np.triu_indices(images, 1)

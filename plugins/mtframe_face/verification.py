@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -13,9 +13,11 @@ from torch import Tensor
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
 from mtframe.evaluation import Curves
+from mtframe.kinds import Dataset
 from mtframe.metrics import PerImage
 
 from ._embeddings import embedding, refuse_learned, unit_vectors
+from .identities import FollowsProtocol, HasPairs
 from .landmarks import OUTSIDE
 from .pairs import VIEW_2, Pairs
 from .verification_scores import roc, verification_scores
@@ -31,7 +33,8 @@ class FaceVerification:
     Huang et al., TR 07-49, section 4; Huang and Learned-Miller, UM-CS-2014-003 ("unrestricted" results).
 
     Args:
-        dataset: The evaluated split; has `pairs` (Pairs) and may have `people`, the names in it.
+        dataset: The evaluated split; has pairs (`HasPairs`), and may name its people (`NamesPeople`) and follow a
+            protocol (`FollowsProtocol`); all in `mtframe_face.identities`.
         info: Of the training data; its `classes` are the people that the model learned from.
         outside: What else the model has learned from, in words.
 
@@ -48,8 +51,8 @@ class FaceVerification:
     primary = "accuracy"
     higher_is_better = True
 
-    def __init__(self, dataset: Any, info: DataInfo | None = None, outside: Sequence[str] = ()) -> None:
-        pairs = getattr(dataset, "pairs", None)
+    def __init__(self, dataset: Dataset, info: DataInfo | None = None, outside: Sequence[str] = ()) -> None:
+        pairs = dataset.pairs if isinstance(dataset, HasPairs) else None
         if not isinstance(pairs, Pairs):
             raise DataError("face-verification compares pairs of images; this split has none. Use split val or test")
         refuse_learned(dataset, info, "verified")
@@ -101,9 +104,9 @@ class FaceVerification:
         return scores[present], self.pairs.same[present], self.pairs.fold[present]
 
 
-def _outside_data(dataset: Any, info: DataInfo | None, outside: Sequence[str]) -> tuple[str, ...]:
+def _outside_data(dataset: object, info: DataInfo | None, outside: Sequence[str]) -> tuple[str, ...]:
     """For View 2 of LFW, the category that a result must be reported under (UM-CS-2014-003)."""
-    if getattr(dataset, "protocol", None) != VIEW_2:
+    if not isinstance(dataset, FollowsProtocol) or dataset.protocol != VIEW_2:
         return ()
     strangers = len(set(info.classes) - set(dataset.photographed)) if info else 0
     sources = [f"{strangers} people of other data"] if strangers else []

@@ -1,4 +1,4 @@
-"""`metrics.csv`, a row a logging interval, and the curves of the losses in it."""
+"""`metrics.csv`, with a row for each logging interval, and curves of the losses in it."""
 
 from __future__ import annotations
 
@@ -95,19 +95,19 @@ def _is_whole(row: Sequence[str]) -> bool:
 
 
 def plot_losses(metrics_csv: Path, path: Path) -> None:
-    """Draws a panel of loss terms a task over the steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    """Draws each task's loss terms over the steps, in a panel of its own."""
+    # Not pyplot: it keeps figures, and choosing its backend would choose it for a notebook too.
+    from matplotlib.figure import Figure
 
     columns, lines = read_table(metrics_csv)
     rows = [dict(zip(columns, line, strict=True)) for line in lines]
-    terms = [key for key in columns if "/" in key]
+    # A column may be empty: of a task whose rows a resumed training has dropped.
+    terms = [key for key in columns if "/" in key and any(row[key] for row in rows)]
     tasks = list(dict.fromkeys(key.split("/")[0] for key in terms))
     if not tasks:
         return
-    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 3.5), squeeze=False)
+    figure = Figure((5 * len(tasks), 3.5), layout="tight")
+    axes = figure.subplots(1, len(tasks), squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
         for key in terms:
             if key.startswith(f"{task}/"):
@@ -116,7 +116,5 @@ def plot_losses(metrics_csv: Path, path: Path) -> None:
         axis.set(title=task, xlabel="step", ylabel="loss")
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.tight_layout()
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)

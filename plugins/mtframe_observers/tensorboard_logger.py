@@ -16,7 +16,7 @@ class TensorBoard:
     Look at it with `tensorboard --logdir runs`. Needs `pip install 'mtframe[tensorboard]'`.
 
     Args:
-        flush_secs: At most so many seconds pass before what is logged is on disk.
+        flush_secs: Seconds, at most, until what is logged is on disk.
 
     Raises:
         RecipeError: TensorBoard is not installed, or `flush_secs` is out of its range.
@@ -48,6 +48,9 @@ class TensorBoard:
     @hookimpl
     def metrics_logged(self, step: int, values: Mapping[str, float]) -> None:
         """Losses as `loss/TASK/TERM`, the rest as `train/...`."""
+        # A step that is made by hand, outside of a training, has no log.
+        if self._writer is None:
+            return
         for name, value in values.items():
             self._writer.add_scalar(f"loss/{name}" if "/" in name else f"train/{name}", value, step)
 

@@ -14,7 +14,7 @@ from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.registry import did_you_mean
 
-# What is divided by at least: weights of no pixel add up to 0.
+# The least divisor: the weights of no pixels add up to 0.
 _LEAST = 1e-6
 
 

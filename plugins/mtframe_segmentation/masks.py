@@ -21,13 +21,13 @@ from mtframe.palette import colour_of
 # In place of a class number where the class is not known.
 UNKNOWN = 255
 
-# Of a pixel that two images make up, the part that one of them must have for its class to be the pixel's.
+# The share of a blended pixel that an image must have for its class to be the pixel's.
 _CLEAR = 0.75
 
 # Scores that are in memory at a time while the best class of each pixel is looked for: 4 MB, which caches hold.
 _SCORES = 2**20
 
-# Of a PNG: hardly larger than the smallest, in a fifth of the time.
+# Level of a PNG's compression: hardly larger than the smallest file, in a fifth of the time.
 _COMPRESSION = 1
 
 
@@ -142,7 +142,7 @@ class Masks:
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """The mean over images of the part of their known pixels that have the right class."""
-        parts = list[float]()
+        parts: list[float] = []
         for prediction, sample in zip(predictions, samples, strict=True):
             wanted = sample.target["mask"]
             known = wanted != UNKNOWN

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from mtframe.data import DataInfo, Sample
 from mtframe.errors import DataError
 from mtframe.evaluation import Bars, Matrix
+from mtframe.kinds import Dataset
 from mtframe.metrics import PerImage, check_classes
 
 from .masks import UNKNOWN
@@ -21,7 +22,7 @@ from .masks import UNKNOWN
 class MeanIoU:
     """The pixels of all images together: mean IoU of the classes, and the part of the pixels that are right.
 
-    A class's IoU is its right pixels by those that have it in the label, in the prediction or in both (VOC's
+    A class's IoU is its right pixels over those that have it in the label, in the prediction or in both (VOC's
     segmentation score). Pixels whose class is not known count for nothing; a class that neither has is left out of the
     mean.
 
@@ -37,7 +38,7 @@ class MeanIoU:
     primary: ClassVar[str] = "mIoU"
     higher_is_better: ClassVar[bool] = True
 
-    def __init__(self, info: DataInfo, dataset: Any = None) -> None:
+    def __init__(self, info: DataInfo, dataset: Dataset | None = None) -> None:
         check_classes("mean-iou", info, dataset, "; the data set's option 'classes' says which")
         self.classes = info.classes
         # Places in the confusion matrix that are not 0, and their numbers. Whole matrices would be gigabytes for

@@ -75,7 +75,7 @@ class _ByThread(dict[Any, Any]):
         return collected
 
     def __setitem__(self, device: torch.device, nothing: OrderedDict[str, Tensor]) -> None:
-        # Read, and so over: threads come and go.
+        # It has been read. Nothing is kept for a thread that may be gone.
         self.pop((threading.get_ident(), device), None)
 
 

@@ -79,6 +79,8 @@ class TimmBackbone(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= drop_path < 1:
+            raise RecipeError(f"drop_path: must be 0 or more and below 1, got {drop_path:g}")
         found = plan(member, size, drop_path=drop_path)
         self.member = member
         self.size = size

@@ -82,24 +82,24 @@ def test_it_finds_what_the_constructed_tasks_are_to_each_other(recipe: Path, nor
     call = ("affinity", recipe, f"backbone.norm={norm}", "--steps", 60, "--every", 3)
     result = mtframe(*call, "--json", "--out", "found")
     assert (result.code, result.err) == (0, "")
-    told = json.loads(result.out)
-    assert told == json.loads(Path("found/affinity.json").read_text())
-    assert told["measured_steps"] == 20
-    affinity = {i: {j: cell["mean"] for j, cell in row.items()} for i, row in told["affinity"].items()}
+    report = json.loads(result.out)
+    assert report == json.loads(Path("found/affinity.json").read_text())
+    assert report["measured_steps"] == 20
+    affinity = {i: {j: cell["mean"] for j, cell in row.items()} for i, row in report["affinity"].items()}
     assert affinity["duplicate"]["original"] > 0.5 * affinity["original"]["original"] > 0
     assert affinity["adversarial"]["original"] < -0.5 * affinity["original"]["original"]
     assert abs(affinity["unrelated"]["original"]) < 0.1 * affinity["original"]["original"]
-    cosines = {tuple(pair["tasks"]): pair["stages"]["all"] for pair in told["cosines"]}
+    cosines = {tuple(pair["tasks"]): pair["stages"]["all"] for pair in report["cosines"]}
     assert cosines["original", "duplicate"]["mean"] > 0.8
     assert cosines["original", "duplicate"]["negative"] == 0
     assert cosines["original", "adversarial"]["mean"] < -0.8
     assert cosines["original", "adversarial"]["negative"] == 1
     assert abs(cosines["original", "unrelated"]["mean"]) < 0.2
-    groups = [set(group["tasks"]) for group in told["proposal"]["groups"]]
+    groups = [set(group["tasks"]) for group in report["proposal"]["groups"]]
     together = next(group for group in groups if "original" in group)
     assert "duplicate" in together
     assert "adversarial" not in together
-    assert told["groupings"][0]["score"] < 0 < told["proposal"]["score"]
+    assert report["groupings"][0]["score"] < 0 < report["proposal"]["score"]
 
 
 def test_tables_have_every_task_and_a_proposal(recipe: Path) -> None:
@@ -126,9 +126,9 @@ def test_one_measured_step_proposes_nothing(recipe: Path) -> None:
         "Proposed\n  nothing: not enough was measured, since a single step has no standard error; "
         "give more --steps, or a smaller --every\n"
     )
-    told = json.loads(mtframe(*call, "--json").out)
-    assert (told["measured_steps"], told["groupings"], told["proposal"]) == (1, [], None)
-    assert told["affinity"]["original"]["original"]["error"] is None
+    report = json.loads(mtframe(*call, "--json").out)
+    assert (report["measured_steps"], report["groupings"], report["proposal"]) == (1, [], None)
+    assert report["affinity"]["original"]["original"]["error"] is None
 
 
 @pytest.mark.parametrize(("change", "arguments", "said"), [

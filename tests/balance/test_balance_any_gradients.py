@@ -123,7 +123,7 @@ def test_trouble_gives_finite_weights_and_no_update_out_of_proportion(name: str,
         assert getattr(balancer, "failures", 0) == 0
 
 
-ALSO = {
+VARIANTS = {
     "nash-mtl-limited": lambda tasks: NashMTL(),
     "fairgrad-tenth": lambda tasks: FairGrad(alpha=0.1),
     "fairgrad-fifth": lambda tasks: FairGrad(alpha=0.2),
@@ -134,7 +134,7 @@ ALSO = {
 }
 
 
-@pytest.mark.parametrize("name", [*MAKERS, *ALSO])
+@pytest.mark.parametrize("name", [*MAKERS, *VARIANTS])
 @fast
 @given(jacobians(scales=True), st.booleans(), st.booleans())
 def test_dependent_gradients_of_any_lengths_give_finite_weights(
@@ -144,7 +144,7 @@ def test_dependent_gradients_of_any_lengths_give_finite_weights(
         rows = torch.cat([rows, -1e-3 * rows[:1]])
     # As those of a step are, whose inner products are then not quite those of any vectors.
     rows = rows.float() if single else rows
-    balancer = (MAKERS | ALSO)[name](tuple("abcdefgh"[: len(rows)]))
+    balancer = (MAKERS | VARIANTS)[name](tuple("abcdefgh"[: len(rows)]))
     ones = torch.ones(len(rows), dtype=torch.float64)
     assert balancer.weigh((rows @ rows.T).double(), ones).isfinite().all()
 

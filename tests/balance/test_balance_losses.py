@@ -26,7 +26,7 @@ def weights(balancer: Any, **losses: float) -> list[float]:
     return [float(part) for part in torch.autograd.grad(balancer(given), list(given.values()))]
 
 
-def test_sum_weighs_as_told() -> None:
+def test_sum_weighs_by_the_weights_given() -> None:
     assert weights(Sum(TASKS, weights={"b": 0.25}), a=2.0, b=8.0) == [1.0, 0.25]
     with pytest.raises(RecipeError, match=r"^balancer\.weights\.c: no such task; the tasks are a, b$"):
         Sum(TASKS, weights={"c": 1.0})

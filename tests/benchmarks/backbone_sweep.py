@@ -45,7 +45,7 @@ from mtframe.training import Trainer
 # Sides in pixels: the first that a model takes. If it says which it takes, the next of these.
 SIZES = (64, 96, 128, 224, 256, 384)
 
-# A further model of a module is only taken below so many parameters: it is about architectures, not about size.
+# Parameters below which further models of a module are taken: architectures are what counts, not sizes.
 FURTHER = 16_000_000
 
 # Seconds of the wall clock.

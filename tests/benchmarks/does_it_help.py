@@ -40,6 +40,7 @@ from PIL import Image
 
 from mtframe.assembly import assemble
 from mtframe.evaluation import mean_relative_gain
+from mtframe.kinds import CountsFailures
 from mtframe.recipe import Recipe
 from mtframe.registry import discover, resolve
 from mtframe.training import Trainer
@@ -119,8 +120,8 @@ def configurations(tasks: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
         yield f"{name} exact", {"tasks": tasks, "balancer": name, "train": {"exact_gradients": True}}
     for name in [c.name for c in discover("sharing") if c.dist == "mtframe" and c.name != "network"]:
         for options in SHARINGS.get(name, [{"name": name}]):
-            told = " ".join(str(value) for value in options.values())
-            yield told, {"tasks": tasks, "sharing": options}
+            label = " ".join(str(value) for value in options.values())
+            yield label, {"tasks": tasks, "sharing": options}
 
 
 def train(part: dict[str, Any], seed: int, steps: int) -> dict[str, Any]:
@@ -142,7 +143,8 @@ def train(part: dict[str, Any], seed: int, steps: int) -> dict[str, Any]:
         trainer = Trainer(assemble(recipe), Path(folder) / "run")
         results = trainer.fit()
         seconds = time.process_time() - begun
-    failures = getattr(trainer.parts.balancer, "failures", 0)
+    balancer = trainer.parts.balancer
+    failures = balancer.failures if isinstance(balancer, CountsFailures) else 0
     values = {task: score_of(task, result) for task, result in results.items()}
     parameters = sum(p.numel() for p in trainer.model.parameters())
     print(part.get("balancer", ""), part.get("sharing", ""), seed, values, f"{seconds:.0f} s", flush=True)
@@ -199,12 +201,12 @@ def write_categories(coco: Path, table: Path) -> list[str]:
     rows: list[tuple[str, str, set[int]]] = []
     names: dict[int, str] = {}
     for split in ("train", "val"):
-        read = json.loads((coco / "annotations" / f"instances_{split}2017.json").read_text())
-        names |= {category["id"]: category["name"] for category in read["categories"]}
-        there: dict[int, set[int]] = {image["id"]: set() for image in read["images"]}
-        for annotation in read["annotations"]:
+        content = json.loads((coco / "annotations" / f"instances_{split}2017.json").read_text())
+        names |= {category["id"]: category["name"] for category in content["categories"]}
+        there: dict[int, set[int]] = {image["id"]: set() for image in content["images"]}
+        for annotation in content["annotations"]:
             there[annotation["image_id"]].add(annotation["category_id"])
-        rows += [(f"{split}2017/{image['file_name']}", split, there[image["id"]]) for image in read["images"]]
+        rows += [(f"{split}2017/{image['file_name']}", split, there[image["id"]]) for image in content["images"]]
     counts = Counter(category for _, split, found in rows if split == "train" for category in found)
     chosen = [category for category, _ in counts.most_common(20)]
     table.parent.mkdir(parents=True, exist_ok=True)

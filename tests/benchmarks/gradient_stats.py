@@ -106,9 +106,9 @@ def line(timed: Timed, side: str, rounds: int) -> str:
             if number:
                 times[measured].append(seconds)
     ratio = statistics.median(a / b for a, b in zip(times[True], times[False], strict=True))
-    plain, looked_at = (statistics.median(times[which]) * 1e3 for which in (False, True))
+    plain, observed = (statistics.median(times[which]) * 1e3 for which in (False, True))
     costs = "".join(f"{(ratio - 1) / every:10.2%}" for every in EVERY)
-    return f"{plain:8.0f}{looked_at:10.0f}{ratio:8.2f}{costs}{f'1 in {max(1, math.ceil((ratio - 1) / 0.03))}':>14}"
+    return f"{plain:8.0f}{observed:10.0f}{ratio:8.2f}{costs}{f'1 in {max(1, math.ceil((ratio - 1) / 0.03))}':>14}"
 
 
 if __name__ == "__main__":

@@ -119,7 +119,8 @@ def make_pictures(folder: Path, count: int, source: Path | None) -> int:
     scenes = folder.with_name("scenes")
     resolve("dataset", "coco").component.synthesize(scenes, train=count, val=1, size=640, seed=1)
     for file in sorted((scenes / "train2017").iterdir()):
-        Image.open(file).crop((0, 80, 640, 560)).save(folder / file.name, quality=90)
+        with Image.open(file) as scene:
+            scene.crop((0, 80, 640, 560)).save(folder / file.name, quality=90)
     return count
 
 
@@ -138,14 +139,14 @@ def predict(python: str, folder: Path, name: str) -> tuple[float, float, float]:
     """Seconds of one command: all of them, those after the run was loaded, and those of the processor."""
     out = folder / f"{name}-seen"
     begun, used = time.perf_counter(), processor()
-    told = mtframe(python, folder, ["predict", name, "pictures", "--out", out.name])
+    result = mtframe(python, folder, ["predict", name, "pictures", "--out", out.name])
     whole, busy = time.perf_counter() - begun, processor() - used
     shutil.rmtree(out)
-    if not told.stderr:
+    if not result.stderr:
         raise SystemExit(
             f"{python}: expected `mtframe predict` to call mtframe.inference.load_run, where `inside` begins"
         )
-    return whole, float(told.stderr.split()[-1]), busy
+    return whole, float(result.stderr.split()[-1]), busy
 
 
 def processor() -> float:
@@ -156,9 +157,9 @@ def processor() -> float:
 
 def boxes_of(python: str, folder: Path, name: str) -> int:
     """How many boxes the run finds on all pictures; it warms the file cache as well."""
-    told = mtframe(python, folder, ["predict", name, "pictures", "--json", "-t", "objects", "--out", "told"])
-    shutil.rmtree(folder / "told")
-    return sum(len(picture["tasks"]["objects"]) for picture in json.loads(told.stdout))
+    result = mtframe(python, folder, ["predict", name, "pictures", "--json", "-t", "objects", "--out", "described"])
+    shutil.rmtree(folder / "described")
+    return sum(len(picture["tasks"]["objects"]) for picture in json.loads(result.stdout))
 
 
 def mtframe(python: str, folder: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -26,13 +26,14 @@ import torch
 from torch import Tensor, nn
 
 from mtframe.data import DataInfo
+from mtframe.kinds import HasExamples
 from mtframe.model import MultiTaskModel
 from mtframe.registry import discover
 from mtframe_classification.heads import Classifier
 from mtframe_timm.backbone import TimmBackbone
 
 SIZES = {"small": 64, "large": 96}
-LENDERS: dict[str, dict[str, str]] = {"small": {"also": "small"}, "large": {}}
+LENDERS: dict[str, dict[str, str]] = {"small": {"viewer": "small"}, "large": {}}
 
 Request = tuple[dict[str, Tensor], dict[str, str]]
 
@@ -66,12 +67,11 @@ def main() -> None:
 def trained(scheme: Any, batchnorm: str) -> MultiTaskModel:
     """A model whose weights are shaken, and whose statistics are those of images as they come."""
     torch.manual_seed(0)
-    examples = getattr(scheme, "examples", {"": {}})
-    options = next(iter(examples.values()))
+    options = next(iter(scheme.examples.values())) if isinstance(scheme, HasExamples) else {}
     backbone = TimmBackbone("test_resnet", max(SIZES.values()), pretrained=False)
-    sharing = scheme(backbone, (("small", "also"), ("large",)), batchnorm=batchnorm, **options)
+    sharing = scheme(backbone, (("small", "viewer"), ("large",)), batchnorm=batchnorm, **options)
     info = DataInfo("label", tuple("abcdefgh"))
-    heads = {task: Classifier(sharing.features, info) for task in ("small", "also", "large")}
+    heads = {task: Classifier(sharing.features, info) for task in ("small", "viewer", "large")}
     model = MultiTaskModel(sharing, heads, {task: nn.Identity() for task in heads}, mean=(0.5,) * 3, std=(0.25,) * 3)
     for parameter in model.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))
@@ -90,7 +90,7 @@ def request(task: str, count: int, seed: int) -> Request:
 
 
 def compare(model: MultiTaskModel, count: int, threads: int) -> tuple[int, list[str], float, float]:
-    """How many of so many predictions are wrong, what was raised, and predictions a second, in threads and in one."""
+    """How many of `count` predictions are wrong, what was raised, and predictions a second, in threads and in one."""
     requests = [request(task, images, seed) for seed in range(5) for images in (1, 2, 4) for task in SIZES]
     expected = [predicted(model, one) for one in requests]
     order = random.Random(0).choices(range(len(requests)), k=count)

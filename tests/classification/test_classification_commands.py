@@ -58,8 +58,8 @@ def test_every_preset_trains_is_scored_and_predicts(data: Path, tmp_path: Path) 
     assert {task: set(values) for task, values in scores.items()} == {
         "place": names, "mixed": names, "things": {"mAP", "f1_micro", "f1_macro"}, "camera": {"mae", "rmse", "r2"},
     }  # fmt: skip
-    (told,) = json.loads(_done(mtframe("predict", run, next(table.rglob("*.jpg")), "--json")).out)
-    said = told["tasks"]
+    (described,) = json.loads(_done(mtframe("predict", run, next(table.rglob("*.jpg")), "--json")).out)
+    said = described["tasks"]
     assert {row["label"] for row in said["place"]} < set(ImageFolder("val", root=scenes).info.classes)
     assert {row["label"] for row in said["things"]} == {"sun", "birds", "fence"}
     assert said["camera"].keys() == {"horizon", "tilt"}

@@ -45,7 +45,7 @@ def test_label_smoothing_spreads_over_all_classes() -> None:
     assert loss["cross_entropy"].item() == pytest.approx(-0.95 * math.log(3 / 4) - 0.05 * math.log(1 / 4))
 
 
-def test_probabilitiess_are_the_target_where_there_are_any() -> None:
+def test_probabilities_are_the_target_where_there_are_any() -> None:
     logits, shares = _logits(3, 4), torch.tensor([[0.25, 0.75, 0, 0], [1, 0, 0, 0], [0, 0, 0.5, 0.5]])
     targets = {"label": torch.tensor([1, -1, 2]), "probabilities": shares}
     loss = CrossEntropy(label_smoothing=0.2)({"logits": logits}, targets)["cross_entropy"]

@@ -115,9 +115,9 @@ def test_detections_come_back_to_the_original() -> None:
 
 def test_detections_are_told_and_of_two_classes_on_one_thing_the_surer_is_drawn() -> None:
     found = found_of([[10, 10, 50, 50], [11, 10, 50, 50], [60, 60, 90, 90]], [0.9, 0.6, 0.25], [0, 1, 1])
-    told = BOXES.plain(found)
-    assert told[1] == {"label": "dog", "score": 0.6, "box": [11, 10, 50, 50]}
-    assert json.loads(json.dumps(told)) == told
+    described = BOXES.plain(found)
+    assert described[1] == {"label": "dog", "score": 0.6, "box": [11, 10, 50, 50]}
+    assert json.loads(json.dumps(described)) == described
     assert BOXES.marks(found) == [
         Box((10, 10, 50, 50), "cat 0.90", 0, pytest.approx(0.9)), Box((60, 60, 90, 90), "dog 0.25", 1, 0.25)
     ]  # fmt: skip
@@ -157,6 +157,8 @@ def test_who_knows_the_label_is_right() -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
+        ({"crowd": torch.zeros(1).bool()}, r"expected boxes \(N, 4\), got none"),
+        ({"boxes": torch.zeros(1, 4), "crowd": torch.zeros(1).bool()}, "expected a label for each box"),
         ({"boxes": torch.zeros(1, 4), "labels": torch.zeros(1).long()}, r"expected crowd \(N,\)"),
         (label_of([[0, 0, 300, 10]], [0]), r"expected boxes inside the image, 0..200 by 0..100 pixels, got 0..300 by"),
         (label_of([[50, 0, 20, 10]], [0]), "expected boxes XYXY, got one whose end is before its start"),

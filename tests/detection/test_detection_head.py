@@ -113,7 +113,7 @@ def test_boxes_come_in_pixels_of_the_input_and_padding_holds_none() -> None:
     assert Boxes(INFO).restored([(found, place)])["boxes"].tolist() == [[40, 40, 120, 120], [0, 40, 120, 200]]
 
 
-def test_at_most_so_many_detections_from_so_many_candidates() -> None:
+def test_the_limits_of_detections_and_of_candidates_are_kept() -> None:
     boxes = torch.arange(50)[:, None] * 20.0 + torch.tensor([0.0, 0.0, 10.0, 10.0])
     scores = torch.linspace(0.9, 0.1, 50)[:, None].repeat(1, 3) * torch.tensor([1, 1e-3, 1e-3])
     outputs = {"logits": scores.logit()[None], "boxes": boxes[None]}

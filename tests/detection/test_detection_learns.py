@@ -80,12 +80,12 @@ def test_learns_a_few_pictures_by_heart(make_head: Any, make_loss: Any) -> None:
     # It has seen one size only, so that at another boxes fit less well. The bounds leave room for other orders of
     # summation, with which 80 steps end elsewhere.
     model.eval()
-    for look, least in ((TaskViews(Boxes(INFO)), 0.35), (TaskViews(Boxes(INFO), flip=True, scales=(1.0, 4 / 3)), 0.2)):
+    for views, least in ((TaskViews(Boxes(INFO)), 0.35), (TaskViews(Boxes(INFO), flip=True, scales=(1.0, 4 / 3)), 0.2)):
         metric = CocoAP(INFO)
-        metric.update(Passes(model, {"t": look}).predict({("t",): batch})["t"], samples)
+        metric.update(Passes(model, {"t": views}).predict({("t",): batch})["t"], samples)
         values = metric.compute()
-        assert values["AP50"] > 0.85, (look, values)
-        assert values["AP"] > least, (look, values)
+        assert values["AP50"] > 0.85, (views, values)
+        assert values["AP"] > least, (views, values)
 
 
 def test_the_second_stage_finds_objects_by_itself() -> None:

@@ -275,7 +275,7 @@ def test_a_detector_on_raw_pixels_does_not_find_them(root: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_nor_does_it_with_all_the_images_of_the_demo(tmp_path: Path) -> None:
+def test_a_detector_on_raw_pixels_does_not_find_those_of_the_demo(tmp_path: Path) -> None:
     synthesize_scenes(tmp_path / "scenes")
     found, named = _raw_pixels(tmp_path / "scenes", images=300)
     print(f"AP50 {found:.3f}; of the true boxes {named:.3f} are named right")

@@ -63,13 +63,18 @@ def test_an_image_without_a_file_or_with_an_empty_one_has_nothing_on_it(root: Pa
     assert len(Yolo("val", root=root, keep_empty=False)) == 1
 
 
+def test_files_whose_names_begin_with_a_dot_are_no_images(root: Path) -> None:
+    (root / "images" / "train" / "._a.jpg").write_bytes(b"what macOS leaves beside a file")
+    assert Yolo("train", root=root).ids() == ["images/train/a.jpg", "images/train/b.png"]
+
+
 def test_annotated_reads_no_labels_from_pixels(root: Path) -> None:
     data = Yolo("train", root=root)
-    seen, told = data[0], data.annotated(0)
-    assert told.image.numel() == 0
-    assert told.size == seen.size
+    seen, annotated = data[0], data.annotated(0)
+    assert annotated.image.numel() == 0
+    assert annotated.size == seen.size
     for name, value in seen.target.items():
-        assert torch.equal(told.target[name], value), name
+        assert torch.equal(annotated.target[name], value), name
     with pytest.raises(IndexError, match="yolo train: no sample 2, there are 2"):
         data.annotated(2)
 

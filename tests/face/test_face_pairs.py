@@ -43,6 +43,11 @@ def test_names_may_have_spaces_where_tabs_divide_the_fields(tmp_path: Path) -> N
     assert read_people(_write(tmp_path, "1\nAnn Lee\t3\n")) == {"Ann Lee": 3}
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    assert len(read_pairs(_write(tmp_path, "\ufeff1\nA 1 2\nA 1 B 1\n"))) == 2
+    assert read_people(_write(tmp_path, "\ufeff1\nA\t3\n")) == {"A": 3}
+
+
 def test_blank_lines_and_spaces_between_fields_do_not_matter(tmp_path: Path) -> None:
     assert len(read_pairs(_write(tmp_path, "1\n\nA 1  2\n\nA 1 B 1\n\n"))) == 2
 

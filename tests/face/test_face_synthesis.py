@@ -92,7 +92,7 @@ def test_raw_pixels_do_not_tell_people_apart(val: LFW, crops: np.ndarray) -> Non
     assert 0.5 < _best_accuracy(crops.reshape(len(crops), -1), val) < 0.70
 
 
-def test_small_grey_normalised_pixels_do_not_either(val: LFW, crops: np.ndarray) -> None:
+def test_small_grey_normalised_pixels_do_not_tell_people_apart(val: LFW, crops: np.ndarray) -> None:
     grey = crops.mean(1).reshape(len(crops), 12, 6, 12, 6).mean((2, 4)).reshape(len(crops), -1)
     grey = grey - grey.mean(1, keepdims=True)
     assert _best_accuracy(grey / np.linalg.norm(grey, axis=1, keepdims=True), val) < 0.70

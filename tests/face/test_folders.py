@@ -55,6 +55,11 @@ def test_folders_of_splits_are_the_splits(parted: Path) -> None:
     assert {int(val[i].target["label"]) for i in range(len(val))} == {-1}
 
 
+def test_names_that_begin_with_a_dot_are_passed_over(parted: Path) -> None:
+    (parted / "train" / "Ann" / "._Ann_0001.jpg").write_bytes(b"what macOS leaves beside a file")
+    assert len(IdentityFolders("train", root=parted)) == 5
+
+
 def test_val_has_pairs_and_roles_that_the_metrics_take(parted: Path) -> None:
     val = IdentityFolders("val", root=parted, pairs=4, unknown=0.0)
     assert val.pairs is not None

@@ -66,8 +66,8 @@ def test_what_was_and_was_not_loaded_is_said(old: Path, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(dump_yaml(plain))
     said = done("train", file, "--from", old, "--out", tmp_path / "new").out
-    told = said[: said.index("training ")].splitlines()
-    assert told == [
+    lines = said[: said.index("training ")].splitlines()
+    assert lines == [
         f"started from {old / 'checkpoints' / 'best' / 'weights.safetensors'}: 18 of 20 tensors loaded",
         "  normalisation: 3 of 3",
         "  sharing: 14 of 14",
@@ -77,7 +77,7 @@ def test_what_was_and_was_not_loaded_is_said(old: Path, tmp_path: Path) -> None:
         "  not used: heads.two (2 of its tensors)",
     ]
     log = (tmp_path / "new" / "log.txt").read_text()
-    assert all(line in log for line in told)
+    assert all(line in log for line in lines)
 
 
 def test_what_does_not_fit_is_named_with_both_shapes(old: Path, tmp_path: Path) -> None:
@@ -246,5 +246,5 @@ def test_damaged_weights_are_no_weights(old: Path, here: Path) -> None:
 
 
 def test_what_a_model_started_from_is_outside_data(old: Path) -> None:
-    told = assembled({"one": {}}, start=old).outside("one")
-    assert told == (f"what the weights of {old} have learned from",)
+    sources = assembled({"one": {}}, start=old).outside("one")
+    assert sources == (f"what the weights of {old} have learned from",)

@@ -34,6 +34,11 @@ def test_losses_and_metrics_are_those_of_the_run(here: Path) -> None:
     assert {"train/lr", "train/epoch", "train/images_per_second"} <= set(found.Tags()["scalars"])
 
 
+def test_a_step_that_is_made_by_hand_is_not_logged() -> None:
+    pytest.importorskip("tensorboard")
+    TensorBoard().metrics_logged(step=1, values={"lr": 0.1})
+
+
 def test_without_tensorboard_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(RecipeError, match=r"pip install 'mtframe\[tensorboard\]'"):

@@ -90,7 +90,7 @@ def trainer_of(path: Path, balancer: str, *, borrowed: bool, **train: Any) -> Tr
 @pytest.mark.parametrize("balancer", ["mgda", "uncertainty", "nash-mtl"])
 def test_a_task_without_a_label_does_not_reach_the_balancer(tmp_path: Path, balancer: str, borrowed: bool) -> None:
     trainer = trainer_of(tmp_path / "run", balancer, borrowed=borrowed, steps=12)
-    told: list[set[str]] = []
+    trained: list[set[str]] = []
     moved: list[bool] = []
     weight = trainer.model.sharing.backbone.stem[0].weight
     step = trainer.optimizer.step
@@ -100,10 +100,10 @@ def test_a_task_without_a_label_does_not_reach_the_balancer(tmp_path: Path, bala
         step()
 
     trainer.optimizer.step = watch  # type: ignore[method-assign]
-    trainer.hooks.register(Recording(told))
+    trainer.hooks.register(Recording(trained))
     trainer.fit()
-    assert {"full"} in told
-    assert {"full", "sparse"} in told
+    assert {"full"} in trained
+    assert {"full", "sparse"} in trained
     # The min-norm point of a gradient and 0 would be 0.
     assert all(moved)
 
@@ -126,14 +126,14 @@ def test_a_task_that_knows_another_ones_images_stands_in_for_it(tmp_path: Path, 
     recipe = Recipe.from_plain({**plain, "balancer": balancer, "sharing": sharing})
     assembly = Assembly(recipe)
     trainer = Trainer(assembly, RunFolder(tmp_path / "run").create(recipe, assembly.infos))
-    told: list[set[str]] = []
-    trainer.hooks.register(Recording(told))
+    trained: list[set[str]] = []
+    trainer.hooks.register(Recording(trained))
     passes: list[int] = []
     trainer.model.sharing.register_forward_pre_hook(
         lambda _, given: passes.append(sum(map(len, given[0].values()))) if trainer.model.training else None
     )
     trainer.fit()
-    assert {frozenset(tasks) for tasks in told} == {
+    assert {frozenset(tasks) for tasks in trained} == {
         frozenset({"full", "other"}),
         frozenset({"sparse", "full", "other"}),
     }
@@ -144,12 +144,12 @@ def test_a_task_that_knows_another_ones_images_stands_in_for_it(tmp_path: Path, 
 class Recording:
     """Notes whose losses a step had."""
 
-    def __init__(self, told: list[set[str]]) -> None:
-        self.told = told
+    def __init__(self, trained: list[set[str]]) -> None:
+        self.trained = trained
 
     @hookimpl
     def step_ended(self, losses: Any) -> None:
-        self.told.append(set(losses))
+        self.trained.append(set(losses))
 
 
 def test_a_step_in_which_nothing_is_known_trains_nothing(tmp_path: Path) -> None:
@@ -159,13 +159,13 @@ def test_a_step_in_which_nothing_is_known_trains_nothing(tmp_path: Path) -> None
     trainer = Trainer(assembly, RunFolder(tmp_path / "run").create(recipe, assembly.infos))
     weight = trainer.model.heads["sparse"].linear.weight
     kept: list[Tensor] = [weight.detach().clone()]
-    told: list[set[str]] = []
-    trainer.hooks.register(Recording(told))
+    trained: list[set[str]] = []
+    trainer.hooks.register(Recording(trained))
     trainer.hooks.register(Keeping(weight, kept))
     trainer.fit()
     changed = [not torch.equal(before, after) for before, after in pairwise(kept)]
     # Five of the 20 images are known.
-    assert changed == [bool(tasks) for tasks in told]
+    assert changed == [bool(tasks) for tasks in trained]
     assert sum(changed) == 5
 
 

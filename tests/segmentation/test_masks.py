@@ -186,7 +186,7 @@ def test_other_forms_are_refused(mask: Tensor | None, message: str) -> None:
         TARGET.check_prediction(label([0, 1, 2], [255, 0, 0]), (2, 3))
 
 
-def test_a_byte_holds_so_many_classes() -> None:
+def test_more_classes_than_a_byte_holds_are_refused() -> None:
     Masks(DataInfo("mask", tuple(map(str, range(255)))))
     with pytest.raises(DataError, match="at most 255 classes, got 256"):
         Masks(DataInfo("mask", tuple(map(str, range(256)))))

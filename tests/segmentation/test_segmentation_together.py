@@ -165,9 +165,9 @@ def test_a_picture_is_predicted_to_json_masks_and_one_drawing(
     result = mtframe("predict", trained[0], *pictures, "--out", tmp_path, "--format", "png", "--json")
     assert (result.code, result.err) == (0, "")
     assert passes.shapes == [(6, 3, 64, 64)]
-    told = json.loads(result.out)
-    assert [its["source"] for its in told] == list(map(str, pictures))
-    for number, its in enumerate(told):
+    described = json.loads(result.out)
+    assert [its["source"] for its in described] == list(map(str, pictures))
+    for number, its in enumerate(described):
         files = {task: [str(tmp_path / f"{number:06d}_{task}_mask.png")] for task in ("shapes", "figure")}
         assert its["files"] == files
         assert its["picture"] == str(tmp_path / f"{number:06d}.png")

@@ -100,7 +100,7 @@ def test_layers_of_its_own() -> None:
     assert sum(found.passes) == 2 * (STEM_MACS + 2 * BODY_MACS + 4 + 8)
 
 
-def test_three_columns() -> None:
+def test_cost_of_three_cross_stitch_columns() -> None:
     found = cost("cross-stitch", {"a": 16, "b": 16, "c": 16})
     a = found.tasks["a"]
     # Units after both stages; a row of the last one is its column's.

@@ -154,8 +154,8 @@ def test_predictions_are_drawn_and_written(run: Path, roads: Path, tmp_path: Pat
     picture = sorted((roads / "val" / "two").iterdir())[0]
     result = mtframe("predict", run, picture, "-t", "lanes", "--json", "--out", tmp_path)
     assert (result.code, result.err) == (0, "")
-    told = json.loads(result.out)
-    (said,) = told if isinstance(told, list) else [told]
+    described = json.loads(result.out)
+    (said,) = described if isinstance(described, list) else [described]
     lines = said["tasks"]["lanes"]
     assert lines
     assert {name for line in lines for name in line} == {"label", "score", "points"}

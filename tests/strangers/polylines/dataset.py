@@ -43,9 +43,9 @@ class Lanes:
         self.decode_size: DecodeSize | None = None
         if not (root / "lanes.json").is_file():
             raise RecipeError(f"root: no file '{root / 'lanes.json'}'")
-        told = json.loads((root / "lanes.json").read_text())
-        self._told = {path: its for path, its in told.items() if path.startswith(f"{split}/")}
-        self._paths = sorted(self._told)
+        lanes = json.loads((root / "lanes.json").read_text())
+        self._lanes = {path: its for path, its in lanes.items() if path.startswith(f"{split}/")}
+        self._paths = sorted(self._lanes)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -64,7 +64,7 @@ class Lanes:
 
     def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         """The lines on the picture of this path; one of NaN for a picture that is not here."""
-        its = self._told.get(id)
+        its = self._lanes.get(id)
         if its is None:
             return {"points": torch.full((1, 1, 2), torch.nan), "labels": torch.zeros(1, dtype=torch.long)}
         if tuple(its["size"]) != size:
@@ -92,7 +92,7 @@ class Lanes:
         check_least(train=(train, 2), val=(val, 2), size=(size, 32))
         options = {"seed": seed, "train": train, "val": val, "size": size}
         root = open_root(root, "lanes", ["lanes.json", "train", "val"], options)
-        told = {}
+        lanes = {}
         for number in range(train + val):
             rng = np.random.default_rng([seed, number])
             split, folder = "train" if number < train else "val", FOLDERS[number % 2]
@@ -100,20 +100,20 @@ class Lanes:
             picture, lines = _road(rng, size, 1 + number % 2)
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             picture.save(root / path)
-            told[path] = {"size": [picture.height, picture.width], "lines": lines}
-        (root / "lanes.json").write_text(json.dumps(told))
+            lanes[path] = {"size": [picture.height, picture.width], "lines": lines}
+        (root / "lanes.json").write_text(json.dumps(lanes))
         return {"train": train, "val": val}
 
 
-def _road(rng: np.random.Generator, size: int, lines: int) -> tuple[Image.Image, list[dict[str, object]]]:
+def _road(rng: np.random.Generator, size: int, count: int) -> tuple[Image.Image, list[dict[str, object]]]:
     width = size * 3 // 2
     picture = Image.new("RGB", (width, size), tuple(int(grey) for grey in rng.integers(20, 60, 3)))
-    draw, told = ImageDraw.Draw(picture), []
-    for number in range(lines):
-        points = _line(rng, size, width, (number + rng.uniform(0.3, 0.7)) / lines)
+    draw, lines = ImageDraw.Draw(picture), []
+    for number in range(count):
+        points = _line(rng, size, width, (number + rng.uniform(0.3, 0.7)) / count)
         draw.line([(x - 0.5, y - 0.5) for x, y in points.tolist()], fill=(240, 240, 235), width=3)
-        told.append({"class": CLASSES[0], "points": [[round(x, 2), round(y, 2)] for x, y in points.tolist()]})
-    return picture, told
+        lines.append({"class": CLASSES[0], "points": [[round(x, 2), round(y, 2)] for x, y in points.tolist()]})
+    return picture, lines
 
 
 def _line(rng: np.random.Generator, size: int, width: int, place: float) -> np.ndarray:
