@@ -362,7 +362,9 @@ def test_images_of_which_nothing_is_known_teach_nothing(kind: str, head: str, lo
 
 @pytest.mark.parametrize(("kind", "head", "loss"), PARTS, ids=str)
 @pytest.mark.parametrize("size", [96, 100])
-def test_images_of_which_nothing_is_known_teach_nothing_beside_others(kind: str, head: str, loss: str, size: int) -> None:
+def test_images_of_which_nothing_is_known_teach_nothing_beside_others(
+    kind: str, head: str, loss: str, size: int
+) -> None:
     """By the gradient of what the head says of each image: BatchNorm sees all of a batch, known or not."""
     target, module, criterion = built(kind, head, loss)
     labels = list(KINDS[kind][2])
