@@ -95,7 +95,7 @@ class Subject:
         given = self.kit.options.get(f"{self.kind}:{self.component.name}")
         examples = self.cls.examples if isinstance(self.cls, HasExamples) else {}
         chosen = dict(examples.get(self.variation, {}) if given is None else given)
-        if "root" in self.required and "root" not in chosen and isinstance(self.cls, Synthesizes):
+        if "root" in self.required and "root" not in chosen and can(self.cls, Synthesizes):
             chosen["root"] = str(synthesized(self.cls))
         if missing := [name for name in self.required if name not in chosen]:
             key = f"{self.kind}:{self.component.name}"

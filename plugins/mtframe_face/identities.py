@@ -56,14 +56,12 @@ class HasRoles(Protocol):
 
 @runtime_checkable
 class NamesPeople(Protocol):
-    """A data set that knows its people by name, so that a metric can refuse those whom the model has learned.
-
-    Attributes:
-        people: Names of everybody in this split.
-    """
+    """A data set that knows its people by name, so that a metric can refuse those whom the model has learned."""
 
     @property
-    def people(self) -> Collection[str]: ...
+    def people(self) -> Collection[str]:
+        """Names of everybody in this split."""
+        ...
 
 
 @runtime_checkable
@@ -72,13 +70,14 @@ class FollowsProtocol(Protocol):
 
     Attributes:
         protocol: Its name; None for any other split.
-        photographed: Names of everybody in the protocol's images: to learn from others is to use outside data.
     """
 
     protocol: str | None
 
     @property
-    def photographed(self) -> Collection[str]: ...
+    def photographed(self) -> Collection[str]:
+        """Names of everybody in the protocol's images: to learn from others is to use outside data."""
+        ...
 
 
 class Texts:

@@ -226,7 +226,7 @@ def test_drop_path_reaches_the_model() -> None:
     assert not any(rates())
     with pytest.raises(RecipeError, match="drop_path: timm/vgg11 has no stochastic depth"):
         on_meta("vgg11", drop_path=0.1)
-    with pytest.raises(RecipeError, match="drop_path: must be 0 or more and below 1, got 1.5"):
+    with pytest.raises(RecipeError, match=r"drop_path: must be 0 or more and below 1, got 1\.5"):
         on_meta("test_convnext", drop_path=1.5)
 
 
