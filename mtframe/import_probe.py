@@ -144,7 +144,8 @@ def _in_process(values: Sequence[str], timeout: float) -> list[Probe]:
 
 def _read(line: str) -> Probe:
     plain = json.loads(line)
-    return Probe(**{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+    return Probe(**fields)
 
 
 def _main(folder: Path, values: Iterable[str]) -> None:
