@@ -47,6 +47,13 @@ class TrainingError(MtframeError):
     """Training cannot go on: a NaN loss, a full disk, too many unreadable images. Exit code 1."""
 
 
+class StarvedError(TrainingError):
+    """Memory is short, or a process that reads images is gone or never answers. Exit code 1.
+
+    It comes between two steps: what is trained is as the last step left it.
+    """
+
+
 class CheckpointError(MtframeError):
     """A checkpoint does not fit the model, or is not complete. Exit code 1."""
 
@@ -57,6 +64,15 @@ def described(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:
         return type(error).__name__
+
+
+def is_memory_short(error: BaseException) -> bool:
+    """Whether an exception says that memory could not be had: Python's, numpy's and torch's own all differ."""
+    said = isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("can't allocate memory", "bad_alloc", "not enough memory")
+    )
+    # By name: torch is not imported here.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
 
 
 def raised_at(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Before torch is imported: workers of pytest-xdist, with a thread for each core, would wait for each other's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,6 +22,12 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data at {SHARED_DATA} (every capability is also tested without it)")
     return SHARED_DATA
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_of_a_terminal() -> None:
+    """A suite that is started in the background inherits an ignored SIGINT, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,7 +11,7 @@ import torch
 
 from mtframe.assembly import Assembly
 from mtframe.data import DataInfo, Inputs, MixedBatches, Sample, Source, SplitBatches, Viewer
-from mtframe.errors import BadImageError, DataError, RecipeError
+from mtframe.errors import BadImageError, DataError, RecipeError, StarvedError
 from mtframe.inference import preview
 from mtframe.recipe import Recipe
 from mtframe.schedule import Epochs, Joint, Proportional, RoundRobin, Temperature
@@ -42,7 +42,7 @@ class Killed(ToyData):
 def test_a_worker_that_is_gone_is_told_without_a_traceback() -> None:
     batches = SplitBatches("one", Killed("val", count=9), ToyTransform(16, False), 3)
     with pytest.raises(
-        ChildProcessError, match=r"a process that reads images is gone \(DataLoader worker .*(killed|exited)"
+        StarvedError, match=r"a process that reads images is gone \(DataLoader worker .*(killed|exited)"
     ):
         list(batches.batches(workers=2))
 

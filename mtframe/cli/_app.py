@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mtframe import __version__
-from mtframe.errors import MtframeError
+from mtframe.errors import MtframeError, described, is_memory_short
 
 app = typer.Typer(
     name="mtframe",
@@ -53,8 +53,16 @@ def run() -> None:
     except MtframeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except ChildProcessError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_short(error):
+            raise
+        print(
+            f"error: out of memory ({described(error)}). Lower batch sizes, sizes, widths or train.workers",
+            file=sys.stderr,
+        )
         sys.exit(MtframeError.exit_code)
 
 

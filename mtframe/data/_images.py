@@ -80,6 +80,9 @@ def decode_image(
         array, size = _decode_jpeg(data, decode_size) if data.startswith(_JPEG) else _decode_other(data)
     except _Refused as error:
         raise BadImageError(name, str(error)) from None
+    except MemoryError:
+        # That says nothing of the image.
+        raise
     except Exception as error:
         # Decoders raise whatever they like on garbage: ValueError, SyntaxError, struct.error, OSError, ...
         raise BadImageError(name, f"cannot be decoded ({str(error).strip() or type(error).__name__})") from None
@@ -106,6 +109,8 @@ def read_map(path: str | os.PathLike[str]) -> Tensor:
             return torch.from_numpy(_decode_map(data))
     except _Refused as error:
         raise BadImageError(path, str(error)) from None
+    except MemoryError:
+        raise
     except OSError as error:
         raise BadImageError(path, error.strerror or f"cannot be decoded ({str(error).strip()})") from None
     except Exception as error:
@@ -137,6 +142,8 @@ def _orientation(data: bytes) -> int:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
     except Exception:
         # The pixels could be read, so whatever is wrong with the rest of the file does not matter.
         return 1

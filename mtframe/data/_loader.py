@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from mtframe.errors import BadImageError, DataError, MtframeError
+from mtframe.errors import BadImageError, DataError, MtframeError, StarvedError, described, is_memory_short
 from mtframe.kinds import Dataset, OrdersEpochs, Schedule, Transform
 from mtframe.schedule import Joint, turns
 
@@ -27,6 +28,9 @@ from ._viewers import Viewer, fitting, make_inputs
 
 # Tried in place of one unreadable image before giving up: more in a row is no stray file.
 _MAX_REPLACEMENTS = 20
+
+# Seconds after which workers that do not answer are given up, and from one look at whether they live to the next.
+PATIENCE, _POLL = 600, 5
 
 
 @dataclass
@@ -95,6 +99,8 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
             return {task: self._batch(task, number) for task, number in self.at(step).items()}
         except MtframeError as error:
             return error
+        except (MemoryError, RuntimeError) as error:
+            return starved(error)
 
     def at(self, step: int) -> dict[str, int]:
         """The tasks whose images a step sees, in the order of the sources, each with the number of its batch."""
@@ -178,20 +184,61 @@ def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
+        timeout=_POLL if workers else 0,
         worker_init_fn=_leave_signals_to_the_main_process if workers else None,
     )
-    try:
-        for item in loader:
-            if isinstance(item, MtframeError):
-                raise item
-            yield item
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        said = str(error).partition("\n")[0].rstrip(".")
-        raise ChildProcessError(
-            f"a process that reads images is gone ({said}). If memory is short, lower train.workers or batch sizes"
-        ) from error
+    for item in _answers(loader, workers):
+        if isinstance(item, MtframeError):
+            raise item
+        yield item
+
+
+def starved(error: MemoryError | RuntimeError) -> StarvedError:
+    """What to say where memory did not suffice to read images. Raises any other error again."""
+    if not is_memory_short(error):
+        raise error
+    return StarvedError(
+        f"out of memory while reading images ({described(error)}). Lower train.workers, batch sizes or sizes"
+    )
+
+
+def _answers(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
+    """What a loader gives. Raises StarvedError where a worker is gone, or none answers for too long."""
+    iterator = _quiet(loader)
+    waited = 0
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            said = str(error).partition("\n")[0].rstrip(".")
+            if said.startswith("DataLoader timed out"):
+                # Nothing is lost: the same item is waited for again.
+                waited += _POLL
+                if waited < PATIENCE:
+                    continue
+                raise StarvedError(
+                    f"the {workers} processes that read images have not answered for {waited} s. A disk or network may "
+                    "be gone, or what they do be stuck"
+                ) from None
+            if not said.startswith("DataLoader worker"):
+                raise
+            raise StarvedError(
+                f"a process that reads images is gone ({said}). If memory is short, lower train.workers or batch sizes"
+            ) from None
+        waited = 0
+        yield item
+
+
+def _quiet(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Starts a loader's workers, whose death torch would otherwise raise from a signal, wherever this process is."""
+    known = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    before = signal.getsignal(signal.SIGCHLD) if known else None
+    iterator = iter(loader)
+    if known:
+        signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
+    return iterator
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:

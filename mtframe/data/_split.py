@@ -10,7 +10,7 @@ import torch
 from mtframe.errors import BadImageError, MtframeError
 from mtframe.kinds import LabelsImages, Samples, Transform
 
-from ._loader import load
+from ._loader import load, starved
 from ._placement import Inputs
 from ._sample import Batch, Sample
 from ._viewers import exact_inputs, fitting
@@ -65,6 +65,8 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
                 by_task[other] = [self._sample_of(other, sample) for sample in samples]
         except MtframeError as error:
             return error
+        except (MemoryError, RuntimeError) as error:
+            return starved(error)
         batch = evaluation_batch(inputs or Inputs(torch.empty(0, 3, 0, 0, dtype=torch.uint8), ()), by_task)
         batch.skipped = list(skipped.values())
         batch.skipped_too = {

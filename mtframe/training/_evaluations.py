@@ -13,6 +13,7 @@ from mtframe.hooks import Calls
 from mtframe.run import RunFolder, write_text
 
 from ._checkpoints import Checkpoints
+from ._interruption import Interruption
 from ._log import LOG
 from ._parts import TrainingParts
 from ._state import Evaluated, TrainingState
@@ -28,6 +29,7 @@ class Evaluations:
         state: How far it is; the history and the bests in it are kept here.
         checkpoints: Of the run.
         call: The observers' hooks.
+        interruption: Whether somebody asks to end, which scoring heeds at once.
 
     Attributes:
         tasks: Those that are scored: the trained ones, and those that distillation keeps.
@@ -43,9 +45,10 @@ class Evaluations:
         state: TrainingState,
         checkpoints: Checkpoints,
         call: Calls,
+        interruption: Interruption,
     ) -> None:
         self._assembly, self._run, self._parts, self._state = assembly, run, parts, state
-        self._checkpoints, self._call = checkpoints, call
+        self._checkpoints, self._call, self._interruption = checkpoints, call, interruption
         self.tasks, self.unevaluated = self._tasks()
         self.latest: dict[str, Evaluation] = {}
 
@@ -67,9 +70,11 @@ class Evaluations:
 
         Raises:
             MtframeError: The data cannot be read, or a file cannot be written.
+            StopNow: Somebody asks to end; nothing has changed.
         """
         model: Any = self._parts.evaluated_model
-        self.latest = evaluate(model, self._assembly, self.tasks, "val")
+        with self._interruption.at_once():
+            self.latest = evaluate(model, self._assembly, self.tasks, "val")
         for task, evaluation in self.latest.items():
             for reason in evaluation.skipped:
                 LOG.warning("task %s: evaluation skipped an unreadable image: %s", task, reason)

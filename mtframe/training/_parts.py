@@ -17,6 +17,7 @@ from mtframe.gradients import AnyBalancer, GradientEngine
 from mtframe.model import MultiTaskModel
 from mtframe.recipe import TrainOptions
 
+from ._demands import check_demands
 from ._distillation import Distillation
 from ._freezing import check_trained, freeze_parts
 from ._loaded import Loaded
@@ -95,9 +96,11 @@ def build_parts(assembly: Assembly, *, restoring: bool) -> TrainingParts:
         restoring: All weights will be replaced by those of a resumed run.
 
     Raises:
-        MtframeError: A part cannot be built; or what is frozen leaves a task nothing to train.
+        MtframeError: A part cannot be built; what is frozen leaves a task nothing to train; or a step is beyond this
+            machine.
     """
     options = assembly.recipe.train
+    check_demands(assembly.recipe)
     device = pick_device(options.device)
     torch.manual_seed(options.seed)
     model, loaded = start_model(assembly, restoring=restoring)

@@ -106,7 +106,7 @@ class TrainingState:
 
     def load_state_dict(self, saved: SavedState, device: torch.device) -> None:
         """Goes on from what `state_dict` gave and `check` has looked at."""
-        self.step, self.history = saved["step"], saved["history"]
+        self.step, self.history, self.stopped = saved["step"], saved["history"], saved["stopped"]
         self.best = Bests(**saved["best"])
         self.meter.load_state_dict(saved["meter"], device)
 
@@ -139,7 +139,7 @@ class TrainingState:
                 f"{run}: already trained to its end, step {step} of {steps}. For more: mtframe train --resume {run} "
                 f"train.steps={2 * steps}"
             )
-        if state["stopped"] is not None:
+        if state["stopped"] is not None and state["history"] and state["history"][-1]["step"] == step:
             raise RecipeError(f"{run}: was ended at step {step} of {steps}: {state['stopped']}")
         if self.teacher is not None and state["teacher"] != self.teacher:
             raise CheckpointError(

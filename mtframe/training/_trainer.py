@@ -12,6 +12,7 @@ import torch
 
 from mtframe.assembly import Assembly, observe
 from mtframe.data import Batch, MixedBatches
+from mtframe.errors import StarvedError
 from mtframe.evaluation import Evaluation
 from mtframe.hooks import Calls, Hooks
 from mtframe.kinds import CountsFailures
@@ -25,7 +26,7 @@ from ._exposure import account, announce, cautions
 from ._finite import FiniteCheck
 from ._gradient_log import GradientLog
 from ._guards import guards
-from ._interruption import Interrupted, Interruption
+from ._interruption import Interrupted, Interruption, StopNow
 from ._log import LOG, log_to
 from ._memory import memory_explained
 from ._parts import build_parts
@@ -83,13 +84,17 @@ class Trainer:
         )
         self._checkpoints = Checkpoints(self.run, self.parts, self.state)
         self.forgotten = self._checkpoints.restore() if resume else {}
+        # The step that the last checkpoint is of.
+        self._saved = self.step if resume else -1
         # A resumed run has not seen what came before.
         self.essential = guards(self.recipe, due=self.step + self.parts.length.steps_per_epoch)
         self._call = Calls(self.essential, self.hooks)
-        self.evaluations = Evaluations(assembly, self.run, self.parts, self.state, self._checkpoints, self._call)
+        self._interruption = Interruption()
+        self.evaluations = Evaluations(
+            assembly, self.run, self.parts, self.state, self._checkpoints, self._call, self._interruption
+        )
         self._step = Step.of(self.parts, self.options, FiniteCheck(self.model, self.options.lr, self._checkpoints.last))
         self._report = Report(self.parts, self.state, self.options.accumulate)
-        self._interruption = Interruption()
         self._call.model_assembled(model=self.model, recipe=self.recipe.model_copy(deep=True))
 
     @classmethod
@@ -227,24 +232,42 @@ class Trainer:
         """The batches that each remaining step accumulates, by task."""
         size, pin_memory = self.options.accumulate, self.parts.device.type == "cuda"
         batches = self.batches.batches(self.step * size, self.steps * size, self.options.workers, pin_memory)
-        while group := list(islice(batches, size)):
+        while group := self._next(batches, size):
             yield group
+
+    def _next(self, batches: Iterator[dict[str, Batch]], size: int) -> list[dict[str, Batch]]:
+        # What is read here is read again if training ends now.
+        with self._interruption.at_once():
+            return list(islice(batches, size))
 
     def on_device(self, batches: Mapping[str, Batch]) -> dict[str, Batch]:
         """The batches, by task, of which a task knows something, on the model's device."""
         return self._step.on_device(batches)
 
     def _fit(self) -> None:
-        self._begin()
-        for _ in self._each_step():
-            self._evaluate_and_save()
-            if self._interruption.asked and self.stopped is None and self.step < self.steps:
-                account(self.batches, self.step * self.options.accumulate)
-                raise Interrupted(
-                    f"stopped at step {self.step} of {self.steps}; everything is saved. Go on with: "
-                    f"mtframe train --resume {self.run.path}"
-                )
-        self._end()
+        try:
+            self._begin()
+            for _ in self._each_step():
+                self._evaluate_and_save()
+            self._end()
+        except StopNow:
+            self._save_what_is_not()
+            account(self.batches, self.step * self.options.accumulate)
+            raise Interrupted(
+                f"stopped at step {self.step} of {self.steps}; everything is saved. Go on with: "
+                f"mtframe train --resume {self.run.path}"
+            ) from None
+        except StarvedError as error:
+            self._save_what_is_not()
+            raise StarvedError(
+                f"{error}. Stopped at step {self.step} of {self.steps}; everything is saved. Go on with: "
+                f"mtframe train --resume {self.run.path} train.workers=0"
+            ) from None
+
+    def _save_what_is_not(self) -> None:
+        """Saves the steps since the last checkpoint, at a moment that lies between two of them."""
+        if self._saved != self.step:
+            self._save()
 
     def _begin(self) -> None:
         for line in self.parts.loaded.lines() if self.parts.loaded is not None else ():
@@ -275,7 +298,9 @@ class Trainer:
         """Trains the remaining steps, unless training is stopped; after each it is the caller's turn."""
         self.model.train()
         self._report.restart()
-        for group in self.grouped_batches():
+        # A run may go on only for the evaluation that it was stopped in.
+        groups = iter(()) if self.stopped is not None and self.step > 0 else self.grouped_batches()
+        for group in groups:
             self.train_step(group)
             yield
             if self.stopped is not None:
@@ -289,7 +314,7 @@ class Trainer:
             self.evaluations.evaluate()
             self._report.restart()
             self._save()
-        elif self._interruption.asked or (every is not None and self.step % every == 0):
+        elif every is not None and self.step % every == 0:
             self._save()
 
     def _end(self) -> None:
@@ -305,14 +330,24 @@ class Trainer:
             self._gradient_log.end()
 
     def _save(self) -> None:
-        self._call.checkpoint_saved(path=self._checkpoints.save_last(), step=self.step)
+        path = self._checkpoints.save_last()
+        self._saved = self.step
+        self._call.checkpoint_saved(path=path, step=self.step)
+
+    def _kept(self) -> str:
+        """What of a training that ends in the middle of a step is not lost."""
+        return (
+            f". What step {self._saved} left is kept: mtframe train --resume {self.run.path}"
+            if self._saved >= 0
+            else ""
+        )
 
     @contextmanager
     def _observed(self) -> Iterator[None]:
         """Tells observers how a training ends."""
         error: BaseException | None = None
         try:
-            with memory_explained(self.recipe, self.parts.device, self.state):
+            with memory_explained(self.recipe, self.parts.device, self.state, self._kept):
                 yield
         except BaseException as caught:
             error = caught

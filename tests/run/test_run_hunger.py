@@ -1,0 +1,251 @@
+"""Killed workers, too little memory, endless waits and signals: a message, everything saved, and exact resuming."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from command import mtframe
+from mtframe.assembly import Assembly
+from mtframe.data import Sample, _loader, decode_image
+from mtframe.errors import RecipeError, StarvedError, TrainingError, is_memory_short
+from mtframe.recipe import Recipe
+from mtframe.training import Interrupted, Trainer
+from mtframe.training._demands import check_demands
+from toy import ToyData, toy_recipe
+
+HERE = Path(__file__).resolve()
+
+
+class Faulty(ToyData):
+    """Does something at one image, if the file `fault` is there."""
+
+    def __init__(self, split: str, *, fault: Path, what: str, at: int = 7, on: str = "train", count: int = 20) -> None:
+        super().__init__(split, count=count)
+        self.fault, self.what, self.at, self.on = fault, what, at, on == split
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == self.at and self.on and self.fault.exists():
+            FAULTS[self.what]()
+        return super().__getitem__(index)
+
+
+def no_memory() -> None:
+    raise MemoryError("Unable to allocate 3.00 GiB for an array")
+
+
+def no_tensor() -> None:
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried")
+
+
+FAULTS: dict[str, Callable[[], object]] = {
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "memory": no_memory,
+    "tensor": no_tensor,
+    "hangs": lambda: time.sleep(1000),
+    "term": lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(1000),
+    "hangup": lambda: os.kill(os.getpid(), signal.SIGHUP) or time.sleep(1000),
+}
+
+
+def make(run: Path, what: str, workers: int = 2, on: str = "train", **train: Any) -> Trainer:
+    fault = run.with_suffix(".fault")
+    data = {"name": f"{HERE}:Faulty", "fault": str(fault), "what": what, "on": on}
+    plain = toy_recipe({"one": {"dataset": data}}, **{"steps": 12, "workers": workers, "log_every": 1, **train})
+    return Trainer(Assembly(Recipe.from_plain(plain)), run)
+
+
+def losses(run: Path) -> list[list[str]]:
+    return [line.split(",")[4:] for line in (run / "metrics.csv").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("what", "workers", "said"),
+    [
+        ("killed", 2, "a process that reads images is gone"),
+        ("memory", 2, "out of memory while reading images (MemoryError: Unable to allocate 3.00 GiB"),
+        ("memory", 0, "out of memory while reading images (MemoryError: Unable to allocate 3.00 GiB"),
+        ("tensor", 2, "out of memory while reading images (RuntimeError: [enforce fail"),
+        ("hangs", 2, "the 2 processes that read images have not answered for "),
+    ],
+)
+def test_starving_in_a_data_set_saves_everything_and_resumes_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, workers: int, said: str
+) -> None:
+    monkeypatch.setattr(_loader, "PATIENCE", 2)
+    monkeypatch.setattr(_loader, "_POLL", 1)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    make(whole, what, workers).fit()
+    trainer = make(run, what, workers)
+    step = trainer.train_step
+
+    def late(group: Any) -> None:
+        step(group)
+        if trainer.step == 2:
+            run.with_suffix(".fault").touch()
+
+    trainer.train_step = late  # type: ignore[method-assign]
+    with pytest.raises(StarvedError) as caught:
+        trainer.fit()
+    assert said in str(caught.value)
+    saved = f"Stopped at step {trainer.step} of 12; everything is saved. Go on with: mtframe train --resume {run}"
+    assert saved in str(caught.value)
+    run.with_suffix(".fault").unlink()
+    again = Trainer.resume(run)
+    assert again.step == trainer.step >= 2
+    again.fit()
+    assert losses(run) == losses(whole)
+    weights = [(path / "checkpoints" / "last" / "weights.safetensors").read_bytes() for path in (run, whole)]
+    assert weights[0] == weights[1]
+
+
+def test_a_worker_that_is_killed_raises_nowhere_but_where_its_batch_is_waited_for(tmp_path: Path) -> None:
+    make(tmp_path / "run", "killed").fit()
+    # torch would raise from its handler, in whatever line the main thread is.
+    assert signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_an_evaluation_that_would_never_end_and_nothing_is_lost(tmp_path: Path, number: int) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    make(whole, "hangs", on="val").fit()
+    run.with_suffix(".fault").touch()
+    trainer = make(run, "hangs", on="val")
+    timer = threading.Timer(6, os.kill, (os.getpid(), number))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(Interrupted, match=r"stopped at step \d+ of 12; everything is saved\. Go on with"):
+        trainer.fit()
+    assert time.monotonic() - begun < 60
+    run.with_suffix(".fault").unlink()
+    Trainer.resume(run).fit()
+    assert (run / "metrics.json").read_text() == (whole / "metrics.json").read_text()
+
+
+@pytest.mark.parametrize("what", ["term", "hangup"])
+def test_a_signal_while_a_batch_is_waited_for_ends_at_once(tmp_path: Path, what: str) -> None:
+    run = tmp_path / "run"
+    run.with_suffix(".fault").touch()
+    with pytest.raises(Interrupted, match=r"stopped at step \d+ of 12; everything is saved"):
+        make(run, what, workers=0).fit()
+    run.with_suffix(".fault").unlink()
+    Trainer.resume(run).fit()
+
+
+def test_a_run_that_was_ended_early_and_stopped_while_scored_is_scored_when_it_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.with_suffix(".fault").touch()
+    trainer = make(run, "term", workers=0, on="val")
+    step = trainer.train_step
+
+    def enough(group: Any) -> None:
+        step(group)
+        trainer.stop("enough")
+
+    trainer.train_step = enough  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    run.with_suffix(".fault").unlink()
+    again = Trainer.resume(run)
+    assert set(again.fit()) == {"one"}
+    assert again.step == trainer.step
+    with pytest.raises(RecipeError, match="was ended at step"):
+        Trainer.resume(run)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+                                   torch.OutOfMemoryError("CUDA out of memory")])  # fmt: skip
+def test_an_allocation_that_fails_in_a_step_says_what_to_lower_and_what_is_kept(
+    tmp_path: Path, error: Exception
+) -> None:
+    trainer = make(tmp_path / "run", "memory", workers=0, save_every_steps=2)
+
+    def hungry(module: object, inputs: object) -> None:
+        if trainer.step == 5:
+            raise error
+
+    trainer.model.register_forward_pre_hook(hungry)
+    said = r"out of memory on cpu at step 6\. Lower .* What step 4 left is kept: mtframe"
+    with pytest.raises(TrainingError, match=said):
+        trainer.fit()
+    assert Trainer.resume(tmp_path / "run").step == 4
+
+
+def test_an_allocation_that_fails_outside_of_a_training_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hungry(*arguments: object, **options: object) -> None:
+        raise MemoryError("Unable to allocate 3.00 GiB")
+
+    monkeypatch.setattr("mtframe.inference.load_run", hungry)
+    result = mtframe("evaluate", tmp_path)
+    assert (result.code, result.err.startswith("error: out of memory (MemoryError: Unable")) == (1, True)
+
+
+def test_other_errors_are_not_taken_for_short_memory() -> None:
+    assert not is_memory_short(RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        _loader.starved(RuntimeError("shapes differ"))
+
+
+def test_a_good_image_is_not_called_bad_because_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(data, "PNG")
+
+    def hungry(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "array", hungry)
+    monkeypatch.setattr(np, "asarray", hungry)
+    with pytest.raises(MemoryError):
+        decode_image(data.getvalue(), "good.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"workers": 1_000_000}, r"train\.workers: 1000000 processes that read images, on a machine of \d+ processors"),
+        ({"accumulate": 10**9}, r"tasks\.one: 4 images of 32 pixels x 1000000000 batches a step take 61\.4 TB before"),
+    ],
+)
+def test_absurd_numbers_are_refused_with_what_they_would_take(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        check_demands(Recipe.from_plain(toy_recipe(**change)))
+
+
+def test_an_absurd_batch_is_refused_before_there_is_a_run(tmp_path: Path) -> None:
+    plain = toy_recipe({"one": {"batch_size": 10**9}})
+    said = r"tasks\.one: 1000000000 images of 32 pixels a step take 15\.4 TB before the"
+    with pytest.raises(RecipeError, match=said):
+        Trainer(Assembly(Recipe.from_plain(plain)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    check_demands(Recipe.from_plain(toy_recipe()))
+
+
+COMMAND = "import sys; from mtframe.cli import main; sys.argv = ['mtframe', *sys.argv[1:]]; main()"
+
+
+@pytest.mark.parametrize("after", [0.5, 2.0, 4.0])
+def test_ctrl_c_during_start_up_is_no_traceback(tmp_path: Path, after: float) -> None:
+    (tmp_path / "toy.yaml").write_text(Recipe.from_plain(toy_recipe(steps=100000)).to_yaml())
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    process = subprocess.Popen([sys.executable, "-c", COMMAND, "train", "toy.yaml"], cwd=tmp_path, env=environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=100)
+    assert "Traceback" not in err
+    assert process.returncode in (130, -signal.SIGINT)
