@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -60,11 +60,20 @@ def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) 
     for ours, theirs in zip(here, groups, strict=True):
         if not isinstance(theirs, Mapping) or theirs.keys() != ours.keys() or theirs["params"] != ours["params"]:
             raise CheckpointError("the optimiser's groups of parameters are not those of this recipe's optimiser")
+        for name, value in theirs.items():
+            if not _is_alike(value, ours[name]):
+                raise CheckpointError(f"the optimiser's {name} is {value!r}, and {ours[name]!r} in this recipe's")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    # By a parameter's number of dimensions and the name of a value: what kind of value it is for the first of them.
+    kinds: dict[tuple[int, str], tuple[int, object]] = {}
+    names: dict[int, tuple[int, Collection[object]]] = {}
     for number, its in state.items():
         if not isinstance(number, int) or not 0 <= number < len(parameters) or not isinstance(its, Mapping):
             raise CheckpointError(f"the optimiser's state has an unknown parameter {number!r}")
         shape = parameters[number].shape
+        first, known_names = names.setdefault(len(shape), (number, its.keys()))
+        if its.keys() != known_names:
+            raise CheckpointError(f"the optimiser keeps other values of parameter {number} than of {first}")
         for name, value in its.items():
             # Some keep numbers, or sums over dimensions; what has all of a parameter's dimensions has its sizes.
             if (
@@ -76,6 +85,17 @@ def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) 
                     f"the optimiser's {name} of parameter {number} is {tuple(value.shape)}, and the parameter "
                     f"{tuple(shape)}"
                 )
+            kind = (value.dim(), value.dtype) if isinstance(value, Tensor) else type(value)
+            first, known_kind = kinds.setdefault((len(shape), str(name)), (number, kind))
+            if kind != known_kind:
+                raise CheckpointError(f"the optimiser's {name} of parameter {number} is not what it is of {first}")
+
+
+def _is_alike(value: object, known: object) -> bool:
+    """Whether an option of an optimiser has the type that it should have; a schedule may make a float of a number."""
+    if isinstance(known, bool) or not isinstance(known, int | float):
+        return isinstance(value, type(known))
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, options: TrainOptions, updates: int) -> Scheduler:

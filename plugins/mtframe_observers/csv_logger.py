@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtframe.hooks import hookimpl
 from mtframe.run import read_table, write_text
+
+LOG = logging.getLogger("mtframe")
 
 # How numbers are written; losses in full.
 _FORMATS = {"epoch": ".3f", "lr": ".6g", "images_per_second": ".1f"}
@@ -26,7 +29,10 @@ class CsvLogger:
     def training_started(self, trainer: Any) -> None:
         """Drops rows after the checkpoint that training goes on from: they are computed again."""
         self._run = trainer.run.path
-        truncate(self._run / "metrics.csv", trainer.step)
+        file, every = self._run / "metrics.csv", trainer.options.log_every
+        truncate(file, trainer.step)
+        if missing := trainer.step // every - len(logged_steps(file, every)):
+            LOG.warning("%s: %d rows of steps up to %d are missing or damaged", file, missing, trainer.step)
 
     @hookimpl
     def metrics_logged(self, step: int, values: Mapping[str, float]) -> None:
@@ -52,6 +58,12 @@ def truncate(path: Path, step: int) -> None:
     if columns[:1] != ["step"]:
         columns, rows = [], []
     _write(path, columns, [row for row in rows if _is_whole(row) and int(row[0]) <= step])
+
+
+def logged_steps(path: Path, every: int) -> set[int]:
+    """The steps of rows that are whole, of those that are a multiple of `every`."""
+    rows = read_table(path)[1] if path.is_file() else []
+    return {step for row in rows if (step := int(row[0])) % every == 0}
 
 
 def append_row(path: Path, row: Mapping[str, object]) -> None:
