@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
-from mtframe._yaml import parse_yaml
 from mtframe.errors import RecipeError
 from mtframe.registry import did_you_mean
+from mtframe.yaml import parse_yaml
 
 _TASK_SPEC = re.compile(r"(?P<name>[^=]+)=(?P<preset>[^:]*\.py:[A-Za-z_]\w*|[^:]+)(?::(?P<root>.+))?")
 

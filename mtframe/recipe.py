@@ -22,9 +22,9 @@ from mtframe._recipe_keys import Choice as Choice
 from mtframe._recipe_keys import TaskRecipe as TaskRecipe
 from mtframe._recipe_keys import TrainOptions as TrainOptions
 from mtframe._recipe_keys import check_task_name as check_task_name
-from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.errors import RecipeError
 from mtframe.registry import Resolved, did_you_mean, resolve
+from mtframe.yaml import dump_yaml, parse_yaml
 
 # What of a task is a component, and of which kind.
 _SLOTS = {"dataset": "dataset", "transform": "transform", "head": "head", "loss": "loss"}

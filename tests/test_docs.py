@@ -15,11 +15,11 @@ import pytest
 import typer
 
 from mtframe import options
-from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.cli import app
 from mtframe.kinds import KINDS
 from mtframe.recipe import Recipe, TaskRecipe, TrainOptions, load_recipe
 from mtframe.registry import resolve
+from mtframe.yaml import dump_yaml, parse_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))

@@ -19,9 +19,9 @@ import pytest
 from command import mtframe
 from fake_dist import make_dist
 from mtframe import options
-from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.kinds import KINDS, members_of
 from mtframe.registry import discover, resolve
+from mtframe.yaml import dump_yaml, parse_yaml
 from test_docs import OFFERED, PAGES, ROOT, blocks, section
 from toy import toy_recipe
 

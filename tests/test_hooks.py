@@ -12,11 +12,11 @@ import pytest
 
 from fake_dist import make_dist
 from mtframe import hooks
-from mtframe._yaml import dump_yaml
 from mtframe.assembly import observe
 from mtframe.errors import PluginError, RecipeError
 from mtframe.hooks import Hooks, HookSpecs, hookimpl
 from mtframe.recipe import Recipe, load_recipe
+from mtframe.yaml import dump_yaml
 from toy import toy_recipe
 
 

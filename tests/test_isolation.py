@@ -14,7 +14,7 @@ import pytest
 from command import mtframe
 from fake_dist import make_dist
 from mtframe import registry
-from mtframe._yaml import dump_yaml
+from mtframe.yaml import dump_yaml
 from toy import toy_recipe
 
 GOOD = "class Part:\n    '''A head.'''\n    def __init__(self, features, *, width: int = 1): pass\n"

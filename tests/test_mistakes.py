@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from command import Result, mtframe
-from mtframe._yaml import dump_yaml, parse_yaml
+from mtframe.yaml import dump_yaml, parse_yaml
 from small import Small
 from test_images import png_header
 

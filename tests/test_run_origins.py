@@ -14,9 +14,9 @@ import pytest
 from command import mtframe
 from fake_dist import make_dist
 from mtframe import registry
-from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
+from mtframe.yaml import dump_yaml, parse_yaml
 from toy import toy_recipe
 
 TOY = Path(__file__).with_name("toy.py")

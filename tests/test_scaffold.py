@@ -27,10 +27,10 @@ from packaging.utils import canonicalize_name
 from command import Result, mtframe
 from fresh import Fresh, bash_blocks, needs
 from mtframe import __version__
-from mtframe._yaml import parse_yaml
 from mtframe.errors import RecipeError
 from mtframe.kinds import KINDS
 from mtframe.templates import requirement, write_package
+from mtframe.yaml import parse_yaml
 from test_imports import HEAVY, RUN, imported_by
 
 ROOT = Path(__file__).resolve().parents[1]

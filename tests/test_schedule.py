@@ -222,7 +222,7 @@ def test_a_schedule_may_be_anybody_s() -> None:
 
 def test_a_recipe_with_a_schedule_is_written_and_read_again() -> None:
     for made in (recipe({"two": 3}), recipe(schedule={"name": "temperature", "temperature": 5.0})):
-        from mtframe._yaml import parse_yaml
+        from mtframe.yaml import parse_yaml
 
         again = Recipe.from_plain(parse_yaml(made.to_yaml(), "recipe"), made.base)
         assert again == made

@@ -20,10 +20,10 @@ from torch import nn
 from mtframe._labels import read_labels
 from mtframe._origins import Origins, changed, keep_sources, revive
 from mtframe._overrides import add_hooks, apply_overrides
-from mtframe._yaml import parse_yaml
 from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, MtframeError, RecipeError, TrainingError
 from mtframe.recipe import CheckedRecipe, Recipe, in_file, read_recipe
+from mtframe.yaml import parse_yaml
 
 from ._changes import LENGTH, Changes, check_changes, described, differences, is_harmless
 from ._checkpoint import KEPT, LAST, STATE, WEIGHTS, Checkpoint, there, waiting, whole, write

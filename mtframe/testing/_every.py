@@ -8,8 +8,8 @@ import json
 from typing import TYPE_CHECKING
 
 from mtframe import options
-from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.errors import PluginError, RecipeError
+from mtframe.yaml import dump_yaml, parse_yaml
 
 from . import _names
 from ._check import checks

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from mtframe._labels import run_of
 from mtframe._overrides import add_hooks, apply_overrides, parse_task
-from mtframe._yaml import parse_yaml
 from mtframe.assembly import Assembly
 from mtframe.errors import CheckpointError, RecipeError
 from mtframe.recipe import Choice, Recipe, TaskRecipe
 from mtframe.registry import name_of
 from mtframe.run import KEPT, RunFolder
+from mtframe.yaml import parse_yaml
 
 from ._freezing import parts_within
 from ._log import LOG, log_to

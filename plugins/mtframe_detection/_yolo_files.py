@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from mtframe.data import IMAGE_SUFFIXES
 from mtframe.errors import DataError, RecipeError
 from mtframe.paths import stays_inside
+from mtframe.yaml import parse_yaml
 
 from ._reading import read_text, refuse
 
@@ -70,19 +69,8 @@ def _yaml_file(root: Path, data: str | None) -> Path | None:
     return root / place
 
 
-class _Loader(yaml.SafeLoader):
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        # Aliases of aliases can stand for more than fits into memory; no such file needs one.
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not supported")
-        return super().compose_node(parent, index)
-
-
 def _load(file: Path) -> Mapping[str, Any]:
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not a yaml file ({' '.join(str(error).split())})") from None
+    content = parse_yaml(read_text(file), str(file), DataError)
     if not isinstance(content, dict):
         raise DataError(f"{file}: expected names, train and val, got {type(content).__name__}")
     if "kpt_shape" in content:

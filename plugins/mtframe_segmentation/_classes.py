@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from mtframe.errors import DataError, RecipeError
+from mtframe.yaml import parse_yaml
 
 from .masks import UNKNOWN
 
@@ -90,21 +90,10 @@ def _file(path: Path) -> dict[int, str]:
     if path.suffix.lower() not in (".yaml", ".yml"):
         # Not without empty lines: a class's number is that of its line.
         return _checked(path, dict(enumerate(line.strip() for line in text.rstrip().splitlines())))
-    try:
-        content = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a yaml file ({' '.join(str(error).split())})") from None
+    content = parse_yaml(text, str(path), DataError)
     if isinstance(content, Mapping):
         content = next((content[key] for key in _KEYS if key in content), content)
     return _checked(path, dict(enumerate(content)) if isinstance(content, list) else content)
-
-
-class _Loader(yaml.SafeLoader):
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        # Aliases of aliases can stand for more than fits into memory; no such file needs one.
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not supported")
-        return super().compose_node(parent, index)
 
 
 def _checked(path: Path, named: Any) -> dict[int, str]:

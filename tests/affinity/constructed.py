@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtframe._yaml import parse_yaml
 from mtframe.data import DataInfo, Inputs, Placement, Sample
 from mtframe.kinds import FeatureSpec
+from mtframe.yaml import parse_yaml
 
 HERE = Path(__file__).resolve()
 

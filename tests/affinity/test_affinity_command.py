@@ -13,10 +13,10 @@ from constructed import constructed
 from torch import Tensor, nn
 
 from command import mtframe
-from mtframe._yaml import dump_yaml
 from mtframe.affinity import lookahead
 from mtframe.data import Batch
 from mtframe.gradients import GradientEngine
+from mtframe.yaml import dump_yaml
 from test_gradients import Staged, Step
 from toy import toy_recipe
 

@@ -12,12 +12,12 @@ import pytest
 from constructed import constructed
 
 from command import mtframe
-from mtframe._yaml import dump_yaml
 from mtframe.assembly import Assembly
 from mtframe.errors import RecipeError
 from mtframe.hooks import Hooks, hookimpl
 from mtframe.recipe import Recipe
 from mtframe.training import Interrupted, Trainer
+from mtframe.yaml import dump_yaml
 from toy import toy_recipe
 
 

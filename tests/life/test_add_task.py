@@ -16,7 +16,6 @@ from torch import Tensor
 from toy_tasks import HERE, THIRD, Trained, done, outputs, same, stop_at, trace, train_two
 
 from command import mtframe
-from mtframe._yaml import dump_yaml
 from mtframe.assembly import Assembly
 from mtframe.errors import RecipeError
 from mtframe.recipe import Recipe
@@ -24,6 +23,7 @@ from mtframe.registry import discover, resolve
 from mtframe.run import RunFolder
 from mtframe.training import Interrupted, Trainer, add_task
 from mtframe.training._start import start_model
+from mtframe.yaml import dump_yaml
 from small import Small
 from toy import toy_recipe
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 from toy_tasks import HERE, done, outputs, same, train_two
 
-from mtframe._yaml import dump_yaml
 from mtframe.assembly import Assembly
 from mtframe.errors import RecipeError
 from mtframe.recipe import Recipe
 from mtframe.training import Trainer, add_task, remove_task
 from mtframe.training._own import is_within, own_parts
 from mtframe.training._start import start_model
+from mtframe.yaml import dump_yaml
 from toy import toy_recipe
 
 # Parts of the trunk have these names too.

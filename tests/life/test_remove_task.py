@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from toy_tasks import HERE, THIRD, Trained, done, outputs, same, train_two
 
 from command import mtframe
-from mtframe._yaml import parse_yaml
 from mtframe.errors import RecipeError
 from mtframe.recipe import Choice, Recipe
 from mtframe.run import RunFolder
 from mtframe.training import remove_task
 from mtframe.training._life import _reduced
+from mtframe.yaml import parse_yaml
 from toy import toy_recipe
 
 

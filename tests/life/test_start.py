@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from toy_tasks import TOY, done, train_two
 
 from command import mtframe
-from mtframe._yaml import dump_yaml, parse_yaml
 from mtframe.assembly import Assembly
 from mtframe.errors import RecipeError
 from mtframe.recipe import Recipe
 from mtframe.training import Trainer
 from mtframe.training._start import Start, start_model
+from mtframe.yaml import dump_yaml, parse_yaml
 from toy import toy_recipe
 
 

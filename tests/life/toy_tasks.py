@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from command import Result, mtframe
-from mtframe._yaml import dump_yaml
 from mtframe.inference import load_run
 from mtframe.model import Network
 from mtframe.training import Trainer
+from mtframe.yaml import dump_yaml
 from toy import ToyBackbone, ToyData, ToyLoss, toy_recipe
 
 HERE = str(Path(__file__).resolve())

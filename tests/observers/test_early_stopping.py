@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from command import mtframe
-from mtframe._yaml import dump_yaml
 from mtframe.assembly import Assembly, observe
 from mtframe.errors import RecipeError
 from mtframe.hooks import hookimpl
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Trainer
+from mtframe.yaml import dump_yaml
 from toy import ToyMetric, toy_recipe
 
 HERE = str(Path(__file__).resolve())

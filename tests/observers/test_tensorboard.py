@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from command import mtframe
-from mtframe._yaml import dump_yaml
 from mtframe.errors import RecipeError
+from mtframe.yaml import dump_yaml
 from mtframe_observers.tensorboard_logger import TensorBoard
 from toy import toy_recipe
 

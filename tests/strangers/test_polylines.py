@@ -23,11 +23,11 @@ from torch.nn import functional
 
 from command import mtframe
 from fake_dist import make_dist
-from mtframe._yaml import dump_yaml
 from mtframe.assembly import Assembly
 from mtframe.data import DataInfo, MixedBatches, Placement
 from mtframe.recipe import Recipe
 from mtframe.testing import Kit, Skip
+from mtframe.yaml import dump_yaml
 
 ENTRIES = {
     "mtframe.target": {"polylines": "polylines.target:Polylines"},

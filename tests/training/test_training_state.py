@@ -54,7 +54,12 @@ def test_it_survives_a_file_of_nothing_but_plain_values(tmp_path: Path) -> None:
             RecipeError,
             r"run: already trained to its end, step 10 of 10",
         ),
-        ({"stopped": "enough"}, 10, RecipeError, r"run: was ended at step 7 of 10: enough"),
+        (
+            {"stopped": "enough", "history": [EVALUATED | {"step": 7}]},
+            10,
+            RecipeError,
+            r"run: was ended at step 7 of 10: enough",
+        ),
         ({"teacher": "xyz"}, 10, CheckpointError, r"run: the weights that train\.start names are not those"),
     ],
 )
