@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import ssl
+import stat
 import tarfile
 import urllib.error
 import urllib.request
@@ -26,6 +27,9 @@ from mtframe.errors import DataError
 
 _CHUNK = 1 << 20
 _DIGESTS = {32: "md5", 64: "sha256"}
+
+# Bytes of an archive's contents, for each of its own: images and text do not pack better.
+_MOST_RATIO = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,7 @@ def _unpack(path: Path, root: Path, gives: str) -> None:
                     f"Unpack it in {root} yourself."
                 )
             with tarfile.open(path) as archive:
+                _check_room(path, staging, sum(member.size for member in archive))
                 # The filter refuses members that are links out of the folder, devices or paths out of it.
                 archive.extractall(staging, filter="data")
         if not (staging / gives).exists():
@@ -175,10 +180,28 @@ def _unpack(path: Path, root: Path, gives: str) -> None:
 
 def _unzip(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if not (folder / name).resolve().is_relative_to(folder.resolve()):
-                raise DataError(f"{path}: its entry {name!r} leads out of '{folder.parent}'; nothing was unpacked.")
+        for entry in archive.infolist():
+            if not (folder / entry.filename).resolve().is_relative_to(folder.resolve()):
+                raise DataError(
+                    f"{path}: its entry {entry.filename!r} leads out of '{folder.parent}'; nothing was unpacked."
+                )
+            # The upper half of the attributes is the mode, where the archive was made on a system that has one.
+            if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise DataError(f"{path}: its entry {entry.filename!r} is a link or a device; nothing was unpacked.")
+        _check_room(path, folder, sum(entry.file_size for entry in archive.infolist()))
         archive.extractall(folder)
+
+
+def _check_room(path: Path, folder: Path, size: int) -> None:
+    """Raises DataError if an archive holds far more than it should, or than the disk has room for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise DataError(
+            f"{path}: unpacks to {size:,} bytes, and '{folder.parent}' has {free:,} free; nothing was unpacked."
+        )
+    if size > _MOST_RATIO * path.stat().st_size:
+        raise DataError(f"{path}: unpacks to {size:,} bytes, too many for its size (a bomb?); nothing was unpacked.")
 
 
 def _merge(source: Path, goal: Path) -> None:

@@ -1,8 +1,11 @@
-"""Paths that files of other people name, which must not lead out of the folder that they are in."""
+"""Paths that other people name: they lead nowhere else, and what lies there is a file that ends."""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath, PureWindowsPath
+import errno
+import os
+import stat
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 
 def stays_inside(name: str) -> bool:
@@ -11,3 +14,23 @@ def stays_inside(name: str) -> bool:
         if not path.name or path.anchor or ".." in path.parts or "\0" in name:
             return False
     return True
+
+
+def regular(path: str | os.PathLike[str], most: int | None = None) -> Path:
+    """A path, once it is known that reading it ends: not that of a FIFO, a device or a socket.
+
+    Args:
+        path: The path.
+        most: Bytes that the file may have.
+
+    Raises:
+        OSError: It is no file, or a longer one; or it is not there.
+    """
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file: a pipe, a device or the like", os.fspath(path))
+    if most is not None and status.st_size > most:
+        raise OSError(errno.EFBIG, f"has {status.st_size:,} bytes, more than the limit of {most:,}", os.fspath(path))
+    return Path(path)

@@ -23,6 +23,7 @@ from mtframe._recipe_keys import TaskRecipe as TaskRecipe
 from mtframe._recipe_keys import TrainOptions as TrainOptions
 from mtframe._recipe_keys import check_task_name as check_task_name
 from mtframe.errors import RecipeError
+from mtframe.paths import regular
 from mtframe.registry import Resolved, did_you_mean, resolve
 from mtframe.yaml import dump_yaml, parse_yaml
 
@@ -32,6 +33,9 @@ _SLOTS = {"dataset": "dataset", "transform": "transform", "head": "head", "loss"
 # What stands for parts that a recipe need not name.
 _DEFAULTS = {"sharing": "network", "balancer": "sum"}
 _OBSERVERS = ("csv-logger",)
+
+# Of a recipe's file.
+_MOST_BYTES = 4_000_000
 
 # Kinds that only training needs: a run is evaluated and predicts without.
 TRAINING_ONLY = ("balancer", "schedule", "hooks")
@@ -263,7 +267,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), hooks: Sequence
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """The plain YAML values of a recipe's file. Raises RecipeError if it is none."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = regular(path, _MOST_BYTES).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -14,11 +13,15 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from mtframe.errors import BadImageError
+from mtframe.paths import regular
 
 from ._sample import DecodeSize
 
 # Above this an image is refused before it is decoded: a 50 kB file can claim to hold gigabytes.
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = int(os.environ.get("MTFRAME_MAX_PIXELS") or 100_000_000)
+
+# Bytes of an image file, and scans of a progressive JPEG: each is a pass over all of its pixels, for two bytes.
+MAX_BYTES, _MAX_SCANS = 1 << 30, 100
 
 # What a file of a format in `_FORMATS` is called, in lower case.
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -27,6 +30,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 _JPEG = b"\xff\xd8\xff"
+_SCAN = b"\xff\xda"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 # Of maps of numbers: formats that keep them as they are.
@@ -56,7 +60,7 @@ def read_image(
         BadImageError: The file is missing, empty, truncated, no image, or holds more than MAX_PIXELS pixels.
     """
     try:
-        data = Path(path).read_bytes()
+        data = regular(path, MAX_BYTES).read_bytes()
     except OSError as error:
         raise BadImageError(path, error.strerror or str(error)) from None
     return decode_image(data, path, decode_size, upright=upright)
@@ -103,7 +107,7 @@ def read_map(path: str | os.PathLike[str]) -> Tensor:
         BadImageError: The file is missing, damaged, of another form, or holds more than MAX_PIXELS pixels.
     """
     try:
-        data = Path(path).read_bytes()
+        data = regular(path, MAX_BYTES).read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.from_numpy(_decode_map(data))
@@ -163,7 +167,10 @@ class _Refused(Exception):
 
 def _check_size(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
-        raise _Refused(f"{width}x{height} pixels, more than the limit of {MAX_PIXELS:,} (decompression bomb?)")
+        raise _Refused(
+            f"{width}x{height} pixels, more than the limit of {MAX_PIXELS:,} (a decompression bomb?); a good image is "
+            f"allowed with MTFRAME_MAX_PIXELS={height * width} in the environment"
+        )
 
 
 def _decode_jpeg(data: bytes, decode_size: DecodeSize | None) -> tuple[np.ndarray, tuple[int, int]]:
@@ -172,6 +179,8 @@ def _decode_jpeg(data: bytes, decode_size: DecodeSize | None) -> tuple[np.ndarra
     except (ValueError, LookupError):
         raise _Refused("its JPEG header is damaged or cut off") from None
     _check_size(height, width)
+    if (scans := data.count(_SCAN)) > _MAX_SCANS:
+        raise _Refused(f"has {scans:,} scans, more than the limit of {_MAX_SCANS}")
     if colorspace in ("CMYK", "YCCK", "CMYK/YCCK"):
         return _decode_other(data)
     least_height, least_width = 0, 0

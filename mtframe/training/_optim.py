@@ -20,13 +20,17 @@ from mtframe.registry import did_you_mean
 _SCHEDULES = ("cosine", "constant", "multistep", "poly", "step", "tanh")
 
 
+# These need the loss's second derivatives, which no step of ours computes.
+_SECOND_ORDER = ("adahessian",)
+
+
 def make_optimizer(model: nn.Module, balancer: object, options: TrainOptions) -> torch.optim.Optimizer:
     """The optimiser over all parameters that are not frozen; no weight decay on biases, norms and the balancer's.
 
     Raises:
         RecipeError: timm knows no such optimiser.
     """
-    known = list_optimizers()
+    known = [name for name in list_optimizers() if not name.startswith(_SECOND_ORDER)]
     if options.optimizer.lower().removeprefix("lookahead_") not in known:
         raise RecipeError(
             f"train.optimizer: timm.optim has no {options.optimizer!r}{did_you_mean(options.optimizer, known)}\n"
@@ -40,15 +44,18 @@ def make_optimizer(model: nn.Module, balancer: object, options: TrainOptions) ->
 
 def _create(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     common = {"lr": options.lr, "weight_decay": options.weight_decay, "momentum": options.momentum}
+    # timm's sgd is Nesterov's, which is nothing without momentum; its momentum is the plain one.
+    plain = options.momentum == 0 and options.optimizer.lower().removeprefix("lookahead_") == "sgd"
+    name = options.optimizer.lower().replace("sgd", "momentum") if plain else options.optimizer
     try:
         # torch's own optimisers in one pass over the parameters: AdamW on two cores takes a sixth of the time.
-        return create_optimizer_v2(model, opt=options.optimizer, fused=True, **common)
+        return create_optimizer_v2(model, opt=name, fused=True, **common)
     except (TypeError, RuntimeError):
         # An optimiser, or a device, that has no such thing.
         pass
     except (ValueError, AssertionError) as error:
         raise RecipeError(f"train.optimizer: timm.optim cannot make {options.optimizer!r} ({error})") from None
-    return create_optimizer_v2(model, opt=options.optimizer, **common)
+    return create_optimizer_v2(model, opt=name, **common)
 
 
 def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mtframe.errors import DataError, RecipeError
+from mtframe.paths import regular
 from mtframe.registry import did_you_mean
 
 # How many offenders a message names.
@@ -87,7 +88,7 @@ def read_table(path: Path) -> Table:
     """
     rows, lines = [], []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with regular(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             for row in reader:
                 # An empty line is no row.

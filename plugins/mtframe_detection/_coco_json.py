@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mtframe.errors import DataError
-from mtframe.paths import stays_inside
+from mtframe.paths import regular, stays_inside
 
 from ._reading import NAMED
 from .annotations import Annotations, collect
@@ -93,7 +93,7 @@ def read_coco(path: Path, split: str, folder: str) -> tuple[Annotations, dict[in
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with regular(path).open(encoding="utf-8-sig") as file:
             # Outlines are most of the file: dropped as they are read, they never pile up in memory.
             content = json.load(file, object_hook=_without_outline)
     except (ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtframe.errors import DataError, RecipeError
+from mtframe.paths import regular
 
 # How many offenders a message names.
 NAMED = 3
@@ -20,7 +21,7 @@ def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:
 def read_text(file: Path) -> str:
     """What is in a text file. Raises DataError, with the file, where it cannot be read or is not UTF-8."""
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return regular(file).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}") from None
     except ValueError:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mtframe.errors import DataError
+from mtframe.paths import regular
 
 from ._reading import refuse
 from .annotations import Annotations, collect
@@ -80,7 +81,7 @@ def label_file(image: str) -> str:
 
 def _lines(file: Path, problems: list[str]) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
+        return regular(file).read_text(encoding="utf-8-sig").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         # Nothing is on the image.
         return []

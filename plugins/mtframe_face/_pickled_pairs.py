@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mtframe.errors import DataError
+from mtframe.paths import regular
 
 from .recordio import MappedFile
 
@@ -98,7 +99,7 @@ class PickledPairs:
 def _parse(path: Path) -> Any:
     """What is in the pickle, with `_Text` for bytes and lists for tuples."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return _Machine(path).run(pickletools.genops(file))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None

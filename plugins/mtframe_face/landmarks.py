@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mtframe.errors import DataError, PluginError, RecipeError
+from mtframe.paths import regular
 from mtframe.registry import did_you_mean, resolve
 
 from .identities import Texts
@@ -54,7 +55,7 @@ def read_landmarks(path: Path, ids: Sequence[str]) -> np.ndarray:
     place = {name: index for index, name in enumerate(ids)}
     found = np.full((len(ids), 5, 2), np.nan, np.float32)
     try:
-        with path.open(encoding="utf-8-sig") as lines:
+        with regular(path).open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 words = line.rsplit("," if "," in line else None, 10)
                 if not line.strip() or (number == 1 and not any(map(_is_number, words[1:]))):

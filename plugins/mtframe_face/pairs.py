@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mtframe.errors import DataError
+from mtframe.paths import regular
 
 FOLDS = 10
 # The protocol of `pairs.txt`: ten sets of 300 matched and 300 mismatched pairs.
@@ -123,7 +124,7 @@ def read_people(path: Path) -> dict[str, int]:
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Numbered lines that are not blank, split at tabs, or where there is none at white space."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = regular(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     for number, line in enumerate(text.splitlines(), 1):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mtframe.errors import DataError, RecipeError
+from mtframe.paths import regular
 
 MAGIC = 0xCED7230A
 
@@ -49,7 +50,7 @@ class MappedFile:
             return None
         if self._map is None:
             try:
-                with self.path.open("rb") as file:
+                with regular(self.path).open("rb") as file:
                     self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise DataError(f"{self.path}: cannot be read ({error})") from None
@@ -133,7 +134,7 @@ class Records:
 def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Keys, ascending, and the places of their records, each (R,) int64."""
     try:
-        text = path.read_text(encoding="ascii")
+        text = regular(path).read_text(encoding="ascii")
     except FileNotFoundError:
         raise RecipeError(f"no file '{path}', the index of the records beside it") from None
     except (OSError, UnicodeDecodeError) as error:

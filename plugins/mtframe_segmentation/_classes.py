@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mtframe.errors import DataError, RecipeError
+from mtframe.paths import regular
 from mtframe.yaml import parse_yaml
 
 from .masks import UNKNOWN
@@ -79,7 +80,7 @@ class ClassTable:
 
 def _file(path: Path) -> dict[int, str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = regular(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from mtframe.data import IMAGE_SUFFIXES
 from mtframe.errors import DataError, RecipeError
-from mtframe.paths import stays_inside
+from mtframe.paths import regular, stays_inside
 
 SPLITS = ("train", "val", "test")
 
@@ -122,7 +122,7 @@ def held_out(images: Sequence[str], part: float) -> list[bool]:
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """The names in a list, each with its line."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = regular(file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{file}: not a text file in UTF-8") from None
     except OSError as error:
