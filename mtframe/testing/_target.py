@@ -157,9 +157,11 @@ def unknown_part(subject: Subject) -> None:
         # Maps of the input, such as masks, need not tell the unknown from padding, where nothing is known either.
         maps = [name for name, value in half.items() if tuple(value.shape[-2:]) == right.input_size]
         for name in maps:
-            parts = [{name: label[name][..., rows, columns]} for label in (half, unknown)]
+            here, wanted = ({name: label[name][..., rows, columns]} for label in (half, unknown))
             where = f"sample {sample.index} beside an image of which nothing is known: {name!r}"
-            expect(same(*parts), f"{where} says something of that image's part; expected what it says of it alone")
+            expect(
+                same(here, wanted), f"{where} says something of that image's part; expected what it says of it alone"
+            )
         expect(
             maps or not same(half, alone),
             f"sample {sample.index} beside an image of which nothing is known has the label that it has beside nothing "

@@ -21,7 +21,6 @@ from mtframe.testing._placed import quarter_turn, whole
 from mtframe_detection.boxes import Boxes
 from mtframe_segmentation.masks import UNKNOWN, Masks
 
-
 SIZE = (40, 60)
 PLACEMENTS = {**whole(SIZE), "turned by a quarter": quarter_turn(SIZE)}
 
@@ -66,7 +65,7 @@ def test_a_rotated_bar_is_told_when_its_angle_or_size_is_wrong(mistake: str) -> 
 def test_a_line_that_goes_on_beyond_its_end_is_told() -> None:
     placement = PLACEMENTS["as it is"]
     long = Polyline([(5.0, 5.0), (20.0, 20.0), (30.0, 30.0)])
-    said = r"'' in \(5.0, 5.0, 30.0, 30.0\) of the placed label has a point at \(30.0, 30.0\), and the nearest Polyline of "
+    said = r"'' in \(5.0, 5.0, 30.0, 30.0\) of the placed label has a point at \(30.0, 30.0\), and the nearest "
     with pytest.raises(Violation, match=said):
         compare("here", [Polyline([(5.0, 5.0), (20.0, 20.0)])], [long], placement)
     with pytest.raises(Violation, match="the placed label has no Point"):
