@@ -67,6 +67,7 @@ def show(
 
 def _parts(resolved: Resolved) -> list[str]:
     """What is shown, in blocks."""
+    from mtframe._near_misses import near_misses
     from mtframe.options import describe, wired_names
 
     component, kind = resolved.component, resolved.kind
@@ -85,6 +86,8 @@ def _parts(resolved: Resolved) -> list[str]:
         command = f"mtframe data download {resolved.name} ROOT"
         parts.append(_listing(f"Options of {command}", describe(component.download, ("root",))))
     parts.append(_abilities(component, kind))
+    if near := list(near_misses(kind, component, component)):
+        parts.append("\n  ".join(["Near misses:", *near]))
     if kind == "preset":
         parts.append(_preset(component))
     if isinstance(component, Family):

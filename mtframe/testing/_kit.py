@@ -12,7 +12,7 @@ from mtframe._fit import targets_of
 from mtframe._installed import normalised
 from mtframe.errors import PluginError, RecipeError
 from mtframe.import_probe import Probe, probe
-from mtframe.kinds import HasExamples
+from mtframe.kinds import AsksDataset, HasExamples
 from mtframe.registry import OURS, Component, did_you_mean, discover
 
 from . import (
@@ -171,6 +171,18 @@ class Kit:
         """What goes with a component that works on targets."""
         found: Companions = subject.once("companions", lambda: Companions(self, subject))
         return found
+
+    def asked_of(self, subject: Subject) -> dict[type, str]:
+        """The protocols, of whoever offers them, that metrics of its kind of target ask of a data set, and which do."""
+        if subject.kind != "dataset":
+            return {}
+        metrics = self.neighbours("metric", speaking=subject.target)
+        return {
+            protocol: f"metric {metric.component.name!r}"
+            for metric in metrics
+            if isinstance(metric.cls, AsksDataset) and set(targets_of(metric.cls)) & set(targets_of(subject.cls))
+            for protocol in metric.cls.asks
+        }
 
     def named_together(self, subject: Subject, kind: str) -> set[str]:
         """Names of the components of a kind that presets use together with one."""

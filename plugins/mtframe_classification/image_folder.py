@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+
 from mtframe.data import IMAGE_SUFFIXES, DataInfo
 from mtframe.errors import DataError, RecipeError
 from mtframe.registry import did_you_mean

@@ -63,7 +63,9 @@ class NamesPeople(Protocol):
     """
 
     @property
-    def people(self) -> Collection[str]: ...
+    def people(self) -> Collection[str]:
+        """As above."""
+        ...
 
 
 @runtime_checkable
@@ -78,7 +80,9 @@ class FollowsProtocol(Protocol):
     protocol: str | None
 
     @property
-    def photographed(self) -> Collection[str]: ...
+    def photographed(self) -> Collection[str]:
+        """As above."""
+        ...
 
 
 class Texts:
