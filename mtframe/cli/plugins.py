@@ -28,7 +28,7 @@ def list_components(
 ) -> None:
     """List all components and hooks of installed distributions, without importing them."""
     from mtframe._notes import noted
-    from mtframe.registry import OURS, discover
+    from mtframe.registry import OURS, discover, strays
 
     components = discover(kind)
     offers = Counter((component.kind, component.name) for component in components)
@@ -46,6 +46,8 @@ def list_components(
         row = component.kind, component.name, component.dist, component.version, "; ".join(notes)
         rows.append(row)
     print(table(("KIND", "NAME", "DISTRIBUTION", "VERSION", "NOTE"), rows))
+    for stray in strays():
+        typer.echo(f"note: {stray}", err=True)
 
 
 def show(

@@ -13,7 +13,7 @@ from mtframe._installed import normalised
 from mtframe.errors import PluginError, RecipeError
 from mtframe.import_probe import Probe, probe
 from mtframe.kinds import AsksDataset, HasExamples
-from mtframe.registry import OURS, Component, did_you_mean, discover
+from mtframe.registry import OURS, Component, did_you_mean, discover, strays
 
 from . import (
     _backbone,
@@ -107,7 +107,8 @@ class Kit:
         options: Options by component, `{"dataset:kites": {"root": path}}`, for those that cannot be built otherwise.
 
     Raises:
-        RecipeError: No such distribution offers components, or `options` names one that nobody offers.
+        RecipeError: No such distribution offers components, one of its entry-point groups is no kind's, or `options`
+            names one that nobody offers.
     """
 
     def __init__(self, dist: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> None:
@@ -118,6 +119,8 @@ class Kit:
         ours = [component for component in everything if component.dist == OURS]
         self._near = self.components + [component for component in ours if component not in self.components]
         self._far = [component for component in everything if component not in self._near]
+        if lost := [str(stray) for stray in strays() if normalised(stray.dist) == normalised(dist)]:
+            raise RecipeError("\n".join(lost))
         if not self.components:
             offering = sorted({component.dist for component in everything})
             hint = did_you_mean(dist, offering) or f"; these do: {', '.join(offering)}"
