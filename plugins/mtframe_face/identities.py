@@ -60,11 +60,7 @@ class NamesPeople(Protocol):
 
     @property
     def people(self) -> Collection[str]:
-<<<<<<< HEAD
         """Names of everybody in this split."""
-=======
-        """As above."""
->>>>>>> kit
         ...
 
 
@@ -80,11 +76,7 @@ class FollowsProtocol(Protocol):
 
     @property
     def photographed(self) -> Collection[str]:
-<<<<<<< HEAD
         """Names of everybody in the protocol's images: to learn from others is to use outside data."""
-=======
-        """As above."""
->>>>>>> kit
         ...
 
 
