@@ -6,6 +6,7 @@ Importing is guarded: a plugin that raises, exits or prints hurts only those who
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.util
 import inspect
 import io
@@ -125,6 +126,53 @@ class Component:
         return (inspect.getdoc(component) or "").partition("\n")[0] if component is not None else ""
 
 
+@dataclass(frozen=True, slots=True)
+class StrayGroup:
+    """An entry-point group that begins as ours do and is no kind's: what stands in it, nobody finds.
+
+    Attributes:
+        group: Its name.
+        names: What stands in it.
+        dist: Name of the distribution.
+        version: That distribution's version.
+    """
+
+    group: str
+    names: tuple[str, ...]
+    dist: str
+    version: str
+
+    def __str__(self) -> str:
+        offers = f"{self.dist} {self.version} offers {', '.join(self.names)} in group {self.group}"
+        if self.group in _RENAMED:
+            group, since = _RENAMED[self.group]
+            return f"{offers}, which is called {group} since {since}; rename it in pyproject.toml"
+        # Without what all begin with, which makes any two alike.
+        near = difflib.get_close_matches(self.group.removeprefix("mtframe."), KINDS, n=1)
+        hint = f"did you mean mtframe.{near[0]}?" if near else f"the kinds are {', '.join(KINDS)}"
+        return f"{offers}, which is no kind of component; {hint}"
+
+
+# Groups that had another name: the one of today, and since when.
+_RENAMED = {"mtframe.task": ("mtframe.preset", "0.2")}
+
+
+def stray_groups() -> tuple[StrayGroup, ...]:
+    """The groups of installed distributions that look like ours and are none, by distribution."""
+    kinds = {kind.group for kind in KINDS.values()}
+    found = []
+    for dist, text in _offering():
+        name, version, _, _ = _metadata_of(dist)
+        strays: dict[str, list[str]] = {}
+        for group, key, _ in _entries(text):
+            if group.startswith("mtframe.") and group not in kinds:
+                strays.setdefault(group, []).append(key)
+        if strays and not _hidden(name, dist):
+            found += [StrayGroup(group, tuple(names), name, version) for group, names in strays.items()]
+    # A distribution may be found twice, as where its folder is on the path twice.
+    return tuple(sorted(dict.fromkeys(found), key=lambda stray: (stray.dist, stray.group)))
+
+
 @lru_cache(maxsize=1)
 def installed(path: tuple[str, ...]) -> tuple[Component, ...]:
     """What the distributions on a path offer, by kind and name.
@@ -133,11 +181,7 @@ def installed(path: tuple[str, ...]) -> tuple[Component, ...]:
     """
     kinds = {kind.group: kind.name for kind in KINDS.values()}
     found = set()
-    for dist in distributions():
-        # Most distributions are not for us: only the text of their entry points is read, nothing is parsed.
-        text = _entry_points(dist)
-        if "[mtframe." not in text:
-            continue
+    for dist, text in _offering():
         name, version, unmet, damaged = _metadata_of(dist)
         if not _hidden(name, dist):
             found |= {
@@ -147,6 +191,15 @@ def installed(path: tuple[str, ...]) -> tuple[Component, ...]:
             }
     order = list(KINDS)
     return tuple(sorted(found, key=lambda c: (order.index(c.kind), c.name, c.dist, c.value)))
+
+
+def _offering() -> Iterator[tuple[Distribution, str]]:
+    """Distributions with groups that begin as ours do, and the text of their entry points."""
+    for dist in distributions():
+        # Most distributions are not for us: only the text of their entry points is read, nothing is parsed.
+        text = _entry_points(dist)
+        if "[mtframe." in text:
+            yield dist, text
 
 
 def _read(dist: Distribution, file: str) -> str:

@@ -21,7 +21,8 @@ from types import ModuleType
 from typing import Any
 
 from mtframe._installed import Component as Component
-from mtframe._installed import checked_callable, installed, quiet
+from mtframe._installed import StrayGroup as StrayGroup
+from mtframe._installed import checked_callable, installed, quiet, stray_groups
 from mtframe._installed import normalised as normalised
 from mtframe.errors import PluginError, RecipeError, described
 from mtframe.kinds import KINDS, Family, Kind
@@ -99,13 +100,21 @@ def discover(kind: str | None = None) -> list[Component]:
     """
     if kind is not None:
         kind_of(kind)
-    allowed = os.environ.get("MTFRAME_PLUGINS")
-    shown = None if allowed is None else {normalised(name.strip()) for name in (*allowed.split(","), OURS)}
     return [
         component
         for component in installed(tuple(sys.path))
-        if kind in (None, component.kind) and (shown is None or normalised(component.dist) in shown)
+        if kind in (None, component.kind) and _is_shown(component.dist)
     ]
+
+
+def strays() -> list[StrayGroup]:
+    """Entry-point groups of installed distributions that begin with `mtframe.` and are no kind's."""
+    return [stray for stray in stray_groups() if _is_shown(stray.dist)]
+
+
+def _is_shown(dist: str) -> bool:
+    allowed = os.environ.get("MTFRAME_PLUGINS")
+    return allowed is None or normalised(dist) in {normalised(name.strip()) for name in (*allowed.split(","), OURS)}
 
 
 def at_hand(kind: str) -> Iterator[tuple[str, Any]]:

@@ -117,3 +117,16 @@ def test_masks_and_all_other_marks_are_on_one_picture() -> None:
     lane = (pixels == ImageColor.getrgb(colour_of(6))).all(axis=2)[200:320, 290:400]
     assert lane[40:80].sum(axis=1).max() > 30
     assert caption(marks, 3) == "noon\nsky, road, pole\n3 objects"
+
+
+@pytest.mark.parametrize(("closed", "mirrored"), [(True, False), (True, True), (False, True)])
+def test_what_is_slanting_is_named_at_its_topmost_point(closed: bool, mirrored: bool) -> None:
+    # A narrow bar from lower left to upper right, or the other way round: both other corners of its rectangle are bare.
+    corners = [(100.0, 380.0), (380.0, 100.0), (400.0, 120.0), (120.0, 400.0)]
+    points = [(480 - x, y) for x, y in corners] if mirrored else corners
+    coloured = (drawn(Polyline(points, closed=closed, text="bar", colour=1)) == ImageColor.getrgb(colour_of(1))).all(2)
+    x, y = points[1]
+    rows, columns = coloured[:95].nonzero()
+    assert len(rows) > 100
+    assert abs(rows.max() - y) < 10
+    assert np.abs(columns - x).max() < 60

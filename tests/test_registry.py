@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from command import mtframe
 from fake_dist import make_dist, make_kit
 from mtframe import __version__, registry
 from mtframe._installed import quiet
 from mtframe._notes import note, noted
 from mtframe.errors import PluginError, RecipeError
-from mtframe.registry import Component, Origin, discover, local_file, name_of, resolve
+from mtframe.registry import Component, Origin, discover, local_file, name_of, resolve, strays
+from mtframe.testing import Kit
 
 HEAD = "class Head:\n    '''Sees.\n\n    More.'''\n    def __init__(self, features, *, width: int = 1): pass\n"
 
@@ -348,3 +350,40 @@ def test_a_file_means_what_it_says_when_it_is_imported_otherwise(tmp_path: Path)
     (tmp_path / "heads.py").write_text("class Head:\n    def __init__(self, *, width: int = 3): ...\n")
     head = resolve("head", "./heads.py:Head", tmp_path).component
     assert head.__init__.__annotations__ == {"width": int}
+
+
+RENAMED = (
+    "old-kites 1.2.3 offers kites, birds in group mtframe.task, which is called mtframe.preset since 0.2; rename it in "
+    "pyproject.toml"
+)
+MISSPELT = "odd 1.2.3 offers a in group mtframe.heads, which is no kind of component; did you mean mtframe.head?"
+
+
+def test_a_group_that_is_no_kind_s_is_told_with_the_right_one(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_dist(site, "old-kites", {"mtframe.task": {"kites": "old:Kites", "birds": "old:Birds"}})
+    make_dist(site, "odd", {"mtframe.heads": {"a": "odd:A"}, "mtframe_tools": {"b": "odd:B"}})
+    make_dist(site, "moody", {"mtframe.zzz": {"sad": "moody:Sad"}})
+    moody, *others = map(str, strays())
+    assert moody.startswith(
+        "moody 1.2.3 offers sad in group mtframe.zzz, which is no kind of component; the kinds are "
+    )
+    assert others == [MISSPELT, RENAMED]
+    assert f"note: {RENAMED}\n" in mtframe("plugins", "list", "preset").err
+
+    told = mtframe("plugins", "doctor", "old-kites")
+    assert told.code == 1
+    assert told.out.startswith(
+        f"old-kites 1.2.3\n  PROBLEM  {RENAMED}\n           What to do: name the right group in its"
+    )
+    assert told.out.endswith("1 problem\n")
+
+    checked = mtframe("plugins", "check", "old-kites")
+    assert (checked.code, checked.err) == (2, f"error: {RENAMED}\n")
+    # One with components as well is not half found: its author sees it.
+    make_dist(site, "both", {"mtframe.task": {"kites": "old:Kites"}, "mtframe.head": {"b": "both:B"}})
+    registry.installed.cache_clear()
+    with pytest.raises(RecipeError, match=r"both 1\.2\.3 offers kites in group mtframe\.task"):
+        Kit("both")
+
+    monkeypatch.setenv("MTFRAME_PLUGINS", "odd")
+    assert [str(stray) for stray in strays()] == [MISSPELT]

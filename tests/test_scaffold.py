@@ -52,7 +52,7 @@ TRACES = {
 }
 
 # The modules of a package; a kind of target comes with all that a task of it needs.
-MODULES = {"target": ("target", "dataset", "head", "loss", "metric", "preset")}
+MODULES = {"target": ("target", "dataset", "head", "loss", "metric", "presets"), "preset": ("presets",)}
 
 # All of them take three minutes, each a quarter of one; these are as different as any.
 OFTEN = ("head", "dataset", "hooks")
@@ -81,7 +81,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def modules(kind: str) -> tuple[str, ...]:
     """Names of a package's modules, that of the kind itself first."""
-    return MODULES.get(kind, (f"_{kind}",))
+    return MODULES.get(kind, (kind,))
 
 
 def new(name: str, kind: str = "head", *arguments: object) -> Result:
@@ -162,10 +162,12 @@ def test_packages_are_complete_and_say_what_they_need(packages: Path) -> None:
         offered = project["entry-points"]
         assert all(list(named) == [f"kite-{kind}"] for named in offered.values())
         if kind == "target":
-            assert list(offered) == [f"mtframe.{module}" for module in modules(kind)]
+            assert list(offered) == [f"mtframe.{module}".replace("presets", "preset") for module in modules(kind)]
             assert offered["mtframe.target"] == {"kite-target": "kite_target.target:KiteTarget"}
         else:
-            assert offered == {f"mtframe.{kind}": {f"kite-{kind}": f"kite_{kind}:Kite{kind.title()}"}}
+            assert offered == {
+                f"mtframe.{kind}": {f"kite-{kind}": f"kite_{kind}.{modules(kind)[0]}:Kite{kind.title()}"}
+            }
         assert project["dependencies"] == [requirement(__version__)]
         assert PROJECT["project"]["requires-python"].startswith(project["requires-python"])
         contract = (folder / "tests" / "test_contract.py").read_text()
@@ -302,7 +304,7 @@ def test_it_is_written_where_one_says(here: Path) -> None:
         "  cd 'my plugins/kite' && python -m pip install -e '.[test]'"
     )
     project = tomllib.loads((here / "my plugins" / "kite" / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"] == {"mtframe.head": {"kite-2-head": "kite_2_head:Kite2Head"}}
+    assert project["entry-points"] == {"mtframe.head": {"kite-2-head": "kite_2_head.head:Kite2Head"}}
     assert [path.name for path in (here / "my plugins").iterdir()] == ["kite"]
 
 
@@ -310,7 +312,7 @@ def test_an_empty_folder_that_one_is_in_is_filled(here: Path) -> None:
     inode = here.stat().st_ino
     assert new("kite", "head", "--out", ".").code == 0
     assert here.stat().st_ino == inode
-    assert (here / "src" / "kite" / "_head.py").is_file()
+    assert (here / "src" / "kite" / "head.py").is_file()
     assert [path.name for path in here.parent.iterdir()] == [here.name]
 
 
@@ -359,11 +361,9 @@ def test_any_name_is_refused_or_gives_a_package_that_hangs_together(name: str, k
         place, _, class_name = value.partition(":")
         package, _, module = place.partition(".")
         assert entry == project["name"] == canonicalize_name(name)
-        if not module:
-            (exported,) = ast.parse((folder / "src" / package / "__init__.py").read_text()).body[1:]
-            assert isinstance(exported, ast.ImportFrom)
-            assert [alias.asname for alias in exported.names] == [class_name]
-            module = str(exported.module)
+        # Nothing but a docstring: no second place that names the component, and nothing private.
+        assert len(ast.parse((folder / "src" / package / "__init__.py").read_text()).body) == 1
+        assert not module.startswith("_")
         tree = ast.parse((folder / "src" / package / f"{module}.py").read_text())
         assert class_name in [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         assert f"'{entry}'" in str(parse_yaml((folder / "recipe.yaml").read_text(), "recipe.yaml"))

@@ -39,8 +39,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     def load(kind: str) -> Any:
         if not (folder / kind).exists():
             write_package("kite", kind, folder / kind)
-        file = "target.py" if kind == "target" else f"_{kind}.py"
-        return resolve(kind, f"{folder / kind / 'src' / 'kite' / file}:Kite").component
+        return resolve(kind, f"{folder / kind / 'src' / 'kite' / kind}.py:Kite").component
 
     return load
 

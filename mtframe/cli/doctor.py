@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # Seconds that importing a plugin may take before it is given up.
 _TIMEOUT = 120.0
 
+# What to do about an entry-point group that is no kind's: metadata are written at installation.
+_REINSTALL = "name the right group in its pyproject.toml and install it again; if it is not yours, tell its authors"
+
 
 def doctor(
     dists: Annotated[
@@ -34,11 +37,15 @@ def doctor(
     """
     from mtframe.cli import _health
     from mtframe.errors import PluginError
-    from mtframe.registry import discover, normalised
+    from mtframe.registry import discover, normalised, strays
 
     by_dist: dict[str, list[Component]] = {}
     for component in discover():
         by_dist.setdefault(component.dist, []).append(component)
+    versions = {component.dist: component.version for its in by_dist.values() for component in its}
+    for stray in strays():
+        by_dist.setdefault(stray.dist, [])
+        versions.setdefault(stray.dist, stray.version)
     wanted = {normalised(name) for name in dists or ()}
     if unknown := wanted - {normalised(name) for name in by_dist}:
         raise PluginError(
@@ -47,8 +54,9 @@ def doctor(
     problems = 0 if wanted else _print("environment", _health.environment())
     for name, components in by_dist.items():
         if not wanted or normalised(name) in wanted:
-            findings = [*_health.requirements(name), *_components(components, timeout)]
-            problems += _print(f"{name} {components[0].version}", findings)
+            lost = [_health.Finding(False, str(stray), _REINSTALL) for stray in strays() if stray.dist == name]
+            findings = [*_health.requirements(name), *lost, *_components(components, timeout)]
+            problems += _print(f"{name} {versions[name]}", findings)
     print(f"{problems or 'no'} problem{'' if problems == 1 else 's'}")
     if problems:
         raise typer.Exit(1)

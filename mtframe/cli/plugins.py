@@ -28,7 +28,7 @@ def list_components(
 ) -> None:
     """List all components and hooks of installed distributions, without importing them."""
     from mtframe._notes import noted
-    from mtframe.registry import OURS, discover
+    from mtframe.registry import OURS, discover, strays
 
     components = discover(kind)
     offers = Counter((component.kind, component.name) for component in components)
@@ -46,6 +46,8 @@ def list_components(
         row = component.kind, component.name, component.dist, component.version, "; ".join(notes)
         rows.append(row)
     print(table(("KIND", "NAME", "DISTRIBUTION", "VERSION", "NOTE"), rows))
+    for stray in strays():
+        typer.echo(f"note: {stray}", err=True)
 
 
 def show(
@@ -67,6 +69,7 @@ def show(
 
 def _parts(resolved: Resolved) -> list[str]:
     """What is shown, in blocks."""
+    from mtframe._near_misses import near_misses
     from mtframe.options import describe, wired_names
 
     component, kind = resolved.component, resolved.kind
@@ -85,6 +88,8 @@ def _parts(resolved: Resolved) -> list[str]:
         command = f"mtframe data download {resolved.name} ROOT"
         parts.append(_listing(f"Options of {command}", describe(component.download, ("root",))))
     parts.append(_abilities(component, kind))
+    if near := list(near_misses(kind, component, component)):
+        parts.append("\n  ".join(["Near misses:", *near]))
     if kind == "preset":
         parts.append(_preset(component))
     if isinstance(component, Family):

@@ -23,10 +23,10 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Where pictures go (default: RUN/predictions).")] = None,
     task: Annotated[list[str] | None, typer.Option("-t", "--task", help="Only this task; may be repeated.")] = None,
     checkpoint: Annotated[str, typer.Option(help="best, last or best_TASK.")] = "best",
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Minimum score of a box that is drawn.")] = 0.3,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Minimum score of what is drawn.")] = 0.3,
     gallery: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A folder with one folder of pictures per identity, to compare with."),
+        typer.Option(metavar="DIR", help="A folder with a folder of pictures for each name, to compare with."),
     ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write embeddings, to FILE.npz or FILE.parquet.")
@@ -39,8 +39,8 @@ def predict(
 ) -> None:
     """Run a trained model on pictures.
 
-    Boxes are drawn on each picture, and classes, numbers and, with a gallery, the nearest identities below it. For
-    embeddings, a sheet shows each picture beside those most similar to it. A file that cannot be read is named and
+    What each task sees is drawn on each picture, or stands below it; with a gallery, the most similar names do too.
+    For embeddings, a sheet shows each picture beside those most similar to it. A file that cannot be read is named and
     left out; the exit code is then 1.
 
     mtframe predict runs/recipe photo.jpg holiday/ --out seen

@@ -70,6 +70,10 @@ def train(
     if start is not None:
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"start": str(start)})})
     checked = recipe.check()
+    from mtframe._near_misses import local_near_misses
+
+    for near in local_near_misses(recipe):
+        typer.echo(f"note: {near}", err=True)
     from mtframe.cli._work import train_recipe
 
     train_recipe(checked, out, name, strict=strict)

@@ -129,10 +129,9 @@ def _draw_shape(draw: ImageDraw.ImageDraw, mark: Box | Point | Polyline, factor:
         if len(points) > 1:
             draw.line(points, fill="white", width=line + 2 * halo, joint="curve")
             draw.line(points, fill=colour, width=line, joint="curve")
-        if not mark.closed:
-            # At its upper end: the rectangle around a slanting line is mostly elsewhere.
-            x, y = min(points, key=lambda point: point[1])
-            return x, y, x, y
+        # At its topmost point: the rectangle around what is slanting is mostly elsewhere.
+        x, y = min(points, key=lambda point: point[1], default=(x0, y0))
+        return x, y, x, y
     return x0, y0, x1, y1
 
 

@@ -58,8 +58,8 @@ class Predictor:
             name: What errors call the picture; a file has one.
 
         Returns:
-            By task, the prediction in the form that its kind of target documents: for object detection `boxes`
-            (N, 4) XYXY in pixels of the picture, `scores` and `labels`; for face recognition `embedding`.
+            By task, the prediction in the form that its kind of target documents; what has a place in it is in pixels
+            of the picture.
 
         Raises:
             BadImageError: The file cannot be read, or a task's transform can make nothing of the picture.

@@ -16,6 +16,7 @@ from ._any import HasExampleMember as HasExampleMember
 from ._any import HasExamples as HasExamples
 from ._any import HasNotes as HasNotes
 from ._any import Migrates as Migrates
+from ._data import AsksDataset as AsksDataset
 from ._data import Dataset as Dataset
 from ._data import Downloads as Downloads
 from ._data import EvaluatesAs as EvaluatesAs
@@ -29,6 +30,7 @@ from ._data import Samples as Samples
 from ._data import Synthesizes as Synthesizes
 from ._data import Transform as Transform
 from ._model import Backbone as Backbone
+from ._model import BuiltForSize as BuiltForSize
 from ._model import FeatureSpec as FeatureSpec
 from ._model import FollowsProgress as FollowsProgress
 from ._model import HasColourOrder as HasColourOrder

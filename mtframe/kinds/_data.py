@@ -157,7 +157,8 @@ class Metric(Protocol):
     """Scores a split by the field's own protocol.
 
     Wired: `dataset` (the evaluated split), `info`, `outside` (what else than the task's own training data the model
-    has learned from, in words). Optional: `HasDetails`, `HasNotes`.
+    has learned from, in words). Optional: `HasDetails`, `HasNotes`,
+    `AsksDataset`.
 
     Attributes:
         primary: The value that `best` checkpoints follow, a key of `compute()`.
@@ -192,3 +193,16 @@ class HasDetails(Protocol):
     def details(self) -> Sequence[Curves | Matrix | Bars]:
         """What does not fit into a number; asked for by `mtframe evaluate --out`."""
         ...
+
+
+@runtime_checkable
+class AsksDataset(Protocol):
+    """A metric that asks data sets for more than their contract has, as pairs of images.
+
+    The conformance kit then tells the authors of data sets of names that are nearly right.
+
+    Attributes:
+        asks: The protocols of what it asks for. A data set need not fit them.
+    """
+
+    asks: ClassVar[tuple[type, ...]]

@@ -26,8 +26,8 @@ class Backbone(Protocol):
 
     Wired: `member` (for a family: what follows `family/` in the name), `size` (the largest square input in pixels
     that the tasks ask for), `restoring` (True where a run's trained weights are loaded right after, so that
-    pretrained ones need not be fetched). All are optional to take. Optional: `HasColourOrder`, `TellsPretraining`;
-    `Family`, `DescribesMembers`, `HasExampleMember`.
+    pretrained ones need not be fetched). All are optional to take. Optional: `HasColourOrder`, `TellsPretraining`,
+    `BuiltForSize`; `Family`, `DescribesMembers`, `HasExampleMember`.
 
     Attributes:
         features: The maps that `forward` returns, finest first.
@@ -51,6 +51,18 @@ class HasColourOrder(Protocol):
     """A backbone whose weights were not trained on RGB images: `"BGR"`."""
 
     colour_order: str
+
+
+@runtime_checkable
+class BuiltForSize(Protocol):
+    """A backbone that may take images of the size only that it was built for.
+
+    Attributes:
+        size: Side of the square images, in pixels. Images of that size are tried where it refuses others, to find
+            where its stages end.
+    """
+
+    size: int
 
 
 @runtime_checkable

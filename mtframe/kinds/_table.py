@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ._any import DescribesMembers, Family, HasExampleMember, HasExamples, HasNotes, Migrates
 from ._data import (
+    AsksDataset,
     Dataset,
     Downloads,
     EvaluatesAs,
@@ -20,6 +21,7 @@ from ._data import (
 )
 from ._model import (
     Backbone,
+    BuiltForSize,
     FollowsProgress,
     HasColourOrder,
     Head,
@@ -168,14 +170,14 @@ _ANY = (Migrates, HasExamples)
 
 
 _ABILITIES: dict[str, tuple[type, ...]] = {
-    "backbone": (HasColourOrder, TellsPretraining, *_FAMILY, *_ANY),
+    "backbone": (HasColourOrder, TellsPretraining, BuiltForSize, *_FAMILY, *_ANY),
     "sharing": (NamesShared, TakesOver, *_ANY),
     "head": (MergesViews, *_ANY),
     "loss": (FollowsProgress, *_ANY),
     "dataset": (LabelsImages, OrdersEpochs, Downloads, Synthesizes, HasNotes, *_ANY),
     "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds),
     "transform": (MixesImages, EvaluatesAs, KnowsOutside, *_ANY),
-    "metric": (HasDetails, HasNotes, *_ANY),
+    "metric": (HasDetails, HasNotes, AsksDataset, *_ANY),
     "balancer": (KeepsState, WeighsHeads, KnowsPresent, CountsFailures, *_FAMILY, *_ANY),
     "preset": (),
 }

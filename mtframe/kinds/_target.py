@@ -43,7 +43,8 @@ class Target(Protocol):
         """The label of one input, of the labels of the originals that it shows and where each is in it.
 
         Several parts are a mosaic, each in a window of its own, or a blend: each lies over those before it
-        (`mtframe.data.covers`, `shares`).
+        (`mtframe.data.covers`, `shares`). Of a part that is unknown the label says nothing, which is not that nothing
+        is there; where it cannot say so of a part, it is unknown as a whole.
         """
         ...
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mtframe.errors import RecipeError
+from mtframe.kinds import BuiltForSize
 
 from ._tape import inside
 
@@ -90,7 +91,7 @@ class _Probe:
 
     def run(self) -> None:
         """The first size and device on which it runs, with a record of the outermost calls of stages' modules."""
-        size = getattr(self.backbone, "size", _USUAL)
+        size = self.backbone.size if isinstance(self.backbone, BuiltForSize) else _USUAL
         failure: Exception | None = None
         for device in ("meta", "cpu"):
             candidate = deepcopy(self.backbone).to(device).eval().requires_grad_(False)

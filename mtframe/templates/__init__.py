@@ -75,6 +75,8 @@ def write_package(name: str, kind: str, out: Path | None = None) -> tuple[Path, 
         "package": package,
         "class_name": _class_name(dist, kind, templates),
         "kind": kind,
+        # As in our own plugins: presets of a package are in one module, which imports no torch.
+        "module": "presets" if kind == "preset" else kind,
         "summary": TOYS[kind],
         "requirement": requirement(__version__),
         "train": _TRAIN if kind in _WITH_DATA else f"{_SMALL_DATA} && {_TRAIN}",

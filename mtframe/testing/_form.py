@@ -42,12 +42,19 @@ def check_finite(of: str, prediction: Mapping[str, Tensor]) -> None:
 
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], tolerance: float = 0.0) -> bool:
     """Whether two labels or predictions are the same: numbers up to a tolerance, things in any order."""
+    if same_in_order(one, other, tolerance):
+        return True
     if set(one) != set(other) or any(one[name].shape != other[name].shape for name in one):
         return False
-    if all(_near(one[name], other[name], tolerance).all() for name in one):
-        return True
     lengths = {len(value) if value.ndim else 0 for value in one.values()}
     return len(lengths) == 1 and _paired(_rows(one), _rows(other), tolerance)
+
+
+def same_in_order(one: Mapping[str, Tensor], other: Mapping[str, Tensor], tolerance: float) -> bool:
+    """The same, things in the same order: probabilities of classes are no things."""
+    return set(one) == set(other) and all(
+        one[name].shape == other[name].shape and bool(_near(one[name], other[name], tolerance).all()) for name in one
+    )
 
 
 def _near(one: Tensor, other: Tensor, tolerance: float) -> Tensor:

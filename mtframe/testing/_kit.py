@@ -12,8 +12,8 @@ from mtframe._fit import targets_of
 from mtframe._installed import normalised
 from mtframe.errors import PluginError, RecipeError
 from mtframe.import_probe import Probe, probe
-from mtframe.kinds import HasExamples
-from mtframe.registry import OURS, Component, did_you_mean, discover
+from mtframe.kinds import AsksDataset, HasExamples
+from mtframe.registry import OURS, Component, did_you_mean, discover, strays
 
 from . import (
     _backbone,
@@ -107,7 +107,8 @@ class Kit:
         options: Options by component, `{"dataset:kites": {"root": path}}`, for those that cannot be built otherwise.
 
     Raises:
-        RecipeError: No such distribution offers components, or `options` names one that nobody offers.
+        RecipeError: No such distribution offers components, one of its entry-point groups is no kind's, or `options`
+            names one that nobody offers.
     """
 
     def __init__(self, dist: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> None:
@@ -118,6 +119,8 @@ class Kit:
         ours = [component for component in everything if component.dist == OURS]
         self._near = self.components + [component for component in ours if component not in self.components]
         self._far = [component for component in everything if component not in self._near]
+        if lost := [str(stray) for stray in strays() if normalised(stray.dist) == normalised(dist)]:
+            raise RecipeError("\n".join(lost))
         if not self.components:
             offering = sorted({component.dist for component in everything})
             hint = did_you_mean(dist, offering) or f"; these do: {', '.join(offering)}"
@@ -171,6 +174,18 @@ class Kit:
         """What goes with a component that works on targets."""
         found: Companions = subject.once("companions", lambda: Companions(self, subject))
         return found
+
+    def asked_of(self, subject: Subject) -> dict[type, str]:
+        """The protocols, of whoever offers them, that metrics of its kind of target ask of a data set, and which do."""
+        if subject.kind != "dataset":
+            return {}
+        metrics = self.neighbours("metric", speaking=subject.target)
+        return {
+            protocol: f"metric {metric.component.name!r}"
+            for metric in metrics
+            if isinstance(metric.cls, AsksDataset) and set(targets_of(metric.cls)) & set(targets_of(subject.cls))
+            for protocol in metric.cls.asks
+        }
 
     def named_together(self, subject: Subject, kind: str) -> set[str]:
         """Names of the components of a kind that presets use together with one."""

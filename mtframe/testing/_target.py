@@ -5,23 +5,22 @@
 from __future__ import annotations
 
 import json
-import math
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mtframe.data import Placement, Sample
 from mtframe.kinds import ChecksForm, Embeds, RatesPredictions, Target, WritesFiles
 
 from ._check import checks, passes_first
-from ._form import check_label, check_prediction, same
+from ._follows import ASKED, compare, expect_left_aside, expect_whole, things, window_on
+from ._form import check_label, check_prediction, same, same_in_order
 from ._marks import check_marks, same_marks
-from ._subject import SIZE
+from ._placed import as_it_is, fitted, make, partial, quarter_turn, side_by_side, whole
 from ._violation import Skip, Violation, expect
 
 if TYPE_CHECKING:
@@ -36,66 +35,17 @@ _TOLERANCE = 0.02
 _PERFECT = 0.9
 
 
-@dataclass
-class Setup:
-    """A kind of target and some of its data.
-
-    Attributes:
-        target: The kind.
-        samples: From a data set of it.
-    """
-
-    target: Target
-    samples: list[Sample]
-
-    @property
-    def known(self) -> list[Sample]:
-        """The samples of which something is known."""
-        known = self.target.known(self.target.collate(self.labels)).tolist()
-        return [sample for sample, its in zip(self.samples, known, strict=True) if its]
-
-    @property
-    def perfect(self) -> list[dict[str, Tensor]]:
-        """The best prediction of each sample."""
-        return [self.target.perfect(sample) for sample in self.samples]
-
-    def perfect_in(self, sample: Sample, placement: Placement) -> dict[str, Tensor]:
-        """The best prediction of one input, by the label that was placed in it."""
-        placed = self.target.placed([(sample.target, placement)])
-        return self.target.perfect(replace(sample, target=placed, size=placement.input_size))
-
-    @property
-    def labels(self) -> list[dict[str, Tensor]]:
-        """The samples' labels in inputs of one size, as those of a batch are."""
-        return [self.together(sample.target, sample.size) for sample in self.samples]
-
-    def together(self, label: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
-        """A label of an original of (height, width) in an input of the size that all have."""
-        return self.placed((label, _fitted(size, (SIZE, SIZE))))
-
-    def placed(self, *parts: tuple[Mapping[str, Tensor], Placement]) -> dict[str, Tensor]:
-        """The label of an input."""
-        return self.target.placed(list(parts))
-
-
-def make(subject: Subject) -> Setup:
-    """A kind of target for the data set that is its companion."""
-    companions = subject.kit.companions(subject)
-    expect(not subject.required, f"option {', '.join(subject.required)} has no default, and a recipe can give none")
-    return Setup(subject.build(info=companions.info), companions.samples)
-
-
 def unknown(subject: Subject) -> None:
     """`known` is false of what `unknown` gives, however its image is moved, and true of a label of its data."""
     setup = make(subject)
     target, size = setup.target, setup.samples[0].size
-    for how, placement in {**_whole(size), **_partial(size)}.items():
+    for how, placement in {**whole(size), **partial(size)}.items():
         known = target.known(target.collate([setup.placed((target.unknown(), placement))]))
         right = isinstance(known, Tensor) and known.dtype == torch.bool and known.shape == (1,)
         expect(right, f"expected known() to give (B,) bool, got {known!r}")
         expect(not known[0], f"`known` is true of the label of an image of which nothing is known, {how}")
     if target.mixes:
-        both = setup.placed(*((target.unknown(), placement) for placement in _side_by_side(size, size)))
+        both = setup.placed(*((target.unknown(), placement) for placement in side_by_side(size, size)))
         expect(not target.known(target.collate([both]))[0], "`known` is true of two such images side by side")
     known = target.known(target.collate([setup.together(target.unknown(), size), *setup.labels]))
     expect(not known[0], "`known` is true of the label of an image of which nothing is known, beside others")
@@ -121,8 +71,8 @@ def there_and_back(subject: Subject) -> None:
     passes_first(collates, subject)
     setup = make(subject)
     for sample in setup.known:
-        wanted = setup.target.restored([(setup.target.perfect(sample), _as_it_is(sample.size))])
-        for how, placement in _whole(sample.size).items():
+        wanted = setup.target.restored([(setup.target.perfect(sample), as_it_is(sample.size))])
+        for how, placement in whole(sample.size).items():
             back = setup.target.restored([(setup.perfect_in(sample, placement), placement)])
             _expect_same(f"sample {sample.index}, {how}", back, wanted)
 
@@ -131,10 +81,42 @@ def mirrored_twice(subject: Subject) -> None:
     """A prediction that is restored from the mirror image twice is what it was."""
     setup = make(subject)
     for sample, perfect in zip(setup.samples, setup.perfect, strict=True):
-        wanted = setup.target.restored([(perfect, _as_it_is(sample.size))])
-        mirror = _as_it_is(sample.size).flipped()
+        wanted = setup.target.restored([(perfect, as_it_is(sample.size))])
+        mirror = as_it_is(sample.size).flipped()
         back = setup.target.restored([(setup.target.restored([(wanted, mirror)]), mirror)])
         _expect_same(f"sample {sample.index}", back, wanted)
+
+
+def follows_its_image(subject: Subject) -> None:
+    """Marks of a placed label lie where those of the original are moved to: scaled, padded, mirrored, turned."""
+    passes_first(collates, subject)
+    setup = make(subject)
+    compared = 0
+    for sample in setup.known:
+        marks = setup.target.label_marks(sample.target)
+        for how, placement in {**whole(sample.size), "turned by a quarter": quarter_turn(sample.size)}.items():
+            placed = setup.target.label_marks(setup.placed((sample.target, placement)))
+            compared += compare(f"sample {sample.index}, {how}", marks, placed, placement)
+    if not compared:
+        raise Skip("marks of its labels have no place in the picture")
+
+
+def min_visible(subject: Subject) -> None:
+    """A thing of which less is seen than `min_visible` is not asked for, and one that is seen whole is."""
+    passes_first(follows_its_image, subject)
+    setup = make(subject)
+    tried = 0
+    for sample in setup.known:
+        of, there = f"sample {sample.index}, min_visible={ASKED}", replace(as_it_is(sample.size), min_visible=ASKED)
+        shown = setup.target.label_marks(setup.placed((sample.target, there)))
+        for mark in things(setup.target.label_marks(sample.target), sample.size):
+            expect_whole(of, mark, shown)
+            cut = replace(there, window=window_on(mark, sample.size))
+            left = setup.target.label_marks(setup.placed((sample.target, cut)))
+            expect_left_aside(of, mark, left, cut.seen)
+            tried += 1
+    if not tried:
+        raise Skip("marks of its labels are no boxes and lines, of which a part can be seen")
 
 
 def several_in_one(subject: Subject) -> None:
@@ -145,13 +127,13 @@ def several_in_one(subject: Subject) -> None:
     if not target.mixes:
         raise Skip("its `mixes` is False: transforms that make one image of several are refused for it")
     for one, other in zip(setup.samples, [*setup.samples[1:], setup.samples[0]], strict=True):
-        left, right = _side_by_side(one.size, other.size)
+        left, right = side_by_side(one.size, other.size)
         a, b = (one.target, left), (other.target, right)
         both = setup.placed(a, b)
         marks = [target.label_marks(label) for label in (both, setup.placed(a), setup.placed(b))]
         where = f"samples {one.index} and {other.index} side by side"
         same_marks(where, marks[0], marks[1:], [left.seen, right.seen])
-        below, above = _as_it_is(one.size), _fitted(other.size, one.size)
+        below, above = as_it_is(one.size), fitted(other.size, one.size)
         covered = setup.placed((one.target, below), (other.target, above))
         alone = target.label_marks(setup.placed((other.target, above)))
         where = f"sample {other.index} over all of sample {one.index}"
@@ -162,13 +144,38 @@ def several_in_one(subject: Subject) -> None:
             target.collate(batch)
 
 
+def unknown_part(subject: Subject) -> None:
+    """With `mixes`, of the part of an input that shows an unknown image its label says that nothing is known."""
+    passes_first(several_in_one, subject)
+    setup = make(subject)
+    nothing = setup.target.unknown()
+    for sample in setup.known:
+        left, right = side_by_side(sample.size, sample.size)
+        half = setup.placed((sample.target, left), (nothing, right))
+        alone, unknown = setup.placed((sample.target, left)), setup.placed((nothing, right))
+        rows, columns = right.seen_pixels
+        # Maps of the input, such as masks, need not tell the unknown from padding, where nothing is known either.
+        maps = [name for name, value in half.items() if tuple(value.shape[-2:]) == right.input_size]
+        for name in maps:
+            here, wanted = ({name: label[name][..., rows, columns]} for label in (half, unknown))
+            where = f"sample {sample.index} beside an image of which nothing is known: {name!r}"
+            expect(
+                same(here, wanted), f"{where} says something of that image's part; expected what it says of it alone"
+            )
+        expect(
+            maps or not same(half, alone),
+            f"sample {sample.index} beside an image of which nothing is known has the label that it has beside nothing "
+            "at all: expected one that leaves that image's part aside, or all of the input",
+        )
+
+
 def equal_views(subject: Subject) -> None:
     """Several views of an image on which the same is seen are restored to what one of them is."""
     passes_first(there_and_back, subject)
     setup = make(subject)
     target, found, wanted = setup.target, list[Prediction](), list[Prediction]()
     for sample in setup.known:
-        views = [(setup.perfect_in(sample, placement), placement) for placement in _whole(sample.size).values()]
+        views = [(setup.perfect_in(sample, placement), placement) for placement in whole(sample.size).values()]
         wanted.append(target.restored(views[:1]))
         found.append(target.restored(views))
     for sample, merged, alone in zip(setup.known, found, wanted, strict=True):
@@ -179,6 +186,33 @@ def equal_views(subject: Subject) -> None:
         several, one = (target.rightness(predictions, setup.known) for predictions in (found, wanted))
         right = several is None or one is None or several >= _PERFECT * one
         expect(right, f"{len(views)} views are right by {several}, one by {one}")
+
+
+def each_view(subject: Subject) -> None:
+    """What two views are restored to depends on what is said of the first and of the second."""
+    passes_first(equal_views, subject)
+    setup = make(subject)
+    pairs = 0
+    matters = [False, False]
+    for one, other in zip(setup.known, [*setup.known[1:], *setup.known[:1]], strict=True):
+        placement = as_it_is(one.size)
+        # The other one's label, in an input of the same size, as if it were of this image.
+        said = [(setup.perfect_in(sample, fitted(sample.size, one.size)), placement) for sample in (one, other)]
+        restored = setup.target.restored
+        if same_in_order(restored(said[:1]), restored(said[1:]), _TOLERANCE):
+            continue
+        pairs += 1
+        both = restored(said)
+        for view, alone in enumerate((restored([said[1]] * 2), restored([said[0]] * 2))):
+            matters[view] |= not same_in_order(both, alone, _TOLERANCE)
+    if not pairs:
+        raise Skip("perfect predictions of all images of its data are the same")
+    for view, name in enumerate(("first", "second")):
+        expect(
+            matters[view],
+            f"two views that differ are restored to what the {'second' if view == 0 else 'first'} says, whatever the "
+            f"{name} says: expected one prediction of both (`restored`), tried with {pairs} pairs of images",
+        )
 
 
 def plain_is_json(subject: Subject) -> None:
@@ -203,7 +237,7 @@ def marks(subject: Subject) -> None:
         of = f"sample {sample.index}"
         check_marks(f"the label of {of}", target.label_marks(sample.target), sample.size)
         check_marks(f"a prediction of {of}", target.marks(perfect), sample.size)
-        for how, placement in {**_whole(sample.size), **_partial(sample.size)}.items():
+        for how, placement in {**whole(sample.size), **partial(sample.size)}.items():
             for label in (sample.target, target.unknown()):
                 shown = target.label_marks(setup.placed((label, placement)))
                 check_marks(f"the label of {of}, {how}", shown, placement.input_size, placement.seen)
@@ -272,54 +306,6 @@ def picklable(subject: Subject) -> None:
     expect(same(other.collate(labels), setup.target.collate(labels)), "the copy collates labels to something else")
 
 
-def _as_it_is(size: tuple[int, int]) -> Placement:
-    return Placement.scaled(size, size, (1.0, 1.0))
-
-
-def _whole(size: tuple[int, int]) -> dict[str, Placement]:
-    """Where all of an image is seen, no smaller than it is."""
-    as_it_is = _as_it_is(size)
-    larger = Placement.scaled(size, (2 * size[0] + 12, 2 * size[1] + 20), (2.0, 2.0), (8.0, 4.0))
-    return {
-        "as it is": as_it_is,
-        "twice as large and padded": larger,
-        "mirrored": as_it_is.flipped(),
-        "twice as large, padded and mirrored": larger.flipped(),
-    }
-
-
-def _partial(size: tuple[int, int]) -> dict[str, Placement]:
-    """Where a part of an image is seen, as in training."""
-    height, width = size
-    middle = Placement.scaled(size, size, (2.0, 2.0), (-width / 2, -height / 2))
-    turn = math.radians(30)
-    cosine, sine = math.cos(turn), math.sin(turn)
-    x, y = width / 2, height / 2
-    turned = ((cosine, -sine, x - cosine * x + sine * y), (sine, cosine, y - sine * x - cosine * y))
-    return {
-        "cropped": replace(middle, min_visible=0.3),
-        "cropped and mirrored": replace(middle, min_visible=0.3).flipped(),
-        "in a window": replace(middle, min_visible=0.3, window=(0.0, 0.0, width / 2, height / 2)),
-        "turned": replace(_as_it_is(size), matrix=turned, min_visible=0.3),
-    }
-
-
-def _side_by_side(one: tuple[int, int], other: tuple[int, int]) -> tuple[Placement, Placement]:
-    """Two images in windows of their own size."""
-    size = max(one[0], other[0]), one[1] + other[1]
-    left = Placement.scaled(one, size, (1.0, 1.0))
-    right = Placement.scaled(other, size, (1.0, 1.0), (float(one[1]), 0.0))
-    return (
-        replace(left, window=(0.0, 0.0, float(one[1]), float(size[0]))),
-        replace(right, window=(float(one[1]), 0.0, float(size[1]), float(size[0]))),
-    )
-
-
-def _fitted(size: tuple[int, int], input_size: tuple[int, int]) -> Placement:
-    """An image that is stretched over all of an input."""
-    return Placement.scaled(size, input_size, (input_size[1] / size[1], input_size[0] / size[0]))
-
-
 def _more(found: Prediction, wanted: Prediction) -> bool:
     """Whether one prediction has other names than another, or more of anything."""
     sizes = [{name: value.numel() for name, value in prediction.items()} for prediction in (found, wanted)]
@@ -351,8 +337,12 @@ CHECKS = checks(
     collates,
     there_and_back,
     mirrored_twice,
+    follows_its_image,
+    min_visible,
     several_in_one,
+    unknown_part,
     equal_views,
+    each_view,
     plain_is_json,
     marks,
     perfect,

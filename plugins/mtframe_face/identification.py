@@ -16,7 +16,7 @@ from mtframe.metrics import PerImage
 
 from ._embeddings import embedding, refuse_learned, unit_vectors
 from .identification_scores import Searches, cumulative_match, identification_scores, open_set_curve, search, templates
-from .identities import HasRoles, Roles
+from .identities import HasRoles, NamesPeople, Roles
 
 # Ranks on the CMC curve, at most.
 CMC_RANKS = 50
@@ -44,6 +44,7 @@ class FaceIdentification:
     """
 
     target: ClassVar[str] = "identity"
+    asks: ClassVar[tuple[type, ...]] = (HasRoles, NamesPeople)
     primary = "rank-1"
     higher_is_better = True
 

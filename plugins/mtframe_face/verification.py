@@ -17,7 +17,7 @@ from mtframe.kinds import Dataset
 from mtframe.metrics import PerImage
 
 from ._embeddings import embedding, refuse_learned, unit_vectors
-from .identities import FollowsProtocol, HasPairs
+from .identities import FollowsProtocol, HasPairs, NamesPeople
 from .landmarks import OUTSIDE
 from .pairs import VIEW_2, Pairs
 from .verification_scores import roc, verification_scores
@@ -48,6 +48,7 @@ class FaceVerification:
     """
 
     target: ClassVar[str] = "identity"
+    asks: ClassVar[tuple[type, ...]] = (HasPairs, NamesPeople, FollowsProtocol)
     primary = "accuracy"
     higher_is_better = True
 

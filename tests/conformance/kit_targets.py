@@ -8,6 +8,7 @@ Every class here is offered by a distribution of its own, made up by the tests, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mtframe.data import DataInfo, Placement, Sample, covers
-from mtframe.marks import Mark, Point
+from mtframe.marks import Mark, Point, Polyline
 
 Parts = Sequence[tuple[Mapping[str, Tensor], Placement]]
 
@@ -39,7 +40,7 @@ class GoodBare:
         return targets["known"]
 
     def placed(self, parts: Parts) -> dict[str, Tensor]:
-        found, labels, known = [], [], False
+        found, labels, known = [], [], True
         for (label, placement), above in zip(parts, covers([placement for _, placement in parts]), strict=True):
             points = placement.points(label["points"])
             seen = self.seen(points, placement) & ~label["points"].isnan().any(1)
@@ -47,7 +48,8 @@ class GoodBare:
                 seen &= ~self.within(points, window)
             found.append(points[seen])
             labels.append(self.turned(label["labels"], placement, 1)[seen])
-            known |= not bool(label["points"].isnan().any())
+            # Of a part there is no way to say that nothing is known of it.
+            known &= not bool(label["points"].isnan().any())
         return {"points": torch.cat(found), "labels": torch.cat(labels), "known": torch.tensor(known)}
 
     def seen(self, points: Tensor, placement: Placement) -> Tensor:
@@ -71,9 +73,17 @@ class GoodBare:
         }
 
     def restored(self, views: Parts) -> dict[str, Tensor]:
-        (prediction, placement), *_ = views
-        labels = self.turned(prediction["labels"], placement, -1)
-        return {"points": placement.restored_points(prediction["points"]), "labels": labels}
+        found: list[tuple[Tensor, Tensor]] = []
+        for prediction, placement in views:
+            labels = self.turned(prediction["labels"], placement, -1)
+            for point, label in zip(self.back(prediction["points"], placement), labels, strict=True):
+                if not any(label == its and (point - other).norm() < 1 for other, its in found):
+                    found.append((point, label))
+        points, labels = zip(*found, strict=True)
+        return {"points": torch.stack(points), "labels": torch.stack(labels)}
+
+    def back(self, points: Tensor, placement: Placement) -> Tensor:
+        return placement.restored_points(points)
 
     def plain(self, prediction: Mapping[str, Tensor]) -> Any:
         rows = zip(prediction["points"].tolist(), prediction["labels"].tolist(), strict=True)
@@ -164,6 +174,28 @@ class LastOnly(GoodPoints):
         return super().placed(parts[-1:])
 
 
+class OneOff(GoodPoints):
+    """Is off by one pixel in the mirror, there and back."""
+
+    def placed(self, parts: Parts) -> dict[str, Tensor]:
+        return super().placed([(label, self.shifted(placement)) for label, placement in parts])
+
+    def back(self, points: Tensor, placement: Placement) -> Tensor:
+        return super().back(points, self.shifted(placement))
+
+    def shifted(self, placement: Placement) -> Placement:
+        (a, b, c), below = placement.matrix
+        return replace(placement, matrix=((a, b, c - placement.mirrored), below))
+
+
+class HalfKnowing(GoodPoints):
+    """Takes the unknown part of an input for one without points."""
+
+    def placed(self, parts: Parts) -> dict[str, Tensor]:
+        known = any(not label["points"].isnan().any() for label, _ in parts)
+        return {**super().placed(parts), "known": torch.tensor(known)}
+
+
 class SeeingThrough(GoodPoints):
     """Sees what is covered."""
 
@@ -182,6 +214,13 @@ class Doubling(GoodPoints):
     def restored(self, views: Parts) -> dict[str, Tensor]:
         each = [super(Doubling, self).restored([view]) for view in views]
         return {name: torch.cat([view[name] for view in each]) for name in each[0]}
+
+
+class FirstView(GoodPoints):
+    """Looks at one view of several."""
+
+    def restored(self, views: Parts) -> dict[str, Tensor]:
+        return super().restored(views[:1])
 
 
 class Numbering(GoodPoints):
@@ -256,11 +295,65 @@ class RatingInVain(GoodBare):
         return None
 
 
+class GoodStrokes(GoodPoints):
+    """The same of strokes: `points` (N, 4), x and y of both ends; whole ones, however little is seen."""
+
+    def unknown(self) -> dict[str, Tensor]:
+        return {**super().unknown(), "points": torch.full((1, 4), torch.nan)}
+
+    def placed(self, parts: Parts) -> dict[str, Tensor]:
+        found, labels, known = [], [], True
+        for (label, placement), above in zip(parts, covers([placement for _, placement in parts]), strict=True):
+            strokes = placement.points(label["points"].unflatten(1, (2, 2)))
+            along = strokes[:, :1].lerp(strokes[:, 1:], torch.linspace(0, 1, 21)[:, None])
+            seen = self.inside(along, placement.seen)
+            for window in above:
+                seen &= ~self.inside(along, window)
+            part = seen.float().mean(1)
+            kept = (part > 0) & (part >= self.asked(placement))
+            found.append(strokes.flatten(1)[kept])
+            labels.append(label["labels"][kept])
+            known &= not bool(label["points"].isnan().any())
+        return {"points": torch.cat(found), "labels": torch.cat(labels), "known": torch.tensor(known)}
+
+    def inside(self, points: Tensor, window: Sequence[float]) -> Tensor:
+        return self.within(points.flatten(0, 1), window).unflatten(0, points.shape[:2])
+
+    def asked(self, placement: Placement) -> float:
+        return placement.min_visible or 0.0
+
+    def back(self, points: Tensor, placement: Placement) -> Tensor:
+        return super().back(points.unflatten(1, (2, 2)), placement).flatten(1)
+
+    def label_marks(self, label: Mapping[str, Tensor]) -> list[Mark]:
+        rows = zip(label["points"].unflatten(1, (2, 2)).tolist(), label["labels"].tolist(), strict=True)
+        return [Polyline([(x, y) for x, y in ends], text=self.classes[n], colour=n) for ends, n in rows]
+
+    def check_label(self, label: Mapping[str, Tensor], size: tuple[int, int]) -> None:
+        if "points" not in label or label["points"].shape[1:] != (4,):
+            raise ValueError(f"expected points (N, 4), got {label.get('points')}")
+
+
+class Uncut(GoodStrokes):
+    """Asks for strokes of which hardly anything is seen."""
+
+    def asked(self, placement: Placement) -> float:
+        return 0.0
+
+
+class Overasking(GoodStrokes):
+    """Leaves aside what is seen whole."""
+
+    def asked(self, placement: Placement) -> float:
+        return 0.0 if placement.min_visible is None else 1.1
+
+
 class Points:
     """Pictures of one grey each, and some points on them."""
 
     target = "points"
     splits = ("train",)
+    numbers = 2
 
     def __init__(self, split: str) -> None:
         self.info, self.decode_size = DataInfo(self.target, CLASSES), None
@@ -273,7 +366,7 @@ class Points:
             raise IndexError(index)
         rng = np.random.default_rng(index)
         height, width = 40, 48 + 4 * (index % 2)
-        points = torch.from_numpy(rng.uniform(8, 32, (index % 4 + 1, 2))).float()
+        points = torch.from_numpy(rng.uniform(8, 32, (index % 4 + 1, self.numbers))).float()
         label = {"points": points, "labels": torch.from_numpy(rng.integers(3, size=len(points)))}
         image = torch.full((3, height, width), 20 * index, dtype=torch.uint8)
         return Sample(image, label, (height, width), index, f"points {index}")
@@ -281,6 +374,7 @@ class Points:
 
 def data_of(name: str) -> str:
     """The name, here, of the data set whose labels are of the kind `name`."""
-    made = f"{name}Data"
-    globals()[made] = type(made, (Points,), {"__doc__": Points.__doc__, "target": name.lower(), "__module__": __name__})
+    made, numbers = f"{name}Data", 4 if issubclass(globals()[name], GoodStrokes) else 2
+    members = {"__doc__": Points.__doc__, "target": name.lower(), "numbers": numbers, "__module__": __name__}
+    globals()[made] = type(made, (Points,), members)
     return made

@@ -82,6 +82,15 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("collates", "MovingLabels", "the label of sample 0 is changed"),
         ("there-and-back", "Unpadding", "sample 0, twice as large and padded: 'points' comes back as"),
         ("mirrored-twice", "Cycling", "'labels' comes back as"),
+        (
+            "follows-its-image", "OneOff",
+            "sample 0, mirrored: point (23.3, 14.5) of Point 'red' belongs at (24.7, 14.5) of the input, and the "
+            "nearest Point of the placed label is 1.0 pixels from there, expected 0.5 or less",
+        ),
+        ("min-visible", "Uncut", "(XYXY) shows 0.2 of Polyline"),
+        ("min-visible", "Overasking", "is seen whole, and is not among the marks of the placed label"),
+        ("unknown-part", "HalfKnowing", "sample 0 beside an image of which nothing is known has the label that it has"),
+        ("each-view", "FirstView", "restored to what the first says, whatever the second says"),
         ("several-in-one", "LastOnly", "samples 0 and 1 side by side: Point("),
         ("several-in-one", "SeeingThrough", "is drawn, and alone is not"),
         ("equal-views", "Doubling", "4 views of sample 0: 'points' comes back with shape (4, 2), expected (1, 2)"),
@@ -186,6 +195,7 @@ GOOD = {
     "GoodData": "dataset",
     "GoodPoints": "target",
     "GoodBare": "target",
+    "GoodStrokes": "target",
     "GoodTransform": "transform",
     "GoodLetterbox": "transform",
     "GoodMetric": "metric",
@@ -202,7 +212,8 @@ GOOD = {
 LEFT_OUT = {
     "GoodFrozen": {"gradients"},
     "GoodParameterless": {"gradients"},
-    "GoodBare": {"form", "files", "embedding"},
+    "GoodPoints": {"min-visible"},
+    "GoodBare": {"form", "files", "embedding", "min-visible"},
 }
 
 # What keeps other checks from being made is told once, by the check that it breaks.

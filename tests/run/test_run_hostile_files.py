@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mtframe_classification.csv_images import CsvImages
 from PIL import Image
 
 from mtframe.assembly import Assembly
@@ -22,6 +21,7 @@ from mtframe.errors import BadImageError, DataError, MtframeError, RecipeError
 from mtframe.paths import regular
 from mtframe.recipe import Recipe, load_recipe
 from mtframe.training import Trainer
+from mtframe_classification.csv_images import CsvImages
 from mtframe_detection.coco import Coco
 from mtframe_detection.yolo import Yolo
 from toy import toy_recipe

@@ -28,7 +28,8 @@ class Polylines:
     A label is `points` (N, P, 2) float, x and y in pixels, and `labels` (N,) long. A line has as many points as it
     needs, and repeats its last one up to P. No line says that none is there; a line of NaN, that nothing is known.
 
-    In an input it also has `sure` (N,) bool: false for pieces of lines of which too little is seen. Collated it is
+    In an input it also has `sure` (N,) bool: false for pieces of lines of which too little is seen. Of an input of
+    which one part is unknown, all is: there is no way to write down where. Collated it is
     `points` (B, M, P, 2), `labels` (B, M), `sure` (B, M), `valid` (B, M), false for padding, and `known` (B,) bool.
 
     A prediction is `points` (N, P, 2), `labels` (N,) and `scores` (N,) 0..1.
@@ -52,12 +53,12 @@ class Polylines:
 
     def placed(self, parts: Sequence[tuple[Mapping[str, Tensor], Placement]]) -> dict[str, Tensor]:
         """The pieces of lines that are seen in the input."""
-        lines, labels, sure, known = list[Tensor](), list[int](), list[bool](), False
+        lines, labels, sure, known = list[Tensor](), list[int](), list[bool](), True
         hidden = covers([placement for _, placement in parts])
         for (label, placement), above in zip(parts, hidden, strict=True):
             if label["points"].isnan().any():
+                known = False
                 continue
-            known = True
             for line, number in zip(placement.points(label["points"]), label["labels"].tolist(), strict=True):
                 pieces = pieces_of(line, placement.seen, above)
                 enough = sum(map(length, pieces)) >= (placement.min_visible or 0.0) * length(line)

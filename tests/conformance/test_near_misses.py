@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from command import mtframe
+from fake_dist import make_dist
+from mtframe._near_misses import known_names, near_misses
 from mtframe.kinds import KINDS, members_of
-from mtframe.testing._names import known_names, near_misses
+from mtframe.testing import Kit, Violation
+from mtframe_face.verification import FaceVerification
+
+CONSTRUCTED = Path(__file__).parents[1] / "affinity" / "constructed.py"
+
+CALLED = {"dataset": "a data set", "target": "a kind of target", "sharing": "a sharing scheme", "hooks": "an observer"}
 
 
 def part(*methods: str, **values: Any) -> Any:
@@ -36,6 +45,8 @@ def described(kind: str, made: Any) -> list[str]:
         ("metric", "detail", "details"),
         ("sharing", "share_parameters", "shared_parameters"),
         ("backbone", "pre_training", "pretraining"),
+        ("backbone", "sizes", "size"),
+        ("metric", "ask", "asks"),
         ("balancer", "combined", "combine"),
         ("hooks", "step_end", "step_ended"),
         ("preset", "flip_tests", "flip_test"),
@@ -44,7 +55,7 @@ def described(kind: str, made: Any) -> list[str]:
     ],
 )
 def test_a_name_that_is_nearly_right_is_told_with_the_right_one(kind: str, name: str, meant: str) -> None:
-    said = f"{name!r} is nearly {meant!r}, which is what the framework asks a {kind} for"
+    said = f"{name!r} is nearly {meant!r}, which the framework looks for in {CALLED.get(kind, f'a {kind}')}"
     assert said in described(kind, part(name))
     assert said in described(kind, part(**{name: 1}))
 
@@ -73,6 +84,51 @@ def test_half_of_an_ability_is_told() -> None:
     assert said in described("target", part("check_label"))
 
 
+def test_what_a_metric_asks_a_data_set_for_is_known_by_its_protocols() -> None:
+    asked = dict.fromkeys(FaceVerification.asks, "metric 'face-verification'")
+    said = [*near_misses("dataset", Faces, Faces, asked)]
+    assert said == [
+        "'peoples' is nearly 'people', which metric 'face-verification' looks for in a data set",
+        "'pair' is nearly 'pairs', which metric 'face-verification' looks for in a data set",
+    ]
+    assert described("dataset", Faces()) == []
+
+
+class Faces:
+    """A stranger's data set."""
+
+    peoples = ("ada", "grace")
+    pair = None
+    photographed = ()
+
+
+def test_a_data_set_in_the_kit_is_held_to_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(make_dist(tmp_path, "strangers-faces", ENTRY, {"strangers_faces": DATA}))
+    (case,) = [case for case in Kit("strangers-faces").cases() if case.check.name == "near-misses"]
+    with pytest.raises(Violation) as caught:
+        case.run()
+    # All of them, in one message.
+    assert str(caught.value) == (
+        "'peoples' is nearly 'people', which metric 'face-verification' looks for in a data set; "
+        "'decode_sizes' is nearly 'decode_size', which the framework looks for in a data set"
+    )
+
+
+ENTRY = {"mtframe.dataset": {"strangers-faces": "strangers_faces:Faces"}}
+DATA = '''
+class Faces:
+    """Faces."""
+
+    target = "identity"
+    splits = ("train",)
+    peoples = ("ada",)
+    decode_sizes = None
+
+    def __init__(self, split):
+        pass
+'''
+
+
 def test_every_name_that_is_asked_for_is_known_once() -> None:
     for kind in KINDS:
         names = known_names(kind)
@@ -89,3 +145,39 @@ def test_what_a_kind_gives_is_in_its_protocols() -> None:
     for name, kind in KINDS.items():
         given = {one for names in kind.gives for one in names.split(" or ") if not one.startswith("_")}
         assert given <= {member for protocol in kind.contracts for member in members_of(protocol)}, name
+
+
+LOCAL = '''
+class Quiet:
+    """Sees nothing."""
+
+    def step_end(self, step):
+        pass
+
+    def run_begin(self):
+        pass
+
+    def training_start(self):
+        pass
+'''
+
+
+def test_a_part_in_a_file_is_told_where_it_is_shown_and_where_it_is_trained_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quiet.py").write_text(LOCAL)
+    monkeypatch.chdir(tmp_path)
+    shown = mtframe("plugins", "show", "hooks", "./quiet.py:Quiet")
+    assert shown.code == 0
+    ended = "'step_end' is nearly 'step_ended', which the framework looks for in an observer"
+    started = "'training_start' is nearly 'training_started', which the framework looks for in an observer"
+    assert f"Near misses:\n  {ended}\n  {started}\n" in shown.out
+    (tmp_path / "constructed.yaml").write_text(CONSTRUCTED.with_suffix(".yaml").read_text())
+    (tmp_path / "constructed.py").write_text(CONSTRUCTED.read_text())
+    arguments = "train.steps=1", "train.evaluate_every=null", "train.device=cpu", "--out", tmp_path / "run"
+    trained = mtframe("train", "constructed.yaml", *arguments, "--with", "./quiet.py:Quiet")
+    assert trained.code == 0, trained
+    name = f"hooks.1: {tmp_path}/quiet.py:Quiet"
+    assert [line for line in trained.err.splitlines() if line.startswith("note: ")] == [
+        f"note: {name}: {ended}", f"note: {name}: {started}",
+    ]  # fmt: skip
