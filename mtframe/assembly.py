@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -69,7 +70,8 @@ class Assembly:
         self._datasets: dict[tuple[str, str], Dataset] = {}
         self._transforms: dict[tuple[str, bool], Transform] = {}
         self._targets: dict[str, Target] = {}
-        self._metrics: dict[tuple[str, str], list[Metric]] = {}
+        # Those that no evaluation has at the moment: who takes one out of the list, has it alone, without a lock.
+        self._metrics: dict[tuple[str, str], list[list[Metric]]] = {}
         self.infos = dict(infos) if infos is not None else self._infos()
         if unknown := [task for task in self.recipe.tasks if task not in self.infos]:
             raise RecipeError(f"tasks.{unknown[0]}: the run was trained without it, on {', '.join(self.infos)}")
@@ -219,7 +221,7 @@ class Assembly:
         if task not in self._targets:
             info = self.infos[task]
             choice = self.recipe.tasks[task].target or Choice(name=info.target)
-            self._targets[task] = self._build("target", choice, f"tasks.{task}.target", {"info": info})
+            self._targets.setdefault(task, self._build("target", choice, f"tasks.{task}.target", {"info": info}))
         return self._targets[task]
 
     def transform(self, task: str, *, train: bool) -> Transform:
@@ -228,7 +230,8 @@ class Assembly:
         if (task, train) not in self._transforms:
             part = self.recipe.tasks[task]
             wired = {"size": part.size, "train": train}
-            self._transforms[task, train] = self._build("transform", part.transform, f"tasks.{task}.transform", wired)
+            made = self._build("transform", part.transform, f"tasks.{task}.transform", wired)
+            self._transforms.setdefault((task, train), made)
         return self._transforms[task, train]
 
     def dataset(self, task: str, split: str) -> Dataset:
@@ -248,7 +251,8 @@ class Assembly:
                 raise RecipeError(f"{where}: {choice.name} has no split {split!r}, only {', '.join(splits)}")
             dataset: Dataset = self._build("dataset", choice, where, {"split": split})
             dataset.decode_size = self.transform(task, train=False).decode_size
-            self._datasets[task, split] = dataset
+            # The first one, if several threads have made it.
+            self._datasets.setdefault((task, split), dataset)
         return self._datasets[task, split]
 
     def readable(self, task: str, split: str) -> Samples:
@@ -266,17 +270,36 @@ class Assembly:
             return dataset
         return WithTargetsOf(dataset, known) if isinstance(known, LabelsImages) else dataset
 
+    @contextmanager
+    def scoring(self, task: str, split: str) -> Iterator[list[Metric]]:
+        """One task's metrics for one evaluation of a split; they have seen nothing, and nobody else has them meanwhile.
+
+        They are kept for the next evaluation. One that begins before the end of another gets some of its own. The first
+        one's primary value ranks.
+        """
+        kept = self._metrics.setdefault((task, split), [])
+        try:
+            metrics = kept.pop()
+        except IndexError:
+            metrics = self._new_metrics(task, split)
+        try:
+            for metric in metrics:
+                metric.reset()
+            yield metrics
+        finally:
+            kept.append(metrics)
+
     def metrics(self, task: str, split: str) -> list[Metric]:
-        """One task's metrics for one evaluated split, which have seen nothing; the first one's primary value ranks."""
-        if (task, split) not in self._metrics:
-            wired = {"dataset": self.dataset(task, split), "outside": self.outside(task)}
-            self._metrics[task, split] = [
-                self._build_for(task, "metric", choice, f"metrics.{position}", wired)
-                for position, choice in enumerate(self.recipe.tasks[task].metrics)
-            ]
-        for metric in self._metrics[task, split]:
-            metric.reset()
-        return self._metrics[task, split]
+        """The metrics that the next evaluation of a split will have, ready; see `scoring` for who evaluates."""
+        with self.scoring(task, split) as metrics:
+            return metrics
+
+    def _new_metrics(self, task: str, split: str) -> list[Metric]:
+        wired = {"dataset": self.dataset(task, split), "outside": self.outside(task)}
+        return [
+            self._build_for(task, "metric", choice, f"metrics.{position}", wired)
+            for position, choice in enumerate(self.recipe.tasks[task].metrics)
+        ]
 
     def outside(self, task: str) -> tuple[str, ...]:
         """What the model has learned from besides a task's training data, in words."""
