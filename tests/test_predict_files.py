@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
+import sys
 import threading
 import time
 import weakref
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from command import mtframe
 from mtframe.assembly import Assembly
+from mtframe.cli import main
 from mtframe.drawing import FORMATS, contact_sheet, nearest, save_picture
 from mtframe.errors import MtframeError, RecipeError
 from mtframe.inference import Predictor, find_pictures, load_run, predict_files
@@ -589,3 +592,27 @@ def test_the_command_takes_a_format_and_names_what_it_leaves_out(small_run: Path
     wrong = mtframe("predict", small_run, "in", "--format", "gif")
     assert wrong.code == 2
     assert "'gif' is not one of 'jpg', 'png', 'webp'" in " ".join(wrong.err.replace("│", "").split())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_that_the_terminals_encoding_lacks_are_printed_escaped(
+    small_run: Path, here: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    # The last one as of a name on disk that is no UTF-8.
+    for number, name in enumerate(("größe", "日本", "bad\udce9")):
+        picture(here / "in" / f"{number}{name}.png", number)
+    (here / "in" / "leer-日本.jpg").touch()
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setattr(sys, "argv", ["mtframe", "predict", str(small_run), "in", "-t", "objects", "--out", "seen"])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out.flush()
+        err.flush()
+    assert stop.value.code == 1
+    printed = out.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    shown = [line.encode(encoding, "backslashreplace").decode(encoding) for line in ("0größe", "1日本", "2bad\udce9")]
+    assert printed.splitlines() == [f"wrote seen/{name}.jpg" for name in shown]
+    assert b"skipped in/leer-" in err.buffer.getvalue()  # type: ignore[attr-defined]
