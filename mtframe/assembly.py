@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,6 @@ from mtframe.kinds import (
 from mtframe.model import MultiTaskModel
 from mtframe.options import build, check, construct
 from mtframe.recipe import CheckedPart, CheckedRecipe, Choice, Recipe
-from mtframe.registry import resolve
 
 if TYPE_CHECKING:
     from mtframe.gradients import AnyBalancer
@@ -81,33 +81,36 @@ class Assembly:
         """Names of the tasks."""
         return tuple(self.recipe.tasks)
 
-    def model(self, *, restoring: bool = False) -> MultiTaskModel:
+    def model(self, *, restoring: bool = False, sharing: Choice | None = None) -> MultiTaskModel:
         """A freshly initialised model.
 
         Args:
             restoring: Trained weights will be loaded into it, so pretrained ones are not fetched.
+            sharing: The scheme, if it is not to be the recipe's.
         """
         largest = max(task.size for task in self.recipe.tasks.values())
         backbone: Backbone = self._build(
             "backbone", self.recipe.backbone, "backbone", {"size": largest, "restoring": restoring}
         )
-        sharing = self._build(
-            "sharing", self.recipe.sharing, "sharing", {"backbone": backbone, "groups": self.groups()}
-        )
+        scheme, where = (self.recipe.sharing, "sharing") if sharing is None else (sharing, f"sharing={sharing.name}")
+        shared = self._build("sharing", scheme, where, {"backbone": backbone, "groups": self.groups()})
         heads: dict[str, nn.Module] = {}
         losses: dict[str, nn.Module] = {}
         for name, task in self.recipe.tasks.items():
-            heads[name] = self._build_for(name, "head", task.head, "head", {"features": sharing.features})
+            heads[name] = self._build_for(name, "head", task.head, "head", {"features": shared.features})
             losses[name] = self._build_for(name, "loss", task.loss, "loss", {"head": heads[name]})
         order = backbone.colour_order if isinstance(backbone, HasColourOrder) else "RGB"
-        return MultiTaskModel(sharing, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
+        return MultiTaskModel(shared, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
 
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Tasks whose images always have one size, together; they share one pass through the backbone in training."""
-        by_size: dict[object, list[str]] = {}
-        for name, task in self.recipe.tasks.items():
-            fixed = self.transform(name, train=True).fixed_size
-            by_size.setdefault(task.size if fixed else task.images or name, []).append(name)
+        tasks, by_size = self.recipe.tasks, dict[object, list[str]]()
+        lenders = Counter(task.size for task in tasks.values() if task.images is None)
+        for name, task in tasks.items():
+            # With a size that nobody else's images have, it is alone with its borrowers anyhow: no transform is built
+            # for what is not asked.
+            together = lenders[task.size] > 1 and self.transform(name, train=True).fixed_size
+            by_size.setdefault(task.size if together else task.images or name, []).append(name)
         return tuple(tuple(group) for group in by_size.values())
 
     def input_groups(self, tasks: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...]:
@@ -347,7 +350,7 @@ class Assembly:
         """A part that is found and checked, once."""
         known = self._parts.get(where)
         if known is None or known.resolved.name != choice.name:
-            resolved = resolve(kind, choice.name, self.recipe.base)
+            resolved = self.recipe.resolve(kind, choice.name)
             known = CheckedPart(resolved, check(resolved.component, kind, choice.options, where))
             self._parts[where] = known
         return known
@@ -386,7 +389,7 @@ def observe(recipe: Recipe, *, strict: bool = False) -> Hooks:
     observers = {}
     for number, choice in enumerate(recipe.hooks):
         where = f"hooks.{number}"
-        found = resolve("hooks", choice.name, recipe.base)
+        found = recipe.resolve("hooks", choice.name)
         built = build(found.component, "hooks", choice.options, {}, where)
         observers[f"{where} ({choice.name})"] = built, found.label
     hooks = Hooks(strict=strict)
