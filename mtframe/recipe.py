@@ -103,6 +103,7 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: With all problems, one a line.
         """
+        self._lookups.forget_files()
         found: dict[str, Resolved] = {}
         parts: dict[str, CheckedPart] = {}
         wrong: list[str] = []

@@ -165,6 +165,10 @@ class Lookups:
             self._found[key] = resolve(kind, name, base)
         return self._found[key]
 
+    def forget_files(self) -> None:
+        """Looks what is in files up again when it is asked for next: they may have been edited."""
+        self._found = {key: found for key, found in self._found.items() if found.origin.file is None}
+
     # What was found of it is nothing that makes a recipe another one, and no part of a copy of it in another process.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Lookups)

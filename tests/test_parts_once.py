@@ -142,6 +142,15 @@ def test_presets_are_looked_up_once_from_reading_a_recipe_to_its_run(found: Foun
     assert found["preset", "image-classification"] == 1
 
 
+def test_a_file_that_was_edited_is_read_again_when_the_recipe_is_checked_again(tmp_path: Path) -> None:
+    file = tmp_path / "heads.py"
+    file.write_text("from toy import ToyHead\nclass Head(ToyHead): number = 1\n")
+    recipe = Recipe.from_plain(toy_recipe({"one": {"head": f"{file}:Head"}}))
+    assert recipe.check().parts["tasks.one.head"].resolved.component.number == 1
+    file.write_text("from toy import ToyHead\nclass Head(ToyHead): number = 2\n")
+    assert recipe.check().parts["tasks.one.head"].resolved.component.number == 2
+
+
 def test_no_training_transform_is_made_to_predict_with_sizes_of_their_own(made: Made) -> None:
     checked = three_tasks(48).check()
     parts = Assembly(checked, dict.fromkeys(checked.recipe.tasks, DataInfo("label", ("dark", "light"))))
