@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import glob
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mtframe.errors import PluginError
 from mtframe.kinds import DescribesMembers, Downloads, Family, LabelsImages, Synthesizes
-from mtframe.registry import Resolved, at_hand, resolve
+from mtframe.registry import Resolved, at_hand
 
 
 def check_member(resolved: Resolved) -> None:
@@ -71,8 +70,14 @@ def no_labels(name: str, found: Mapping[str, Resolved]) -> list[str]:
     return [f"{where}: {dataset.name!r} cannot label the images of another task; a data set that can: {able}"]
 
 
-def no_target(name: str, found: Mapping[str, Resolved], base: Path | None) -> list[str]:
-    """What is wrong if a kind of target that a task's data set gives is not installed."""
+def no_target(name: str, found: Mapping[str, Resolved], look_up: Callable[[str, str], Resolved]) -> list[str]:
+    """What is wrong if a kind of target that a task's data set gives is not installed.
+
+    Args:
+        name: Of the task.
+        found: The recipe's parts by place.
+        look_up: Finds what has a name, of a kind.
+    """
     where = f"tasks.{name}.dataset"
     dataset = found.get(where)
     if dataset is None:
@@ -80,7 +85,7 @@ def no_target(name: str, found: Mapping[str, Resolved], base: Path | None) -> li
     wrong = []
     for target in targets_of(dataset.component):
         try:
-            resolve("target", target, base)
+            look_up("target", target)
         except PluginError as error:
             wrong.append(f"{where}: {dataset.name!r} gives targets of kind {target!r}: {error}")
     return wrong

@@ -41,7 +41,7 @@ def origins(recipe: Recipe, targets: Mapping[str, str]) -> dict[str, dict[str, s
         named.setdefault(f"tasks.{task}.target", ("target", target))
     found = {}
     for where, (kind, name) in named.items():
-        origin = resolve(kind, name, recipe.base).origin
+        origin = recipe.resolve(kind, name).origin
         installed = {"distribution": origin.dist, "version": origin.version or ""} if origin.dist else {}
         found[where] = {"kind": kind, "name": name, **installed}
     return found

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.errors import PluginError
-from mtframe.registry import name_of, qualified, resolve
+from mtframe.registry import Lookups, name_of, qualified
 
 # What a task has from the task whose images it uses.
 LENT = ("transform", "size", "batch_size", "every", "flip_test", "test_scales")
 
 
 def fill(
-    plain: Mapping[str, Any], base: Path | None, fields: Iterable[str], parts: Mapping[str, str]
+    plain: Mapping[str, Any],
+    base: Path | None,
+    fields: Iterable[str],
+    parts: Mapping[str, str],
+    lookups: Lookups,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The recipe with each task's gaps filled from its preset, and what is wrong with presets, by task.
 
@@ -24,6 +28,7 @@ def fill(
         base: Folder that presets in files are relative to.
         fields: What a preset may fill.
         parts: The kind of those fields that name components.
+        lookups: Finds the presets.
     """
     filled, wrong = deepcopy(dict(plain)), {}
     tasks = filled.get("tasks")
@@ -32,7 +37,7 @@ def fill(
             continue
         try:
             named = task["preset"] if isinstance(task["preset"], str) else name_of(task["preset"])
-            preset = resolve("preset", named, base)
+            preset = lookups.resolve("preset", named, base)
         except (PluginError, ValueError) as error:
             wrong[name] = f"tasks.{name}.preset: {error}"
             continue

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -34,7 +36,6 @@ from mtframe.kinds import (
 from mtframe.model import MultiTaskModel
 from mtframe.options import build, check, construct
 from mtframe.recipe import CheckedPart, CheckedRecipe, Choice, Recipe
-from mtframe.registry import resolve
 
 if TYPE_CHECKING:
     from mtframe.gradients import AnyBalancer
@@ -69,7 +70,8 @@ class Assembly:
         self._datasets: dict[tuple[str, str], Dataset] = {}
         self._transforms: dict[tuple[str, bool], Transform] = {}
         self._targets: dict[str, Target] = {}
-        self._metrics: dict[tuple[str, str], list[Metric]] = {}
+        # Those that no evaluation has at the moment: who takes one out of the list, has it alone, without a lock.
+        self._metrics: dict[tuple[str, str], list[list[Metric]]] = {}
         self.infos = dict(infos) if infos is not None else self._infos()
         if unknown := [task for task in self.recipe.tasks if task not in self.infos]:
             raise RecipeError(f"tasks.{unknown[0]}: the run was trained without it, on {', '.join(self.infos)}")
@@ -79,33 +81,36 @@ class Assembly:
         """Names of the tasks."""
         return tuple(self.recipe.tasks)
 
-    def model(self, *, restoring: bool = False) -> MultiTaskModel:
+    def model(self, *, restoring: bool = False, sharing: Choice | None = None) -> MultiTaskModel:
         """A freshly initialised model.
 
         Args:
             restoring: Trained weights will be loaded into it, so pretrained ones are not fetched.
+            sharing: The scheme, if it is not to be the recipe's.
         """
         largest = max(task.size for task in self.recipe.tasks.values())
         backbone: Backbone = self._build(
             "backbone", self.recipe.backbone, "backbone", {"size": largest, "restoring": restoring}
         )
-        sharing = self._build(
-            "sharing", self.recipe.sharing, "sharing", {"backbone": backbone, "groups": self.groups()}
-        )
+        scheme, where = (self.recipe.sharing, "sharing") if sharing is None else (sharing, f"sharing={sharing.name}")
+        shared = self._build("sharing", scheme, where, {"backbone": backbone, "groups": self.groups()})
         heads: dict[str, nn.Module] = {}
         losses: dict[str, nn.Module] = {}
         for name, task in self.recipe.tasks.items():
-            heads[name] = self._build_for(name, "head", task.head, "head", {"features": sharing.features})
+            heads[name] = self._build_for(name, "head", task.head, "head", {"features": shared.features})
             losses[name] = self._build_for(name, "loss", task.loss, "loss", {"head": heads[name]})
         order = backbone.colour_order if isinstance(backbone, HasColourOrder) else "RGB"
-        return MultiTaskModel(sharing, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
+        return MultiTaskModel(shared, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
 
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Tasks whose images always have one size, together; they share one pass through the backbone in training."""
-        by_size: dict[object, list[str]] = {}
-        for name, task in self.recipe.tasks.items():
-            fixed = self.transform(name, train=True).fixed_size
-            by_size.setdefault(task.size if fixed else task.images or name, []).append(name)
+        tasks, by_size = self.recipe.tasks, dict[object, list[str]]()
+        lenders = Counter(task.size for task in tasks.values() if task.images is None)
+        for name, task in tasks.items():
+            # With a size that nobody else's images have, it is alone with its borrowers anyhow: no transform is built
+            # for what is not asked.
+            together = lenders[task.size] > 1 and self.transform(name, train=True).fixed_size
+            by_size.setdefault(task.size if together else task.images or name, []).append(name)
         return tuple(tuple(group) for group in by_size.values())
 
     def input_groups(self, tasks: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...]:
@@ -219,7 +224,7 @@ class Assembly:
         if task not in self._targets:
             info = self.infos[task]
             choice = self.recipe.tasks[task].target or Choice(name=info.target)
-            self._targets[task] = self._build("target", choice, f"tasks.{task}.target", {"info": info})
+            self._targets.setdefault(task, self._build("target", choice, f"tasks.{task}.target", {"info": info}))
         return self._targets[task]
 
     def transform(self, task: str, *, train: bool) -> Transform:
@@ -228,7 +233,8 @@ class Assembly:
         if (task, train) not in self._transforms:
             part = self.recipe.tasks[task]
             wired = {"size": part.size, "train": train}
-            self._transforms[task, train] = self._build("transform", part.transform, f"tasks.{task}.transform", wired)
+            made = self._build("transform", part.transform, f"tasks.{task}.transform", wired)
+            self._transforms.setdefault((task, train), made)
         return self._transforms[task, train]
 
     def dataset(self, task: str, split: str) -> Dataset:
@@ -248,7 +254,8 @@ class Assembly:
                 raise RecipeError(f"{where}: {choice.name} has no split {split!r}, only {', '.join(splits)}")
             dataset: Dataset = self._build("dataset", choice, where, {"split": split})
             dataset.decode_size = self.transform(task, train=False).decode_size
-            self._datasets[task, split] = dataset
+            # The first one, if several threads have made it.
+            self._datasets.setdefault((task, split), dataset)
         return self._datasets[task, split]
 
     def readable(self, task: str, split: str) -> Samples:
@@ -266,17 +273,36 @@ class Assembly:
             return dataset
         return WithTargetsOf(dataset, known) if isinstance(known, LabelsImages) else dataset
 
+    @contextmanager
+    def scoring(self, task: str, split: str) -> Iterator[list[Metric]]:
+        """One task's metrics for one evaluation of a split; they have seen nothing, and nobody else has them meanwhile.
+
+        They are kept for the next evaluation. One that begins before the end of another gets some of its own. The first
+        one's primary value ranks.
+        """
+        kept = self._metrics.setdefault((task, split), [])
+        try:
+            metrics = kept.pop()
+        except IndexError:
+            metrics = self._new_metrics(task, split)
+        try:
+            for metric in metrics:
+                metric.reset()
+            yield metrics
+        finally:
+            kept.append(metrics)
+
     def metrics(self, task: str, split: str) -> list[Metric]:
-        """One task's metrics for one evaluated split, which have seen nothing; the first one's primary value ranks."""
-        if (task, split) not in self._metrics:
-            wired = {"dataset": self.dataset(task, split), "outside": self.outside(task)}
-            self._metrics[task, split] = [
-                self._build_for(task, "metric", choice, f"metrics.{position}", wired)
-                for position, choice in enumerate(self.recipe.tasks[task].metrics)
-            ]
-        for metric in self._metrics[task, split]:
-            metric.reset()
-        return self._metrics[task, split]
+        """The metrics that the next evaluation of a split will have, ready; see `scoring` for who evaluates."""
+        with self.scoring(task, split) as metrics:
+            return metrics
+
+    def _new_metrics(self, task: str, split: str) -> list[Metric]:
+        wired = {"dataset": self.dataset(task, split), "outside": self.outside(task)}
+        return [
+            self._build_for(task, "metric", choice, f"metrics.{position}", wired)
+            for position, choice in enumerate(self.recipe.tasks[task].metrics)
+        ]
 
     def outside(self, task: str) -> tuple[str, ...]:
         """What the model has learned from besides a task's training data, in words."""
@@ -324,7 +350,7 @@ class Assembly:
         """A part that is found and checked, once."""
         known = self._parts.get(where)
         if known is None or known.resolved.name != choice.name:
-            resolved = resolve(kind, choice.name, self.recipe.base)
+            resolved = self.recipe.resolve(kind, choice.name)
             known = CheckedPart(resolved, check(resolved.component, kind, choice.options, where))
             self._parts[where] = known
         return known
@@ -363,7 +389,7 @@ def observe(recipe: Recipe, *, strict: bool = False) -> Hooks:
     observers = {}
     for number, choice in enumerate(recipe.hooks):
         where = f"hooks.{number}"
-        found = resolve("hooks", choice.name, recipe.base)
+        found = recipe.resolve("hooks", choice.name)
         built = build(found.component, "hooks", choice.options, {}, where)
         observers[f"{where} ({choice.name})"] = built, found.label
     hooks = Hooks(strict=strict)

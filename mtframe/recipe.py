@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from mtframe import options
 from mtframe._fit import check_member, mismatches, no_labels, no_target, with_hint
@@ -24,7 +24,7 @@ from mtframe._recipe_keys import TrainOptions as TrainOptions
 from mtframe._recipe_keys import check_task_name as check_task_name
 from mtframe.errors import RecipeError
 from mtframe.paths import regular
-from mtframe.registry import Resolved, did_you_mean, resolve
+from mtframe.registry import Lookups, Resolved, did_you_mean
 from mtframe.yaml import dump_yaml, parse_yaml
 
 # What of a task is a component, and of which kind.
@@ -64,6 +64,7 @@ class Recipe(BaseModel):
     hooks: Parts = [Choice(name=name) for name in _OBSERVERS]
     train: TrainOptions = TrainOptions()
     base: Path | None = Field(default=None, exclude=True, repr=False)
+    _lookups: Lookups = PrivateAttr(default_factory=Lookups)
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -88,6 +89,14 @@ class Recipe(BaseModel):
         for number, observer in enumerate(self.hooks):
             yield f"hooks.{number}", "hooks", observer
 
+    def resolve(self, kind: str, name: str) -> Resolved:
+        """What a name in this recipe stands for; looked up once, whoever asks: check, assembly, a run's origins.
+
+        Raises:
+            PluginError: It cannot be found or imported.
+        """
+        return self._lookups.resolve(kind, name, self.base)
+
     def check(self, *, training: bool = True) -> CheckedRecipe:
         """Imports every component, checks its options, and whether a task's parts agree on a kind of target.
 
@@ -98,6 +107,7 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: With all problems, one a line.
         """
+        self._lookups.forget_files()
         found: dict[str, Resolved] = {}
         parts: dict[str, CheckedPart] = {}
         wrong: list[str] = []
@@ -105,7 +115,7 @@ class Recipe(BaseModel):
             if kind in TRAINING_ONLY and not training:
                 continue
             try:
-                resolved = resolve(kind, choice.name, self.base)
+                resolved = self.resolve(kind, choice.name)
                 found[where] = resolved
                 check_member(resolved)
                 parts[where] = CheckedPart(resolved, options.check(resolved.component, kind, choice.options, where))
@@ -115,7 +125,7 @@ class Recipe(BaseModel):
         wrong += [problem for name in self.tasks for problem in mismatches(name, found)]
         wrong += [problem for name, task in self.tasks.items() if task.images for problem in no_labels(name, found)]
         for name, task in self.tasks.items():
-            wrong += no_target(name, found, self.base) if task.target is None else []
+            wrong += no_target(name, found, self.resolve) if task.target is None else []
         wrong += [*self._untrainable(), *self._skipping(parts.get("train.schedule"))] if training else []
         if wrong:
             raise RecipeError("\n".join(wrong))
@@ -194,7 +204,8 @@ class Recipe(BaseModel):
         """
         fields = [field for field in TaskRecipe.model_fields if field != "preset"]
         kinds = {**_SLOTS, "target": "target", "metrics": "metric"}
-        filled, wrong = fill(plain, base, fields, kinds) if presets else (deepcopy(dict(plain)), {})
+        lookups = Lookups()
+        filled, wrong = fill(plain, base, fields, kinds, lookups) if presets else (deepcopy(dict(plain)), {})
         for slot, default in _DEFAULTS.items():
             # `balancer.weights.faces=2` goes into the one that is there without being named.
             if isinstance(filled.get(slot), dict) and "name" not in filled[slot]:
@@ -218,7 +229,9 @@ class Recipe(BaseModel):
             raise RecipeError("\n".join(_report(problems, filled, wrong))) from None
         if problems := [*wrong.values(), *_never_training(recipe)]:
             raise RecipeError("\n".join(problems))
-        return recipe.model_copy(update={"base": base})
+        recipe = recipe.model_copy(update={"base": base})
+        recipe._lookups = lookups
+        return recipe
 
 
 @dataclass(frozen=True, slots=True)

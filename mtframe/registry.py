@@ -161,6 +161,37 @@ def resolve(kind: str, name: str, base: Path | None = None) -> Resolved:
     return Resolved(kind, name, component, member, origin)
 
 
+class Lookups:
+    """What names stand for, each found once: a component that was checked is the one that is built and noted down."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, Path | None], Resolved] = {}
+
+    def resolve(self, kind: str, name: str, base: Path | None = None) -> Resolved:
+        """As the function of that name."""
+        key = kind, name, base
+        if key not in self._found:
+            self._found[key] = resolve(kind, name, base)
+        return self._found[key]
+
+    def forget_files(self) -> None:
+        """Looks what is in files up again when it is asked for next: they may have been edited."""
+        self._found = {key: found for key, found in self._found.items() if found.origin.file is None}
+
+    # What was found of it is nothing that makes a recipe another one, and no part of a copy of it in another process.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lookups)
+
+    def __hash__(self) -> int:
+        return hash(Lookups)
+
+    def __deepcopy__(self, memo: object) -> Lookups:
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Lookups, ()
+
+
 def local_file(name: str, base: Path | None) -> str:
     """The name of a component in a file, made independent of the recipe's folder; other names as they are."""
     local = _LOCAL.fullmatch(name)

@@ -22,7 +22,7 @@ def labelled(
 
 def collated(target: Target, samples: Sequence[Sample], inputs: Inputs) -> dict[str, Tensor]:
     """The labels of inputs that were made of these samples."""
-    return target.collate(Viewer(target).placed(samples, inputs))
+    return target.collate(Viewer(target).placed([sample.target for sample in samples], inputs))
 
 
 def bounds_of(inputs: Inputs) -> Tensor:

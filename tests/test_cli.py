@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -216,6 +217,19 @@ def test_init_prints_a_whole_recipe(call: Call, site: Path, tmp_path: Path) -> N
     assert recipe.tasks["b"].head.options == {"width": 64, "num_levels": 2}
     assert recipe.train.epochs == 5
     assert recipe.check()
+
+
+def test_a_recipe_is_printed_in_the_encoding_that_recipes_are_read_in(
+    site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "argv", ["mtframe", "init", "a=kite-watching:data/größe", "sharing.name=whole",
+                                      "balancer.name=total", "-b", "kitenet/small"])  # fmt: skip
+    with pytest.raises(SystemExit):
+        main()
+    (tmp_path / "recipe.yaml").write_bytes(out.buffer.getvalue())  # type: ignore[attr-defined]
+    assert load_recipe(tmp_path / "recipe.yaml").tasks["a"].dataset.options == {"root": "data/größe"}
 
 
 def _commands(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -394,9 +394,8 @@ def test_an_image_of_which_nothing_is_known_is_no_image_on_which_nothing_is() ->
     targets = targets_of(target, [empty] * 4, 96, "whole")
     assert target.known(targets).all()
     assert loss_of(criterion, module(maps_of(96)), targets) > 0
-    assert Viewer(target).collated([Sample(torch.empty(0), empty, (100, 100))], letterboxed()) is not None
-    unknown = Sample(torch.empty(0), target.unknown(), (100, 100))
-    assert Viewer(target).collated([unknown], letterboxed()) is None
+    assert Viewer(target).collated([empty], letterboxed()) is not None
+    assert Viewer(target).collated([target.unknown()], letterboxed()) is None
 
 
 def letterboxed() -> Any:

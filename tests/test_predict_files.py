@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import shutil
+import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,18 +18,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
 from command import mtframe
 from mtframe.assembly import Assembly
-from mtframe.drawing import FORMATS, save_picture
+from mtframe.cli import main
+from mtframe.drawing import FORMATS, contact_sheet, nearest, save_picture
 from mtframe.errors import MtframeError, RecipeError
 from mtframe.inference import Predictor, find_pictures, load_run, predict_files
 from mtframe.inference import _files as files_module
 from mtframe.inference import _pictures as pictures_module
+from mtframe.inference import _similar as similar_module
+from mtframe.inference._names import alike, distinct_names
 from mtframe.inference._pictures import FilePictures, Source
 from mtframe.recipe import Recipe
 from mtframe_detection.boxes import Boxes
@@ -76,29 +84,112 @@ def test_each_file_is_taken_once_however_it_is_spelled(tmp_path: Path, monkeypat
     assert found == [Source(Path("in/b.jpg"), "b"), Source(Path("in/a.jpg"), "a")]
 
 
-def test_files_that_are_called_alike_get_names_that_differ(tmp_path: Path) -> None:
-    for name in ("x/a.jpg", "x/a.png", "y/a.jpg", "y/A.JPEG", "x/a_png.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    whole = find_pictures([tmp_path])
-    # Some file systems take no notice of case.
-    assert [source.name for source in whole] == ["x/a", "x/a_png", "x/a_png_jpg", "y/A", "y/a_jpg"]
-    one_by_one = find_pictures([source.file for source in whole])
-    named = [source.name for source in one_by_one]
-    assert named[:4] == ["a", "a_png", "a_png_jpg", "A_jpeg"]
-    # Its folders tell it from the others.
-    assert named[4] == "a_jpg"
-    assert len({name.lower() for name in named}) == 5
-    both = [source.name for source in find_pictures([tmp_path / "x" / "a.jpg", tmp_path / "y" / "a.jpg"])]
-    assert both == ["a", "a_jpg"]
+def touched(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
 
 
-@given(st.lists(st.text("aAbB/._-1", min_size=1, max_size=6), min_size=1, max_size=12))
-def test_no_two_names_are_alike_whatever_files_are_called(texts: list[str]) -> None:
-    files = {Path(f"/in/{text}.jpg"): Path(f"{text.strip('/') or 'x'}.jpg") for text in texts}
-    names = pictures_module._distinct(files)
-    assert len({name.lower() for name in names}) == len(files)
+def named(*sources: Path) -> dict[str, str]:
+    """Names by what files are called, with the last folder of theirs."""
+    return {"/".join(source.file.parts[-2:]): source.name for source in find_pictures(sources)}
+
+
+def test_pictures_of_one_name_in_several_sources_say_which_they_are_of(tmp_path: Path) -> None:
+    same = touched(tmp_path / "same", "x/1.jpg", "x/2.jpg", "y/1.jpg", "y/2.png", "y/3.jpg")
+    assert named(same / "x", same / "y") == {
+        "x/1.jpg": "x_1", "x/2.jpg": "x_2", "y/1.jpg": "y_1", "y/2.png": "y_2", "y/3.jpg": "3"
+    }  # fmt: skip
+    assert named(same / "x" / "1.jpg", same / "y" / "1.jpg") == {"x/1.jpg": "x_1", "y/1.jpg": "y_1"}
+    # As much of the path as tells them apart.
+    deep = touched(tmp_path, "one/photos/a/1.jpg", "two/photos/a/1.jpg")
+    assert [source.name for source in find_pictures([deep / "one" / "photos", deep / "two" / "photos"])] == [
+        "one_photos_a/1", "two_photos_a/1"
+    ]  # fmt: skip
+
+
+def test_pictures_that_differ_by_their_suffix_say_it_and_no_name_is_taken_twice(tmp_path: Path) -> None:
+    root = touched(
+        tmp_path, "x/a.jpg", "x/a.png", "y/a.jpg", "y/A.JPEG", "x/a_png.jpg", "z/Ä.png", "z/A\u0308.png", "z/ä.png"
+    )
+    assert named(root) == {
+        "x/a.jpg": "x/a_jpg", "x/a.png": "x/a_png", "x/a_png.jpg": "x/a_png_jpg",
+        "y/A.JPEG": "y/A_jpeg", "y/a.jpg": "y/a_jpg",
+        # Nothing of their paths tells these apart where case and normal form do not count.
+        "z/A\u0308.png": "z/A\u0308", "z/Ä.png": "z/Ä-2", "z/ä.png": "z/ä-3",
+    }  # fmt: skip
+
+
+def test_no_picture_is_where_another_needs_a_folder(predictor: Predictor, tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "b.png")
+    picture(tmp_path / "in" / "b.jpg" / "c.png")
+    picture(tmp_path / "in" / "a.png")
+    picture(tmp_path / "in" / "a_objects_mask.png" / "d.png")
+    writing = Predictor(predictor.assembly, predictor.model, predictor.device)
+    writing.targets = {**predictor.targets, "objects": WritingBoxes(predictor.infos["objects"])}
+    predict_files(writing, find_pictures([tmp_path / "in"]), tmp_path / "out", ["objects"])
+    assert names_in(tmp_path / "out") == sorted([
+        "a.jpg", "a_objects_mask-2.png", "in_b.jpg", "in_b_objects_mask.png",
+        "b.jpg/c.jpg", "b.jpg/c_objects_mask.png",
+        "a_objects_mask.png/d.jpg", "a_objects_mask.png/d_objects_mask.png",
+    ])  # fmt: skip
+
+
+LETTERS = st.text("aAbB/._-1äÄ\u0308", min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(LETTERS, st.sampled_from(["jpg", "png", "JPG"]), st.integers(1, 3)), max_size=12))
+def test_no_two_names_are_alike_whatever_files_are_called(texts: list[tuple[str, str, int]]) -> None:
+    files = {Path(f"/in/{text.strip('/.') or 'x'}.{suffix}"): depth for text, suffix, depth in texts}
+    pairs = [(file, Path(*file.parts[-min(depth, len(file.parts) - 1) :])) for file, depth in files.items()]
+    names = distinct_names(pairs)
+    assert len({alike(name) for name in names}) == len(files)
     assert all(name and not name.startswith("/") for name in names)
+    drawn = {alike(f"{name}.{suffix}") for name in names for suffix in FORMATS}
+    assert not drawn & {alike(str(folder)) for name in names for folder in Path(name).parents}
+
+
+def test_rows_of_similar_pictures_are_called_as_the_pictures_are(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions: list[str] = []
+
+    def sheet(images: list[Image.Image], names: list[str], **options: Any) -> Image.Image:
+        captions.extend(names)
+        return contact_sheet(images, names, **options)
+
+    monkeypatch.setattr("mtframe.drawing._sheets.contact_sheet", sheet)
+    sources = find_pictures([picture(tmp_path / name / "1.png", len(name)).parent for name in ("x", "yy")])
+    predict_files(predictor, sources, tmp_path / "out", ["faces"])
+    assert [caption.split()[-1] for caption in captions] == ["x_1", "yy_1", "yy_1", "x_1"]
+
+
+@pytest.mark.parametrize("count", [2, 5, 12, 40])
+def test_similar_pictures_are_those_of_all_while_few_are_kept(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(count)
+    embeddings = torch.nn.functional.normalize(torch.randn(count, 6, generator=generator), dim=1)
+    shown: list[tuple[list[str], list[list[str]]]] = []
+
+    def sheet(_: Any, names: list[str], vectors: Tensor, *, neighbours: int, rows: range) -> Image.Image:
+        assert len(rows) == min(12, count)
+        _, order = nearest(vectors, rows, neighbours)
+        shown.append((names, [[names[column] for column in columns] for columns in order.tolist()]))
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr(similar_module, "similarity_sheet", sheet)
+    file, similar = picture(tmp_path / "a.png"), similar_module.SimilarPictures()
+    for number, embedding in enumerate(embeddings):
+        similar.add(Source(file, str(number)), embedding)
+        assert len(similar._kept) <= 12 * 5
+    similar.sheet()
+    _, order = nearest(embeddings, range(min(12, count)), 4)
+    ((names, found),) = shown
+    assert found == [[str(column) for column in columns] for columns in order.tolist()]
+    assert names[: min(12, count)] == [str(number) for number in range(min(12, count))]
 
 
 def test_files_are_predicted_drawn_and_bad_ones_named(predictor: Predictor, tmp_path: Path) -> None:
@@ -326,7 +417,150 @@ def test_memory_holds_a_batch_and_a_few_pictures_to_draw_however_many_there_are(
     assert [path.name for path in result.pictures] == [f"{number:02}.jpg" for number in range(40)]
 
 
-def test_a_picture_that_cannot_be_drawn_stops_with_its_name(
+class Said(dict[str, Any]):
+    """A description of which one can tell whether anybody has it."""
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_the_command_keeps_nothing_of_a_picture_that_it_has_told(
+    small_run: Path, here: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    for number in range(40):
+        picture(here / "in" / f"{number:02}.png", number)
+    alive, most, embeddings, kept = weakref.WeakSet[Any](), 0, list[weakref.ref[Tensor]](), 0
+    real, embedded = files_module._described, similar_module.SimilarPictures.add
+
+    def described(*arguments: Any) -> Said:
+        nonlocal most
+        said = Said(real(*arguments))
+        said.__dict__["id"] = Hashed(said)
+        alive.add(said.__dict__["id"])
+        most = max(most, len(alive))
+        return said
+
+    def add(similar: Any, source: Source, embedding: Tensor) -> None:
+        nonlocal kept
+        vector = embedding.clone()
+        embeddings.append(weakref.ref(vector))
+        embedded(similar, source, vector)
+        kept = max(kept, sum(one() is not None for one in embeddings))
+
+    monkeypatch.setattr(files_module, "_described", described)
+    monkeypatch.setattr(similar_module.SimilarPictures, "add", add)
+    monkeypatch.setattr(similar_module, "_ROWS", 2)
+    result = mtframe("predict", small_run, "in", "--out", "seen", "--format", "png", *options)
+    assert (result.code, result.err) == (0, "")
+    assert 2 <= most <= files_module._WAITING + 3
+    # Two rows with four others each.
+    assert 2 <= kept <= 2 * 5 + 1
+    if options:
+        rows = json.loads(result.out)
+        assert [row["source"] for row in rows] == [f"in/{number:02}.png" for number in range(40)]
+        assert result.out == json.dumps(rows, indent=2) + "\n"
+    else:
+        assert result.out.splitlines() == [
+            *(f"wrote seen/{number:02}.png" for number in range(40)), "wrote seen/faces_similar.png"
+        ]  # fmt: skip
+
+
+class Hashed:
+    """Lives as long as its description does."""
+
+    def __init__(self, said: Said) -> None:
+        self.file = said["source"]
+
+
+def test_json_of_nothing_is_an_empty_list(small_run: Path, here: Path) -> None:
+    (here / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    result = mtframe("predict", small_run, "cut.jpg", "--out", "seen", "--json")
+    assert (result.code, result.out) == (1, "[]\n")
+
+
+def test_json_that_breaks_off_is_not_closed_and_says_so(
+    small_run: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        picture(here / "in" / f"{number:02}.png", number)
+    real = files_module._described
+
+    def described(predictor: Any, file: str, *arguments: Any) -> dict[str, Any]:
+        if "29" in file:
+            raise MtframeError("enough")
+        return real(predictor, file, *arguments)
+
+    monkeypatch.setattr(files_module, "_described", described)
+    result = mtframe("predict", small_run, "in", "-t", "objects", "--out", "seen", "--json")
+    assert result.code == 1
+    first, second = result.err.splitlines()
+    told = int(re.fullmatch(r"the JSON is incomplete: it tells of (\d+) of 30 files", first)[1])  # type: ignore[index]
+    assert 29 - files_module._WAITING <= told <= 29
+    assert second == "error: enough"
+    assert len(json.loads(result.out + "]")) == told
+    with pytest.raises(ValueError, match="delimiter"):
+        json.loads(result.out)
+
+
+def test_a_picture_of_the_gallery_is_never_written_over(
+    small_run: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = picture(here / "gal" / "anna" / "a.jpg")
+    picture(here / "in" / "a.jpg", 1)
+    before = known.read_bytes()
+    calls: list[str] = []
+    monkeypatch.setattr(Predictor, "predict_batches", lambda *_: calls.append("predicted"))
+    for out in ("gal/anna", "./gal/../gal/anna"):
+        result = mtframe("predict", small_run, "in", "--gallery", "gal", "--out", out)
+        assert result.code == 2
+        assert "anna/a.jpg is one of the pictures to read, and would be written over" in result.err
+    assert not calls
+    assert known.read_bytes() == before
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    # What is beside the pictures makes way.
+    picture(here / "gal" / "anna" / "faces_similar.jpg", 2)
+    picture(here / "in" / "b.jpg", 1)
+    before = (here / "gal" / "anna" / "faces_similar.jpg").read_bytes()
+    result = mtframe(
+        "predict", small_run, "in/b.jpg", "in/a.jpg", "--gallery", "gal", "--out", "gal/anna", "--format", "png"
+    )
+    assert result.code == 0
+    assert (here / "gal" / "anna" / "faces_similar.jpg").read_bytes() == before
+
+
+def test_a_picture_that_cannot_be_encoded_is_named_and_the_others_go_on(small_run: Path, here: Path) -> None:
+    picture(here / "in" / "a.png")
+    Image.new("RGB", (20_000, 40)).save(here / "in" / "b.png")
+    picture(here / "in" / "c.png")
+    result = mtframe("predict", small_run, "in", "--out", "seen", "--format", "webp", "--json")
+    assert result.code == 1
+    assert re.fullmatch(r"not written: in/b\.png: seen/b\.webp could not be written \(.*\); choose .*\n", result.err)
+    rows = json.loads(result.out)
+    assert [row.get("picture") for row in rows] == ["seen/a.webp", None, "seen/c.webp"]
+    assert names_in(here / "seen") == ["a.webp", "c.webp", "faces_similar.webp"]
+
+
+def test_what_keeps_one_file_from_being_written_is_named_and_the_others_go_on(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        picture(tmp_path / "in" / f"{name}.png")
+    # As of an earlier call, with other pictures.
+    for taken in ("b.jpg", "c_objects_mask.png", "faces_similar.jpg"):
+        (tmp_path / "out" / taken).mkdir(parents=True)
+    writing = Predictor(predictor.assembly, predictor.model, predictor.device)
+    writing.targets = {**predictor.targets, "objects": WritingBoxes(predictor.infos["objects"])}
+    result = predict_files(writing, find_pictures([tmp_path / "in"]), tmp_path / "out")
+    assert [reason.partition(": ")[0] for reason in result.unwritten] == [
+        str(tmp_path / "in" / "c.png"), str(tmp_path / "in" / "b.png"), "faces_similar.jpg"
+    ]  # fmt: skip
+    assert all("could not be written (Is a directory)" in reason for reason in result.unwritten)
+    assert [("picture" in said, "files" in said) for said in result.described] == [
+        (True, True), (False, True), (True, False)
+    ]  # fmt: skip
+    assert names_in(tmp_path / "out") == ["a.jpg", "a_objects_mask.png", "b_objects_mask.png", "c.jpg"]
+
+
+def test_a_full_disk_stops_with_the_name_of_what_did_not_fit(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(20):
@@ -358,3 +592,27 @@ def test_the_command_takes_a_format_and_names_what_it_leaves_out(small_run: Path
     wrong = mtframe("predict", small_run, "in", "--format", "gif")
     assert wrong.code == 2
     assert "'gif' is not one of 'jpg', 'png', 'webp'" in " ".join(wrong.err.replace("│", "").split())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_that_the_terminals_encoding_lacks_are_printed_escaped(
+    small_run: Path, here: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    # The last one as of a name on disk that is no UTF-8.
+    for number, name in enumerate(("größe", "日本", "bad\udce9")):
+        picture(here / "in" / f"{number}{name}.png", number)
+    (here / "in" / "leer-日本.jpg").touch()
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setattr(sys, "argv", ["mtframe", "predict", str(small_run), "in", "-t", "objects", "--out", "seen"])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out.flush()
+        err.flush()
+    assert stop.value.code == 1
+    printed = out.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    shown = [line.encode(encoding, "backslashreplace").decode(encoding) for line in ("0größe", "1日本", "2bad\udce9")]
+    assert printed.splitlines() == [f"wrote seen/{name}.jpg" for name in shown]
+    assert b"skipped in/leer-" in err.buffer.getvalue()  # type: ignore[attr-defined]

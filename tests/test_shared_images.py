@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from mtframe.assembly import Assembly, observe
 from mtframe.balance import Sum
-from mtframe.data import DataInfo, MixedBatches
-from mtframe.errors import RecipeError, TrainingError
+from mtframe.data import DataInfo, MixedBatches, WithTargetsOf
+from mtframe.errors import BadImageError, DataError, RecipeError, TrainingError
 from mtframe.evaluation import evaluate
 from mtframe.hooks import Hooks, hookimpl
 from mtframe.recipe import Recipe, load_recipe
@@ -278,3 +278,60 @@ def test_a_recipe_in_a_file_keeps_what_it_lends(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(Recipe.from_plain(recipe()).to_yaml())
     assert load_recipe(file).tasks["two"].images == "one"
+
+
+class Damaged(Parity):
+    """Two of its labels cannot be read: one by its own rules, one as an image cannot be."""
+
+    def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
+        if id == "toy/4.jpg":
+            raise DataError(f"{id}: is 16x16, but its label is for 10x10")
+        if id == "toy/7.jpg":
+            raise BadImageError("toy/7.png", "is empty")
+        return super().target_of(id, size)
+
+
+def damaged() -> dict[str, Any]:
+    """The recipe with labels that cannot be read, which evaluation asks for by the ids of the lender's split."""
+    plain = recipe(dataset=f"{HERE}:Damaged")
+    plain["tasks"]["one"]["dataset"] = f"{HERE}:Parity"
+    return plain
+
+
+REASONS = ["toy/4.jpg: is 16x16, but its label is for 10x10", "toy/7.png: is empty"]
+
+
+def test_a_label_of_lent_images_that_cannot_be_read_is_unknown_and_the_picture_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assembly = Assembly(Recipe.from_plain(damaged()).check())
+    sources = assembly.sources()
+    batches, skipped, seen = MixedBatches(sources, seed=0), list[str](), dict[int, int]()
+    for step in range(5):
+        batch = batches[step]["one"]
+        drawn = [batches._index(sources["one"], "one", draw) for draw in range(4 * step, 4 * step + 4)]
+        seen |= dict(zip(drawn, batch.targets["two"]["label"].tolist(), strict=True))
+        assert (batch.targets["one"]["label"] >= 0).all()
+        skipped += batch.skipped
+    assert seen == {index: -1 if index % 3 == 0 or index in (4, 7) else index % 2 for index in range(20)}
+    assert sorted(skipped) == REASONS
+    with caplog.at_level("WARNING", "mtframe"):
+        scores = Trainer(assembly, tmp_path / "run").fit()
+    # Each is logged once in training, and left out of the task's own score.
+    assert {reason: sum(reason in line for line in caplog.messages) for reason in REASONS} == dict.fromkeys(REASONS, 2)
+    assert (scores["one"].images, scores["one"].skipped) == (20, [])
+    assert (scores["two"].images, scores["two"].skipped) == (18, REASONS)
+
+
+def test_too_many_labels_that_cannot_be_read_end_a_training(tmp_path: Path) -> None:
+    plain = damaged()
+    plain["train"]["max_unreadable"] = 1
+    with pytest.raises(TrainingError, match=r"2 images cannot be read, more than train\.max_unreadable=1"):
+        Trainer(Assembly(Recipe.from_plain(plain).check()), tmp_path / "run").fit()
+
+
+def test_an_image_whose_lender_cannot_label_it_is_left_out() -> None:
+    data = WithTargetsOf(Parity("val"), Damaged("val"))
+    assert data[5].target["label"] is not None
+    with pytest.raises(BadImageError, match=r"toy/4\.jpg: .* is for 10x10"):
+        data[4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from functools import partial
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import toy
 from mtframe.assembly import Assembly
 from mtframe.inference import Predictor
 from mtframe.model import PerPass, current_rows, rows_of
@@ -18,6 +20,8 @@ from mtframe.recipe import Recipe
 from mtframe.testing._lockstep import in_lockstep
 from mtframe_timm.backbone import TimmBackbone
 from toy import toy_recipe
+
+COUNTS = {"one": 20, "two": 12}
 
 
 def elsewhere(call):
@@ -128,6 +132,37 @@ def test_a_predictor_is_called_from_several_threads() -> None:
     for first in range(0, len(asked), 4):
         at_once = in_lockstep(model, [partial(logits, *one) for one in asked[first : first + 4]])
         torch.testing.assert_close(at_once, alone[first : first + 4])
+
+
+def test_evaluations_at_once_are_those_of_one_thread_alone_and_their_metrics_are_kept() -> None:
+    torch.manual_seed(0)
+    tasks = {task: {"dataset": {"name": f"{toy.__file__}:ToyData", "count": count}} for task, count in COUNTS.items()}
+    assembly = Assembly(Recipe.from_plain(toy_recipe(tasks)).check())
+    predictor = Predictor(assembly, assembly.model(), torch.device("cpu"))
+
+    def scores() -> dict[str, tuple[int, dict[str, float]]]:
+        return {task: (its.images, its.values) for task, its in predictor.evaluate_many().items()}
+
+    alone = scores()
+    assert {task: images for task, (images, _) in alone.items()} == COUNTS
+    for _ in range(3):
+        assert in_lockstep(predictor.model, [scores] * 4) == [alone] * 4
+    assert scores() == alone
+    # One for each of those at once; each is lent again, and to one at a time.
+    for task in COUNTS:
+        with ExitStack() as lent:
+            taken = [lent.enter_context(assembly.scoring(task, "val"))[0] for _ in range(4)]
+            assert len({id(metric) for metric in taken}) == 4
+        assert assembly.metrics(task, "val")[0] in taken
+
+
+def test_metrics_of_an_evaluation_that_failed_have_forgotten_it() -> None:
+    assembly = Assembly(Recipe.from_plain(toy_recipe()).check())
+    with suppress(ZeroDivisionError), assembly.scoring("one", "val") as (metric,):
+        metric.seen = 5
+        raise ZeroDivisionError
+    with assembly.scoring("one", "val") as (again,):
+        assert (again is metric, again.seen) == (True, 0)
 
 
 def test_maps_that_timm_collects_by_hooks_are_those_of_the_pass() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,10 @@ def _root(
 
 def run() -> None:
     """Runs the command line; a user's mistake becomes one message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files and tasks may have letters that the terminal's encoding has not.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except MtframeError as error:
@@ -64,6 +69,17 @@ def run() -> None:
             file=sys.stderr,
         )
         sys.exit(MtframeError.exit_code)
+
+
+def print_document(text: str) -> None:
+    """Prints what is to be read as a file: in UTF-8, whatever the terminal's encoding."""
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:
+        sys.stdout.write(text)
+    else:
+        sys.stdout.flush()
+        binary.write(text.encode(errors="backslashreplace"))
+    sys.stdout.flush()
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

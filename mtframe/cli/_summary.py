@@ -9,20 +9,21 @@ from mtframe.assembly import Assembly
 from mtframe.cli._app import table
 from mtframe.errors import MtframeError
 from mtframe.evaluation import View, task_views_of, views_of
-from mtframe.model import Cost, cost_of
-from mtframe.recipe import Choice, Recipe
+from mtframe.model import Cost, MultiTaskModel, cost_of
+from mtframe.recipe import CheckedRecipe, Choice, Recipe
 from mtframe.training import freeze_parts
 
 
-def summarise(recipe: Recipe) -> str:
+def summarise(checked: CheckedRecipe) -> str:
     """Tables of what each task takes and of the passes that a picture takes, and what separate models would.
 
     Raises:
         MtframeError: The model cannot be built, for whose heads the training data has to be there, or has no part that
             `train.freeze` names.
     """
+    recipe = checked.recipe
     try:
-        assembly = Assembly(recipe)
+        assembly = Assembly(checked)
     except MtframeError as error:
         raise type(error)(
             f"{error}\n--summary builds the model, for which the training data has to be there: it says how many "
@@ -30,12 +31,12 @@ def summarise(recipe: Recipe) -> str:
         ) from error
     task_views = task_views_of(assembly)
     views = [view for group in assembly.input_groups() for view in views_of(task_views, group)]
-    cost = _cost(assembly, recipe, views)
-    # What is frozen may have no place in it, and does not change what it costs.
-    train = recipe.train.model_copy(update={"freeze": []})
-    plain = recipe.model_copy(update={"sharing": Choice(name="network"), "train": train})
+    model = assembly.model(restoring=True)
+    freeze_parts(model, recipe.train.freeze)
+    cost = _cost(model, recipe, views)
     own = [view for task in recipe.tasks for view in views_of(task_views, [task])]
-    alone = _cost(assembly, plain, own)
+    # What is frozen may have no place in it, and does not change what it costs.
+    alone = _cost(assembly.model(restoring=True, sharing=Choice(name="network")), recipe, own)
     rows = [
         [task, str(recipe.tasks[task].size), *map(_thousands, (its.shared, its.own, its.head, its.total))]
         for task, its in cost.tasks.items()
@@ -69,10 +70,7 @@ def _flops(view: View, each: int) -> int:
     return each * len(view.mirrored)
 
 
-def _cost(assembly: Assembly, recipe: Recipe, views: Sequence[View]) -> Cost:
-    # The data that was read once serves both.
-    model = Assembly(recipe, assembly.infos).model(restoring=True)
-    freeze_parts(model, recipe.train.freeze)
+def _cost(model: MultiTaskModel, recipe: Recipe, views: Sequence[View]) -> Cost:
     sizes = {task: part.size for task, part in recipe.tasks.items()}
     return cost_of(model, sizes, [(view.tasks, view.side(sizes[view.tasks[0]])) for view in views])
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mtframe.cli._app import print_document
 from mtframe.errors import RecipeError
 
 # What of a recipe has no dot in its key, and is no task.
@@ -55,13 +56,13 @@ def init(
         overrides = [argument for argument in arguments if _overrides(argument.partition("=")[0])]
         named = [argument for argument in arguments if argument not in overrides]
         recipe = assemble_recipe(backbone, named, overrides, data="data")
-    recipe.check()
-    print("# Train it with: mtframe train THIS_FILE [KEY=VALUE]...\n" + recipe.to_yaml(), end="", flush=True)
+    checked = recipe.check()
+    print_document("# Train it with: mtframe train THIS_FILE [KEY=VALUE]...\n" + recipe.to_yaml())
     if summary:
         from mtframe.cli._summary import summarise
 
         # Beside the recipe, which usually goes into a file.
-        print(summarise(recipe), file=sys.stderr)
+        print(summarise(checked), file=sys.stderr)
 
 
 def _overrides(key: str) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
 
@@ -47,8 +49,6 @@ def predict(
 
     mtframe predict runs/recipe photo.jpg tasks.objects.test_scales=[1.0,1.5]
     """
-    import json
-
     from mtframe import inference
     from mtframe.cli._work import say
 
@@ -56,25 +56,67 @@ def predict(
         inference.check_embeddings_file(embeddings)
     sources, overrides = _sources_and_overrides(arguments)
     predictor = inference.load_run(run, checkpoint, device, overrides=overrides)
-    found, chosen = inference.find_pictures(sources), predictor.chosen(task)
+    found, chosen, folder = inference.find_pictures(sources), predictor.chosen(task), out or run / "predictions"
+    inference.check_out(found, folder, picture_format, [] if gallery is None else inference.gallery_pictures(gallery))
     if embeddings is not None:
         inference.embedding_tasks(predictor, chosen, "--embeddings")
     galleries = {} if gallery is None else _galleries(predictor, chosen, gallery)
-    folder = out or run / "predictions"
-    result = inference.predict_files(
-        predictor, found, folder, chosen, threshold, galleries, picture_format=picture_format
-    )
+    read: list[str] = []
+
+    def take(said: dict[str, Any], written: list[Path]) -> None:
+        if embeddings is not None:
+            read.append(said["source"])
+        if json_output:
+            array.add(said)
+        else:
+            say([f"wrote {path}" for path in written])
+
+    with _JsonArray(json_output, len(found)) as array:
+        result = inference.predict_files(
+            predictor, found, folder, chosen, threshold, galleries, picture_format=picture_format, take=take,
+            keep_embeddings=embeddings is not None,
+        )  # fmt: skip
     if embeddings is not None:
-        inference.save_embeddings(result.embeddings, [said["source"] for said in result.described], embeddings)
-    result.unreadable += [reason for known in galleries.values() for reason in known.unreadable]
-    if json_output:
-        typer.echo(json.dumps(result.described, indent=2))
-    else:
+        inference.save_embeddings(result.embeddings, read, embeddings)
+    if not json_output:
         say([f"wrote {path}" for path in (*result.pictures, *([embeddings] if embeddings else []))])
-    for reason in result.unreadable:
+    for reason in (*result.unreadable, *(reason for known in galleries.values() for reason in known.unreadable)):
         typer.echo(f"skipped {reason}", err=True)
-    if result.unreadable:
+    for reason in result.unwritten:
+        typer.echo(f"not written: {reason}", err=True)
+    if result.unreadable or result.unwritten or any(known.unreadable for known in galleries.values()):
         raise typer.Exit(1)
+
+
+class _JsonArray:
+    """A JSON array on the standard output, whose elements are not kept; as json.dumps writes the list of them.
+
+    Left by an error it stays open, so that nobody takes it for whole, and says so.
+
+    Args:
+        wanted: Whether to print it.
+        files: What messages compare the number of elements with.
+    """
+
+    def __init__(self, wanted: bool, files: int) -> None:
+        self._wanted, self._files, self._count = wanted, files, 0
+
+    def add(self, element: Any) -> None:
+        """Prints an element."""
+        lines = json.dumps(element, indent=2).replace("\n", "\n  ")
+        typer.echo(f"{',' if self._count else '['}\n  {lines}", nl=False)
+        self._count += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._wanted and kind is None:
+            typer.echo("\n]" if self._count else "[]")
+        elif self._count:
+            with suppress(OSError):
+                typer.echo()
+            typer.echo(f"the JSON is incomplete: it tells of {self._count} of {self._files} files", err=True)
 
 
 def _sources_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

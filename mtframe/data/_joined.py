@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from mtframe.errors import BadImageError, DataError
 from mtframe.kinds import LabelsImages, Samples
 
 from ._sample import Sample
@@ -35,8 +36,13 @@ class WithTargetsOf:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Sample:
+        """The sample; raises BadImageError if it, or what the other says of its image, cannot be read."""
         sample = self._dataset[index]
-        return replace(sample, target={**self._other.target_of(sample.id, sample.size), **sample.target})
+        try:
+            known = self._other.target_of(sample.id, sample.size)
+        except DataError as error:
+            raise BadImageError(sample.id, str(error)) from error
+        return replace(sample, target={**known, **sample.target})
 
     def ids(self) -> Sequence[str]:
         """`Sample.id` of each of its images, by position."""

@@ -137,7 +137,7 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
         try:
             return samples, make_inputs(source.transform, samples, rng), skipped
         except BadImageError:
-            fit, unfit = fitting(source.transform, samples)
+            fit, unfit = fitting(samples, lambda one: make_inputs(source.transform, one, np.random.default_rng(0)))
             if not fit:
                 raise
             # As many as before: others of the batch stand in.
@@ -146,11 +146,13 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
 
     def _batch(self, task: str, number: int) -> Batch:
         samples, inputs, skipped = self.inputs(task, number)
-        known = {
-            viewer: targets
-            for viewer, its in self.sources[task].viewers.items()
-            if (targets := its.collated(samples, inputs)) is not None
-        }
+        known = {}
+        for name, viewer in self.sources[task].viewers.items():
+            labels, unread = viewer.labels(samples)
+            # Two tasks may have lost one file.
+            skipped += [reason for reason in unread if reason not in skipped]
+            if (targets := viewer.collated(labels, inputs)) is not None:
+                known[name] = targets
         return Batch(inputs.images, known, skipped=skipped)
 
     def _draw(self, source: Source, task: str, draw: int) -> tuple[Sample, list[str]]:

@@ -74,8 +74,10 @@ class Batch:
         placements: Where each image lies in its input; empty in training.
         samples: By task, the samples without their pixels; None of an image that the task's split does not have. Empty
             in training.
-        skipped: Why images could not be read; in training others stand in for them.
-        skipped_too: In evaluation, by task that does not read the images itself, those of them that its split has.
+        skipped: Why images could not be read; in training others stand in for them. There also why labels of them could
+            not, which are unknown to their task.
+        skipped_too: In evaluation, by task that does not read the images itself, why those that its split has, or its
+            labels of them, could not be read.
     """
 
     images: Tensor

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mtframe.errors import BadImageError, MtframeError
+from mtframe.errors import BadImageError, DataError, MtframeError
 from mtframe.kinds import LabelsImages, Samples, Transform
 
 from ._loader import load, starved
@@ -61,8 +61,9 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
             left = [index for index, sample in read.items() if not any(sample is taken for taken in samples)]
             skipped |= dict(zip(left, unfit, strict=True))
             by_task: dict[str, list[Sample | None]] = {self.task: [sample.without_image() for sample in samples]}
+            unread: dict[str, list[str]] = {other: [] for other in self.others}
             for other in self.others:
-                by_task[other] = [self._sample_of(other, sample) for sample in samples]
+                by_task[other] = [self._sample_of(other, sample, unread[other]) for sample in samples]
         except MtframeError as error:
             return error
         except (MemoryError, RuntimeError) as error:
@@ -70,7 +71,7 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
         batch = evaluation_batch(inputs or Inputs(torch.empty(0, 3, 0, 0, dtype=torch.uint8), ()), by_task)
         batch.skipped = list(skipped.values())
         batch.skipped_too = {
-            other: [reason for index, reason in skipped.items() if self._ids[index] in places]
+            other: [*(reason for index, reason in skipped.items() if self._ids[index] in places), *unread[other]]
             for other, places in self._places.items()
         }
         return batch
@@ -79,12 +80,19 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
         """All batches, prefetched by worker processes."""
         return load(self, range(len(self)), workers, pin_memory)
 
-    def _sample_of(self, task: str, sample: Sample) -> Sample | None:
-        """What another task's split says of the image, at its own position; None if it does not have it."""
+    def _sample_of(self, task: str, sample: Sample, unread: list[str]) -> Sample | None:
+        """What another task's split says of the image, at its own position; None if it does not have it.
+
+        Also None where its label cannot be read, which is added to `unread`.
+        """
         place = self._places[task].get(sample.id)
         if place is None:
             return None
-        target = self.others[task].target_of(sample.id, sample.size)
+        try:
+            target = self.others[task].target_of(sample.id, sample.size)
+        except DataError as error:
+            unread.append(str(error))
+            return None
         return Sample(torch.empty(0, dtype=torch.uint8), target, sample.size, place, sample.id)
 
 
@@ -94,7 +102,7 @@ def inputs_of(transform: Transform, samples: Sequence[Sample]) -> tuple[list[Sam
         inputs = exact_inputs(transform, samples) if samples else None
         return list(samples), inputs, []
     except BadImageError:
-        fit, unfit = fitting(transform, samples)
+        fit, unfit = fitting(samples, lambda one: exact_inputs(transform, one))
         inputs = exact_inputs(transform, fit) if fit else None
         return fit, inputs, unfit
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtframe.errors import BadImageError
+from mtframe.errors import BadImageError, DataError
 from mtframe.kinds import LabelsImages, Target, Transform
 
 from ._placement import Inputs
@@ -28,25 +28,37 @@ class Viewer:
     target: Target
     dataset: LabelsImages | None = None
 
-    def placed(self, samples: Sequence[Sample], inputs: Inputs) -> list[dict[str, Tensor]]:
-        """The label of each input that a transform has made of these samples."""
-        labels = [self._label(sample) for sample in samples]
+    def labels(self, samples: Sequence[Sample]) -> tuple[list[Mapping[str, Tensor]], list[str]]:
+        """The label of each sample, and what is wrong with those that cannot be read, of which nothing is known.
+
+        The pictures stay: other tasks may know something of them.
+        """
+        if self.dataset is None:
+            return [sample.target for sample in samples], []
+        labels, unread = list[Mapping[str, Tensor]](), dict[str, None]()
+        for sample in samples:
+            try:
+                labels.append(self.dataset.target_of(sample.id, sample.size))
+            except DataError as error:
+                labels.append(self.target.unknown())
+                unread[str(error)] = None
+        return labels, list(unread)
+
+    def placed(self, labels: Sequence[Mapping[str, Tensor]], inputs: Inputs) -> list[dict[str, Tensor]]:
+        """The label of each input that a transform has made of samples with these labels."""
         return [
             self.target.placed([(labels[placement.sample], placement) for placement in placements])
             for placements in inputs.placements
         ]
 
-    def collated(self, samples: Sequence[Sample], inputs: Inputs) -> dict[str, Tensor] | None:
+    def collated(self, labels: Sequence[Mapping[str, Tensor]], inputs: Inputs) -> dict[str, Tensor] | None:
         """The labels of the inputs as losses get them; None where nothing is known of any.
 
         A task that knows nothing of a batch has a loss of 0, which a balancer would take for that of a task at its
         optimum: MGDA would stop what is shared, uncertainty weighting let the task's weight grow without end.
         """
-        targets = self.target.collate(self.placed(samples, inputs))
+        targets = self.target.collate(self.placed(labels, inputs))
         return targets if self.target.known(targets).any() else None
-
-    def _label(self, sample: Sample) -> Mapping[str, Tensor]:
-        return sample.target if self.dataset is None else self.dataset.target_of(sample.id, sample.size)
 
 
 def exact_inputs(transform: Transform, samples: Sequence[Sample]) -> Inputs:
@@ -64,12 +76,19 @@ def make_inputs(transform: Transform, samples: Sequence[Sample], rng: np.random.
         return transform(samples, rng)
 
 
-def fitting(transform: Transform, samples: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
-    """The samples that a transform can make something of, and what it says of the others (no face on it)."""
+def fitting(
+    samples: Sequence[Sample], inputs_of_one: Callable[[Sequence[Sample]], Inputs]
+) -> tuple[list[Sample], list[str]]:
+    """The samples that a transform can make something of, and what it says of the others (no face on it).
+
+    Args:
+        samples: Some samples.
+        inputs_of_one: Calls the transform with one of them.
+    """
     fit, unfit = list[Sample](), list[str]()
     for sample in samples:
         try:
-            make_inputs(transform, [sample], np.random.default_rng(0))
+            inputs_of_one([sample])
         except BadImageError as error:
             unfit.append(str(error))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from mtframe.assembly import Assembly
@@ -109,13 +110,26 @@ def _score(
     details: bool,
 ) -> dict[str, Evaluation]:
     """The tasks that are scored on the images that one of them reads."""
-    tasks, recipe = (reader, *others), assembly.recipe
     dataset, transform = assembly.readable(reader, split), assembly.transform(reader, train=False)
-    metrics = {task: assembly.metrics(task, split) for task in tasks}
-    counts, skipped = dict.fromkeys(tasks, 0), {task: list[str]() for task in tasks}
-    batches = SplitBatches(reader, dataset, transform, recipe.tasks[reader].batch_size, others)
-    for batch in batches.batches(recipe.train.workers):
-        for task, reasons in {reader: batch.skipped, **batch.skipped_too}.items():
+    batches = SplitBatches(reader, dataset, transform, assembly.recipe.tasks[reader].batch_size, others)
+    with ExitStack() as lent:
+        metrics = {task: lent.enter_context(assembly.scoring(task, split)) for task in (reader, *others)}
+        return _scores(passes, assembly, batches, metrics, split, details=details)
+
+
+def _scores(
+    passes: Passes,
+    assembly: Assembly,
+    batches: SplitBatches,
+    metrics: Mapping[str, Sequence[Metric]],
+    split: str,
+    *,
+    details: bool,
+) -> dict[str, Evaluation]:
+    """What metrics of some tasks say of the batches of their images."""
+    counts, skipped = dict.fromkeys(metrics, 0), {task: list[str]() for task in metrics}
+    for batch in batches.batches(assembly.recipe.train.workers):
+        for task, reasons in {batches.task: batch.skipped, **batch.skipped_too}.items():
             skipped[task] += reasons
         if len(batch):
             _update(passes, batch, metrics, counts)
@@ -125,7 +139,7 @@ def _score(
                 f"tasks.{task}.dataset: none of its {len(assembly.dataset(task, split))} images can be read, so there "
                 "is nothing to score" + "".join(f"\n  {reason}" for reason in skipped[task][:3])
             )
-    return {task: _evaluation(metrics[task], counts[task], skipped[task], details=details) for task in tasks}
+    return {task: _evaluation(metrics[task], counts[task], skipped[task], details=details) for task in metrics}
 
 
 def _update(passes: Passes, batch: Batch, metrics: Mapping[str, Sequence[Metric]], counts: dict[str, int]) -> None:

@@ -28,11 +28,13 @@ class Gallery:
         names: Name of each.
         templates: (G, D), of unit length: the mean of the embeddings of an identity's pictures.
         unreadable: Pictures that could not be read, with the reason.
+        files: All its pictures.
     """
 
     names: tuple[str, ...]
     templates: Tensor
     unreadable: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     @classmethod
     def read(cls, predictor: Predictor, task: str, folder: str | os.PathLike[str]) -> Gallery:
@@ -41,17 +43,8 @@ class Gallery:
         Raises:
             RecipeError: There is no identity in it.
         """
-        root = Path(folder)
-        entries = sorted(root.iterdir()) if root.is_dir() else []
-        people = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-        if not people:
-            raise RecipeError(f"--gallery: expected a folder for each identity in {root}, as in {root}/NAME/photo.jpg")
-        files, unreadable = list[tuple[Path, str]](), list[str]()
-        for person in people:
-            try:
-                files += [(source.file, person.name) for source in find_pictures([person])]
-            except RecipeError as error:
-                unreadable.append(str(error))
+        people, unreadable = _people(Path(folder))
+        files = [(file, name) for name, its in people.items() for file in its]
         embeddings: dict[str, list[Tensor]] = {}
         owner = {str(file): name for file, name in files}
         batches = FilePictures([file for file, _ in files], predictor.transforms([task]), BATCH_SIZE)
@@ -59,11 +52,11 @@ class Gallery:
             unreadable += pictures.unreadable
             for file, found in zip(pictures.names, predictor.predict_batches(pictures.batches), strict=True):
                 embeddings.setdefault(owner[file], []).append(predictor.embedding(task, found[task]))
-        names = [person.name for person in people if person.name in embeddings]
+        names = [name for name in people if name in embeddings]
         templates = [F.normalize(torch.stack(embeddings[name]).mean(0), dim=0) for name in names]
         if not names:
-            raise RecipeError(f"--gallery: no picture in {root} can be read:\n  " + "\n  ".join(unreadable[:3]))
-        return cls(tuple(names), torch.stack(templates), tuple(unreadable))
+            raise RecipeError(f"--gallery: no picture in {folder} can be read:\n  " + "\n  ".join(unreadable[:3]))
+        return cls(tuple(names), torch.stack(templates), tuple(unreadable), tuple(file for file, _ in files))
 
     def nearest(self, embedding: Tensor, most: int = 5) -> list[tuple[str, float]]:
         """The most similar identities with their cosine similarity, falling.
@@ -74,6 +67,27 @@ class Gallery:
         """
         values, order = (self.templates @ embedding).topk(min(most, len(self.names)))
         return [(self.names[n], value) for n, value in zip(order.tolist(), values.tolist(), strict=True)]
+
+
+def gallery_pictures(folder: str | os.PathLike[str]) -> list[Path]:
+    """The pictures that a gallery in a folder is made of. Raises RecipeError if there is no identity in it."""
+    people, _ = _people(Path(folder))
+    return [file for files in people.values() for file in files]
+
+
+def _people(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    """Pictures by identity, and the identities without any, with the reason."""
+    entries = sorted(root.iterdir()) if root.is_dir() else []
+    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    if not folders:
+        raise RecipeError(f"--gallery: expected a folder for each identity in {root}, as in {root}/NAME/photo.jpg")
+    people, wrong = dict[str, list[Path]](), list[str]()
+    for folder in folders:
+        try:
+            people[folder.name] = [source.file for source in find_pictures([folder])]
+        except RecipeError as error:
+            wrong.append(str(error))
+    return people, wrong
 
 
 def embedding_tasks(predictor: Predictor, tasks: Sequence[str], option: str) -> list[str]:

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from mtframe.errors import RecipeError
 
+from ._names import alike
+
 
 class Paths:
     """Where files go: each to a place of its own, and none to that of a picture that is read.
 
     Args:
-        read: The pictures that are read.
-        drawn: Where these are drawn, under names that differ.
+        read: The pictures that are read, to be drawn or for a gallery.
+        drawn: Where pictures are drawn, under names that differ.
 
     Raises:
         RecipeError: One of these would be written over one of those.
@@ -23,12 +25,16 @@ class Paths:
     def __init__(self, read: Iterable[Path], drawn: Iterable[Path]) -> None:
         self._read = {_file(path) for path in read} - {None}
         self._taken = set[str]()
+        folders = set[Path]()
         for path in drawn:
             if _file(path) in self._read:
                 raise RecipeError(
                     f"--out: {path} is one of the pictures to read, and would be written over; choose another folder"
                 )
             self._taken.add(_spelled(path))
+            folders.add(path.parent)
+        # Where folders will be is no place for files.
+        self._taken.update(_spelled(path) for folder in folders for path in (folder, *folder.parents))
 
     def free(self, path: Path) -> Path:
         """A path, with the first number after its name that makes it free if it is not; it is taken from then on."""
@@ -50,5 +56,4 @@ def _file(path: Path) -> tuple[int, int] | None:
 
 
 def _spelled(path: Path) -> str:
-    # Some file systems take no notice of case.
-    return os.path.abspath(path).casefold()
+    return alike(os.path.abspath(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,8 @@ from mtframe.data import (
 )
 from mtframe.errors import BadImageError, MtframeError, RecipeError
 from mtframe.kinds import Transform
+
+from ._names import distinct_names
 
 # By the tasks that look at its inputs.
 Transforms = Mapping[tuple[str, ...], Transform]
@@ -103,7 +104,7 @@ class Source:
 
     Attributes:
         file: The picture.
-        name: A path without suffix, relative to the folder that results go to; no two sources have the same one.
+        name: A path without suffix, relative to the folder that results go to; no two sources' are alike.
     """
 
     file: Path
@@ -137,27 +138,8 @@ def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> list[Source]:
             add(source, Path(source.name))
         else:
             raise RecipeError(f"{source}: no such file or folder")
-    files = dict(found.values())
-    return [Source(file, name) for file, name in zip(files, _distinct(files), strict=True)]
-
-
-def _distinct(files: Mapping[Path, Path]) -> list[str]:
-    """A name for each file: its path in the folder that was given, with more where two are alike."""
-    plain = {file: inner.with_suffix("").as_posix() for file, inner in files.items()}
-    typed = {file: f"{plain[file]}_{file.suffix[1:].lower()}" for file in files}
-    whole = {file: re.sub(r"\W+", "_", file.as_posix()).strip("_") for file in files}
-    taken: set[str] = set()
-    names = []
-    for file in files:
-        name = next((its for its in (plain[file], typed[file], whole[file]) if its.lower() not in taken), None)
-        number = 2
-        while name is None:
-            numbered = f"{whole[file]}-{number}"
-            name, number = (None if numbered.lower() in taken else numbered), number + 1
-        # Some file systems take no notice of case.
-        taken.add(name.lower())
-        names.append(name)
-    return names
+    files = list(found.values())
+    return [Source(file, name) for (file, _), name in zip(files, distinct_names(files), strict=True)]
 
 
 def sample_of(picture: Picture, decode_size: DecodeSize | None, name: str = "") -> Sample:

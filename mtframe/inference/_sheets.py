@@ -79,10 +79,11 @@ def preview(assembly: Assembly, task: str, *, images: int = 24, step: int = 0) -
     # In every step, since it is alone.
     source = replace(assembly.sources()[lender], every=1)
     batches, target = MixedBatches({lender: source}, assembly.recipe.train.seed), assembly.target(task)
+    viewer = source.viewers[task]
     drawn: list[tuple[Image.Image, list[Mark]]] = []
     while len(drawn) < images:
         samples, inputs, _ = batches.inputs(lender, step)
-        labels = source.viewers[task].placed(samples, inputs)
+        labels = viewer.placed(viewer.labels(samples)[0], inputs)
         drawn += [
             (to_pil(image), target.label_marks(label)) for image, label in zip(inputs.images, labels, strict=True)
         ]

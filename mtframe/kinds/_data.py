@@ -61,7 +61,8 @@ class LabelsImages(Protocol):
             size: Its (height, width) in pixels.
 
         Raises:
-            DataError: The labels are of an image of another size.
+            DataError: The label of this image cannot be read, or is of an image of another size. The task goes without
+                it, the others keep the image, and it counts as unreadable.
         """
         ...
 

@@ -97,7 +97,8 @@ class Annotations:
         """The index of the image with this path; None if there is none."""
         # Made when it is first asked for: few runs share images, and an object for each image takes much memory.
         if not self._places:
-            self._places.update({name: place for place, name in enumerate(self.ids())})
+            # Whole, before another thread looks: one that finds half of them takes the others' labels for unknown.
+            self._places.update(dict(zip(self.ids(), range(len(self)), strict=True)))
         return self._places.get(id)
 
     def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor] | None:

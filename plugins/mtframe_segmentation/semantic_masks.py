@@ -123,7 +123,7 @@ class SemanticMasks:
         """`mask` of the image with this path relative to the root; of one that is not in this split nothing is known.
 
         Raises:
-            DataError: The mask cannot be read, is of another size or has numbers that mean nothing.
+            BadImageError: The mask cannot be read, is of another size or has numbers that mean nothing.
         """
         name = np.bytes_(os.fsencode(id))
         place = int(np.searchsorted(self._ids, name))

@@ -75,7 +75,7 @@ def ours(root: Path, size: int) -> tuple[list[int], Callable[[list[int]], torch.
         samples = [data[index] for index in indices]
         inputs = transform(samples, rng)
         # Boxes too, as torchvision's transforms move theirs.
-        viewer.collated(samples, inputs)
+        viewer.collated([sample.target for sample in samples], inputs)
         return inputs.images
 
     return ids, batch

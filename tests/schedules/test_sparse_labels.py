@@ -26,10 +26,9 @@ HERE = str(Path(__file__).resolve())
 
 def viewed(kind: type, name: str, classes: tuple[str, ...], *labels: dict[str, Tensor]) -> dict[str, Tensor] | None:
     """What a task of a kind of target knows of inputs with these labels."""
-    samples = [Sample(torch.empty(0), label, (4, 4)) for label in labels]
     places = [(Placement.scaled((4, 4), (4, 4), (1.0, 1.0), sample=number),) for number in range(len(labels))]
     inputs = Inputs(torch.zeros(len(labels), 3, 4, 4, dtype=torch.uint8), places)
-    return Viewer(kind(DataInfo(name, classes))).collated(samples, inputs)
+    return Viewer(kind(DataInfo(name, classes))).collated(labels, inputs)
 
 
 def test_a_batch_of_which_nothing_is_known_has_no_targets() -> None:

@@ -107,7 +107,8 @@ def test_scaled_and_mixed_masks_agree_with_colours_off_the_edges(flat: Path, tra
     compared = 0
     for step in range(4):
         samples, inputs, _ = found.inputs("objects", step)
-        labels = found.sources["objects"].viewers["regions"].placed(samples, inputs)
+        regions = found.sources["objects"].viewers["regions"]
+        labels = regions.placed(regions.labels(samples)[0], inputs)
         for image, label, placements in zip(inputs.images, labels, inputs.placements, strict=True):
             mask = label["mask"]
             assert (mask[(image == PADDING).all(0)] == 255).all()
@@ -144,5 +145,6 @@ def test_a_batch_of_images_without_masks_knows_nothing_of_regions(flat: Path) ->
     source = batches(flat).sources["objects"]
     samples = [source.dataset[number] for number in (3, 7, 11)]
     inputs = source.transform(samples, np.random.default_rng(0))
-    assert source.viewers["regions"].collated(samples, inputs) is None
-    assert source.viewers["objects"].collated(samples, inputs) is not None
+    regions, objects = (source.viewers[task] for task in ("regions", "objects"))
+    assert regions.collated(regions.labels(samples)[0], inputs) is None
+    assert objects.collated(objects.labels(samples)[0], inputs) is not None

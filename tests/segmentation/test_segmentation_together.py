@@ -192,3 +192,27 @@ def test_what_training_sees_is_shown_with_its_masks(root: Path, tmp_path: Path) 
     for task in ("objects", "shapes", "figure"):
         with Image.open(tmp_path / f"seen-{task}.png") as sheet:
             assert sheet.width > 4 * 340
+
+
+def test_a_mask_of_another_size_is_passed_over_as_in_the_tasks_own_data(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In training, where the task learns nothing of the image, and in evaluation; the other tasks keep it."""
+    here = tmp_path / "data"
+    shutil.copytree(root, here)
+    held_out = here / "masks" / "val" / "000003.png"
+    wrong = {*sorted((here / "masks" / "train").iterdir())[::4], held_out}
+    for path in wrong:
+        Image.new("L", (10, 10)).save(path)
+    plain = recipe(here)
+    plain = plain.model_copy(update={"train": plain.train.model_copy(update={"steps": 2})})
+    with caplog.at_level("WARNING", "mtframe"):
+        scores = Trainer(Assembly(plain.check()), tmp_path / "run").fit()
+    seen = [
+        path for path in wrong if any(f"image: {path}: is 10x10, but its image" in said for said in caplog.messages)
+    ]
+    assert held_out in seen
+    assert len(seen) > 1
+    assert {task: (its.images, len(its.skipped)) for task, its in scores.items()} == {
+        "objects": (24, 0), "shapes": (23, 1), "figure": (23, 1)
+    }  # fmt: skip

@@ -118,7 +118,7 @@ def test_lines_lie_on_their_pixels_cropped_scaled_mirrored_and_in_mosaics(roads:
     several = on = off = beside = cut = 0
     for step in range(4):
         samples, inputs, _ = batches.inputs("counted", step)
-        labels = source.viewers["lanes"].placed(samples, inputs)
+        labels = source.viewers["lanes"].placed(source.viewers["lanes"].labels(samples)[0], inputs)
         for image, its, label in zip(inputs.images, inputs.placements, labels, strict=True):
             several += len(its) > 1
             cut += int((~label["sure"]).sum())
