@@ -37,7 +37,7 @@ READERS: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {
     "image": ("a.jpg", lambda root, file: read_image(file)),
     "mask": ("a.png", lambda root, file: read_map(file)),
     "recipe": ("recipe.yaml", lambda root, file: load_recipe(file)),
-    "csv": ("table.csv", lambda root, file: CsvImages("train", root=root, table="table.csv", image="i", target="t")),
+    "csv": ("table.csv", lambda root, file: CsvImages("train", root=root, file="table.csv")),
     "coco": ("annotations/instances_train2017.json", lambda root, file: Coco("train", root=root)),
     "yolo": ("data.yaml", lambda root, file: Yolo("train", root=root, data="data.yaml")),
 }
