@@ -7,6 +7,9 @@ error as one message and exits with its code; anything else is a bug and keeps i
 from __future__ import annotations
 
 import traceback
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -24,6 +27,35 @@ class RecipeError(MtframeError):
 
 class PluginError(RecipeError):
     """A named component cannot be used: not installed, ambiguous, or broken at import. Exit code 2."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A Python file of a run.
+
+    Attributes:
+        file: Where it is.
+        digest: Its SHA-256, in hexadecimal.
+    """
+
+    file: Path
+    digest: str
+
+
+class UntrustedError(RecipeError):
+    """A run has code of its own that nobody has agreed to run. Exit code 2.
+
+    Attributes:
+        code: It.
+    """
+
+    def __init__(self, run: Path, code: Sequence[Code]) -> None:
+        self.run, self.code = run, tuple(code)
+        files = ", ".join(f"{one.file} (SHA-256 {one.digest[:16]}...)" for one in self.code)
+        super().__init__(
+            f"{run}: has Python code of its own, which loading it would run, and which this user has neither trained "
+            f"nor agreed to: {files}. Read it; if you trust it, add --trust, or call mtframe.run.trust(...) in Python"
+        )
 
 
 class DataError(MtframeError):
@@ -73,6 +105,15 @@ def is_memory_short(error: BaseException) -> bool:
     )
     # By name: torch is not imported here.
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which a stranger's names could steer a terminal with; lines stay lines."""
+    return "".join(
+        letter if letter in "\n\t" or (letter.isprintable() or not unicodedata.category(letter).startswith("C"))
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )  # fmt: skip
 
 
 def raised_at(error: BaseException) -> str:

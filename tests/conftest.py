@@ -32,9 +32,10 @@ def _signals_of_a_terminal() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is remembered of broken plugins stays out of the user's own cache."""
+    """What is remembered of broken plugins and trusted code stays out of the user's own folders."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MTFRAME_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MTFRAME_STATE", str(tmp_path_factory.mktemp("state")))
         yield
 
 

@@ -6,12 +6,13 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
 from mtframe import __version__
-from mtframe.errors import MtframeError, described, is_memory_short
+from mtframe.errors import MtframeError, UntrustedError, described, is_memory_short, printable
 
 app = typer.Typer(
     name="mtframe",
@@ -54,14 +55,27 @@ def run() -> None:
             # Names of files and tasks may have letters that the terminal's encoding has not.
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        except UntrustedError as error:
+            if not _agrees(error):
+                raise
+            # It is raised before anything is done.
+            app()
     except MtframeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
+    except OSError as error:
+        # A disk, a path or a permission; whatever it is, it is no bug that a traceback would help to find.
+        place = f"{error.filename}: " if error.filename is not None else ""
+        print(printable(f"error: {place}{error.strerror or error}"), file=sys.stderr)
+        sys.exit(MtframeError.exit_code)
     except (MemoryError, RuntimeError) as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            # Where a class is being made, Python wraps it.
+            _interrupted()
         if not is_memory_short(error):
             raise
         print(
@@ -69,6 +83,45 @@ def run() -> None:
             file=sys.stderr,
         )
         sys.exit(MtframeError.exit_code)
+
+
+def _interrupted() -> NoReturn:
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
+
+
+def _agrees(error: UntrustedError) -> bool:
+    """Asks the user whether to run a run's code, if there is somebody to ask; remembers the answer yes."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(printable(f"{error.run} has Python code of its own, which loading it runs:"), file=sys.stderr)
+    for one in error.code:
+        print(printable(f"  {one.file}  SHA-256 {one.digest}"), file=sys.stderr)
+    question = "Have you read it, and do you trust it? It can do whatever you can. [y/N] "
+    print(question, end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        return False
+    from mtframe.run import agree
+
+    agree(error.code, for_good=True)
+    return True
+
+
+def trust_runs(trusted: bool, *runs: Path | str | None) -> None:
+    """Agrees to run the code of runs, for `--trust`."""
+    if not trusted:
+        return
+    from mtframe.run import trust
+
+    for run in runs:
+        if run is not None:
+            trust(run)
+
+
+# `--trust` of every command that loads a run.
+Trusted = Annotated[
+    bool, typer.Option("--trust", help="Run the Python files that the run brings, which somebody else has trained.")
+]
 
 
 def print_document(text: str) -> None:

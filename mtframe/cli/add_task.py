@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mtframe.cli._app import Trusted, trust_runs
+
 
 def add_task(
     run: Annotated[Path, typer.Argument(help="The run to add to; it stays as it is.")],
@@ -24,6 +26,7 @@ def add_task(
         typer.Option("--with", metavar="HOOKS", help="Additional observers, e.g. tensorboard; may be repeated."),
     ] = None,
     strict: Annotated[bool, typer.Option(help="Let a failing hook stop the training.")] = False,
+    trust: Trusted = False,
 ) -> None:
     """Add a task to a copy of a trained model and train it.
 
@@ -40,6 +43,7 @@ def add_task(
     name, _ = parse_task(task)
     check_task_name(name)
     RunFolder.open(run)
+    trust_runs(trust, run)
     with new_run(out, sibling_folder(run, name)) as folder:
         assembly = added(run, task, overrides or [], finetune=finetune, hooks=observers or [])
         train_assembly(assembly, folder, strict=strict)

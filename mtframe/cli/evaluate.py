@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mtframe.cli._app import Trusted, trust_runs
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
@@ -21,6 +23,7 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Also write curves, confusion matrices and the like there.")
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    trust: Trusted = False,
 ) -> None:
     """Score a trained run on its validation data, or on another split or data set.
 
@@ -34,6 +37,7 @@ def evaluate(
     from mtframe.evaluation import finite, write_details
     from mtframe.inference import load_run
 
+    trust_runs(trust, run)
     predictor = load_run(run, checkpoint, overrides=overrides or [])
     results = predictor.evaluate_many(task, split, details=out is not None)
     for name, result in results.items():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
 
+from mtframe.cli._app import Trusted, trust_runs
 from mtframe.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def predict(
     ] = "jpg",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Also print every prediction as JSON.")] = False,
+    trust: Trusted = False,
 ) -> None:
     """Run a trained model on pictures.
 
@@ -55,6 +57,7 @@ def predict(
     if embeddings is not None:
         inference.check_embeddings_file(embeddings)
     sources, overrides = _sources_and_overrides(arguments)
+    trust_runs(trust, run)
     predictor = inference.load_run(run, checkpoint, device, overrides=overrides)
     found, chosen, folder = inference.find_pictures(sources), predictor.chosen(task), out or run / "predictions"
     inference.check_out(found, folder, picture_format, [] if gallery is None else inference.gallery_pictures(gallery))

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from mtframe.cli._app import Trusted, trust_runs
+
 
 def remove_task(
     run: Annotated[Path, typer.Argument(help="The run's folder; it stays as it is.")],
     task: Annotated[str, typer.Argument(metavar="NAME", help="The task to remove.")],
     out: Annotated[Path | None, typer.Option(help="The new run's folder (default: RUN-without-NAME).")] = None,
+    trust: Trusted = False,
 ) -> None:
     """Copy a run without one of its tasks.
 
@@ -24,6 +27,7 @@ def remove_task(
 
     check_task_name(task)
     RunFolder.open(run)
+    trust_runs(trust, run)
     with new_run(out, sibling_folder(run, f"without-{task}")) as folder:
         left = removed(run, task, folder)
     checkpoints = ", ".join(sorted(folder.name for folder in left.checkpoints.iterdir()))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mtframe.cli._app import Trusted, trust_runs
 from mtframe.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def train(
         typer.Option("--with", metavar="HOOKS", help="Additional observers, e.g. tensorboard; may be repeated."),
     ] = None,
     strict: Annotated[bool, typer.Option(help="Let a failing hook stop the training.")] = False,
+    trust: Trusted = False,
 ) -> None:
     """Train one model for all tasks of a recipe.
 
@@ -64,12 +66,17 @@ def train(
             )
         from mtframe.cli._work import resume_run
 
+        trust_runs(trust, resume)
         resume_run(resume, arguments, observers or [], strict=strict)
         return
     recipe, name = recipe_of(arguments, backbone, task, observers or [])
     if start is not None:
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"start": str(start)})})
     checked = recipe.check()
+    if trust and recipe.train.start is not None:
+        from mtframe._labels import run_of
+
+        trust_runs(trust, run_of(recipe.train.start))
     from mtframe._near_misses import local_near_misses
 
     for near in local_near_misses(recipe):

@@ -229,6 +229,14 @@ def _answers(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
             raise StarvedError(
                 f"a process that reads images is gone ({said}). If memory is short, lower train.workers or batch sizes"
             ) from None
+        except (OSError, EOFError) as error:
+            # What is read comes as an item, be it an error: this is the pipe to a worker that was killed on the way.
+            if not workers:
+                raise
+            raise StarvedError(
+                f"a process that reads images is gone ({described(error)}). If memory is short, lower train.workers or "
+                "batch sizes"
+            ) from None
         waited = 0
         yield item
 

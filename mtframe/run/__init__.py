@@ -8,5 +8,7 @@ from ._checkpoint import read_weights as read_weights
 from ._files import read_table as read_table
 from ._files import write_text as write_text
 from ._folder import RunFolder as RunFolder
+from ._folder import trust as trust
+from ._trust import agree as agree
 from ._weights import check_fit as check_fit
 from ._weights import take_weights as take_weights

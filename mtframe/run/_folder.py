@@ -21,7 +21,7 @@ from mtframe._labels import read_labels
 from mtframe._origins import Origins, changed, keep_sources, revive
 from mtframe._overrides import add_hooks, apply_overrides
 from mtframe.data import DataInfo
-from mtframe.errors import CheckpointError, MtframeError, RecipeError, TrainingError
+from mtframe.errors import CheckpointError, Code, MtframeError, RecipeError, TrainingError
 from mtframe.recipe import CheckedRecipe, Recipe, in_file, read_recipe
 from mtframe.yaml import parse_yaml
 
@@ -29,6 +29,7 @@ from ._changes import LENGTH, Changes, check_changes, described, differences, is
 from ._checkpoint import KEPT, LAST, STATE, WEIGHTS, Checkpoint, there, waiting, whole, write
 from ._environment import FORMAT, Environment, environment
 from ._files import digest, write_text
+from ._trust import agree, check_trusted, code_of
 from ._weights import check_fit, take_weights
 from ._writer import RESERVED, Writer
 
@@ -160,9 +161,14 @@ class RunFolder:
             for name, weights in checkpoints.items():
                 self.save_checkpoint(name, weights, step=None)
             write_text(self.path / "labels.json", labels)
-            write_text(self.path / "environment.json", json.dumps(environment(recipe, infos), indent=2) + "\n")
+            code = code_of(Recipe.from_plain(self._trained, self.path.resolve(), presets=False), self.path, {})
+            files = {one.file.relative_to(self.path.resolve()).as_posix(): one.digest for one in code}
+            facts = {**environment(recipe, infos), "files": files}
+            write_text(self.path / "environment.json", json.dumps(facts, indent=2) + "\n")
             # Last: a folder with a recipe is a run.
             write_text(self.recipe_file, kept.to_yaml())
+            # Whoever trains it has run its code already.
+            agree(code, for_good=True)
         except MtframeError:
             # It was new, and nothing is in it that is worth keeping: the same call can be made again.
             for made in self.path.iterdir():
@@ -214,11 +220,22 @@ class RunFolder:
         """The resolved recipe of this run, changed by `key=value` texts.
 
         Presets are not asked again, and components that have changed their options bring old ones up to date.
+
+        Raises:
+            UntrustedError: Its recipe names Python files that the user has not agreed to run.
+            RecipeError: It names files outside of its `components/`, or others than were trained.
         """
+        check_trusted(self.code(), self.path)
         with in_file(self.recipe_file):
             revived = revive(read_recipe(self.recipe_file), self._origins())
             plain = apply_overrides(add_hooks(revived, hooks, ()), overrides)
             return Recipe.from_plain(plain, self.path.resolve(), presets=False)
+
+    def code(self) -> list[Code]:
+        """The run's own Python files. Raises RecipeError for one outside of `components/`, or that has changed."""
+        with in_file(self.recipe_file):
+            recipe = Recipe.from_plain(read_recipe(self.recipe_file), self.path.resolve(), presets=False)
+            return code_of(recipe, self.path, self._environment.files)
 
     def checked_recipe(
         self, overrides: Sequence[str] = (), *, training: bool = False, hooks: Sequence[str] = ()
@@ -460,3 +477,15 @@ class RunFolder:
             yield
         except CheckpointError as error:
             raise CheckpointError("\n".join([str(error), *changed(self._origins(), training=False)])) from None
+
+
+def trust(path: str | os.PathLike[str]) -> None:
+    """Agrees to run the Python files of a run, in this process.
+
+    Args:
+        path: The run's folder.
+
+    Raises:
+        RecipeError: No run there, or its files are not its own, or not those that were trained.
+    """
+    agree(RunFolder.open(path).code(), for_good=False)

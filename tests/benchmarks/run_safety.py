@@ -72,6 +72,7 @@ def main() -> None:
     chance = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        os.environ["MTFRAME_STATE"] = str(folder / "state")
         parts: dict[str, Callable[[], None]] = {
             "kills": lambda: report("kills", kills(folder, arguments.kills, chance)),
             "damage": lambda: report("damage", damage(folder)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from command import mtframe
 from mtframe.errors import RecipeError
 from mtframe.recipe import load_recipe
-from mtframe.run import RunFolder
+from mtframe.run import RunFolder, trust
 from mtframe.run._changes import differences
+from mtframe.run._files import file_digest
 from mtframe.training import Trainer
 
 
@@ -93,6 +95,10 @@ def test_training_data_that_lost_an_image_is_refused(run: Path, tmp_path: Path) 
     # The toy's number of images is an option; a folder's would have changed under the same recipe.
     toy = run / "components" / "toy.py"
     toy.write_text(toy.read_text().replace("self.count = count", "self.count = count - 1"))
+    environment = json.loads((run / "environment.json").read_text())
+    environment["files"]["components/toy.py"] = file_digest(toy)
+    (run / "environment.json").write_text(json.dumps(environment))
+    trust(run)
     with pytest.raises(
         Exception, match=r"training images are not what they were: one had 20, has 19, two had 30, has 29"
     ):

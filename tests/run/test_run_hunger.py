@@ -235,14 +235,11 @@ def test_an_absurd_batch_is_refused_before_there_is_a_run(tmp_path: Path) -> Non
     check_demands(Recipe.from_plain(toy_recipe()))
 
 
-COMMAND = "import sys; from mtframe.cli import main; sys.argv = ['mtframe', *sys.argv[1:]]; main()"
-
-
-@pytest.mark.parametrize("after", [0.5, 2.0, 4.0])
+@pytest.mark.parametrize("after", [0.1, 0.5, 1.5, 3.0])
 def test_ctrl_c_during_start_up_is_no_traceback(tmp_path: Path, after: float) -> None:
     (tmp_path / "toy.yaml").write_text(Recipe.from_plain(toy_recipe(steps=100000)).to_yaml())
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    process = subprocess.Popen([sys.executable, "-c", COMMAND, "train", "toy.yaml"], cwd=tmp_path, env=environment,
+    process = subprocess.Popen([sys.executable, "-m", "mtframe", "train", "toy.yaml"], cwd=tmp_path, env=environment,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
     time.sleep(after)
     process.send_signal(signal.SIGINT)

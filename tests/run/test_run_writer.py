@@ -131,12 +131,9 @@ def test_a_folder_that_cannot_be_written_says_so(run: Path) -> None:
         run.chmod(0o700)
 
 
-COMMAND = "import sys; from mtframe.cli import main; sys.argv = ['mtframe', *sys.argv[1:]]; main()"
-
-
 def test_three_trainings_started_together_with_the_default_name_give_three_runs(tmp_path: Path) -> None:
     (tmp_path / "toy.yaml").write_text(Recipe.from_plain(toy_recipe(steps=2)).to_yaml())
-    command = [sys.executable, "-c", COMMAND, "train", "toy.yaml"]
+    command = [sys.executable, "-m", "mtframe", "train", "toy.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     started = [
         subprocess.Popen(
@@ -151,7 +148,7 @@ def test_three_trainings_started_together_with_the_default_name_give_three_runs(
 
 
 def test_of_two_that_resume_one_goes_on_and_the_other_is_refused_at_once(run: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", COMMAND, "train", "--resume", str(run)]
+    command = [sys.executable, "-m", "mtframe", "train", "--resume", str(run)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     started = [
         subprocess.Popen(
