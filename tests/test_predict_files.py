@@ -492,10 +492,10 @@ def test_json_that_breaks_off_is_not_closed_and_says_so(
     result = mtframe("predict", small_run, "in", "-t", "objects", "--out", "seen", "--json")
     assert result.code == 1
     first, second = result.err.splitlines()
-    told = int(re.fullmatch(r"the JSON is incomplete: it tells of (\d+) of 30 files", first)[1])  # type: ignore[index]
-    assert 29 - files_module._WAITING <= told <= 29
+    described = int(re.fullmatch(r"the JSON is incomplete: it tells of (\d+) of 30 files", first)[1])  # type: ignore[index]
+    assert 29 - files_module._WAITING <= described <= 29
     assert second == "error: enough"
-    assert len(json.loads(result.out + "]")) == told
+    assert len(json.loads(result.out + "]")) == described
     with pytest.raises(ValueError, match="delimiter"):
         json.loads(result.out)
 

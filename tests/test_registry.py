@@ -370,12 +370,12 @@ def test_a_group_that_is_no_kind_s_is_told_with_the_right_one(site: Path, monkey
     assert others == [MISSPELT, RENAMED]
     assert f"note: {RENAMED}\n" in mtframe("plugins", "list", "preset").err
 
-    told = mtframe("plugins", "doctor", "old-kites")
-    assert told.code == 1
-    assert told.out.startswith(
+    doctor = mtframe("plugins", "doctor", "old-kites")
+    assert doctor.code == 1
+    assert doctor.out.startswith(
         f"old-kites 1.2.3\n  PROBLEM  {RENAMED}\n           What to do: name the right group in its"
     )
-    assert told.out.endswith("1 problem\n")
+    assert doctor.out.endswith("1 problem\n")
 
     checked = mtframe("plugins", "check", "old-kites")
     assert (checked.code, checked.err) == (2, f"error: {RENAMED}\n")

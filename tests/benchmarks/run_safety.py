@@ -46,6 +46,7 @@ from mtframe.run import RunFolder, read_weights
 from mtframe.run._checkpoint import write
 from mtframe.run._files import file_digest
 from mtframe.training import Trainer
+from mtframe_observers import csv_logger
 from sealed import reseal
 from toy import toy_recipe
 
@@ -146,6 +147,8 @@ def begin(run: Path, options: dict[str, Any], at: int | None = None, counted: Pa
                          (Path, "write_bytes"), (Path, "write_text"), (Path, "rename"), (Path, "replace"),
                          (Path, "mkdir")):  # fmt: skip
         setattr(holder, name, watched(getattr(holder, name)))
+    # Drawing takes longer than the training, and comes when all is saved.
+    csv_logger.plot_losses = lambda *arguments: None
     Trainer(Assembly(recipe(**options)), run).fit()
     if counted is not None:
         os.write(os.open(counted, os.O_CREAT | os.O_WRONLY), str(seen).encode())
