@@ -49,13 +49,9 @@ class UntrustedError(RecipeError):
         code: It.
     """
 
-    def __init__(self, run: Path, code: Sequence[Code]) -> None:
-        self.run, self.code = run, tuple(code)
-        files = ", ".join(f"{one.file} (SHA-256 {one.digest[:16]}...)" for one in self.code)
-        super().__init__(
-            f"{run}: has Python code of its own, which loading it would run, and which this user has neither trained "
-            f"nor agreed to: {files}. Read it; if you trust it, add --trust, or call mtframe.run.trust(...) in Python"
-        )
+    def __init__(self, message: str, code: Sequence[Code] = ()) -> None:
+        super().__init__(message)
+        self.code = tuple(code)
 
 
 class DataError(MtframeError):

@@ -92,10 +92,14 @@ def _interrupted() -> NoReturn:
 
 def _agrees(error: UntrustedError) -> bool:
     """Asks the user whether to run a run's code, if there is somebody to ask; remembers the answer yes."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    asked: BaseException | None = error
+    while isinstance(asked, UntrustedError) and not asked.code:
+        # One that says where the other came from.
+        asked = asked.__cause__
+    if not isinstance(asked, UntrustedError) or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    print(printable(f"{error.run} has Python code of its own, which loading it runs:"), file=sys.stderr)
-    for one in error.code:
+    print("This run brings Python code of its own, which loading it runs:", file=sys.stderr)
+    for one in asked.code:
         print(printable(f"  {one.file}  SHA-256 {one.digest}"), file=sys.stderr)
     question = "Have you read it, and do you trust it? It can do whatever you can. [y/N] "
     print(question, end="", file=sys.stderr, flush=True)
@@ -103,7 +107,7 @@ def _agrees(error: UntrustedError) -> bool:
         return False
     from mtframe.run import agree
 
-    agree(error.code, for_good=True)
+    agree(asked.code, for_good=True)
     return True
 
 

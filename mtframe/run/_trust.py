@@ -63,7 +63,12 @@ def check_trusted(code: Iterable[Code], run: Path) -> None:
     """Raises UntrustedError if the user has not agreed to run some of it."""
     known = _AGREED | _remembered()
     if unknown := [one for one in code if one.digest not in known]:
-        raise UntrustedError(run, unknown)
+        files = ", ".join(f"{one.file} (SHA-256 {one.digest[:16]}...)" for one in unknown)
+        raise UntrustedError(
+            f"{run}: has Python code of its own, which loading it would run, and which this user has neither trained "
+            f"nor agreed to: {files}. Read it; if you trust it, add --trust, or call mtframe.run.trust(...) in Python",
+            unknown,
+        )
 
 
 def agree(code: Iterable[Code], *, for_good: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -14,8 +15,9 @@ from toy_tasks import TOY, done, train_two
 
 from command import mtframe
 from mtframe.assembly import Assembly
-from mtframe.errors import RecipeError
+from mtframe.errors import RecipeError, UntrustedError
 from mtframe.recipe import Recipe
+from mtframe.run import trust
 from mtframe.training import Trainer
 from mtframe.training._start import Start, start_model
 from mtframe.yaml import dump_yaml, parse_yaml
@@ -153,6 +155,12 @@ def test_a_recipe_that_cannot_be_read_leaves_names_and_shapes(trapped: Path, tmp
 
 
 def test_where_the_old_model_is_needed_its_recipe_is_blamed(trapped: Path) -> None:
+    # Its files were changed; of what is installed, something is missing.
+    recorded = json.loads((trapped / "environment.json").read_text())
+    (trapped / "environment.json").write_text(json.dumps({**recorded, "files": {}}))
+    with pytest.raises(UntrustedError, match=r"^train\.start: .*trapped: .*has Python code of its own"):
+        Start.open(str(trapped)).model()
+    trust(trapped)
     with pytest.raises(RecipeError, match=r"^train\.start: .*trapped: backbone: no backbone 'nowhere"):
         Start.open(str(trapped)).model()
 
