@@ -21,6 +21,9 @@ from .recordio import Records
 # Labels have 32 bits: from here on not every whole number is one of them.
 _EXACT = 2**24
 
+# People's numbers for each image, at most.
+_SPARSEST = 100
+
 
 class InsightFace:
     """Aligned faces in InsightFace's files: `train.rec` with `train.idx`, and pairs in `lfw.bin`, `agedb_30.bin`, ...
@@ -76,7 +79,14 @@ class InsightFace:
         if split == "train":
             self._records = Records(self.root / "train.rec")
             self._keys, self._labels = _people(self._records)
-            self.info = DataInfo(self.target, tuple(map(str, range(int(self._labels.max()) + 1))))
+            classes = int(self._labels.max()) + 1
+            # Numbers may have gaps, as of people who were taken out; a stray one costs a row of weights a number.
+            if classes > _SPARSEST * len(self._labels):
+                raise DataError(
+                    f"{self._records.file.path}: names person {classes - 1:,}, and has {len(self._labels):,} images. "
+                    f"Expected people's numbers from 0 on, at most {_SPARSEST} for each image"
+                )
+            self.info = DataInfo(self.target, tuple(map(str, range(classes))))
             return
         # Whoever is in a verification file, it is nobody with a class.
         self.info = DataInfo(self.target, ())

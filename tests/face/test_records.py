@@ -146,6 +146,8 @@ def test_damaged_files_are_data_errors_that_say_where(tmp_path: Path) -> None:
         refused(f"record 0: expected a record's key, found label {wrong:g}")
     write_records(path, {1: labelled([0]), 2: labelled([2**24])})
     refused(r"record 2: expected a person's number, found label 1\.67772e\+07")
+    write_records(path, {1: labelled([0]), 2: labelled([16_000_000])})
+    refused("names person 16,000,000, and has 2 images. Expected people's numbers from 0 on, at most 100 for each")
     write_records(path, {0: labelled([1, 2])})
     refused("train.rec: has no image in it")
     path.write_bytes(b"")
