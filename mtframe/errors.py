@@ -6,6 +6,7 @@ error as one message and exits with its code; anything else is a bug and keeps i
 
 from __future__ import annotations
 
+import shlex
 import traceback
 import unicodedata
 from collections.abc import Sequence
@@ -110,6 +111,11 @@ def printable(text: str) -> str:
         else letter.encode("unicode_escape").decode()
         for letter in text
     )  # fmt: skip
+
+
+def pasted(argument: object) -> str:
+    """An argument as a command to paste needs it: a path may have spaces, and a stranger's more than that."""
+    return shlex.quote(str(argument))
 
 
 def raised_at(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtframe.assembly import Assembly, observe
-from mtframe.errors import MtframeError, TrainingError
+from mtframe.errors import MtframeError, TrainingError, pasted
 from mtframe.evaluation import Evaluation
 from mtframe.hooks import Hooks
 from mtframe.recipe import CheckedRecipe, Recipe
@@ -155,7 +155,7 @@ def _fit(trainer: Trainer) -> None:
     except OSError as error:
         raise TrainingError(
             f"{error.filename or trainer.run.path}: {error.strerror or error}. Training stopped at step "
-            f"{trainer.step}; go on from the last checkpoint with: mtframe train --resume {trainer.run.path}"
+            f"{trainer.step}; go on from the last checkpoint with: mtframe train --resume {pasted(trainer.run.path)}"
         ) from error
     for name, why in trainer.hooks.disabled.items():
         print(f"warning: {name} was disabled: {why}; see {trainer.run.log_file}", file=sys.stderr)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from mtframe.errors import RecipeError
+from mtframe.errors import RecipeError, pasted
 
 # By key of a recipe, then and now; None where it was or is not there.
 Changes = Mapping[str, tuple[Any, Any]]
@@ -40,12 +39,12 @@ def check_changes(changes: Changes, run: Path) -> None:
     other = {key: values for key, values in changes.items() if not is_harmless(key) and key not in LENGTH}
     if not other:
         return
-    new = " ".join(shlex.quote(f"{key}={now}") for key, (_, now) in other.items() if isinstance(now, str | int | float))
+    new = " ".join(pasted(f"{key}={now}") for key, (_, now) in other.items() if isinstance(now, str | int | float))
     raise RecipeError(
         f"{run}: would be another experiment with "
         + "; ".join(described(other))
-        + f". Put the recipe back, or begin a new run with this one's weights: mtframe train {shlex.quote(str(run))}"
-        f"/recipe.yaml {new + ' ' if new else ''}--from {shlex.quote(str(run))}"
+        + f". Put the recipe back, or begin a new run with this one's weights: mtframe train {pasted(run)}"
+        f"/recipe.yaml {new + ' ' if new else ''}--from {pasted(run)}"
     )
 
 

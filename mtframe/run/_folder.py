@@ -21,7 +21,7 @@ from mtframe._labels import read_labels
 from mtframe._origins import Origins, changed, keep_sources, revive
 from mtframe._overrides import add_hooks, apply_overrides
 from mtframe.data import DataInfo
-from mtframe.errors import CheckpointError, Code, MtframeError, RecipeError, TrainingError
+from mtframe.errors import CheckpointError, Code, MtframeError, RecipeError, TrainingError, pasted
 from mtframe.recipe import CheckedRecipe, Recipe, in_file, read_recipe
 from mtframe.yaml import parse_yaml
 
@@ -199,7 +199,7 @@ class RunFolder:
             raise RecipeError(
                 f"{self.path}: a run of format {found}, and this version of mtframe reads format {FORMAT}. Load it "
                 f"with the version that wrote it, or train again (CHANGELOG.md says what changed in recipes): "
-                f"mtframe train {self.recipe_file}"
+                f"mtframe train {pasted(self.recipe_file)}"
             )
 
     def check_new(self) -> None:
@@ -208,9 +208,8 @@ class RunFolder:
             return
         # Without, it is no run, is made of another one, or was stopped before there was anything to go on with.
         goes_on = self.recipe_file.is_file() and (self.checkpoints / "last" / "training.pt").is_file()
-        hint = (
-            f", or, if it was stopped, go on with the run in it: mtframe train --resume {self.path}" if goes_on else ""
-        )
+        again = f"mtframe train --resume {pasted(self.path)}"
+        hint = f", or, if it was stopped, go on with the run in it: {again}" if goes_on else ""
         raise RecipeError(f"--out: {self.path} already exists and is not empty. Choose another folder{hint}")
 
     def _is_empty(self) -> bool:
@@ -299,7 +298,7 @@ class RunFolder:
                 f"checkpoint {folder} could not be written ({'the disk is full' if full else error}); "
                 + (
                     f"the checkpoint before it is kept in {folder}. Free some space, then go on with: "
-                    f"mtframe train --resume {self.path}"
+                    f"mtframe train --resume {pasted(self.path)}"
                     if folder.exists()
                     else f"there is none before it. Free some space, remove {self.path}, and train again"
                 )
@@ -389,7 +388,7 @@ class RunFolder:
                 if checkpoint.manifest.step is None:
                     raise RecipeError(
                         f"{self.path}: made of another run without training, so there is nothing to go on with. Train "
-                        f"it further with: mtframe train {self.recipe_file} --from {self.path}"
+                        f"it further with: mtframe train {pasted(self.recipe_file)} --from {pasted(self.path)}"
                     )
                 checkpoint.bytes_of(STATE)
                 checkpoint.check()
@@ -404,11 +403,11 @@ class RunFolder:
         if wrong:
             raise CheckpointError(
                 "\n".join(wrong) + f"\nNo whole checkpoint is left to go on from. What other checkpoints hold can be a "
-                f"start: mtframe train {self.recipe_file} --from {self.path}"
+                f"start: mtframe train {pasted(self.recipe_file)} --from {pasted(self.path)}"
             )
         raise CheckpointError(
             f"{self.path}: stopped before its first checkpoint, so there is nothing to go on from. Start again: "
-            f"mtframe train {self.recipe_file} --out ANOTHER_FOLDER"
+            f"mtframe train {pasted(self.recipe_file)} --out ANOTHER_FOLDER"
         )
 
     def broken(self, names: Iterable[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from mtframe._labels import run_of
 from mtframe._overrides import add_hooks, apply_overrides, parse_task
 from mtframe.assembly import Assembly
-from mtframe.errors import CheckpointError, RecipeError
+from mtframe.errors import CheckpointError, RecipeError, pasted
 from mtframe.recipe import Choice, Recipe, TaskRecipe
 from mtframe.registry import name_of
 from mtframe.run import KEPT, RunFolder
@@ -147,7 +147,7 @@ def _extended(
         got = "null" if recipe.train.tasks is None else f"[{', '.join(recipe.train.tasks)}]"
         raise RecipeError(
             f"train.tasks: must be [{name}], got {got}; the new task alone is trained. To train old ones too, train a "
-            f"recipe of all: mtframe train RECIPE --from {run}"
+            f"recipe of all: mtframe train RECIPE --from {pasted(run)}"
         )
     if recipe.train.distil is not None and not finetune:
         raise RecipeError(

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from mtframe import options
-from mtframe.errors import CheckpointError, RecipeError
+from mtframe.errors import CheckpointError, RecipeError, pasted
 
 from ._best import Bests, SavedBests
 from ._log import LossMeter, SavedMeter
@@ -122,7 +122,7 @@ class TrainingState:
             raise CheckpointError(
                 f"{run}: its checkpoint is of format {found}, which another version of mtframe goes on with; this one "
                 f"reads format {FORMAT}. Go on with that version, or begin a new run with its weights: "
-                f"mtframe train {run / 'recipe.yaml'} --from {run}"
+                f"mtframe train {pasted(run / 'recipe.yaml')} --from {pasted(run)}"
             )
         try:
             state = _SAVED.validate_python(saved)
@@ -136,8 +136,8 @@ class TrainingState:
             raise RecipeError(f"{run}: at step {step}, beyond the {steps} that its recipe asks for")
         if state["history"] and state["history"][-1]["step"] >= steps:
             raise RecipeError(
-                f"{run}: already trained to its end, step {step} of {steps}. For more: mtframe train --resume {run} "
-                f"train.steps={2 * steps}"
+                f"{run}: already trained to its end, step {step} of {steps}. For more: "
+                f"mtframe train --resume {pasted(run)} train.steps={2 * steps}"
             )
         if state["stopped"] is not None and state["history"] and state["history"][-1]["step"] == step:
             raise RecipeError(f"{run}: was ended at step {step} of {steps}: {state['stopped']}")
@@ -151,7 +151,7 @@ class TrainingState:
             raise CheckpointError(
                 f"{run}: its training images are not what they were: {', '.join(changed)}, so it would be another "
                 "training. Put them back, or begin a new run with its weights: "
-                f"mtframe train {run / 'recipe.yaml'} --from {run}"
+                f"mtframe train {pasted(run / 'recipe.yaml')} --from {pasted(run)}"
             )
         return state
 

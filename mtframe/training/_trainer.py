@@ -12,7 +12,7 @@ import torch
 
 from mtframe.assembly import Assembly, observe
 from mtframe.data import Batch, MixedBatches
-from mtframe.errors import StarvedError
+from mtframe.errors import StarvedError, pasted
 from mtframe.evaluation import Evaluation
 from mtframe.hooks import Calls, Hooks
 from mtframe.kinds import CountsFailures
@@ -255,13 +255,13 @@ class Trainer:
             account(self.batches, self.step * self.options.accumulate)
             raise Interrupted(
                 f"stopped at step {self.step} of {self.steps}; everything is saved. Go on with: "
-                f"mtframe train --resume {self.run.path}"
+                f"mtframe train --resume {pasted(self.run.path)}"
             ) from None
         except StarvedError as error:
             self._save_what_is_not()
             raise StarvedError(
                 f"{error}. Stopped at step {self.step} of {self.steps}; everything is saved. Go on with: "
-                f"mtframe train --resume {self.run.path} train.workers=0"
+                f"mtframe train --resume {pasted(self.run.path)} train.workers=0"
             ) from None
 
     def _save_what_is_not(self) -> None:
@@ -337,7 +337,7 @@ class Trainer:
     def _kept(self) -> str:
         """What of a training that ends in the middle of a step is not lost."""
         return (
-            f". What step {self._saved} left is kept: mtframe train --resume {self.run.path}"
+            f". What step {self._saved} left is kept: mtframe train --resume {pasted(self.run.path)}"
             if self._saved >= 0
             else ""
         )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtframe.data import DecodeSize, Sample, read_image
-from mtframe.errors import RecipeError
+from mtframe.errors import RecipeError, pasted
 
 SPLITS = ("train", "val", "test")
 
@@ -130,4 +130,4 @@ def check_options(dataset: str, split: str, val_part: float, classes: Sequence[s
 def check_root(dataset: str, root: Path) -> None:
     """Raises RecipeError where there is no such folder."""
     if not root.is_dir():
-        raise RecipeError(f"root: no folder '{root}'. Make one with: mtframe data synthesize {dataset} {root}")
+        raise RecipeError(f"root: no folder '{root}'. Make one with: mtframe data synthesize {dataset} {pasted(root)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mtframe.download import download
-from mtframe.errors import DataError, RecipeError
+from mtframe.errors import DataError, RecipeError, pasted
 
 from ._coco_json import read_coco
 from ._download import COCO_2017
@@ -75,7 +75,7 @@ class Coco(AnnotatedImages):
 
 
 def _check_layout(root: Path, file: str, images: str) -> None:
-    hint = f"Fetch COCO with: mtframe data download coco {root}"
+    hint = f"Fetch COCO with: mtframe data download coco {pasted(root)}"
     if not root.is_dir():
         raise RecipeError(f"root: no folder '{root}'. {hint}")
     if not (root / file).is_file():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.download import download
-from mtframe.errors import DataError, RecipeError
+from mtframe.errors import DataError, RecipeError, pasted
 
 from ._download import LFW_FILES
 from .identities import Roles, at_least, check_split, class_by_path, enrol, grouped_order
@@ -224,7 +224,7 @@ class LFW:
 
 def _image_folder(root: Path) -> Path:
     if not root.is_dir():
-        raise RecipeError(f"root: no folder '{root}'. Fetch it with: mtframe data download lfw {root}")
+        raise RecipeError(f"root: no folder '{root}'. Fetch it with: mtframe data download lfw {pasted(root)}")
     for name in FOLDERS:
         if (root / name).is_dir():
             return root / name
@@ -232,7 +232,7 @@ def _image_folder(root: Path) -> Path:
         return root
     raise DataError(
         f"{root}: expected NAME/NAME_0001.jpg, ... in it or in its folder {', '.join(FOLDERS)}; found no "
-        f"person. Fetch LFW with: mtframe data download lfw {root}"
+        f"person. Fetch LFW with: mtframe data download lfw {pasted(root)}"
     )
 
 

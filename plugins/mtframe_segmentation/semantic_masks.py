@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Sample, read_image, read_map
-from mtframe.errors import BadImageError, RecipeError
+from mtframe.errors import BadImageError, RecipeError, pasted
 
 from ._classes import ClassTable
 from ._pairs import SPLITS, Layout, held_out
@@ -80,7 +80,8 @@ class SemanticMasks:
         self.root, self.split = Path(root), split
         self.decode_size: DecodeSize | None = None
         if not self.root.is_dir():
-            raise RecipeError(f"root: no folder '{root}'. Make one with: mtframe data synthesize semantic-masks {root}")
+            make = f"mtframe data synthesize semantic-masks {pasted(root)}"
+            raise RecipeError(f"root: no folder '{root}'. Make one with: {make}")
         self._layout = Layout(self.root, images, masks, image_end, mask_end, lists, split_names or {})
         self._classes = ClassTable.read(self.root, classes, unknown)
         self.info = DataInfo(self.target, self._classes.names)

@@ -162,6 +162,14 @@ def test_names_of_strangers_do_not_steer_the_terminal(foreign: Path) -> None:
     assert "rm -rf" not in result.out + result.err or "pip install" not in result.out + result.err
 
 
+def test_commands_to_paste_are_quoted(run: Path) -> None:
+    odd = run.with_name("my run; id")
+    run.rename(odd)
+    Trainer.resume(odd).fit()
+    result = mtframe("train", "--resume", odd)
+    assert f"mtframe train --resume '{odd}' train.steps=24" in result.err
+
+
 def test_a_run_without_code_of_its_own_asks_nobody(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such folder"):
         trust(tmp_path / "nowhere")
