@@ -104,11 +104,20 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder / STATE}: expected a mapping, got {type(state).__name__}")
         return state
 
-    def check(self) -> None:
-        """Raises CheckpointError unless all its files are what was saved."""
-        for name in self.manifest.files:
+    @property
+    def is_there(self) -> bool:
+        """Whether it is still the one in its folder."""
+        with suppress(CheckpointError):
+            return Checkpoint.open(self.folder).manifest == self.manifest
+        return False
+
+    def check(self, *needed: str) -> None:
+        """Raises CheckpointError unless all its files are what was saved, and those that are needed among them."""
+        for name in dict.fromkeys((*needed, *self.manifest.files)):
             try:
                 found = file_digest(self.folder / name)
+            except FileNotFoundError:
+                raise CheckpointError(f"{self.folder / name}: missing") from None
             except OSError as error:
                 raise CheckpointError(f"{self.folder / name}: cannot be read ({error.strerror or error})") from None
             self._compare(name, found)
@@ -128,8 +137,9 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: It is no safetensors, is not what its checkpoint was written with, or has NaN in it.
     """
-    if (file.parent / _MANIFEST).is_file():
-        return weights_of(Checkpoint.open(file.parent).bytes_of(file.name), file)
+    if ((there(file.parent) or file.parent) / _MANIFEST).is_file():
+        # It may be replaced while it is read.
+        return weights_of(whole(file.parent, lambda checkpoint: checkpoint.bytes_of(file.name)), file)
     try:
         return weights_of(file.read_bytes(), file)
     except OSError as error:
@@ -225,7 +235,7 @@ def _manifest_of(folder: Path) -> bytes | None:
 
 
 def _aside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
+    return folder.parent / f".{folder.name}.old"
 
 
 def _swap(new: Path, folder: Path, keep: Path | None) -> None:

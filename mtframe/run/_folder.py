@@ -62,6 +62,8 @@ class RunFolder:
         self._trained: dict[str, Any] | None = None
         self._labels: str | None = None
         self._broken: set[str] = set()
+        # Where a training goes on from, once it is taken up, and what of its recipe has changed since.
+        self.taken_up: Checkpoint | None = None
         self.changes: Changes = {}
 
     @classmethod
@@ -161,7 +163,7 @@ class RunFolder:
             for name, weights in checkpoints.items():
                 self.save_checkpoint(name, weights, step=None)
             write_text(self.path / "labels.json", labels)
-            code = code_of(Recipe.from_plain(self._trained, self.path.resolve(), presets=False), self.path, {})
+            code = code_of(self._resolved(self._trained), self.path, {})
             files = {one.file.relative_to(self.path.resolve()).as_posix(): one.digest for one in code}
             facts = {**environment(recipe, infos), "files": files}
             write_text(self.path / "environment.json", json.dumps(facts, indent=2) + "\n")
@@ -228,13 +230,16 @@ class RunFolder:
         with in_file(self.recipe_file):
             revived = revive(read_recipe(self.recipe_file), self._origins())
             plain = apply_overrides(add_hooks(revived, hooks, ()), overrides)
-            return Recipe.from_plain(plain, self.path.resolve(), presets=False)
+            return self._resolved(plain)
 
     def code(self) -> list[Code]:
         """The run's own Python files. Raises RecipeError for one outside of `components/`, or that has changed."""
         with in_file(self.recipe_file):
-            recipe = Recipe.from_plain(read_recipe(self.recipe_file), self.path.resolve(), presets=False)
-            return code_of(recipe, self.path, self._environment.files)
+            return code_of(self._resolved(read_recipe(self.recipe_file)), self.path, self._environment.files)
+
+    def _resolved(self, plain: Mapping[str, Any]) -> Recipe:
+        """The recipe of plain values that a run has: nothing is left to presets, files are relative to the folder."""
+        return Recipe.from_plain(plain, self.path.resolve(), presets=False)
 
     def checked_recipe(
         self, overrides: Sequence[str] = (), *, training: bool = False, hooks: Sequence[str] = ()
@@ -283,10 +288,8 @@ class RunFolder:
             TrainingError: It cannot be written, e.g. because the disk is full.
         """
         if self._trained is None or self._labels is None:
-            self._trained, self._labels = (
-                read_recipe(self.recipe_file),
-                digest((self.path / "labels.json").read_bytes()),
-            )
+            self._trained = read_recipe(self.recipe_file)
+            self._labels = digest((self.path / "labels.json").read_bytes())
         folder = self.checkpoints / name
         keep = self.checkpoints / KEPT if name == LAST and name not in self._broken else None
         try:
@@ -335,7 +338,7 @@ class RunFolder:
             CheckpointError: There is none.
         """
         name, folder = self._found(name)
-        return name, (there(folder) or folder) / WEIGHTS
+        return name, folder / WEIGHTS
 
     def take_up(self, overrides: Sequence[str] = (), hooks: Sequence[str] = ()) -> CheckedRecipe:
         """The recipe that a stopped training goes on with; what of it has changed since is in `changes`.
@@ -348,9 +351,11 @@ class RunFolder:
             RecipeError: With these changes it would be another experiment, or a component is missing.
             CheckpointError: There is no checkpoint to go on from.
         """
-        checkpoint = self.last()
+        checkpoint = self.taken_up = self.last()
         with in_file(self.recipe_file):
             plain = apply_overrides(add_hooks(read_recipe(self.recipe_file), hooks, ()), overrides)
+            # Before it is kept: with a file from elsewhere in its recipe nobody could load the run again.
+            code_of(self._resolved(plain), self.path, self._environment.files)
         self.changes = differences(checkpoint.manifest.recipe, plain)
         check_changes(self.changes, self.path)
         self._trained, self._labels = plain, checkpoint.manifest.labels
@@ -366,8 +371,7 @@ class RunFolder:
     def keep_changes(self) -> None:
         """Writes the recipe that a training was taken up with, if it has changed. Raises TrainingError."""
         if self._trained is not None and differences(read_recipe(self.recipe_file), self._trained):
-            recipe = Recipe.from_plain(self._trained, self.path.resolve(), presets=False)
-            write_text(self.recipe_file, recipe.to_yaml())
+            write_text(self.recipe_file, self._resolved(self._trained).to_yaml())
 
     def last(self) -> Checkpoint:
         """The newest whole checkpoint that a training can go on from.
@@ -390,8 +394,7 @@ class RunFolder:
                         f"{self.path}: made of another run without training, so there is nothing to go on with. Train "
                         f"it further with: mtframe train {pasted(self.recipe_file)} --from {pasted(self.path)}"
                     )
-                checkpoint.bytes_of(STATE)
-                checkpoint.check()
+                checkpoint.check(STATE)
             except CheckpointError as error:
                 wrong.append(str(error))
                 self._broken.add(name)

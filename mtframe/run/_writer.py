@@ -82,7 +82,11 @@ class Writer:
         self._number = number
         _OPEN.add(number)
         me = Holder(pid=os.getpid(), host=platform.node(), user=_user(), since=f"{datetime.now():%Y-%m-%d %H:%M:%S}")
-        write_text(self._folder / _HOLDER, me.model_dump_json() + "\n")
+        try:
+            write_text(self._folder / _HOLDER, me.model_dump_json() + "\n")
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Gives it back."""

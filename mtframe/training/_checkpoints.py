@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mtframe.errors import CheckpointError, MtframeError, described
+from mtframe.errors import CheckpointError, MtframeError, RecipeError, described
 from mtframe.kinds import KeepsState
-from mtframe.run import LAST, STATE, RunFolder, check_fit, take_weights
+from mtframe.run import LAST, STATE, Checkpoint, RunFolder, check_fit, take_weights
 
 from ._optim import check_optimizer
 from ._parts import TrainingParts
@@ -27,6 +27,7 @@ class Checkpoints:
 
     def __init__(self, run: RunFolder, parts: TrainingParts, state: TrainingState) -> None:
         self._run, self._parts, self._state = run, parts, state
+        self._restored: Checkpoint | None = None
 
     @property
     def last(self) -> Path:
@@ -48,6 +49,12 @@ class Checkpoints:
         }
         return self._run.save_checkpoint(LAST, parts.evaluated_model.state_dict(), self._state.step, state)
 
+    def check_current(self) -> None:
+        """Raises RecipeError if another process has trained the run since it was restored."""
+        if self._restored is not None and not self._restored.is_there:
+            raise RecipeError(f"{self._run.path}: has been trained further since it was loaded. Load it again")
+        self._restored = None
+
     def restore(self) -> dict[str, str]:
         """Puts parts and state where the last whole checkpoint left them.
 
@@ -60,7 +67,8 @@ class Checkpoints:
             RecipeError: That training was over, or was none.
             CheckpointError: There is no checkpoint, none is whole, or it is of another format or architecture.
         """
-        parts, checkpoint = self._parts, self._run.last()
+        parts, checkpoint = self._parts, self._run.taken_up or self._run.last()
+        self._restored = checkpoint
         file, plain = checkpoint.folder / STATE, checkpoint.state()
         saved = self._state.check(plain, self._run.path, parts.length.steps)
         if saved["step"] != checkpoint.manifest.step:

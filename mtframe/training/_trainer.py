@@ -192,6 +192,7 @@ class Trainer:
         if not self.run.recipe_file.is_file():
             self.run.create(self.recipe, self.assembly.infos)
         with self.run.writing(), log_to(self.run.log_file):
+            self._checkpoints.check_current()
             try:
                 with self._observed(), self._interruption.listening():
                     self._fit()

@@ -18,7 +18,6 @@ cost       Milliseconds of saving and loading a checkpoint of ResNet-50, and of 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import logging
 import os
@@ -48,6 +47,7 @@ from mtframe.run._files import file_digest
 from mtframe.training import Trainer
 from mtframe_observers import csv_logger
 from sealed import reseal
+from stopped import train_until
 from toy import toy_recipe
 
 # Options of the trainings that are killed.
@@ -208,17 +208,7 @@ def stopped(folder: Path) -> Path:
     """A run that was stopped in the middle."""
     run = folder / "stopped"
     if not run.exists():
-        trainer = Trainer(Assembly(recipe(["one", "two"])), run)
-        step = trainer.train_step
-
-        def stopping(group: Any) -> None:
-            step(group)
-            if trainer.step == 5:
-                raise KeyboardInterrupt
-
-        trainer.train_step = stopping  # type: ignore[method-assign]
-        with contextlib.suppress(KeyboardInterrupt):
-            trainer.fit()
+        train_until(Trainer(Assembly(recipe(["one", "two"])), run), 5)
     return run
 
 

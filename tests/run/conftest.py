@@ -10,6 +10,7 @@ import pytest
 from mtframe.assembly import Assembly
 from mtframe.recipe import Recipe
 from mtframe.training import Trainer
+from stopped import train_until
 from toy import toy_recipe
 
 
@@ -18,16 +19,7 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained for 8 of 12 steps, with a save every 4 steps and evaluations."""
     path = tmp_path_factory.mktemp("stopped") / "run"
     trainer = Trainer(Assembly(Recipe.from_plain(toy_recipe(steps=12, save_every_steps=4, evaluate_every=0.8))), path)
-    step = trainer.train_step
-
-    def stopping(group: list) -> None:
-        step(group)
-        if trainer.step == 9:
-            raise KeyboardInterrupt
-
-    trainer.train_step = stopping  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit()
+    train_until(trainer, 9)
     return path
 
 

@@ -72,6 +72,15 @@ def test_what_would_be_another_experiment_is_refused_with_the_way_to_do_it(run: 
         Trainer.resume(run, overrides=[change])
 
 
+def test_a_file_from_elsewhere_does_not_get_into_a_run(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("class Mine:\n    pass\n")
+    before = (run / "recipe.yaml").read_text()
+    result = mtframe("train", "--resume", run, "--with", f"{tmp_path}/mine.py:Mine")
+    assert result.code == 2
+    assert f"{tmp_path}/mine.py is outside of {run}/components" in result.err
+    assert (run / "recipe.yaml").read_text() == before
+
+
 def test_an_edit_of_the_recipe_counts_as_the_change_it_is(run: Path) -> None:
     file = run / "recipe.yaml"
     file.write_text(file.read_text().replace("log_every: 1\n", "log_every: 2\n"))

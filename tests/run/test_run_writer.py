@@ -166,6 +166,13 @@ def test_of_two_that_resume_one_goes_on_and_the_other_is_refused_at_once(run: Pa
     assert steps == [str(step) for step in range(1, 13)]
 
 
+def test_what_another_process_has_trained_since_is_not_trained_over(run: Path) -> None:
+    first, second = Trainer.resume(run), Trainer.resume(run)
+    first.fit()
+    with pytest.raises(RecipeError, match=r"has been trained further since it was loaded\. Load it again"):
+        second.fit()
+
+
 def test_reading_changes_nothing_in_a_run(run: Path) -> None:
     checkpoints = run / "checkpoints"
     # As a kill between two renames leaves it.
