@@ -12,13 +12,14 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from mtframe.errors import BadImageError
+from mtframe.errors import BadImageError, RecipeError
 from mtframe.paths import regular
 
 from ._sample import DecodeSize
 
-# Above this an image is refused before it is decoded: a 50 kB file can claim to hold gigabytes.
-MAX_PIXELS = int(os.environ.get("MTFRAME_MAX_PIXELS") or 100_000_000)
+# Above this an image is refused before it is decoded: a 50 kB file can claim to hold gigabytes. The environment may ask
+# for another limit, see `most_pixels`.
+MAX_PIXELS = 100_000_000
 
 # Bytes of an image file, and scans of a progressive JPEG: each is a pass over all of its pixels, for two bytes.
 MAX_BYTES, _MAX_SCANS = 1 << 30, 100
@@ -38,6 +39,20 @@ _MAP_FORMATS = ("PNG", "TIFF", "BMP")
 
 # What Pillow multiplies the values of a grey PNG by, by their bits.
 _STRETCHED = {2: 85, 4: 17}
+
+
+def most_pixels() -> int:
+    """The limit in force: `MTFRAME_MAX_PIXELS` of the environment, or the default.
+
+    Raises:
+        RecipeError: The environment asks for what is no number of pixels.
+    """
+    given = os.environ.get("MTFRAME_MAX_PIXELS")
+    if not given:
+        return MAX_PIXELS
+    if not (given.isdecimal() and int(given) > 0):
+        raise RecipeError(f"MTFRAME_MAX_PIXELS: expected a number of pixels, as 100000000, got {given!r}")
+    return int(given)
 
 
 def read_image(
@@ -80,6 +95,8 @@ def decode_image(
     Raises:
         BadImageError: The data is empty, truncated, no image, or holds more than MAX_PIXELS pixels.
     """
+    # Before: below, whatever is raised is laid to the image.
+    most_pixels()
     try:
         array, size = _decode_jpeg(data, decode_size) if data.startswith(_JPEG) else _decode_other(data)
     except _Refused as error:
@@ -106,6 +123,7 @@ def read_map(path: str | os.PathLike[str]) -> Tensor:
     Raises:
         BadImageError: The file is missing, damaged, of another form, or holds more than MAX_PIXELS pixels.
     """
+    most_pixels()
     try:
         data = regular(path, MAX_BYTES).read_bytes()
         with warnings.catch_warnings():
@@ -166,9 +184,9 @@ class _Refused(Exception):
 
 
 def _check_size(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
+    if height * width > (limit := most_pixels()):
         raise _Refused(
-            f"{width}x{height} pixels, more than the limit of {MAX_PIXELS:,} (a decompression bomb?); a good image is "
+            f"{width}x{height} pixels, more than the limit of {limit:,} (a decompression bomb?); a good image is "
             f"allowed with MTFRAME_MAX_PIXELS={height * width} in the environment"
         )
 

@@ -90,6 +90,23 @@ def test_a_large_photograph_is_allowed_by_the_environment(tmp_path: Path, monkey
     read_image(file)
 
 
+@pytest.mark.parametrize("given", ["many", "0", "-5", "1e9"])
+def test_a_limit_that_is_no_number_is_the_users_mistake_not_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    file = tmp_path / "a.png"
+    Image.new("L", (40, 30)).save(file)
+    monkeypatch.setenv("MTFRAME_MAX_PIXELS", given)
+    for read in (read_image, read_map):
+        with pytest.raises(RecipeError, match=f"MTFRAME_MAX_PIXELS: expected a number of pixels, .* got '{given}'"):
+            read(file)
+    monkeypatch.setenv("MTFRAME_MAX_PIXELS", "1199")
+    with pytest.raises(BadImageError, match="more than the limit of 1,199"):
+        read_image(file)
+    monkeypatch.setenv("MTFRAME_MAX_PIXELS", "1200")
+    read_image(file)
+
+
 def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.effect_noise((64, 64), 50).convert("RGB").save(data, "JPEG", progressive=True)
