@@ -388,6 +388,6 @@ def _report(problems: Sequence[str], filled: Mapping[str, Any], wrong: Mapping[s
         if missing is None:
             lines.append(problem)
         elif missing[1] not in wrong:
-            preset = "preset" in filled["tasks"][missing[1]]
+            preset = "preset" in _tasks_of(filled).get(missing[1], {})
             lines.append(problem if preset else f"{problem} (or name a preset: tasks.{missing[1]}.preset)")
     return lines

@@ -113,6 +113,8 @@ def test_overrides(text: str) -> None:
 @FEW
 @given(st.sampled_from(PLACES), VALUES)
 @example(("tasks", "one", "target"), [1])
+@example(("tasks",), {0: {}})
+@example(("tasks",), {None: {"preset": 1}, 1.5: {}})
 @example(("train", "lr"), 10**400)
 @example(("tasks", "one", "size"), float("inf"))
 @example(("backbone",), "x" * 5000 + ".py:Net")
