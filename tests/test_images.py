@@ -259,7 +259,7 @@ def test_of_a_palette_the_places_are_the_numbers(tmp_path: Path, colours: int) -
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (jpeg(), r"is no picture of a kind that numbers are read from \(PNG, TIFF, BMP\)"),
+        (jpeg(), r"is not an image of a kind that is read here \(PNG, TIFF, BMP\)"),
         (png_header(40_000, 10_000), "decompression bomb"),
         (grey_png(np.random.default_rng(0).integers(0, 256, (40, 40)), 8)[:900], r"cannot be decoded \(.*truncated"),
     ],

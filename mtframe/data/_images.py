@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import simplejpeg
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from mtframe.errors import BadImageError, RecipeError
@@ -21,8 +21,11 @@ from ._sample import DecodeSize
 # for another limit, see `most_pixels`.
 MAX_PIXELS = 100_000_000
 
-# Bytes of an image file, and scans of a progressive JPEG: each is a pass over all of its pixels, for two bytes.
-MAX_BYTES, _MAX_SCANS = 1 << 30, 100
+# Bytes of an image file.
+MAX_BYTES = 1 << 30
+
+# Scans of a progressive JPEG: each is a pass over all of its pixels, for two bytes. Encoders write about 10.
+_MAX_SCANS, _SCANS_OF_LARGEST = 100, 20
 
 # What a file of a format in `_FORMATS` is called, in lower case.
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -31,6 +34,8 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 _JPEG = b"\xff\xd8\xff"
+_TEXT_PPM = (b"P1", b"P2", b"P3")
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 _SCAN = b"\xff\xda"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -140,15 +145,7 @@ def read_map(path: str | os.PathLike[str]) -> Tensor:
 
 
 def _decode_map(data: bytes) -> np.ndarray:
-    if not data:
-        raise _Refused("is empty")
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_MAP_FORMATS)
-    except UnidentifiedImageError:
-        kinds = ", ".join(_MAP_FORMATS)
-        raise _Refused(f"is no picture of a kind that numbers are read from ({kinds})") from None
-    with image:
-        _check_size(image.height, image.width)
+    with _opened(data, _MAP_FORMATS) as image:
         if image.mode.startswith("I;16"):
             return np.array(image).astype(np.int32)
         if image.mode not in ("1", "L", "P"):
@@ -183,6 +180,30 @@ class _Refused(Exception):
     pass
 
 
+def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    """What Pillow reads of a file, before it decodes anything."""
+    if not data:
+        raise _Refused("is empty")
+    if data.startswith(_TEXT_PPM):
+        # Pillow's reader takes minutes for ten megabytes of comments.
+        raise _Refused("is a PPM in text; expected a binary one (P4, P5 or P6)")
+    if Image.MAX_IMAGE_PIXELS is not None:
+        # Pillow's own limit, where the user has asked for more.
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most_pixels())
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError:
+        raise _Refused(f"is not an image of a kind that is read here ({', '.join(formats)})") from None
+    except Image.DecompressionBombError:
+        raise _Refused(f"has more pixels than the limit of {most_pixels():,} (a decompression bomb?)") from None
+    _check_size(image.height, image.width)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # A tile is decoded as a whole, however little of it is the image.
+        tags = image.tag_v2
+        _check_size(int(tags.get(_TILE_LENGTH, 0)), int(tags.get(_TILE_WIDTH, 0)))
+    return image
+
+
 def _check_size(height: int, width: int) -> None:
     if height * width > (limit := most_pixels()):
         raise _Refused(
@@ -197,8 +218,9 @@ def _decode_jpeg(data: bytes, decode_size: DecodeSize | None) -> tuple[np.ndarra
     except (ValueError, LookupError):
         raise _Refused("its JPEG header is damaged or cut off") from None
     _check_size(height, width)
-    if (scans := data.count(_SCAN)) > _MAX_SCANS:
-        raise _Refused(f"has {scans:,} scans, more than the limit of {_MAX_SCANS}")
+    limit = min(_MAX_SCANS, _SCANS_OF_LARGEST * most_pixels() // max(height * width, 1))
+    if (scans := data.count(_SCAN)) > limit:
+        raise _Refused(f"has {scans:,} scans, more than the limit of {limit} for its {height * width:,} pixels")
     if colorspace in ("CMYK", "YCCK", "CMYK/YCCK"):
         return _decode_other(data)
     least_height, least_width = 0, 0
@@ -222,17 +244,10 @@ def _decode_jpeg(data: bytes, decode_size: DecodeSize | None) -> tuple[np.ndarra
 
 
 def _decode_other(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
-    if not data:
-        raise _Refused("is empty")
     with warnings.catch_warnings():
         # Of large images, before Pillow refuses them (the limit above is ours), and of transparent palettes.
         warnings.simplefilter("ignore")
-        try:
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        except UnidentifiedImageError:
-            raise _Refused(f"is not an image of a kind that is read here ({', '.join(_FORMATS)})") from None
-        with image:
-            _check_size(image.height, image.width)
+        with _opened(data, _FORMATS) as image:
             if image.mode.startswith("I;16"):
                 # Pillow would clip 16 bits to 8, which makes nearly everything white.
                 image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from mtframe.assembly import Assembly
-from mtframe.data import _images, read_image
+from mtframe.data import _images, decode_image, read_image
 from mtframe.data._images import read_map
 from mtframe.download import _unpack
 from mtframe.errors import BadImageError, DataError, MtframeError, RecipeError
@@ -117,6 +118,48 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path) -> None:
     file.write_bytes(whole[:-2] + b"\xff\xda" * 5000 + whole[-2:])
     with pytest.raises(BadImageError, match=r"has 5,0\d\d scans, more than the limit of 100"):
         read_image(file)
+
+
+@pytest.mark.timeout(60)
+def test_scans_of_a_large_image_are_counted_by_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (1000, 1000)).save(buffer, "JPEG", progressive=True)
+    scans = buffer.getvalue().count(b"\xff\xda")
+    monkeypatch.setenv("MTFRAME_MAX_PIXELS", "1000000")
+    assert decode_image(buffer.getvalue(), "a.jpg")[1] == (1000, 1000)
+    data = buffer.getvalue()[:-2] + b"\xff\xda" * (21 - scans) + b"\xff\xd9"
+    with pytest.raises(BadImageError, match="has 21 scans, more than the limit of 20 for its 1,000,000 pixels"):
+        decode_image(data, "a.jpg")
+
+
+def tiff(tags: dict[int, tuple[int, int, int]]) -> bytes:
+    """A TIFF file of one directory (TIFF 6.0, section 2): type, count and value by tag."""
+    entries = b"".join(struct.pack("<HHII", tag, *entry) for tag, entry in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+def test_a_tile_is_counted_as_the_image_is() -> None:
+    size, tile = {256: (4, 1, 8), 257: (4, 1, 8)}, {322: (4, 1, 16384), 323: (4, 1, 16384)}
+    form = {258: (3, 1, 8), 259: (3, 1, 8), 262: (3, 1, 1), 277: (3, 1, 1), 324: (4, 1, 200), 325: (4, 1, 100)}
+    with pytest.raises(BadImageError, match="16384x16384 pixels, more than the limit"):
+        decode_image(tiff(size | tile | form), "a.tif")
+
+
+@pytest.mark.timeout(20)
+def test_a_ppm_in_text_is_refused_its_reader_takes_minutes() -> None:
+    with pytest.raises(BadImageError, match=r"is a PPM in text; expected a binary one \(P4, P5 or P6\)"):
+        decode_image(b"P3 10 10 255\n" + b"#a\n" * 3_000_000 + b"1 " * 300, "a.ppm")
+
+
+def test_the_environment_may_allow_more_than_pillow_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    buffer = io.BytesIO()
+    Image.new("RGB", (100, 100)).save(buffer, "PNG")
+    monkeypatch.setenv("MTFRAME_MAX_PIXELS", "4000")
+    with pytest.raises(BadImageError, match="more pixels than the limit of 4,000"):
+        decode_image(buffer.getvalue(), "a.png")
+    monkeypatch.setenv("MTFRAME_MAX_PIXELS", "10000")
+    assert decode_image(buffer.getvalue(), "a.png")[1] == (100, 100)
 
 
 def archive(path: Path, entries: dict[str, bytes], mode: int = 0) -> Path:
