@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,12 +16,36 @@ from typing_extensions import TypedDict
 
 from mtframe import options
 from mtframe.errors import CheckpointError, RecipeError, pasted
+from mtframe.kinds import LabelsImages
 
 from ._best import Bests, SavedBests
 from ._log import LossMeter, SavedMeter
 
 # The format of what is saved: another number where a version could not go on with another one's.
-FORMAT = 3
+FORMAT = 4
+
+
+class TrainingImages(TypedDict):
+    """Which images a task is trained on.
+
+    Attributes:
+        count: How many.
+        names: Digest of their ids, in order; None if the data set does not tell them (`LabelsImages`).
+    """
+
+    count: int
+    names: str | None
+
+
+def training_images(dataset: Sized) -> TrainingImages:
+    """Those of a data set."""
+    names = None
+    if isinstance(dataset, LabelsImages):
+        told = hashlib.sha256()
+        for id in dataset.ids():
+            told.update(os.fsencode(id) + b"\0")
+        names = told.hexdigest()
+    return {"count": len(dataset), "names": names}
 
 
 class Evaluated(TypedDict):
@@ -63,7 +89,7 @@ class SavedState(TypedDict):
     meter: SavedMeter
     stopped: str | None
     teacher: str | None
-    images: dict[str, int]
+    images: dict[str, TrainingImages]
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     balancer: dict[str, Any]
@@ -80,7 +106,7 @@ class TrainingState:
         meter: Means of the losses since they were last logged.
         stopped: Why training ended before its last step; None if it did not.
         teacher: Digest of the weights that distillation learns from, which a resumed run needs again; None without.
-        images: Number of training images by task, which a resumed run needs again.
+        images: The training images by task, which a resumed run needs again.
     """
 
     step: int = 0
@@ -89,7 +115,7 @@ class TrainingState:
     meter: LossMeter = field(default_factory=LossMeter)
     stopped: str | None = None
     teacher: str | None = None
-    images: dict[str, int] = field(default_factory=dict)
+    images: dict[str, TrainingImages] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """The state in tensors, numbers, text and containers of these, which are all that is read again."""
@@ -115,8 +141,8 @@ class TrainingState:
 
         Raises:
             CheckpointError: It is of another format, no state of a training, or not of this one: distillation would
-                learn from other weights, or a task has other images.
-            RecipeError: That training was over, or has fewer steps by now.
+                learn from other weights.
+            RecipeError: That training was over, or has fewer steps by now, or a task has other images.
         """
         if (found := saved.get("format", 1)) != FORMAT:
             raise CheckpointError(
@@ -146,14 +172,26 @@ class TrainingState:
                 f"{run}: the weights that train.start names are not those that this run began with, and what is kept "
                 "would be something else"
             )
-        other = {task: (then, self.images.get(task)) for task, then in state["images"].items()}
-        if changed := [f"{task} had {then}, has {now}" for task, (then, now) in other.items() if then != now]:
-            raise CheckpointError(
+        if changed := _changed(state["images"], self.images):
+            raise RecipeError(
                 f"{run}: its training images are not what they were: {', '.join(changed)}, so it would be another "
                 "training. Put them back, or begin a new run with its weights: "
                 f"mtframe train {pasted(run / 'recipe.yaml')} --from {pasted(run)}"
             )
         return state
+
+
+def _changed(then: Mapping[str, TrainingImages], now: Mapping[str, TrainingImages]) -> list[str]:
+    """What became of each task's training images, where they are not the same."""
+    changed = []
+    for task, images in then.items():
+        if task not in now:
+            changed.append(f"{task} has none")
+        elif images["count"] != now[task]["count"]:
+            changed.append(f"{task} had {images['count']}, has {now[task]['count']}")
+        elif images["names"] != now[task]["names"]:
+            changed.append(f"{task} has {images['count']} as before, but others or in another order")
+    return changed
 
 
 _SAVED = TypeAdapter(SavedState)

@@ -31,7 +31,7 @@ from ._log import LOG, log_to
 from ._memory import memory_explained
 from ._parts import build_parts
 from ._report import Report
-from ._state import Evaluated, TrainingState
+from ._state import Evaluated, TrainingState, training_images
 from ._step import Step
 from ._terms import mean_terms
 
@@ -80,7 +80,7 @@ class Trainer:
         distillation = self.parts.distillation
         self.state = TrainingState(
             teacher=distillation.digest if distillation is not None else None,
-            images={task: len(source.dataset) for task, source in self.batches.sources.items()},
+            images={task: training_images(source.dataset) for task, source in self.batches.sources.items()},
         )
         self._checkpoints = Checkpoints(self.run, self.parts, self.state)
         self.forgotten = self._checkpoints.restore() if resume else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mtframe.run import RunFolder, trust
 from mtframe.run._changes import differences
 from mtframe.run._files import file_digest
 from mtframe.training import Trainer
+from small import Small
 
 
 def weights(run: Path) -> bytes:
@@ -36,8 +38,6 @@ def test_differences_are_by_key_whichever_way_a_component_is_written() -> None:
      "hooks=[]", "train.gradients_every=null"],
 )  # fmt: skip
 def test_what_leaves_every_step_as_it_was_may_change_and_is_kept(run: Path, tmp_path: Path, change: str) -> None:
-    import shutil
-
     shutil.copytree(run, tmp_path / "plain")
     Trainer.resume(tmp_path / "plain").fit()
     result = mtframe("train", "--resume", run, change)
@@ -112,3 +112,21 @@ def test_training_data_that_lost_an_image_is_refused(run: Path, tmp_path: Path) 
         Exception, match=r"training images are not what they were: one had 20, has 19, two had 30, has 29"
     ):
         Trainer.resume(run)
+
+
+def test_training_data_whose_images_are_others_is_refused_though_their_number_is_the_same(
+    small: Small, tmp_path: Path
+) -> None:
+    shutil.copytree(small.objects, tmp_path / "objects")
+    shutil.copytree(small.faces, tmp_path / "faces")
+    parts = Small(tmp_path / "faces", tmp_path / "objects").parts
+    assert mtframe("train", *parts, "--out", tmp_path / "run").code == 0
+    file = tmp_path / "objects" / "annotations" / "instances_train2017.json"
+    annotations = json.loads(file.read_text())
+    folder, name = tmp_path / "objects" / "train2017", annotations["images"][1]["file_name"]
+    (folder / name).rename(folder / "another.jpg")
+    annotations["images"][1]["file_name"] = "another.jpg"
+    file.write_text(json.dumps(annotations))
+    result = mtframe("train", "--resume", tmp_path / "run", "train.steps=3")
+    assert result.code == 2
+    assert "objects has 4 as before, but others or in another order" in result.err

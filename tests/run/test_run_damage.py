@@ -221,7 +221,7 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "sums of nothing": (lambda state: state["meter"].update(counts=None), r"meter\.counts: expected a mapping"),
     "a list of bests": (lambda state: state.update(best=[]), "best: expected a mapping"),
-    "images": (lambda state: state["images"].update(one=21), "one had 21, has 20"),
+    "images": (lambda state: state["images"]["one"].update(count=21), "one had 21, has 20"),
 }  # fmt: skip
 
 
