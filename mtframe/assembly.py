@@ -13,6 +13,7 @@ from torch import nn
 from mtframe._fit import mismatch, targets_of
 from mtframe._labels import read_labels, run_of
 from mtframe.data import DataInfo, MixedBatches, Source, Viewer, WithTargetsOf
+from mtframe.device import WithinMemory
 from mtframe.errors import DataError, MtframeError, PluginError, RecipeError
 from mtframe.hooks import Hooks
 from mtframe.kinds import (
@@ -87,20 +88,26 @@ class Assembly:
         Args:
             restoring: Trained weights will be loaded into it, so pretrained ones are not fetched.
             sharing: The scheme, if it is not to be the recipe's.
+
+        Raises:
+            MtframeError: A part cannot be built, or its weights do not fit into memory.
         """
-        largest = max(task.size for task in self.recipe.tasks.values())
-        backbone: Backbone = self._build(
-            "backbone", self.recipe.backbone, "backbone", {"size": largest, "restoring": restoring}
-        )
-        scheme, where = (self.recipe.sharing, "sharing") if sharing is None else (sharing, f"sharing={sharing.name}")
-        shared = self._build("sharing", scheme, where, {"backbone": backbone, "groups": self.groups()})
-        heads: dict[str, nn.Module] = {}
-        losses: dict[str, nn.Module] = {}
-        for name, task in self.recipe.tasks.items():
-            heads[name] = self._build_for(name, "head", task.head, "head", {"features": shared.features})
-            losses[name] = self._build_for(name, "loss", task.loss, "loss", {"head": heads[name]})
-        order = backbone.colour_order if isinstance(backbone, HasColourOrder) else "RGB"
-        return MultiTaskModel(shared, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
+        with WithinMemory():
+            largest = max(task.size for task in self.recipe.tasks.values())
+            backbone: Backbone = self._build(
+                "backbone", self.recipe.backbone, "backbone", {"size": largest, "restoring": restoring}
+            )
+            scheme, where = (
+                (self.recipe.sharing, "sharing") if sharing is None else (sharing, f"sharing={sharing.name}")
+            )
+            shared = self._build("sharing", scheme, where, {"backbone": backbone, "groups": self.groups()})
+            heads: dict[str, nn.Module] = {}
+            losses: dict[str, nn.Module] = {}
+            for name, task in self.recipe.tasks.items():
+                heads[name] = self._build_for(name, "head", task.head, "head", {"features": shared.features})
+                losses[name] = self._build_for(name, "loss", task.loss, "loss", {"head": heads[name]})
+            order = backbone.colour_order if isinstance(backbone, HasColourOrder) else "RGB"
+            return MultiTaskModel(shared, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
 
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Tasks whose images always have one size, together; they share one pass through the backbone in training."""

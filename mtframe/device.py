@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mtframe.errors import RecipeError
+from mtframe.errors import RecipeError, amount
 
 # Of <malloc.h>; see mallopt(3).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -52,6 +57,58 @@ def keep_freed_memory() -> bool:
     # Ask the system anew for what is larger than a gibibyte only, before glibc 2.35 32 MiB at most; never shrink the
     # heap. Not the second without the first: it would end the first's rise to what is in use.
     return any(mallopt(_MMAP_THRESHOLD, size) for size in (1 << 30, 1 << 25)) and bool(mallopt(_TRIM_THRESHOLD, -1))
+
+
+def memory_size() -> int | None:
+    """Bytes that this process may have: the machine's, or its control group's limit; None if nobody knows."""
+    sizes = []
+    if hasattr(os, "sysconf") and {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys():
+        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    # There may be no such file, or "max" in it.
+    with suppress(OSError, ValueError):
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min((size for size in sizes if size > 0), default=None)
+
+
+def free_memory() -> int | None:
+    """Bytes that nobody uses at the moment, as far as this system tells; at most `memory_size`."""
+    sizes = [memory_size()]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        sizes.append(int(line.split()[1]) << 10)
+    return min((size for size in sizes if size is not None), default=None)
+
+
+class WithinMemory(TorchDispatchMode):
+    """Within it, tensors on the CPU that together do not fit into its memory are refused when they are made.
+
+    Linux gives out addresses without memory behind them, and kills the process that writes to them.
+
+    Raises:
+        RecipeError: With what they would take, from whatever makes such a tensor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._most, self._taken = free_memory() or math.inf, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        # Of a factory (empty, zeros, randn, full, ...) the first argument is a shape.
+        shape = args[0] if args and isinstance(args[0], list | tuple) else kwargs.get("size")
+        if (
+            isinstance(shape, list | tuple)
+            and all(isinstance(side, int) for side in shape)
+            and torch.device(kwargs.get("device") or "cpu").type == "cpu"
+        ):
+            self._taken += math.prod(shape) * (kwargs.get("dtype") or torch.get_default_dtype()).itemsize
+            if self._taken > self._most:
+                raise RecipeError(
+                    f"its tensors take {amount(self._taken)} or more, and {amount(self._most)} of memory are free. "
+                    "Choose something smaller"
+                )
+        return func(*args, **kwargs)
 
 
 def inference_precision(network: nn.Module, wanted: str, device: torch.device) -> str:

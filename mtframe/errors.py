@@ -95,6 +95,14 @@ def described(error: BaseException) -> str:
         return type(error).__name__
 
 
+def amount(size: float) -> str:
+    """Bytes, for people."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size:.0f} bytes"
+
+
 def is_memory_short(error: BaseException) -> bool:
     """Whether an exception says that memory could not be had: Python's, numpy's and torch's own all differ."""
     said = isinstance(error, RuntimeError) and any(

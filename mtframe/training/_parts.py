@@ -17,7 +17,7 @@ from mtframe.gradients import AnyBalancer, GradientEngine
 from mtframe.model import MultiTaskModel
 from mtframe.recipe import TrainOptions
 
-from ._demands import check_demands
+from ._demands import check_demands, check_step
 from ._distillation import Distillation
 from ._freezing import check_trained, freeze_parts
 from ._loaded import Loaded
@@ -107,6 +107,7 @@ def build_parts(assembly: Assembly, *, restoring: bool) -> TrainingParts:
     freeze_parts(model, options.freeze)
     if options.freeze:
         check_trained(model, assembly.recipe.trained)
+    check_step(assembly.recipe, model)
     distillation = Distillation(assembly, model) if options.distil is not None else None
     for network in (model, *([distillation.teacher] if distillation else ())):
         network.to(device)

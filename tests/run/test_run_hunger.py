@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 
 from command import mtframe
+from mtframe import device
 from mtframe.assembly import Assembly
 from mtframe.data import Sample, _loader, decode_image
 from mtframe.errors import RecipeError, StarvedError, TrainingError, is_memory_short
 from mtframe.recipe import Recipe
-from mtframe.training import Interrupted, Trainer
-from mtframe.training._demands import check_demands
+from mtframe.training import Interrupted, Trainer, _demands
+from mtframe.training._demands import _kept, check_demands, check_step
 from toy import ToyData, toy_recipe
 
 HERE = Path(__file__).resolve()
@@ -233,6 +234,36 @@ def test_an_absurd_batch_is_refused_before_there_is_a_run(tmp_path: Path) -> Non
         Trainer(Assembly(Recipe.from_plain(plain)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     check_demands(Recipe.from_plain(toy_recipe()))
+
+
+def test_weights_beyond_memory_are_refused_when_they_are_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(device, "free_memory", lambda: 30_000_000)
+    plain = toy_recipe()
+    plain["backbone"] = {"name": plain["backbone"], "width": 1000}
+    # 1000 x 1000 x 3 x 3 weights, after 1000 x 3 x 3 x 3 and a few vectors.
+    with pytest.raises(
+        RecipeError, match=r"backbone: .*its tensors take 36\.1 MB or more, and 30 MB of memory are free"
+    ):
+        Trainer(Assembly(Recipe.from_plain(plain)), tmp_path / "run")
+    plain["backbone"]["width"] = 100
+    Trainer(Assembly(Recipe.from_plain(plain)), tmp_path / "run")
+
+
+def test_a_step_that_does_not_fit_is_refused_with_what_the_network_keeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = Recipe.from_plain(toy_recipe({"one": {"size": 64}}))
+    model = Assembly(recipe).model()
+    # Inputs of two convolutions, of two BatchNorms with a mean and a scale a channel, the last ReLU's output, its mean.
+    image, stem, body, mean = 3 * 64 * 64, 8 * 16 * 16, 8 * 8 * 8, 8
+    assert _kept(model, "one", 64) == 4 * (image + 2 * stem + 2 * body + 2 * 2 * 8 + mean) == 69792
+    monkeypatch.setattr(_demands, "memory_size", lambda: 279_000)
+    monkeypatch.setattr(_demands, "_LARGE", 0)
+    said = (
+        r"tasks\.one: for a step's 4 images of 64 pixels the network keeps 279168 bytes, and this machine has 279000 b"
+    )
+    with pytest.raises(RecipeError, match=said):
+        check_step(recipe, model)
 
 
 @pytest.mark.parametrize("after", [0.1, 0.5, 1.5, 3.0])
