@@ -266,12 +266,18 @@ def test_a_step_that_does_not_fit_is_refused_with_what_the_network_keeps(
         check_step(recipe, model)
 
 
-@pytest.mark.parametrize("after", [0.1, 0.5, 1.5, 3.0])
+# Before it, Python itself is starting and says what it likes.
+STARTED = "import runpy, sys; print('started', flush=True); runpy.run_module('mtframe', run_name='__main__')"
+
+
+@pytest.mark.parametrize("after", [0.3, 0.8, 1.5, 3.0])
 def test_ctrl_c_during_start_up_is_no_traceback(tmp_path: Path, after: float) -> None:
     (tmp_path / "toy.yaml").write_text(Recipe.from_plain(toy_recipe(steps=100000)).to_yaml())
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    process = subprocess.Popen([sys.executable, "-m", "mtframe", "train", "toy.yaml"], cwd=tmp_path, env=environment,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", STARTED, "train", "toy.yaml"], cwd=tmp_path, env=environment,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=100)
