@@ -32,7 +32,8 @@ def code_of(recipe: Recipe, run: Path, recorded: Mapping[str, str]) -> list[Code
     Raises:
         RecipeError: One lies outside of the run's `components/`, is not there, or is not what the run recorded.
     """
-    home = (run / COMPONENTS).resolve()
+    # Not through a link: the folder itself may be one.
+    home = run.resolve() / COMPONENTS
     found: dict[Path, Code] = {}
     names = {choice.name: where for where, _, choice in recipe.choices()}
     for name, where in names.items():

@@ -113,14 +113,18 @@ def test_at_a_terminal_the_user_is_asked_once(foreign: Path, answer: str, agreed
     assert again.returncode == (0 if agreed else 2)
 
 
-@pytest.mark.parametrize("how", ["outside", "above", "link"])
+@pytest.mark.parametrize("how", ["outside", "above", "link", "folder"])
 def test_files_outside_of_the_run_are_refused_even_with_trust(foreign: Path, tmp_path: Path, how: str) -> None:
     evil = tmp_path / "evil.py"
     shutil.copy(foreign / "components" / "toy.py", evil)
     recipe = foreign / "recipe.yaml"
-    names = {"outside": str(evil), "above": "./components/../../evil.py", "link": "./components/link.py"}
+    names = {"outside": str(evil), "above": "./components/../../evil.py", "link": "./components/link.py",
+             "folder": "./components/evil.py"}  # fmt: skip
     if how == "link":
         (foreign / "components" / "link.py").symlink_to(evil)
+    if how == "folder":
+        shutil.rmtree(foreign / "components")
+        (foreign / "components").symlink_to(tmp_path)
     recipe.write_text(recipe.read_text().replace("./components/toy.py:ToyBackbone", f"{names[how]}:ToyBackbone"))
     result = mtframe("evaluate", foreign, "--trust")
     assert result.code == 2
