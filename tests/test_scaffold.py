@@ -15,7 +15,6 @@ import tomllib
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -26,6 +25,7 @@ from packaging.utils import canonicalize_name
 
 from command import Result, mtframe
 from fresh import Fresh, bash_blocks, needs
+from full_disk import fill
 from mtframe import __version__
 from mtframe.errors import RecipeError
 from mtframe.kinds import KINDS
@@ -285,15 +285,7 @@ def test_a_folder_that_holds_something_is_left_alone(here: Path) -> None:
 def test_a_full_disk_leaves_nothing_half_written(here: Path, monkeypatch: pytest.MonkeyPatch, exists: bool) -> None:
     if exists:
         (here / "kite").mkdir()
-    write, left = Path.write_text, [3]
-
-    def full(self: Path, *arguments: Any, **options: Any) -> int:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(28, "No space left on device")
-        return write(self, *arguments, **options)
-
-    monkeypatch.setattr(Path, "write_text", full)
+    fill(monkeypatch, after=3)
     result = new("kite")
     assert (result.code, result.err) == (2, "error: --out: kite cannot be written (No space left on device)\n")
     assert [path.name for path in here.rglob("*")] == (["kite"] if exists else [])
