@@ -85,7 +85,7 @@ def test_the_command_that_keeps_it_is_documented() -> None:
 
 def test_what_is_missing_or_has_no_hash_is_noticed() -> None:
     ((entry, hashes), (bare, none)) = locked(
-        "# by uv\na-b==1.0 ; sys_platform == 'linux' \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n    # via c\nc==2\n"
+        "# uv\na-b==1.0 ; sys_platform == 'linux' \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n    # c\nc==2\n"
     )
     assert (entry.name, str(entry.specifier), str(entry.marker)) == ("a-b", "==1.0", 'sys_platform == "linux"')
     assert hashes == ["sha256:00", "sha256:11"]
