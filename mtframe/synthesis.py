@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from mtframe import files
 from mtframe.errors import DataError, RecipeError
-from mtframe.files import all_to_disk, write_bytes
+from mtframe.files import all_to_disk, is_partial, write_bytes
 
 Array = NDArray[np.floating[Any]]
 Result = TypeVar("Result")
@@ -64,7 +64,8 @@ def open_root(root: str | os.PathLike[str], maker: str, contents: Sequence[str],
     root = Path(root)
     marker = root / MARKER
     try:
-        if root.exists() and (not root.is_dir() or any(root.iterdir())) and _made_by(marker) != maker:
+        # A call that was killed as it wrote the marker has left a part of it.
+        if root.exists() and not (root.is_dir() and all(map(is_partial, root.iterdir()))) and _made_by(marker) != maker:
             raise RecipeError(
                 f"{root}: expected a new or empty folder, or one of synthesized {maker}, to be made anew; "
                 f"this holds something else. Name another folder, or empty this one yourself."

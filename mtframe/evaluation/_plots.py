@@ -73,7 +73,7 @@ def draw_detail(detail: Detail, path: Path) -> None:
         else:
             _draw_bars(detail, figure, axes)
         axes.set_title(_plain(detail.name.replace("-", " ")))
-        with replacing(path) as file:
+        with replacing(path, follow=False) as file:
             figure.savefig(file, format="png", dpi=120)
 
 
