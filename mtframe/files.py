@@ -32,7 +32,7 @@ def replacing(path: Path, *, private: bool = False, follow: bool = True, flush: 
 
     Until then, and after an exception, what was there is there; a kill leaves a file that ends in `.partial` besides. A
     new file gets the permissions of the user's umask, one that was there keeps its own, as if it had been written over.
-    A device or a pipe is written to, not replaced.
+    A device or a pipe is written to, not replaced, and so is a file in a folder that nothing can be added to.
 
     Args:
         path: The path.
@@ -46,12 +46,15 @@ def replacing(path: Path, *, private: bool = False, follow: bool = True, flush: 
     partial: Path | None = None
     try:
         there = _status(path, follow)
-        if there is not None and not stat.S_ISREG(there.st_mode) and not stat.S_ISLNK(there.st_mode):
+        goal = Path(os.path.realpath(path)) if follow and path.is_symlink() else path
+        if there is not None and _in_place(there, goal.parent, follow):
             # Of a folder the system says that it is one.
             with path.open("wb") as file:
                 yield file
+                file.flush()
+                if flush and stat.S_ISREG(there.st_mode):
+                    _flush(file.fileno())
             return
-        goal = Path(os.path.realpath(path)) if follow and path.is_symlink() else path
         beside = partial_beside(goal)
         with open(beside, "x+b", opener=_private if private else None) as file:
             partial = beside
@@ -123,6 +126,13 @@ def _status(path: Path, follow: bool) -> os.stat_result | None:
         return os.stat(path, follow_symlinks=follow)
     except FileNotFoundError:
         return None
+
+
+def _in_place(there: os.stat_result, folder: Path, follow: bool) -> bool:
+    """Whether what is there can only be written over: it is no file, or its folder is not to be written to."""
+    if not stat.S_ISREG(there.st_mode):
+        return not stat.S_ISLNK(there.st_mode)
+    return follow and not os.access(folder, os.W_OK)
 
 
 def _private(path: str, flags: int) -> int:

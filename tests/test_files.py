@@ -253,6 +253,19 @@ def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == b"1"
 
 
+def test_a_file_in_a_folder_that_is_read_only_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("a longer text")
+    # Root may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    number = (tmp_path / "a").stat().st_ino
+    write_bytes(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert (tmp_path / "a").stat().st_ino == number
+    # A run's is never half there.
+    write_run_text(tmp_path / "a", "newer")
+    assert (tmp_path / "a").stat().st_ino != number
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_is_read_only_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
