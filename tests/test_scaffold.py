@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -340,6 +340,8 @@ def test_the_bound_takes_the_running_version_and_ends_before_the_next_that_may_b
     assert SpecifierSet(expected.removeprefix("mtframe")).contains(running, prereleases=True)
 
 
+# It waits for the disk.
+@settings(deadline=None)
 @given(st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?", fullmatch=True), st.sampled_from(list(KINDS)))
 def test_any_name_is_refused_or_gives_a_package_that_hangs_together(name: str, kind: str) -> None:
     with tempfile.TemporaryDirectory() as root:

@@ -20,7 +20,7 @@ from string import Template
 
 from mtframe import __version__
 from mtframe.errors import RecipeError
-from mtframe.files import partial_beside, write_text
+from mtframe.files import all_to_disk, partial_beside, write_text
 from mtframe.registry import discover, kind_of
 
 # What the component of each kind is, behind "A plugin of mtframe: ".
@@ -161,7 +161,8 @@ def _write(folder: Path, files: dict[str, str]) -> None:
     try:
         for path, text in files.items():
             (partial / path).parent.mkdir(parents=True, exist_ok=True)
-            write_text(partial / path, text)
+            write_text(partial / path, text, flush=False)
+        all_to_disk()
         if not folder.exists():
             partial.rename(folder)
             return
