@@ -14,6 +14,8 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+from mtframe.files import write_text
+
 
 def noted(label: str) -> str:
     """What was wrong with a component when it was last imported, or last used, with the day; empty if nothing is known.
@@ -32,11 +34,9 @@ def note(label: str, problem: str) -> None:
     if known.get(_key(label), "") == line:
         return
     known[_key(label)] = line
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({key: text for key, text in known.items() if text}, indent=2))
-        partial.replace(file)
+        write_text(file, json.dumps({key: text for key, text in known.items() if text}, indent=2))
 
 
 def _file() -> Path:

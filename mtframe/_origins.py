@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.errors import PluginError, TrainingError, described
+from mtframe.files import write_bytes
 from mtframe.kinds import Migrates
 from mtframe.recipe import TRAINING_ONLY, Recipe
 from mtframe.registry import qualified, resolve, split_local
@@ -68,7 +68,7 @@ def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
             copies[file] = _free_name(file.stem, copies.values())
             try:
                 (folder / "components").mkdir(exist_ok=True)
-                shutil.copyfile(file, folder / copies[file])
+                write_bytes(folder / copies[file], file.read_bytes(), follow=False)
             except OSError as error:
                 raise TrainingError(f"{file} could not be copied into the run ({error.strerror})") from error
         return f"./{copies[file]}{rest}"

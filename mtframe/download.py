@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.errors import DataError
+from mtframe.files import all_to_disk, to_disk
 
 _CHUNK = 1 << 20
 _DIGESTS = {32: "md5", 64: "sha256"}
@@ -102,7 +103,9 @@ def _fetch(file: RemoteFile, path: Path) -> None:
         part.unlink()
         kind = _DIGESTS[len(file.digest)].upper()
         raise DataError(f"{file.url}: not the published {file.name} ({kind} {found}, expected {file.digest}). Repeat.")
+    to_disk(part)
     os.replace(part, path)
+    to_disk(path.parent)
 
 
 @contextmanager
@@ -170,6 +173,8 @@ def _unpack(path: Path, root: Path, gives: str) -> None:
                 archive.extractall(staging, filter="data")
         if not (staging / gives).exists():
             raise DataError(f"{path}: there is no {gives!r} in it; nothing was unpacked.")
+        # The archive is removed next.
+        all_to_disk()
         for source in sorted(staging.iterdir()):
             _merge(source, root / source.name)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:

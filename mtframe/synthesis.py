@@ -12,8 +12,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,9 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from mtframe import files
 from mtframe.errors import DataError, RecipeError
+from mtframe.files import all_to_disk, is_partial, write_bytes
 
 Array = NDArray[np.floating[Any]]
 Result = TypeVar("Result")
@@ -61,13 +64,14 @@ def open_root(root: str | os.PathLike[str], maker: str, contents: Sequence[str],
     root = Path(root)
     marker = root / MARKER
     try:
-        if root.exists() and (not root.is_dir() or any(root.iterdir())) and _made_by(marker) != maker:
+        # A call that was killed as it wrote the marker has left a part of it.
+        if root.exists() and not (root.is_dir() and all(map(is_partial, root.iterdir()))) and _made_by(marker) != maker:
             raise RecipeError(
                 f"{root}: expected a new or empty folder, or one of synthesized {maker}, to be made anew; "
                 f"this holds something else. Name another folder, or empty this one yourself."
             )
         root.mkdir(parents=True, exist_ok=True)
-        marker.write_text(json.dumps({"made by": "mtframe", "what": maker, **options}, indent=1) + "\n")
+        files.write_text(marker, json.dumps({"made by": "mtframe", "what": maker, **options}, indent=1) + "\n")
         for name in contents:
             path = root / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -93,24 +97,46 @@ def render_all(render: Callable[[int], Result], count: int, workers: int | None 
         workers: Processes; None for one a processor. With 1 everything runs in this process.
 
     Returns:
-        The results, in order.
+        The results, in order. The images are on the disk.
+
+    Raises:
+        DataError: One cannot be written.
     """
     workers = min(workers or os.cpu_count() or 1, max(1, count // 16))
-    try:
+    with _incomplete():
         if workers <= 1:
-            return [render(index) for index in range(count)]
-        # spawn: forking a process that has threads (torch's, the data loader's) can hang it.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            return list(pool.map(render, range(count), chunksize=min(32, count // workers)))
+            results = [render(index) for index in range(count)]
+        else:
+            # spawn: forking a process that has threads (torch's, the data loader's) can hang it.
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                results = list(pool.map(render, range(count), chunksize=min(32, count // workers)))
+    # Before what makes the data set complete is written.
+    all_to_disk()
+    return results
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a list, a table or annotations, as UTF-8. Raises DataError."""
+    with _incomplete():
+        files.write_text(path, text)
+
+
+@contextmanager
+def _incomplete() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise DataError(f"{where}cannot be written ({error.strerror or error}); the data is incomplete") from error
 
 
 def write_jpeg(path: Path, image: Array) -> None:
-    """Writes a (3, H, W) RGB image, 0..1, with quality 90; values outside are clipped."""
+    """Writes a (3, H, W) RGB image, 0..1, with quality 90; values outside are clipped.
+
+    Of one that `render_all` renders, the file is on the disk when that returns.
+    """
     pixels = (np.clip(image, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
-    path.write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels.transpose(1, 2, 0)), quality=90))
+    write_bytes(path, simplejpeg.encode_jpeg(np.ascontiguousarray(pixels.transpose(1, 2, 0)), quality=90), flush=False)
 
 
 def coverage(distance: Array, softness: float = 1.0) -> Array:

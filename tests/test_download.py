@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 import threading
 import zipfile
@@ -119,6 +120,16 @@ def test_fetches_unpacks_and_tidies(site: Site, tmp_path: Path, suffix: str) -> 
     site.asked.clear()
     download(root, files)
     assert site.asked == []
+
+
+def test_what_an_archive_holds_is_on_the_disk_before_it_is_there_and_the_archive_gone(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[set[str]] = []
+    monkeypatch.setattr(os, "sync", lambda: there.append(set(contents(tmp_path))))
+    download(tmp_path, [site.publish("val.zip", PACKED["zip"]({"val/1.jpg": b"one"}), gives="val")])
+    assert there == [{"val.zip", ".val.zip.unpacking/val/1.jpg"}]
+    assert set(contents(tmp_path)) == {"val/1.jpg"}
 
 
 def test_an_archive_that_arrived_whole_is_not_fetched_again(site: Site, tmp_path: Path) -> None:

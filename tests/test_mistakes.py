@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from command import Result, mtframe
+from full_disk import fill
 from mtframe.yaml import dump_yaml, parse_yaml
 from small import Small
 from test_images import png_header
@@ -456,12 +456,8 @@ def test_a_full_disk_while_saving(here: Path, small: Small, monkeypatch: pytest.
 
 
 def test_a_full_disk_while_drawing(here: Path, small: Small, small_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: object, *arguments: object, **options: object) -> None:
-        raise FULL
-
     image = next(small.objects.glob("val2017/*"))
-    monkeypatch.setattr(Path, "write_bytes", full)
-    monkeypatch.setattr(Image.Image, "save", full)
+    fill(monkeypatch)
     for picture_format in ("jpg", "png"):
         result = mtframe("predict", small_run, image, "--out", "seen", "--format", picture_format)
         failed(result, 1, f"seen/{image.stem}.{picture_format} could not be written (No space left on device)")
@@ -469,12 +465,14 @@ def test_a_full_disk_while_drawing(here: Path, small: Small, small_run: Path, mo
 
 
 def test_a_full_disk_while_making_data(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    # The file that says what the folder is gets there.
+    fill(monkeypatch, after=1)
     sizes = ("train=1", "val=1", "size=64", "workers=1")
     failed(mtframe("data", "synthesize", "coco", "made", *sizes), 1, "made/train2017", "No space left on device")
+    fill(monkeypatch, after=3)
+    failed(mtframe("data", "synthesize", "coco", "made", *sizes), 1, "made/annotations/instances_train2017.json",
+           "cannot be written (No space left on device); the data is incomplete")  # fmt: skip
+    assert not any(Path("made/annotations").iterdir())
 
 
 def test_going_on_with_other_labels_than_the_run_began_with(

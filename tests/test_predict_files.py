@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from command import mtframe
+from full_disk import fill
 from mtframe.assembly import Assembly
 from mtframe.cli import main
 from mtframe.drawing import FORMATS, contact_sheet, nearest, save_picture
@@ -565,11 +566,7 @@ def test_a_full_disk_stops_with_the_name_of_what_did_not_fit(
 ) -> None:
     for number in range(20):
         picture(tmp_path / "in" / f"{number:02}.png", number)
-
-    def full(self: Path, data: bytes) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    fill(monkeypatch)
     with pytest.raises(MtframeError, match=r"\d\d\.jpg could not be written \(No space left on device\)"):
         predict_files(predictor, find_pictures([tmp_path / "in"]), tmp_path / "out", ["objects"])
 

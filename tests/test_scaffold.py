@@ -15,17 +15,17 @@ import tomllib
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from command import Result, mtframe
 from fresh import Fresh, bash_blocks, needs
+from full_disk import fill
 from mtframe import __version__
 from mtframe.errors import RecipeError
 from mtframe.kinds import KINDS
@@ -285,15 +285,7 @@ def test_a_folder_that_holds_something_is_left_alone(here: Path) -> None:
 def test_a_full_disk_leaves_nothing_half_written(here: Path, monkeypatch: pytest.MonkeyPatch, exists: bool) -> None:
     if exists:
         (here / "kite").mkdir()
-    write, left = Path.write_text, [3]
-
-    def full(self: Path, *arguments: Any, **options: Any) -> int:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(28, "No space left on device")
-        return write(self, *arguments, **options)
-
-    monkeypatch.setattr(Path, "write_text", full)
+    fill(monkeypatch, after=3)
     result = new("kite")
     assert (result.code, result.err) == (2, "error: --out: kite cannot be written (No space left on device)\n")
     assert [path.name for path in here.rglob("*")] == (["kite"] if exists else [])
@@ -348,6 +340,8 @@ def test_the_bound_takes_the_running_version_and_ends_before_the_next_that_may_b
     assert SpecifierSet(expected.removeprefix("mtframe")).contains(running, prereleases=True)
 
 
+# It waits for the disk.
+@settings(deadline=None)
 @given(st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?", fullmatch=True), st.sampled_from(list(KINDS)))
 def test_any_name_is_refused_or_gives_a_package_that_hangs_together(name: str, kind: str) -> None:
     with tempfile.TemporaryDirectory() as root:

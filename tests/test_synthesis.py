@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 import simplejpeg
 
 from mtframe.errors import DataError, RecipeError
+from mtframe.files import partial_beside
 from mtframe.synthesis import MARKER, coverage, grid, noise, open_root, paint, render_all, span, write_jpeg
+from mtframe_segmentation.semantic_masks import SemanticMasks
 
 
 def _square(offset: int, index: int) -> int:
@@ -61,6 +64,27 @@ def test_ones_own_folder_is_emptied_of_what_one_made_only(tmp_path: Path) -> Non
     (tmp_path / "notes.txt").write_text("mine")
     open_root(tmp_path, "people", ("images", "pairs.txt"), {"seed": 2})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", MARKER]
+
+
+def test_images_are_on_the_disk_before_what_makes_them_a_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[set[str]] = []
+    monkeypatch.setattr(os, "sync", lambda: there.append({file.name for file in tmp_path.rglob("*") if file.is_file()}))
+    SemanticMasks.synthesize(tmp_path / "made", train=1, val=1, size=32, workers=1)
+    assert there == [{MARKER, "000000.jpg", "000000.png"}] * 2
+    assert (tmp_path / "made" / "classes.txt").is_file()
+
+
+def test_a_call_that_was_killed_at_once_is_in_nobodys_way(tmp_path: Path) -> None:
+    partial_beside(tmp_path / MARKER).touch()
+    open_root(tmp_path, "people", (), {})
+    assert (tmp_path / MARKER).is_file()
+    # What is the user's own is not.
+    (tmp_path / MARKER).unlink()
+    (tmp_path / "mine.partial").touch()
+    with pytest.raises(RecipeError, match="expected a new or empty folder"):
+        open_root(tmp_path, "people", (), {})
 
 
 def test_coverage_of_half_a_pixel_is_a_half() -> None:

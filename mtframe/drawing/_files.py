@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from mtframe.errors import MtframeError, RecipeError
+from mtframe.files import replacing, write_bytes
 
 PictureFormat = Literal["jpg", "png", "webp"]
 FORMATS: tuple[str, ...] = get_args(PictureFormat)
@@ -49,10 +50,11 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     try:
         if suffix in (".jpg", ".jpeg"):
             pixels = np.ascontiguousarray(picture.convert("RGB"))
-            path.write_bytes(simplejpeg.encode_jpeg(pixels, quality=_QUALITY, colorsubsampling="444"))
+            write_bytes(path, simplejpeg.encode_jpeg(pixels, quality=_QUALITY, colorsubsampling="444"))
             return
         options: dict[str, Any] = {"compress_level": _COMPRESSION} if suffix == ".png" else {}
-        picture.save(path, **options)
+        with replacing(path) as file:
+            picture.save(file, Image.registered_extensions()[suffix], **options)
     except OSError as error:
         raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error
     except ValueError as error:

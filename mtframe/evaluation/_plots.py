@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.errors import MtframeError
+from mtframe.files import replacing
 from mtframe.palette import COLOURS, line_of
 from mtframe.run import write_text
 
@@ -56,7 +57,7 @@ def write_details(evaluation: Evaluation, task: str, out: Path) -> list[Path]:
 
 
 def draw_detail(detail: Detail, path: Path) -> None:
-    """Draws one detail into a picture file."""
+    """Draws one detail into a PNG file."""
     # Not pyplot: it keeps figures, and chooses a window system.
     from matplotlib.figure import Figure
 
@@ -72,7 +73,8 @@ def draw_detail(detail: Detail, path: Path) -> None:
         else:
             _draw_bars(detail, figure, axes)
         axes.set_title(_plain(detail.name.replace("-", " ")))
-        figure.savefig(path, dpi=120)
+        with replacing(path, follow=False) as file:
+            figure.savefig(file, format="png", dpi=120)
 
 
 def finite(value: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from mtframe.errors import MtframeError, RecipeError
+from mtframe.files import replacing
 
 _EMBEDDINGS = (".npz", ".parquet")
 
@@ -44,14 +45,15 @@ def save_embeddings(embeddings: Mapping[str, Tensor], files: Sequence[str], path
     arrays = {f"{task}.embedding": rows.float().numpy() for task, rows in embeddings.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".npz":
-            savez: Any = np.savez
-            savez(path, source=sources, **arrays)
-        else:
-            pyarrow, parquet = _pyarrow()
-            kind = pyarrow.list_(pyarrow.float32())
-            columns = {name: pyarrow.array(list(rows), kind) for name, rows in arrays.items()}
-            parquet.write_table(pyarrow.table({"source": sources.tolist(), **columns}), path)
+        with replacing(path) as file:
+            if path.suffix == ".npz":
+                savez: Any = np.savez
+                savez(file, source=sources, **arrays)
+            else:
+                pyarrow, parquet = _pyarrow()
+                kind = pyarrow.list_(pyarrow.float32())
+                columns = {name: pyarrow.array(list(rows), kind) for name, rows in arrays.items()}
+                parquet.write_table(pyarrow.table({"source": sources.tolist(), **columns}), file)
     except OSError as error:
         raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from mtframe.data import read_image
 from mtframe.drawing import draw_marks, make_folder, save_picture, to_pil
 from mtframe.errors import BadImageError, MtframeError, described
+from mtframe.files import write_bytes
 from mtframe.kinds import Embeds, WritesFiles
 from mtframe.marks import Bar, Mark
 
@@ -297,7 +298,7 @@ def _write_files(
             path = paths.free(stem.with_name(f"{stem.name}_{task}_{end}"))
             make_folder(path.parent)
             try:
-                path.write_bytes(content)
+                write_bytes(path, content)
             except OSError as error:
                 raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error
             written.setdefault(task, []).append(path)

@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mtframe import options
 from mtframe.errors import CheckpointError
+from mtframe.files import to_disk
 
-from ._files import digest, file_digest, to_disk
+from ._files import digest, file_digest
 from ._weights import bytes_of_weights, weights_of
 
 # The checkpoint that a run goes on from, and the one before it.

@@ -1,27 +1,20 @@
-"""Files that are never half there: written next to their goal, flushed to the disk and renamed."""
+"""The texts and tables of a run, and the digests of its files."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from contextlib import suppress
 from pathlib import Path
 
+from mtframe import files
 from mtframe.errors import TrainingError
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file at once: it holds the old text or the new, never a part. Raises TrainingError."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        # Not in the encoding of the system: a recipe may have letters that it lacks.
-        partial.write_text(text, encoding="utf-8")
-        to_disk(partial)
-        partial.replace(path)
-        to_disk(path.parent)
+        # A link in a stranger's run may lead anywhere.
+        files.write_text(path, text, follow=False)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise TrainingError(f"{path} could not be written ({error.strerror or error})") from error
 
 
@@ -35,24 +28,6 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         lines = [line.rstrip("\r\n").split(",") for line in file]
     columns = lines[0] if lines else []
     return columns, [line for line in lines[1:] if len(line) == len(columns)]
-
-
-def to_disk(path: Path) -> None:
-    """Waits until a file, or which names a folder has, survives a loss of power."""
-    if path.is_dir():
-        # Some systems and network disks cannot: the names then get there in their own time.
-        with suppress(OSError):
-            _synchronize(path, os.O_RDONLY)
-    else:
-        _synchronize(path, os.O_RDWR)
-
-
-def _synchronize(path: Path, how: int) -> None:
-    number = os.open(path, how)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def digest(data: bytes) -> str:

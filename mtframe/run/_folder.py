@@ -22,6 +22,7 @@ from mtframe._origins import Origins, changed, keep_sources, revive
 from mtframe._overrides import add_hooks, apply_overrides
 from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, Code, MtframeError, RecipeError, TrainingError, pasted
+from mtframe.files import is_partial
 from mtframe.recipe import CheckedRecipe, Recipe, in_file, read_recipe
 from mtframe.yaml import parse_yaml
 
@@ -215,7 +216,8 @@ class RunFolder:
         raise RecipeError(f"--out: {self.path} already exists and is not empty. Choose another folder{hint}")
 
     def _is_empty(self) -> bool:
-        return self.path.is_dir() and all(file.name in RESERVED for file in self.path.iterdir())
+        # A process that was killed as it wrote the first file has left a part of it.
+        return self.path.is_dir() and all(file.name in RESERVED or is_partial(file) for file in self.path.iterdir())
 
     def recipe(self, overrides: Sequence[str] = (), hooks: Sequence[str] = ()) -> Recipe:
         """The resolved recipe of this run, changed by `key=value` texts.

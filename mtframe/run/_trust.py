@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from mtframe import files
 from mtframe.errors import Code, RecipeError, UntrustedError
 from mtframe.recipe import Recipe
 from mtframe.registry import split_local
@@ -84,12 +85,9 @@ def agree(code: Iterable[Code], *, for_good: bool) -> None:
     if not for_good or digests <= (known := _remembered()):
         return
     file = _memory()
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(sorted(known | digests), indent=0))
-        partial.chmod(0o600)
-        partial.replace(file)
+        files.write_text(file, json.dumps(sorted(known | digests), indent=0), private=True)
 
 
 def _memory() -> Path:

@@ -20,6 +20,7 @@ from string import Template
 
 from mtframe import __version__
 from mtframe.errors import RecipeError
+from mtframe.files import all_to_disk, partial_beside, write_text
 from mtframe.registry import discover, kind_of
 
 # What the component of each kind is, behind "A plugin of mtframe: ".
@@ -155,12 +156,13 @@ def _write(folder: Path, files: dict[str, str]) -> None:
     """Writes the files beside the folder, and moves them there: it gets all of them or none."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RecipeError(f"--out: {folder} already exists and is not empty; choose another folder")
-    partial = folder.resolve().with_name(f".{folder.resolve().name}.partial")
+    # Of its own, should another process write the same one.
+    partial = partial_beside(folder.resolve())
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         for path, text in files.items():
             (partial / path).parent.mkdir(parents=True, exist_ok=True)
-            (partial / path).write_text(text, encoding="utf-8", newline="\n")
+            write_text(partial / path, text, flush=False)
+        all_to_disk()
         if not folder.exists():
             partial.rename(folder)
             return

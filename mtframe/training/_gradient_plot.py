@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mtframe.files import replacing
 from mtframe.gradients import ALL
 from mtframe.palette import line_of
 
@@ -21,7 +22,7 @@ def plot_gradients(rows: Sequence[dict[str, str]], path: Path) -> None:
 
     Args:
         rows: As `read_rows` gives them.
-        path: The picture; its folder is made.
+        path: The picture, a PNG file; its folder is made.
     """
     # Not pyplot: it keeps figures, and chooses a window system.
     from matplotlib.figure import Figure
@@ -44,7 +45,8 @@ def plot_gradients(rows: Sequence[dict[str, str]], path: Path) -> None:
     _draw(axes[1, 1], {name: _smooth(points) for name, points in rates.items()},
           f"effective learning rate, mean of {_WINDOW} measured steps", at=0)  # fmt: skip
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with replacing(path, follow=False) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def _by_name(rows: Sequence[dict[str, str]], column: str) -> dict[str, _Points]:

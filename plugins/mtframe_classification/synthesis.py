@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from mtframe.synthesis import check_least, open_root, render_all, write_jpeg
+from mtframe.synthesis import check_least, open_root, render_all, write_jpeg, write_text
 
 from .rendering import OFTEN, SCENES, Scene, render_scene
 
@@ -113,8 +114,9 @@ def synthesize_table(
         known = ["" if hidden else cell for cell, hidden in zip(cells, empty[index], strict=True)]
         rows.append([f"{IMAGES}/{index:06d}.jpg", SPLITS[index >= train], *known])
     # Last: a call that is stopped leaves nothing that could be read.
-    with (root / TABLE).open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([["file", "split", "scene", *OFTEN, "horizon", "tilt"], *rows])
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([["file", "split", "scene", *OFTEN, "horizon", "tilt"], *rows])
+    write_text(root / TABLE, table.getvalue())
     return {"train": train, "val": val, "empty_cells": int(empty.sum())}
 
 

@@ -27,6 +27,7 @@ from mtframe.synthesis import (
     render_all,
     span,
     write_jpeg,
+    write_text,
 )
 
 from ._shapes import CATEGORIES, DISTANCES, texture
@@ -90,7 +91,7 @@ def synthesize_scenes(
     # What makes the data set complete comes last: a call that is stopped leaves nothing that could be read.
     (root / ANNOTATIONS).mkdir()
     for split, document in documents.items():
-        (root / ANNOTATIONS / f"instances_{split}2017.json").write_text(json.dumps(document))
+        write_text(root / ANNOTATIONS / f"instances_{split}2017.json", json.dumps(document))
     boxes = {
         f"{split}_boxes": sum(not annotation["iscrowd"] for annotation in document["annotations"])
         for split, document in documents.items()

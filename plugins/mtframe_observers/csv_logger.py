@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtframe.files import replacing
 from mtframe.hooks import hookimpl
 from mtframe.run import read_table, write_text
 
@@ -129,4 +130,5 @@ def plot_losses(metrics_csv: Path, path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend()
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with replacing(path, follow=False) as file:
+        figure.savefig(file, format="png", dpi=120)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mtframe.files import write_bytes
 from mtframe.synthesis import (
     Array,
     check_least,
@@ -26,6 +27,7 @@ from mtframe.synthesis import (
     paint,
     render_all,
     write_jpeg,
+    write_text,
 )
 
 CLASSES_FILE, IMAGES, MASKS = "classes.txt", "images", "masks"
@@ -88,7 +90,7 @@ def synthesize_scenes(
             (root / folder / split).mkdir(parents=True)
         render_all(partial(_write, root, split, size, seed), count, workers)
     # What makes the data set complete comes last: a call that is stopped leaves nothing that could be read.
-    (root / CLASSES_FILE).write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
+    write_text(root / CLASSES_FILE, "\n".join(CLASSES) + "\n")
     return {"train": train, "val": val, "classes": len(CLASSES)}
 
 
@@ -133,4 +135,4 @@ def _write(root: Path, split: str, size: int, seed: int, index: int) -> None:
     write_jpeg(root / IMAGES / split / f"{index:06d}.jpg", image)
     content = io.BytesIO()
     Image.fromarray(mask).save(content, "PNG")
-    (root / MASKS / split / f"{index:06d}.png").write_bytes(content.getvalue())
+    write_bytes(root / MASKS / split / f"{index:06d}.png", content.getvalue(), flush=False)

@@ -15,6 +15,7 @@ import pytest
 
 from mtframe.assembly import Assembly
 from mtframe.errors import RecipeError
+from mtframe.files import partial_beside
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Trainer
@@ -110,6 +111,15 @@ def test_default_names_are_reserved_before_anything_is_built(tmp_path: Path) -> 
     # Nothing became of it.
     assert not runs[0].path.exists()
     assert RunFolder.reserve(tmp_path / "run", numbered=True).path.name == "run"
+
+
+def test_a_folder_whose_first_file_was_cut_off_by_a_kill_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    partial_beside(tmp_path / "run" / ".writer.json").touch()
+    RunFolder.reserve(tmp_path / "run")
+    (tmp_path / "run" / "mine.partial").touch()
+    with pytest.raises(RecipeError, match="already exists and is not empty"):
+        RunFolder.reserve(tmp_path / "run")
 
 
 def test_a_named_folder_that_holds_something_is_refused_and_an_empty_one_taken(tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""Files that are never half there: written beside their goal, flushed to the disk and renamed.
+
+All complete files are written through here; a test looks for others. Errors are OSErrors that name the goal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+# Letters of a goal's name in that of its partial file, which must not be too long where the goal's is not.
+_LETTERS = 40
+
+_PARTIAL = re.compile(r"\..*\.[0-9a-f]{8}\.partial", re.DOTALL)
+
+# How a file is opened to be flushed: Windows wants the right to write.
+_TO_FLUSH = os.O_RDWR if os.name == "nt" else os.O_RDONLY
+
+# A file system that cannot flush.
+_NO_FLUSHING = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+@contextmanager
+def replacing(path: Path, *, private: bool = False, follow: bool = True, flush: bool = True) -> Iterator[IO[bytes]]:
+    """A file to be written within it, which then takes the place of the one at a path.
+
+    Until then, and after an exception, what was there is there; a kill leaves a file that ends in `.partial` besides. A
+    new file gets the permissions of the user's umask, one that was there keeps its own, as if it had been written over.
+    A device or a pipe is written to, not replaced, and so is a file in a folder that nothing can be added to.
+
+    Args:
+        path: The path.
+        private: Only the user may read and write it.
+        follow: Whether a link at the path is followed; it is replaced if not.
+        flush: Whether the file, and the folder's entry of it, must survive a loss of power.
+
+    Raises:
+        OSError: It cannot be written, or what is written within raises one; with the path.
+    """
+    partial: Path | None = None
+    try:
+        there = _status(path, follow)
+        goal = Path(os.path.realpath(path)) if follow and path.is_symlink() else path
+        if there is not None and _in_place(there, goal.parent, follow):
+            # Of a folder the system says that it is one.
+            with path.open("wb") as file:
+                yield file
+                file.flush()
+                if flush and stat.S_ISREG(there.st_mode):
+                    _flush(file.fileno())
+            return
+        beside = partial_beside(goal)
+        with open(beside, "x+b", opener=_private if private else None) as file:
+            partial = beside
+            yield file
+            file.flush()
+            if there is not None and stat.S_ISREG(there.st_mode) and not private:
+                # Some file systems have no permissions.
+                with suppress(OSError):
+                    partial.chmod(stat.S_IMODE(there.st_mode))
+            if flush:
+                _flush(file.fileno())
+        partial.replace(goal)
+        partial = None
+        if flush:
+            to_disk(goal.parent)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        if partial is not None:
+            with suppress(OSError):
+                partial.unlink()
+
+
+def write_bytes(path: Path, content: bytes, *, private: bool = False, follow: bool = True, flush: bool = True) -> None:
+    """Writes a file at once; see `replacing`. Raises OSError, with the path."""
+    with replacing(path, private=private, follow=follow, flush=flush) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str, *, private: bool = False, follow: bool = True, flush: bool = True) -> None:
+    """Writes a file of UTF-8 at once, whatever the system's own encoding is; see `replacing`. Raises OSError."""
+    write_bytes(path, text.encode(), private=private, follow=follow, flush=flush)
+
+
+def partial_beside(goal: Path) -> Path:
+    """Where a file or folder is made that will be renamed to a path: a name that no other process takes."""
+    return goal.with_name(f".{goal.name[:_LETTERS]}.{os.urandom(4).hex()}.partial")
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a path is that of a file that is being written, or was when its process was killed."""
+    return _PARTIAL.fullmatch(path.name) is not None
+
+
+def to_disk(path: Path) -> None:
+    """Waits until a file, or which names a folder has, survives a loss of power. Raises OSError."""
+    if path.is_dir():
+        # Some systems and network disks cannot: the names then get there in their own time.
+        with suppress(OSError):
+            _flush_path(path, os.O_RDONLY)
+    else:
+        _flush_path(path, _TO_FLUSH)
+
+
+def all_to_disk() -> None:
+    """Waits until all that was written so far survives a loss of power: thousands of files at about the price of ten.
+
+    It is the whole system's `sync`, so it waits for what others wrote, too.
+    """
+    # Windows has none.
+    if hasattr(os, "sync"):
+        os.sync()
+
+
+def _status(path: Path, follow: bool) -> os.stat_result | None:
+    try:
+        return os.stat(path, follow_symlinks=follow)
+    except FileNotFoundError:
+        return None
+
+
+def _in_place(there: os.stat_result, folder: Path, follow: bool) -> bool:
+    """Whether what is there can only be written over: it is no file, or its folder is not to be written to."""
+    if not stat.S_ISREG(there.st_mode):
+        return not stat.S_ISLNK(there.st_mode)
+    return follow and not os.access(folder, os.W_OK)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _flush_path(path: Path, how: int) -> None:
+    number = os.open(path, how)
+    try:
+        _flush(number)
+    finally:
+        os.close(number)
+
+
+def _flush(number: int) -> None:
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in _NO_FLUSHING:
+            raise
