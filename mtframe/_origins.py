@@ -167,7 +167,7 @@ def _installed(dist: str) -> str | None:
 
 def _place(plain: Any, where: str) -> tuple[Any, Any]:
     """What holds the part at a place of a recipe, and its key there; None for a place that is not there."""
-    *way, last = [int(part) if part.isdecimal() else part for part in where.split(".")]
+    *way, last = [int(part) if part.isdecimal() and len(part) < 10 else part for part in where.split(".")]
     for key in way:
         plain = _item(plain, key)
     return (plain, last) if _item(plain, last) is not None else (None, last)

@@ -6,8 +6,10 @@ it ended, if the server allows that.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
+import lzma
 import os
 import platform
 import shutil
@@ -17,6 +19,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -172,7 +175,9 @@ def _unpack(path: Path, root: Path, gives: str) -> None:
             raise DataError(f"{path}: there is no {gives!r} in it; nothing was unpacked.")
         for source in sorted(staging.iterdir()):
             _merge(source, root / source.name)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    # What the modules of archives raise on garbage, on passwords and on ways to pack that they do not know.
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, ValueError,
+            LookupError, RuntimeError) as error:  # fmt: skip
         raise DataError(f"{path}: cannot be unpacked ({error}). Delete it and repeat.") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -82,6 +82,10 @@ def _draw_stages(figure: Any, axes: Any, rows: Sequence[dict[str, str]]) -> None
     of_stages = [_by_name([row for row in rows if row["stage"] == stage], "cosine") for stage in stages]
     pairs = list(dict.fromkeys(pair for of_stage in of_stages for pair in of_stage))
     means = [[_mean(of_stage.get(pair, ([], []))[1]) for of_stage in of_stages] for pair in pairs]
+    if not means:
+        # A damaged file may have lost these rows.
+        axes.set_axis_off()
+        return
     cells = axes.imshow(means, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     for y, row in enumerate(means):
         for x, value in enumerate(row):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.hooks import hookimpl
-from mtframe.run import read_table, write_text
+from mtframe.run import is_step, read_table, write_text
 
 LOG = logging.getLogger("mtframe")
 
@@ -101,7 +101,7 @@ def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 def _is_whole(row: Sequence[str]) -> bool:
     """Whether a row holds a step and numbers: a byte that was damaged may have left anything."""
     try:
-        return row[0].isdecimal() and all(value == "" or isinstance(float(value), float) for value in row)
+        return is_step(row[0]) and all(value == "" or isinstance(float(value), float) for value in row)
     except ValueError:
         return False
 
