@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mtframe.errors import TrainingError
 
-
 # Of a number of steps, at most.
 _DIGITS = 18
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtframe.hooks import hookimpl
+from mtframe.palette import as_drawn
 from mtframe.run import is_step, read_table, write_text
 
 LOG = logging.getLogger("mtframe")
@@ -124,9 +126,12 @@ def plot_losses(metrics_csv: Path, path: Path) -> None:
         for key in terms:
             if key.startswith(f"{task}/"):
                 points = [(int(row["step"]), float(row[key])) for row in rows if row[key]]
-                axis.plot(*zip(*points, strict=True), label=key)
-        axis.set(title=task, xlabel="step", ylabel="loss")
+                axis.plot(*zip(*points, strict=True), label=as_drawn(key))
+        axis.set(title=as_drawn(task), xlabel="step", ylabel="loss")
         axis.grid(alpha=0.3)
         axis.legend()
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with warnings.catch_warnings():
+        # Of names too long for the layout, which a damaged file may have.
+        warnings.simplefilter("ignore")
+        figure.savefig(path, dpi=120)

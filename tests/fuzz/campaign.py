@@ -19,17 +19,23 @@ FEW = settings(deadline=None, max_examples=150, derandomize=True, database=None,
                phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))  # fmt: skip
 _MANY = settings(FEW, derandomize=False, max_examples=100)
 
+# Seconds of the processor for one input.
+_TOO_LONG = 20
+
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
 
 
 def try_many(name: str, inputs: st.SearchStrategy[Any], feed: Callable[[Any], bool], kept: Path) -> None:
-    """Feeds new inputs for FUZZ_SECONDS, and prints a line of a table: inputs, refused, faults, the slowest in seconds.
+    """Feeds new inputs for FUZZ_SECONDS, and prints a line of a table.
+
+    Its columns: inputs, those that were refused, faults, and seconds of the processor that the slowest took. A fault is
+    an exception that is no MtframeError, a warning, or an input that takes too long.
 
     Args:
         name: In the table.
         inputs: What to draw from.
         feed: Takes one; whether it was refused. What it raises is a fault.
-        kept: Folder for the first input of each fault, to be looked at.
+        kept: Folder for the first input of each kind of fault, to be looked at.
     """
     faults: Counter[str] = Counter()
     tried = refused = 0
@@ -38,19 +44,24 @@ def try_many(name: str, inputs: st.SearchStrategy[Any], feed: Callable[[Any], bo
     def once(data: Any) -> None:
         nonlocal tried, refused, slowest
         tried += 1
-        begun = time.perf_counter()
+        # Of this process: a machine that others use as well makes everything wait.
+        begun = time.process_time()
         try:
             refused += feed(data)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            fault = f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}"
-            if fault not in faults:
-                file = kept / f"fault-{len(faults)}"
-                file.write_bytes(data if isinstance(data, bytes) else repr(data).encode("utf-8", "backslashreplace"))
-                print(f"\n{name}: {fault}, by {file}")
-                traceback.print_exception(error)
-            faults[fault] += 1
-        slowest = max(slowest, time.perf_counter() - begun)
+            note(f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}", data)
+            traceback.print_exception(error)
+        if (took := time.process_time() - begun) > _TOO_LONG:
+            note("took too long", data)
+        slowest = max(slowest, took)
+
+    def note(fault: str, data: Any) -> None:
+        if fault not in faults:
+            file = kept / f"fault-{len(faults)}"
+            file.write_bytes(data if isinstance(data, bytes) else repr(data).encode("utf-8", "backslashreplace"))
+            print(f"\n{name}: {fault}, by {file}")
+        faults[fault] += 1
 
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:

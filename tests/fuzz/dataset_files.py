@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mutations import JPEG, JSON, PNG, RECORDS, TEXT, YAML, pickled
 from PIL import Image
+from reader import Reader
 
 from converted import voc_xml, write, write_yolo
 from mtframe.errors import MtframeError
@@ -36,8 +38,6 @@ from mtframe_face.verification import FaceVerification
 from mtframe_segmentation.masks import Masks
 from mtframe_segmentation.mean_iou import MeanIoU
 from mtframe_segmentation.semantic_masks import SemanticMasks
-from mutations import JPEG, JSON, PNG, RECORDS, TEXT, YAML, pickled
-from reader import Reader
 from record_files import jpeg, write_training
 
 # Whoever changes a count must not make a test of minutes of it.
@@ -211,7 +211,8 @@ READERS = [
     Reader("lfw: landmarks", write_lfw, "points.csv", TEXT, partial(faces, LFW, landmarks="points.csv")),
     Reader("identity-folders: landmarks", write_identities, "landmarks.csv", TEXT,
            partial(faces, IdentityFolders, landmarks="landmarks.csv")),
-    Reader("insightface: train.rec", write_records, "train.rec", RECORDS, partial(faces, InsightFace, splits=("train",))),
+    Reader("insightface: train.rec", write_records, "train.rec", RECORDS,
+           partial(faces, InsightFace, splits=("train",))),
     Reader("insightface: train.rec without ranges", write_plain_records, "train.rec", RECORDS,
            partial(faces, InsightFace, splits=("train",))),
     Reader("insightface: train.idx", write_records, "train.idx", TEXT, partial(faces, InsightFace, splits=("train",))),

@@ -39,14 +39,16 @@ Place = tuple[Any, ...]
 
 # What stands where something else is expected.
 TOKENS = (
-    "", " ", "0", "-1", "1", "2", "255", "256", "65536", "4294967296", "9" * 18, "9" * 30, "9" * 5000, "1e400", "-1e308",
-    "1e308", "1e-320", "nan", "inf", "-inf", "0.5", "1_0", "0x10", "٣", "²", "true", "null", "~", "[]", "{}", "[" * 30,
-    "../x", "/etc/passwd", "..", ".", "a/b", "C:\\x", "\0", "x" * 300, "x" * 5000, "é", "\u2028", "\x85", "\ufeff", "\t",
-    "\n", "\r", ",", ";", '"', "'", "<", ">", "&", "&#0;", "<!--", "#", "%", "$x_$", "_x", "\x1b[31m", "\udcff",
+    "", " ", "0", "-1", "1", "2", "255", "256", "65536", "4294967296", "9" * 18, "9" * 30, "9" * 5000, "1e400",
+    "-1e308", "1e308", "1e-320", "nan", "inf", "-inf", "0.5", "1_0", "0x10", "٣", "²", "true", "null", "~", "[]", "{}",
+    "[" * 30,
+    "../x", "/etc/passwd", "..", ".", "a/b", "C:\\x", "\0", "x" * 300, "x" * 5000, "é", "\u2028", "\x85", "\ufeff",
+    "\t", "\n", "\r", ",", ";", '"', "'", "<", ">", "&", "&#0;", "<!--", "#", "%", "$x_$", "_x", "\x1b[31m", "\udcff",
 )  # fmt: skip
 NUMBERS = (
     0, 1, -1, 2, 3, 255, 256, 2**15, 2**16, 2**24, 2**31 - 1, 2**31, -(2**31), 2**32, 2**53, 2**63 - 1, 2**63, -(2**63),
-    2**64, 10**30, 10**400, 0.5, -0.0, 1e-320, 1e38, 1e39, 1e300, 1e308, -1e308, float("inf"), float("-inf"), float("nan"),
+    2**64, 10**30, 10**400, 0.5, -0.0, 1e-320, 1e38, 1e39, 1e300, 1e308, -1e308, float("inf"),
+    float("-inf"), float("nan"),
 )  # fmt: skip
 CONTAINERS: tuple[Any, ...] = ([], {}, [[]], [1, 2], {"a": 1}, [None], [{}], ["x"])
 SCALARS = (
@@ -95,9 +97,10 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 _PATCHES = (
-    *(number.to_bytes(size, "little") for size in (1, 2, 4, 8) for number in (0, 1, 2 ** (8 * size - 1), 2 ** (8 * size) - 1)),
-    b"\xff\xfe", b"\xef\xbb\xbf", b"\0", b"\r", b"\n", b"9" * 5000, b"[" * 20000, b'{"a":' * 20000, b"-", b"nan", b"1e999",
-    "é".encode(), "٣".encode(), b"\xc3", b"<!DOCTYPE x>", b"&amp;",
+    *(number.to_bytes(size, "little") for size in (1, 2, 4, 8)
+      for number in (0, 1, 2 ** (8 * size - 1), 2 ** (8 * size) - 1)),
+    b"\xff\xfe", b"\xef\xbb\xbf", b"\0", b"\r", b"\n", b"9" * 5000, b"[" * 20000, b'{"a":' * 20000, b"-", b"nan",
+    b"1e999", "é".encode(), "٣".encode(), b"\xc3", b"<!DOCTYPE x>", b"&amp;",
 )  # fmt: skip
 
 
@@ -135,7 +138,9 @@ def _change(draw: st.DrawFn, value: Any) -> Any:
             return put_at(value, place[:-1], [*holder[: place[-1]], *[old] * copies, *holder[place[-1] :]])
         case "rename" if isinstance(holder, dict):
             key = draw(st.text(max_size=3) | st.sampled_from([*holder, "x" * 300, "\udcff", "\0"]))
-            return put_at(value, place[:-1], {key if name == place[-1] else name: held for name, held in holder.items()})
+            return put_at(
+                value, place[:-1], {key if name == place[-1] else name: held for name, held in holder.items()}
+            )
         case "other":
             other = value
             for key in draw(st.sampled_from(known)):
@@ -152,8 +157,9 @@ def _near(draw: st.DrawFn, old: Any) -> Any:
     if isinstance(old, bytes):
         return damaged(draw, old)
     if isinstance(old, torch.Tensor):
-        return draw(st.sampled_from([old * torch.nan if old.is_floating_point() else old - 1, old[None], old.flatten()[:1],
-                                     old.double(), old.long(), old.bool(), torch.empty(0)]))  # fmt: skip
+        worse = old * torch.nan if old.is_floating_point() else old - 1
+        return draw(st.sampled_from([worse, old[None], old.flatten()[:1], old.double(), old.long(), old.bool(),
+                                     torch.empty(0)]))  # fmt: skip
     if isinstance(old, bool) or old is None:
         return not old
     if isinstance(old, int):
@@ -312,5 +318,3 @@ RECORDS = Form(_take_records, _put_records)
 def pickled(value: Any) -> Form:
     """A pickle of a value that is known, so that none is unpickled."""
     return Form(lambda _: value, lambda changed: pickle.dumps(changed, protocol=2))
-
-

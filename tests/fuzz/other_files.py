@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from mutations import JPEG, PNG, SAFETENSORS, TAR, TORCH, ZIP, Form
 from PIL import Image
+from reader import Reader
 from safetensors.torch import save_file
 
 from mtframe.data import DecodeSize, read_image, read_map
@@ -18,8 +20,6 @@ from mtframe.download import RemoteFile, download
 from mtframe.errors import MtframeError
 from mtframe_timm.backbone import TimmBackbone
 from mtframe_torchvision.backbone import TorchvisionBackbone
-from mutations import JPEG, PNG, SAFETENSORS, TAR, TORCH, ZIP, Form
-from reader import Reader
 
 SMALL, OTHER = "test_resnet.r160_in1k", "squeezenet1_1"
 

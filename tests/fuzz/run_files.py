@@ -12,6 +12,9 @@ from functools import cache, partial
 from pathlib import Path
 from unittest import mock
 
+from mutations import JSON, SAFETENSORS, TEXT, TORCH, YAML
+from reader import Reader
+
 from command import mtframe
 from mtframe import _notes
 from mtframe.assembly import Assembly
@@ -26,8 +29,6 @@ from mtframe.training import Trainer
 from mtframe.training._gradient_log import plot_gradients, read_rows, summary
 from mtframe.yaml import dump_yaml
 from mtframe_observers.csv_logger import append_row, logged_steps, plot_losses, truncate
-from mutations import JSON, SAFETENSORS, TEXT, TORCH, YAML
-from reader import Reader
 from sealed import reseal
 from stopped import train_until
 from toy import toy_recipe
@@ -202,7 +203,8 @@ READERS = [
     Reader("run: training.pt, resealed", write_run, f"{LAST}/training.pt", TORCH, partial(resealed, resumed), 3),
     Reader("command evaluate: environment.json", write_run, "run/environment.json", JSON,
            partial(commanded, command=("evaluate",)), 6),
-    Reader("command evaluate: recipe.yaml", write_run, "run/recipe.yaml", TEXT, partial(commanded, command=("evaluate",)), 6),
+    Reader("command evaluate: recipe.yaml", write_run, "run/recipe.yaml", TEXT,
+           partial(commanded, command=("evaluate",)), 6),
     Reader("command train --resume: checkpoint.json", write_run, f"{LAST}/checkpoint.json", JSON,
            partial(commanded, command=("train", "--resume")), 6),
     Reader("user: plugins.json", write_notes, "plugins.json", JSON, notes),

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import dataset_files
 import other_files
+import pytest
 import run_files
-from mtframe.errors import MtframeError
 from mutations import JSON, ZIP, put_at
 from reader import Fed
+
+from mtframe.errors import MtframeError
 
 READERS = {reader.name: reader for part in (dataset_files, other_files, run_files) for reader in part.READERS}
 LONG = "x" * 300
@@ -55,8 +55,13 @@ KNOWN: list[tuple[str, Edit, str | None]] = [
     ("run: labels.json, resealed", set_to(DEEP), "cannot be read as the labels of a run"),
     ("run: labels.json, resealed", json_at("one", "classes", value=["dark", None]),
      "labels.json: not the labels of a run: one.classes.1: "),
-    ("run: labels.json, resealed", json_at("one", "classes", value="ab"), "labels.json: not the labels of a run: one.classes: "),
+    ("run: labels.json, resealed", json_at("one", "classes", value="ab"),
+     "labels.json: not the labels of a run: one.classes: "),
+    ("run: labels.json, resealed", json_at("one", "target", value=[["label"]]),
+     "labels.json: not the labels of a run: one.target: "),
     ("run: metrics.csv", swap("\n2,", f"\n{'9' * 5000},"), None),
+    ("run: metrics.csv", lambda valid: valid.replace(b"one/", b"o" * 300 + b"$x_$/"), None),
+    ("run: gradients.csv", swap("one", "$x_$" + "o" * 300), None),
     ("run: gradients.csv", swap("\n2,", f"\n{'9' * 5000},"), None),
     ("run: gradients.csv", swap("cosine", "sine"), None),
     ("user: plugins.json", set_to(DEEP), None),

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from hypothesis import given, settings
-
 import dataset_files
 import other_files
+import pytest
 import run_files
 from campaign import FEW, try_many
+from hypothesis import given, settings
 from reader import Fed
 
 READERS = [*dataset_files.READERS, *other_files.READERS, *run_files.READERS]

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaign import FEW, try_many
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from mutations import places, put_at
 
-from campaign import FEW, try_many
 from command import mtframe
 from mtframe._overrides import apply_overrides, parse_task
 from mtframe.errors import MtframeError
 from mtframe.recipe import Recipe
 from mtframe.yaml import parse_yaml
-from mutations import places, put_at
 from toy import toy_recipe
 
 # Letters that mean something to YAML, more often than others.
