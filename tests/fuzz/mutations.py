@@ -158,8 +158,8 @@ def _near(draw: st.DrawFn, old: Any) -> Any:
         return damaged(draw, old)
     if isinstance(old, torch.Tensor):
         worse = old * torch.nan if old.is_floating_point() else old - 1
-        return draw(st.sampled_from([worse, old[None], old.flatten()[:1], old.double(), old.long(), old.bool(),
-                                     torch.empty(0)]))  # fmt: skip
+        return draw(st.sampled_from([worse, old[None], old.flatten()[:1], old.double(), old.long(), _sparse(old),
+                                     old.bool(), old.to("meta"), old.to(torch.complex64), torch.empty(0)]))  # fmt: skip
     if isinstance(old, bool) or old is None:
         return not old
     if isinstance(old, int):
@@ -169,6 +169,10 @@ def _near(draw: st.DrawFn, old: Any) -> Any:
     if isinstance(old, str):
         return draw(st.sampled_from([old + old, old.upper(), old[1:], f" {old}", f"{old}\0", f"../{old}", f"{old}é"]))
     return old
+
+
+def _sparse(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_sparse() if tensor.dim() else tensor[None].to_sparse()
 
 
 def _deep(depth: int) -> list[Any]:

@@ -39,13 +39,13 @@ LAST = "run/checkpoints/last"
 
 @cache
 def _stopped() -> Path:
-    """A run of two tasks, stopped after 3 of 4 steps, with evaluations, a last checkpoint and one before it."""
+    """A run of two tasks, stopped in the 4th of 5 steps, with evaluations, a last checkpoint and one before it."""
     _KEPT.append(tempfile.TemporaryDirectory())
     path = Path(_KEPT[-1].name) / "run"
-    plain = toy_recipe(steps=4, save_every_steps=1, evaluate_every=0.4)
+    plain = toy_recipe(steps=5, save_every_steps=1, evaluate_every=0.4, log_every=2)
     for task in plain["tasks"].values():
         task["dataset"] = {"name": f"{Path(toy_recipe.__code__.co_filename).resolve()}:ToyData", "count": 6}
-    train_until(Trainer(Assembly(Recipe.from_plain(plain)), path), 3)
+    train_until(Trainer(Assembly(Recipe.from_plain(plain)), path), 4)
     return path
 
 

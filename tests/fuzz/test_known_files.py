@@ -12,7 +12,8 @@ import dataset_files
 import other_files
 import pytest
 import run_files
-from mutations import JSON, ZIP, put_at
+import torch
+from mutations import JSON, TORCH, ZIP, put_at
 from reader import Fed
 
 from mtframe.errors import MtframeError
@@ -34,6 +35,28 @@ def swap(old: str, new: str) -> Edit:
 
 def json_at(*place: Any, value: Any) -> Edit:
     return lambda valid: JSON.put(put_at(json.loads(valid), place, value))
+
+
+def torch_at(*place: Any, change: Callable[[Any], Any]) -> Edit:
+    def edit(valid: bytes) -> bytes:
+        value = found = TORCH.take(valid)
+        for key in place:
+            found = found[key]
+        return TORCH.put(put_at(value, place, change(found)))
+
+    return edit
+
+
+def with_key(key: object) -> Edit:
+    return lambda valid: TORCH.put({**TORCH.take(valid), key: torch.zeros(1)})
+
+
+def as_complex(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.complex64)
+
+
+def without_values(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to("meta")
 
 
 # A reader, the change, and what it says; nothing where the file can be read all the same.
@@ -64,6 +87,24 @@ KNOWN: list[tuple[str, Edit, str | None]] = [
     ("run: gradients.csv", swap("one", "$x_$" + "o" * 300), None),
     ("run: gradients.csv", swap("\n2,", f"\n{'9' * 5000},"), None),
     ("run: gradients.csv", swap("cosine", "sine"), None),
+    ("run: training.pt, resealed", torch_at("model", "mean", change=as_complex),
+     "mean: the model has torch.float32, the checkpoint torch.complex64"),
+    ("run: training.pt, resealed", torch_at("model", "mean", change=without_values),
+     "training.pt: expected dense tensors with values, got one without"),
+    ("run: training.pt, resealed", torch_at("optimizer", "state", 0, "exp_avg", change=as_complex),
+     "the optimiser's exp_avg of parameter 0 is complex, the parameter is not"),
+    ("run: training.pt, resealed", torch_at("meter", "counts", change=lambda counts: dict.fromkeys(counts, 0)),
+     "meter: expected sums of losses, each with a count"),
+    ("run: training.pt, resealed", torch_at("meter", "sums", change=lambda _: {"one/x": torch.zeros(2)}),
+     "meter: expected sums of losses, each with a count"),
+    ("weights for timm: pth", with_key(1), "cannot be read as weights of timm/test_resnet.r160_in1k"),
+    ("weights for timm: pth", torch_at("conv1.0.weight", change=as_complex),
+     "1 of 90 tensors are missing, such as 'conv1.0.weight'"),
+    ("weights for timm: pth", torch_at("conv1.0.weight", change=without_values),
+     "1 of 90 tensors are missing, such as 'conv1.0.weight'"),
+    ("weights for torchvision: pth", with_key(1), "it holds other things than tensors of real numbers by name"),
+    ("weights for torchvision: pth", torch_at("features.0.weight", change=without_values),
+     "it holds other things than tensors of real numbers by name"),
     ("user: plugins.json", set_to(DEEP), None),
     ("user: trusted.json", set_to(DEEP), None),
     ("user: synthesized.json", set_to(DEEP), "this holds something else"),
