@@ -6,6 +6,7 @@ it ended, if the server allows that.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import http.client
@@ -33,6 +34,9 @@ _DIGESTS = {32: "md5", 64: "sha256"}
 
 # Bytes of an archive's contents, for each of its own: images and text do not pack better.
 _MOST_RATIO = 200
+
+# Of an archive's names: too long, or what is a file in one is a folder in another.
+_IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,12 @@ def _unpack(path: Path, root: Path, gives: str) -> None:
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, ValueError,
             LookupError, RuntimeError) as error:  # fmt: skip
         raise DataError(f"{path}: cannot be unpacked ({error}). Delete it and repeat.") from None
+    except OSError as error:
+        if error.errno not in _IMPOSSIBLE:
+            raise
+        raise DataError(
+            f"{path}: has names that cannot be on this disk ({error.strerror}); nothing was unpacked."
+        ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 # before it. A failing input is not made smaller, which takes minutes: it is valid but for a place or two.
 FEW = settings(deadline=None, max_examples=150, derandomize=True, database=None,
                phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))  # fmt: skip
-_MANY = settings(FEW, derandomize=False, max_examples=100)
+_MANY = settings(FEW, derandomize=False, max_examples=25)
 
 # Seconds of the processor for one input.
 _TOO_LONG = 20
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "3"))
 
 
 def try_many(name: str, inputs: st.SearchStrategy[Any], feed: Callable[[Any], bool], kept: Path) -> None:

@@ -75,6 +75,8 @@ KNOWN: list[tuple[str, Edit, str | None]] = [
     ("lfw: landmarks", swap("12,14", "12,1e39"), "expected path,x1,y1,...,x5,y5"),
     ("lfw: landmarks", swap("12,14", "12,2378"), None),
     ("archive: zip", lambda valid: ZIP.put([*ZIP.take(valid), ["", 0, b""]]), "cannot be unpacked"),
+    ("archive: zip", lambda valid: ZIP.put([["data", 0, b""], *ZIP.take(valid)]),
+     "has names that cannot be on this disk"),
     ("run: labels.json, resealed", set_to(DEEP), "cannot be read as the labels of a run"),
     ("run: labels.json, resealed", json_at("one", "classes", value=["dark", None]),
      "labels.json: not the labels of a run: one.classes.1: "),
