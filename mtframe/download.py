@@ -179,9 +179,9 @@ def _unpack(path: Path, root: Path, gives: str) -> None:
             raise DataError(f"{path}: there is no {gives!r} in it; nothing was unpacked.")
         for source in sorted(staging.iterdir()):
             _merge(source, root / source.name)
-    # What the modules of archives raise on garbage, on passwords and on ways to pack that they do not know.
+    # What the modules of archives raise on garbage, passwords, times that no clock has and unknown ways to pack.
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, ValueError,
-            LookupError, RuntimeError) as error:  # fmt: skip
+            LookupError, RuntimeError, OverflowError) as error:  # fmt: skip
         raise DataError(f"{path}: cannot be unpacked ({error}). Delete it and repeat.") from None
     except OSError as error:
         if error.errno not in _IMPOSSIBLE:
