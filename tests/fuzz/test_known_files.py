@@ -90,6 +90,8 @@ KNOWN: list[tuple[str, Edit, str | None]] = [
     ("run: metrics.csv", lambda valid: valid.replace(b"one/", b"o" * 300 + b"$x_$/"), None),
     ("run: gradients.csv", swap("one", "$x_$" + "o" * 300), None),
     ("run: gradients.csv", swap("\n2,", f"\n{'9' * 5000},"), None),
+    ("run: checkpoint.json of best", swap('"labels"', '"label"'),
+     "checkpoint.json: damaged: labels: required; label: unknown option"),
     ("run: training.pt, resealed", torch_at("model", "mean", change=as_complex),
      "mean: the model has torch.float32, the checkpoint torch.complex64"),
     ("run: training.pt, resealed", torch_at("model", "mean", change=without_values),
