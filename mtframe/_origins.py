@@ -161,7 +161,8 @@ def _migrated(where: str, origin: Mapping[str, str], name: str, options: dict[st
 def _installed(dist: str) -> str | None:
     try:
         return version(dist)
-    except PackageNotFoundError:
+    except (PackageNotFoundError, ValueError):
+        # ValueError of an empty name, as a damaged environment.json may have.
         return None
 
 

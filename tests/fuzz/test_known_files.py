@@ -59,6 +59,8 @@ def without_values(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to("meta")
 
 
+ORIGIN = {"kind": "backbone", "name": "x", "version": "1"}
+
 # A reader, the change, and what it says; nothing where the file can be read all the same.
 KNOWN: list[tuple[str, Edit, str | None]] = [
     ("coco: json", json_at("annotations", 0, "bbox", value=[1e308, 0, 1e308, 1]), None),
@@ -90,6 +92,9 @@ KNOWN: list[tuple[str, Edit, str | None]] = [
     ("run: metrics.csv", lambda valid: valid.replace(b"one/", b"o" * 300 + b"$x_$/"), None),
     ("run: gradients.csv", swap("one", "$x_$" + "o" * 300), None),
     ("run: gradients.csv", swap("\n2,", f"\n{'9' * 5000},"), None),
+    ("run: environment.json", lambda valid: JSON.put(
+        {**json.loads(valid), "components": {"backbone": {**ORIGIN, "distribution": ""}}}
+    ), None),
     ("run: checkpoint.json of best", swap('"labels"', '"label"'),
      "checkpoint.json: damaged: labels: required; label: unknown option"),
     ("run: training.pt, resealed", torch_at("model", "mean", change=as_complex),
