@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, RecipeError
+from mtframe.options import problems
+
+_LABELS = TypeAdapter(dict[str, DataInfo])
 
 
 def read_labels(run: Path) -> dict[str, DataInfo]:
     """DataInfo by task of the run in a folder. Raises CheckpointError if the file that says so is damaged."""
     file = run / "labels.json"
     try:
-        stored = json.loads(file.read_text())
-        return {task: DataInfo(info["target"], tuple(info["classes"])) for task, info in stored.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        stored = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read as the labels of a run ({error})") from None
+    try:
+        return _LABELS.validate_python(stored)
+    except ValidationError as error:
+        wrong = "; ".join(problems(error, stored, "", lambda _: ["target", "classes"])[:5])
+        raise CheckpointError(f"{file}: not the labels of a run: {wrong}") from None
 
 
 def run_of(start: str) -> Path | None:

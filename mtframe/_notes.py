@@ -53,6 +53,6 @@ def _key(label: str) -> str:
 def _read(file: Path) -> dict[str, str]:
     try:
         found = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return {str(key): str(text) for key, text in found.items()} if isinstance(found, dict) else {}

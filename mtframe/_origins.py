@@ -161,13 +161,14 @@ def _migrated(where: str, origin: Mapping[str, str], name: str, options: dict[st
 def _installed(dist: str) -> str | None:
     try:
         return version(dist)
-    except PackageNotFoundError:
+    except (PackageNotFoundError, ValueError):
+        # ValueError of an empty name, as a damaged environment.json may have.
         return None
 
 
 def _place(plain: Any, where: str) -> tuple[Any, Any]:
     """What holds the part at a place of a recipe, and its key there; None for a place that is not there."""
-    *way, last = [int(part) if part.isdecimal() else part for part in where.split(".")]
+    *way, last = [int(part) if part.isdecimal() and len(part) < 10 else part for part in where.split(".")]
     for key in way:
         plain = _item(plain, key)
     return (plain, last) if _item(plain, last) is not None else (None, last)

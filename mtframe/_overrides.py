@@ -83,7 +83,8 @@ def _set(node: Any, parts: list[str], value: Any, override: str) -> None:
     for depth, part in enumerate(parts):
         place = ".".join(parts[: depth + 1])
         if isinstance(node, list):
-            if not part.isdecimal() or int(part) >= len(node):
+            # Of more digits, `int` may raise ValueError.
+            if not (part.isdecimal() and len(part) < 10) or int(part) >= len(node):
                 there = f"has items 0 to {len(node) - 1}" if node else "is empty"
                 raise RecipeError(f"override {override!r}: {place}: the list {there}")
         elif not isinstance(node, dict):

@@ -9,14 +9,12 @@ simple pyramid on its last map in `pyramid`. A model's name in messages is `LIBR
 from __future__ import annotations
 
 import difflib
-import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mtframe.errors import CheckpointError, MtframeError, RecipeError
@@ -160,11 +158,23 @@ def read_weights(path: Path, name: str, read: Callable[[Path], Mapping[str, Any]
         raise RecipeError(f"backbone.weights: no file {str(path)!r}; expected a .safetensors or .pth file")
     try:
         return read(path)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
+    except (MtframeError, MemoryError):
+        raise
+    except Exception as error:
+        # Unpicklers, and filters of old names, raise whatever they like on garbage: KeyError, struct.error, ...
         raise CheckpointError(
             f"{path}: cannot be read as weights of {name}; expected tensors only, in safetensors or torch's format "
             f"({reason(error)})"
         ) from error
+
+
+def is_plain(value: object) -> bool:
+    """Whether what a file holds is a tensor of real numbers that are there: not sparse, quantised or on no device."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not (value.is_meta or value.is_quantized or value.is_complex())
+    )
 
 
 def missing_tensors(missing: Iterable[str], needed: int) -> list[str]:

@@ -6,8 +6,11 @@ it ended, if the server allows that.
 
 from __future__ import annotations
 
+import errno
+import gzip
 import hashlib
 import http.client
+import lzma
 import os
 import platform
 import shutil
@@ -17,6 +20,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +35,9 @@ _DIGESTS = {32: "md5", 64: "sha256"}
 
 # Bytes of an archive's contents, for each of its own: images and text do not pack better.
 _MOST_RATIO = 200
+
+# Of an archive's names: too long, or what is a file in one is a folder in another.
+_IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +184,16 @@ def _unpack(path: Path, root: Path, gives: str) -> None:
         all_to_disk()
         for source in sorted(staging.iterdir()):
             _merge(source, root / source.name)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    # What the modules of archives raise on garbage, passwords, times that no clock has and unknown ways to pack.
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, ValueError,
+            LookupError, RuntimeError, OverflowError) as error:  # fmt: skip
         raise DataError(f"{path}: cannot be unpacked ({error}). Delete it and repeat.") from None
+    except OSError as error:
+        if error.errno not in _IMPOSSIBLE:
+            raise
+        raise DataError(
+            f"{path}: has names that cannot be on this disk ({error.strerror}); nothing was unpacked."
+        ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

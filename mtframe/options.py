@@ -229,7 +229,7 @@ def _path_in(data: Any, loc: tuple[int | str, ...], problem: str) -> tuple[int |
         in_list = isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
         if in_list or (isinstance(data, Mapping) and part in data):
             data = data[part]
-        elif not (problem == "missing" and number == len(loc) - 1):
+        elif not (problem in ("missing", "extra_forbidden") and number == len(loc) - 1):
             continue
         path.append(part)
     return tuple(path)

@@ -29,3 +29,8 @@ def colour_of(number: int) -> str:
 def line_of(number: int) -> tuple[str, str]:
     """The colour and the dashes of a line among others on white, `#RRGGBB` and as matplotlib writes line styles."""
     return _LINES[number % len(_LINES)], _DASHES[number // len(_LINES) % len(_DASHES)]
+
+
+def as_drawn(text: str) -> str:
+    """What matplotlib must be given to draw a text as it stands: it takes what is between dollars for a formula."""
+    return text.replace("$", r"\$")

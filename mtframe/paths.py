@@ -26,7 +26,11 @@ def regular(path: str | os.PathLike[str], most: int | None = None) -> Path:
     Raises:
         OSError: It is no file, or a longer one; or it is not there.
     """
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except ValueError as error:
+        # A name that no file can have: with a NUL, or half a pair of surrogates, as JSON may hold.
+        raise OSError(errno.EINVAL, f"is no file's name ({error})", os.fspath(path)) from None
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if not stat.S_ISREG(status.st_mode):

@@ -83,7 +83,7 @@ def open_root(root: str | os.PathLike[str], maker: str, contents: Sequence[str],
 def _made_by(marker: Path) -> str | None:
     try:
         return str(json.loads(marker.read_text())["what"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

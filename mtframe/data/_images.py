@@ -55,7 +55,7 @@ def most_pixels() -> int:
     given = os.environ.get("MTFRAME_MAX_PIXELS")
     if not given:
         return MAX_PIXELS
-    if not (given.isdecimal() and int(given) > 0):
+    if not (given.isdecimal() and len(given) <= 18 and int(given) > 0):
         raise RecipeError(f"MTFRAME_MAX_PIXELS: expected a number of pixels, as 100000000, got {given!r}")
     return int(given)
 

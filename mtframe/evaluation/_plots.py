@@ -11,7 +11,7 @@ from typing import Any
 
 from mtframe.errors import MtframeError
 from mtframe.files import replacing
-from mtframe.palette import COLOURS, line_of
+from mtframe.palette import COLOURS, as_drawn, line_of
 from mtframe.run import write_text
 
 from ._details import Bars, Curves, Detail, Matrix
@@ -72,7 +72,7 @@ def draw_detail(detail: Detail, path: Path) -> None:
             _draw_matrix(detail, figure, axes)
         else:
             _draw_bars(detail, figure, axes)
-        axes.set_title(_plain(detail.name.replace("-", " ")))
+        axes.set_title(as_drawn(detail.name.replace("-", " ")))
         with replacing(path, follow=False) as file:
             figure.savefig(file, format="png", dpi=120)
 
@@ -90,17 +90,12 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _plain(text: str) -> str:
-    """As it stands: matplotlib takes what is between dollars for a formula."""
-    return text.replace("$", r"\$")
-
-
 def _draw_curves(detail: Curves, figure: Any, axes: Any) -> None:
     figure.set_size_inches(6.4, 4.8)
     for number, (name, (xs, ys)) in enumerate(detail.lines.items()):
         colour, dashes = line_of(number)
         marker = "o" if len(xs) <= 20 else None
-        axes.plot(xs, ys, dashes, color=colour, marker=marker, label=_plain(name))
+        axes.plot(xs, ys, dashes, color=colour, marker=marker, label=as_drawn(name))
     axes.set(xlabel=detail.x, ylabel=detail.y)
     axes.grid(alpha=0.3)
     if len(detail.lines) > 10:
@@ -122,7 +117,7 @@ def _draw_matrix(detail: Matrix, figure: Any, axes: Any) -> None:
         (rows, detail.row_labels, axes.set_yticks, 0),
     ):
         shown = range(0, count, -(-count // _NAMED))
-        mark(shown, [_plain(labels[place]) for place in shown], rotation=turn)
+        mark(shown, [as_drawn(labels[place]) for place in shown], rotation=turn)
     axes.set(xlabel=detail.columns, ylabel=detail.rows)
     if max(rows, columns) <= _NUMBERED:
         for y, row in enumerate(detail.values):
@@ -133,7 +128,7 @@ def _draw_matrix(detail: Matrix, figure: Any, axes: Any) -> None:
 
 
 def _draw_bars(detail: Bars, figure: Any, axes: Any) -> None:
-    names, values = [_plain(name) for name in detail.values], list(detail.values.values())
+    names, values = [as_drawn(name) for name in detail.values], list(detail.values.values())
     figure.set_size_inches(6.4, min(max(2.4, 0.22 * len(names) + 1.2), 4 * _LONGEST))
     axes.barh(names, [0 if math.isnan(value) else value for value in values], color=COLOURS[5])
     for place, value in enumerate(values):

@@ -5,6 +5,7 @@ from ._checkpoint import LAST as LAST
 from ._checkpoint import STATE as STATE
 from ._checkpoint import Checkpoint as Checkpoint
 from ._checkpoint import read_weights as read_weights
+from ._files import is_step as is_step
 from ._files import read_table as read_table
 from ._files import write_text as write_text
 from ._folder import RunFolder as RunFolder

@@ -103,6 +103,10 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder / STATE}: cannot be read ({error})") from None
         if not isinstance(state, dict):
             raise CheckpointError(f"{self.folder / STATE}: expected a mapping, got {type(state).__name__}")
+        for tensor in _tensors(state):
+            # Which torch reads as well, and which a step would fail on.
+            if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+                raise CheckpointError(f"{self.folder / STATE}: expected dense tensors with values, got one without")
         return state
 
     @property
@@ -130,6 +134,18 @@ class Checkpoint:
                 f"{_MANIFEST} beside it has {'none' if saved is None else f'{saved[:12]}…'}. It was damaged or changed "
                 "since, or is of another checkpoint"
             )
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in mappings and lists, which may hold themselves."""
+    left, seen = [value], set()
+    while left:
+        value = left.pop()
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            left += value.values() if isinstance(value, Mapping) else value
 
 
 def read_weights(file: Path) -> dict[str, torch.Tensor]:

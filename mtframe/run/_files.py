@@ -8,6 +8,9 @@ from pathlib import Path
 from mtframe import files
 from mtframe.errors import TrainingError
 
+# Of a number of steps, at most.
+_DIGITS = 18
+
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file at once: it holds the old text or the new, never a part. Raises TrainingError."""
@@ -28,6 +31,11 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         lines = [line.rstrip("\r\n").split(",") for line in file]
     columns = lines[0] if lines else []
     return columns, [line for line in lines[1:] if len(line) == len(columns)]
+
+
+def is_step(cell: str) -> bool:
+    """Whether a cell holds a number of steps. Python raises ValueError for a number of thousands of digits."""
+    return cell.isascii() and cell.isdecimal() and len(cell) <= _DIGITS
 
 
 def digest(data: bytes) -> str:

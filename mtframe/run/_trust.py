@@ -102,6 +102,6 @@ def _remembered() -> set[str]:
         if hasattr(os, "getuid") and file.stat().st_uid != os.getuid():
             return set()
         found = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return set()
     return {one for one in found if isinstance(one, str)} if isinstance(found, list) else set()

@@ -44,11 +44,14 @@ def take_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
 
 def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], source: object) -> None:
     """Raises CheckpointError, naming the first differences, if weights are not of this model's architecture."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    odd = [name for name in weights if name in state and weights[name].is_complex() != state[name].is_complex()]
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if expected == found:
+    if expected == found and not odd:
         return
-    problems = [f"{name}: the model has {expected[name]}, the checkpoint {found[name]}"
+    problems = [f"{name}: the model has {state[name].dtype}, the checkpoint {weights[name].dtype}" for name in odd]
+    problems += [f"{name}: the model has {expected[name]}, the checkpoint {found[name]}"
                 for name in expected if name in found and expected[name] != found[name]]  # fmt: skip
     problems += [f"{name}: not in the checkpoint" for name in expected if name not in found]
     problems += [f"{name}: not in the model" for name in found if name not in expected]

@@ -11,7 +11,7 @@ from statistics import fmean, median
 
 from mtframe.gradients import ALL, GradientEngine, Measurement, Row, names_by_stage
 from mtframe.recipe import TrainOptions
-from mtframe.run import read_table, write_text
+from mtframe.run import is_step, read_table, write_text
 
 from ._gradient_plot import plot_gradients
 from ._log import LOG
@@ -100,7 +100,7 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     if tuple(columns) != COLUMNS:
         return []
     found = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-    return [row for row in found if row["step"].isdecimal() and all(map(_is_number, (row[key] for key in _NUMBERS)))]
+    return [row for row in found if is_step(row["step"]) and all(map(_is_number, (row[key] for key in _NUMBERS)))]
 
 
 def _is_number(text: str) -> bool:

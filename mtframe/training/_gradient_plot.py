@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mtframe.files import replacing
 from mtframe.gradients import ALL
-from mtframe.palette import line_of
+from mtframe.palette import as_drawn, line_of
 
 # Measured steps that a moving mean is over.
 _WINDOW = 10
@@ -45,7 +46,9 @@ def plot_gradients(rows: Sequence[dict[str, str]], path: Path) -> None:
     _draw(axes[1, 1], {name: _smooth(points) for name, points in rates.items()},
           f"effective learning rate, mean of {_WINDOW} measured steps", at=0)  # fmt: skip
     path.parent.mkdir(exist_ok=True)
-    with replacing(path, follow=False) as file:
+    with replacing(path, follow=False) as file, warnings.catch_warnings():
+        # Of names too long for the layout, which a damaged file may have.
+        warnings.simplefilter("ignore")
         figure.savefig(file, format="png", dpi=120)
 
 
@@ -71,7 +74,7 @@ def _draw(axes: Any, lines: dict[str, _Points], title: str, at: float, legend: b
     axes.axhline(at, color="black", linewidth=0.8)
     for number, (name, (steps, values)) in enumerate(lines.items()):
         colour, dashes = line_of(number)
-        axes.plot(steps, values, dashes, color=colour, marker="o" if len(steps) == 1 else None, label=name)
+        axes.plot(steps, values, dashes, color=colour, marker="o" if len(steps) == 1 else None, label=as_drawn(name))
     axes.set_title(title, fontsize="medium")
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
@@ -84,13 +87,17 @@ def _draw_stages(figure: Any, axes: Any, rows: Sequence[dict[str, str]]) -> None
     of_stages = [_by_name([row for row in rows if row["stage"] == stage], "cosine") for stage in stages]
     pairs = list(dict.fromkeys(pair for of_stage in of_stages for pair in of_stage))
     means = [[_mean(of_stage.get(pair, ([], []))[1]) for of_stage in of_stages] for pair in pairs]
+    if not means:
+        # A damaged file may have lost these rows.
+        axes.set_axis_off()
+        return
     cells = axes.imshow(means, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     for y, row in enumerate(means):
         for x, value in enumerate(row):
             text = "" if math.isnan(value) else f"{value:+.2f}"
             axes.text(x, y, text, ha="center", va="center", color="white" if abs(value) > 0.6 else "black")
-    axes.set_xticks(range(len(stages)), stages)
-    axes.set_yticks(range(len(pairs)), pairs)
+    axes.set_xticks(range(len(stages)), [as_drawn(stage) for stage in stages])
+    axes.set_yticks(range(len(pairs)), [as_drawn(pair) for pair in pairs])
     axes.set_xlabel("stage of the backbone")
     axes.set_title("mean cosine by stage", fontsize="medium")
     figure.colorbar(cells, ax=axes)

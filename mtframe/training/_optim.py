@@ -92,6 +92,8 @@ def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) 
                     f"the optimiser's {name} of parameter {number} is {tuple(value.shape)}, and the parameter "
                     f"{tuple(shape)}"
                 )
+            if isinstance(value, Tensor) and value.is_complex() and not parameters[number].is_complex():
+                raise CheckpointError(f"the optimiser's {name} of parameter {number} is complex, the parameter is not")
             kind = (value.dim(), value.dtype) if isinstance(value, Tensor) else type(value)
             first, known_kind = kinds.setdefault((len(shape), str(name)), (number, kind))
             if kind != known_kind:

@@ -87,7 +87,11 @@ class Start:
         state = model.state_dict()
         sources = {name: source for name in state if (source := self._source(name, own, like)) is not None}
         found = self._found(sources, model, assembly, like)
-        fitting = {name: tensor for name, tensor in found.items() if tensor.shape == state[name].shape}
+        fitting = {
+            name: tensor
+            for name, tensor in found.items()
+            if tensor.shape == state[name].shape and tensor.is_complex() == state[name].is_complex()
+        }
         unfit = {
             name: (tuple(state[name].shape), tuple(tensor.shape))
             for name, tensor in found.items()

@@ -155,6 +155,11 @@ class TrainingState:
         except ValidationError as error:
             wrong = options.problems(error, saved, "", lambda _: list(SavedState.__annotations__))
             raise CheckpointError(f"{run}: not the state of a training: " + "; ".join(wrong[:5])) from None
+        sums, counts = state["meter"]["sums"], state["meter"]["counts"]
+        if sums.keys() != counts.keys() or min(counts.values(), default=1) < 1 or any(map(_is_no_sum, sums.values())):
+            raise CheckpointError(
+                f"{run}: not the state of a training: meter: expected sums of losses, each with a count"
+            )
         step = state["step"]
         if any(evaluated["step"] > step for evaluated in state["history"]):
             raise CheckpointError(f"{run}: not the state of a training: evaluated after step {step}, which it ends at")
@@ -192,6 +197,10 @@ def _changed(then: Mapping[str, TrainingImages], now: Mapping[str, TrainingImage
         elif images["names"] != now[task]["names"]:
             changed.append(f"{task} has {images['count']} as before, but others or in another order")
     return changed
+
+
+def _is_no_sum(value: Tensor) -> bool:
+    return value.dim() > 0 or not value.is_floating_point()
 
 
 _SAVED = TypeAdapter(SavedState)

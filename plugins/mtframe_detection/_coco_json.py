@@ -18,6 +18,9 @@ from mtframe.paths import regular, stays_inside
 from ._reading import NAMED
 from .annotations import Annotations, collect
 
+# Areas are kept as float32.
+_LARGEST = float(np.finfo(np.float32).max)
+
 # What stands for a field that may be missing.
 _OPTIONAL = {"area": None, "iscrowd": 0}
 
@@ -44,8 +47,10 @@ def read_coco(path: Path, split: str, folder: str) -> tuple[Annotations, dict[in
     records = content["annotations"]
     boxes = np.array(raw["bbox"], dtype=np.float64).reshape(-1, 4)
     area = np.array(raw["area"], dtype=np.float64)
-    with np.errstate(over="ignore"):
-        area = np.where(np.isnan(area), boxes[:, 2] * boxes[:, 3], area)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # What is beyond a float ends at the image's border, as all that is beyond the image.
+        ends = boxes[:, :2] + boxes[:, 2:]
+        area = np.where(np.isnan(area), (boxes[:, 2] * boxes[:, 3]).clip(max=_LARGEST), area)
     crowd = np.array(raw["iscrowd"], dtype=bool)
 
     category_ids = np.sort(np.array(categories["id"], dtype=np.int64))
@@ -80,7 +85,7 @@ def read_coco(path: Path, split: str, folder: str) -> tuple[Annotations, dict[in
         path.name,
         [f"{folder}/{name}" for name in images["file_name"]],
         owner,
-        np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        np.concatenate([boxes[:, :2], ends], axis=1),
         labels,
         crowd,
         sizes=sizes,
@@ -155,6 +160,8 @@ def _side(value: Any) -> int:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
+    # JSON can spell half a pair of surrogates, which no file's name, no terminal and no other file can hold.
+    value.encode()
     return value
 
 
@@ -166,7 +173,7 @@ def _box(value: Any) -> tuple[float, ...]:
 
 def _area(value: Any) -> float:
     """NaN where there is none."""
-    if value is not None and not 0 <= _number(value) < float("inf"):
+    if value is not None and not 0 <= _number(value) <= _LARGEST:
         raise ValueError
     return float("nan") if value is None else float(value)
 

@@ -64,7 +64,7 @@ def _yaml_file(root: Path, data: str | None) -> Path | None:
     place = _inside(root, PurePosixPath(), data)
     if place is None:
         raise RecipeError(f"data: {data!r} leads out of '{root}'; give the folder that holds everything as root")
-    if not (root / place).is_file():
+    if not os.path.isfile(root / place):
         raise RecipeError(f"data: no file '{root / place}'")
     return root / place
 
@@ -114,7 +114,7 @@ def _check_names(names: tuple[str, ...], where: str) -> None:
 
 
 def _plain_layout(root: Path, split: str) -> list[str]:
-    if not (root / "images" / split).is_dir():
+    if not os.path.isdir(root / "images" / split):
         raise RecipeError(f"no split {split!r}: no folder '{root / 'images' / split}', and no {_YAML[0]} in '{root}'")
     return [f"images/{split}"]
 
@@ -122,7 +122,7 @@ def _plain_layout(root: Path, split: str) -> list[str]:
 def _base(root: Path, content: Mapping[str, Any]) -> PurePosixPath:
     """What entries are relative to: `path`, where that is a folder inside the root."""
     path = content.get("path")
-    if isinstance(path, str) and stays_inside(path) and (root / path).is_dir():
+    if isinstance(path, str) and stays_inside(path) and os.path.isdir(root / path):
         return PurePosixPath(path)
     return PurePosixPath()
 
@@ -147,9 +147,9 @@ def _images(root: Path, base: PurePosixPath, entry: str, where: str) -> list[str
     if place is None:
         raise DataError(f"{where}: {entry!r} leads out of '{root}'; give the folder that holds everything as root")
     path = root / place
-    if path.is_dir():
+    if os.path.isdir(path):
         return _folder(root, path)
-    if path.suffix == ".txt" and path.is_file():
+    if path.suffix == ".txt" and os.path.isfile(path):
         return _listed(root, path)
     raise DataError(f"{where}: no folder or list of images '{path}' (looked for inside the root, whatever 'path' says)")
 
@@ -173,7 +173,7 @@ def _listed(root: Path, file: Path) -> list[str]:
         if not (name := line.strip()):
             continue
         place = _inside(root, beside if name.startswith("./") else PurePosixPath(), name)
-        if place is None:
+        if place is None or not place.name:
             problems.append(f"line {number}: {name!r}")
         else:
             images.append(place.as_posix())

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -33,7 +34,7 @@ def read_labels(root: Path, split: str, images: Sequence[str], num_classes: int)
         DataError: Of everything that is wrong in the files, or where not even a folder of labels is there.
     """
     files = [label_file(image) for image in images]
-    if not any((root / folder).is_dir() for folder in {PurePosixPath(file).parent for file in files}):
+    if not any(os.path.isdir(root / folder) for folder in {PurePosixPath(file).parent for file in files}):
         raise DataError(f"yolo {split}: no folder of labels; expected '{root / files[0]}' for '{images[0]}'")
     owner: list[int] = []
     rows: list[tuple[float, ...]] = []

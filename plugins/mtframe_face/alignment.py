@@ -206,7 +206,8 @@ class FaceAlign:
         shrink = abs(p) / (self.size / 2)
         if shrink <= _UNFILTERED:
             return part, (p, q, r)
-        sides = [max(1, round(side / shrink)) for side in part.shape[1:]]
+        # Not 1, of points far outside of the image: torch's antialiased resizing of bytes to a single pixel fails.
+        sides = [max(2, round(side / shrink)) for side in part.shape[1:]]
         x, y = sides[1] / part.shape[2], sides[0] / part.shape[1]
         part = resize(part.contiguous(), sides, antialias=True)
         return part, tuple(complex(number.real * x, number.imag * y) for number in (p, q, r))

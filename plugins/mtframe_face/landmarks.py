@@ -28,6 +28,8 @@ GROUP = "mtframe_face.landmarks"
 # What a model learns from besides its training data where faces are aligned by points, in words.
 OUTSIDE = "landmarks of the faces"
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 _FILE = re.compile(r".+\.py:[A-Za-z_]\w*")
 
 Detector = Callable[[Tensor], Any]
@@ -154,6 +156,7 @@ def detect(detector: Detector, image: Tensor, name: str) -> Tensor | None:
 
 def _is_number(word: str) -> bool:
     try:
-        return math.isfinite(float(word))
+        # As a float32, as which it is kept.
+        return abs(float(word)) <= _LARGEST
     except ValueError:
         return False

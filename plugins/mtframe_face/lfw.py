@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -165,7 +166,7 @@ class LFW:
 
     def _listed_people(self, people: str | None) -> dict[str, int]:
         """Promised number of images by name of training person."""
-        if people is not None and (self.root / people).is_file():
+        if people is not None and os.path.isfile(self.root / people):
             return read_people(self.root / people)
         if people not in (None, PEOPLE):
             raise RecipeError(f"people: no file '{self.root / str(people)}'. Name one that is there, or null")
@@ -205,7 +206,7 @@ class LFW:
 
     def _index_pairs(self, pairs: list[NamedPair]) -> None:
         images = list(dict.fromkeys(image for pair in pairs for image in (pair.first, pair.second)))
-        absent = [path for image in images if not (path := _image_path(self.folder, *image)).is_file()]
+        absent = [path for image in images if not os.path.isfile(path := _image_path(self.folder, *image))]
         if absent:
             raise DataError(
                 f"{self.root / PAIRS[self.split]} names {len(absent)} of {len(images)} images that are "
@@ -240,7 +241,8 @@ def _image_numbers(folder: Path) -> list[int]:
     """Numbers of the images in a person's folder, ascending; none if it is not there."""
     # As `_image_path` writes them: not 00001.
     pattern = re.compile(re.escape(folder.name) + r"_(\d{4}|[1-9]\d{4,})\.jpg")
-    if not folder.is_dir():
+    # Not `Path.is_dir`, which raises for a name that is too long.
+    if not os.path.isdir(folder):
         return []
     return sorted(int(match[1]) for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name)))
 

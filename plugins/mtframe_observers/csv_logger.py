@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtframe.files import replacing
 from mtframe.hooks import hookimpl
-from mtframe.run import read_table, write_text
+from mtframe.palette import as_drawn
+from mtframe.run import is_step, read_table, write_text
 
 LOG = logging.getLogger("mtframe")
 
@@ -102,7 +104,7 @@ def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 def _is_whole(row: Sequence[str]) -> bool:
     """Whether a row holds a step and numbers: a byte that was damaged may have left anything."""
     try:
-        return row[0].isdecimal() and all(value == "" or isinstance(float(value), float) for value in row)
+        return is_step(row[0]) and all(value == "" or isinstance(float(value), float) for value in row)
     except ValueError:
         return False
 
@@ -125,10 +127,12 @@ def plot_losses(metrics_csv: Path, path: Path) -> None:
         for key in terms:
             if key.startswith(f"{task}/"):
                 points = [(int(row["step"]), float(row[key])) for row in rows if row[key]]
-                axis.plot(*zip(*points, strict=True), label=key)
-        axis.set(title=task, xlabel="step", ylabel="loss")
+                axis.plot(*zip(*points, strict=True), label=as_drawn(key))
+        axis.set(title=as_drawn(task), xlabel="step", ylabel="loss")
         axis.grid(alpha=0.3)
         axis.legend()
     path.parent.mkdir(exist_ok=True)
-    with replacing(path, follow=False) as file:
+    with replacing(path, follow=False) as file, warnings.catch_warnings():
+        # Of names too long for the layout, which a damaged file may have.
+        warnings.simplefilter("ignore")
         figure.savefig(file, format="png", dpi=120)

@@ -9,7 +9,7 @@ from pathlib import Path
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from mtframe.backbones import missing_tensors, read_weights, unfit_weights
+from mtframe.backbones import is_plain, missing_tensors, read_weights, unfit_weights
 
 from ._stages import plain_name, unwrapped
 
@@ -34,7 +34,7 @@ def load_weights(network: nn.Module, whole: nn.Module, path: Path, member: str) 
         path, f"timm/{member}", lambda file: _filtered(load_state_dict(str(file), weights_only=True), whole)
     )
     outer, _ = unwrapped(network)
-    by_plain_name = {plain_name(name): tensor for name, tensor in given.items() if isinstance(tensor, Tensor)}
+    by_plain_name = {plain_name(name): tensor for name, tensor in given.items() if is_plain(tensor)}
     needed = network.state_dict()
     found = {
         name: by_plain_name[plain]

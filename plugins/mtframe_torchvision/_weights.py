@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from mtframe.backbones import missing_tensors, unfetched, unfit_weights, unpublished
+from mtframe.backbones import is_plain, missing_tensors, unfetched, unfit_weights, unpublished
 from mtframe.errors import CheckpointError
 
 
@@ -36,8 +36,8 @@ def fetch(weights: WeightsEnum | None, member: str) -> Mapping[str, Tensor]:
 def read(path: Path) -> Mapping[str, Tensor]:
     """The weights in a `.safetensors`, or in a `.pth`. Raises RuntimeError for anything but tensors by name."""
     given = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    if not (isinstance(given, Mapping) and all(isinstance(value, Tensor) for value in given.values())):
-        raise RuntimeError("it holds other things than tensors by name")
+    if not (isinstance(given, Mapping) and all(isinstance(name, str) and is_plain(given[name]) for name in given)):
+        raise RuntimeError("it holds other things than tensors of real numbers by name")
     return given
 
 
@@ -60,7 +60,8 @@ def load(model: nn.Module, given: Mapping[str, Tensor], needed: Collection[str],
     state = {_renamed(name): tensor for name, tensor in given.items() if name not in unneeded}
     try:
         loaded = model.load_state_dict(_resized(model, state), strict=False)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
+        # ValueError of position embeddings that have no square of places.
         reason = " ".join(str(error).split("\n\t")[1:2])
         raise CheckpointError(f"{source}: not weights of this backbone: {reason or error}") from None
     if problems := missing_tensors((name for name in loaded.missing_keys if name in needed), len(needed)):
