@@ -13,7 +13,7 @@ def read_labels(run: Path) -> dict[str, DataInfo]:
     """DataInfo by task of the run in a folder. Raises CheckpointError if the file that says so is damaged."""
     file = run / "labels.json"
     try:
-        stored = json.loads(file.read_text())
+        stored = json.loads(file.read_text(encoding="utf-8"))
         return {task: DataInfo(info["target"], tuple(info["classes"])) for task, info in stored.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file}: cannot be read as the labels of a run ({error})") from None

@@ -35,7 +35,7 @@ def note(label: str, problem: str) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({key: text for key, text in known.items() if text}, indent=2))
+        partial.write_text(json.dumps({key: text for key, text in known.items() if text}, indent=2), encoding="utf-8")
         partial.replace(file)
 
 
@@ -52,7 +52,7 @@ def _key(label: str) -> str:
 @lru_cache(maxsize=4)
 def _read(file: Path) -> dict[str, str]:
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return {str(key): str(text) for key, text in found.items()} if isinstance(found, dict) else {}

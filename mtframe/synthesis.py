@@ -67,7 +67,9 @@ def open_root(root: str | os.PathLike[str], maker: str, contents: Sequence[str],
                 f"this holds something else. Name another folder, or empty this one yourself."
             )
         root.mkdir(parents=True, exist_ok=True)
-        marker.write_text(json.dumps({"made by": "mtframe", "what": maker, **options}, indent=1) + "\n")
+        marker.write_text(
+            json.dumps({"made by": "mtframe", "what": maker, **options}, indent=1) + "\n", encoding="utf-8"
+        )
         for name in contents:
             path = root / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -78,7 +80,7 @@ def open_root(root: str | os.PathLike[str], maker: str, contents: Sequence[str],
 
 def _made_by(marker: Path) -> str | None:
     try:
-        return str(json.loads(marker.read_text())["what"])
+        return str(json.loads(marker.read_text(encoding="utf-8"))["what"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

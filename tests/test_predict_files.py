@@ -287,7 +287,7 @@ class Finder:
 @pytest.fixture
 def joint(tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch) -> Predictor:
     """Faces, aligned by a detector that finds none in dark pictures, and objects; by two workers."""
-    (tmp_path / "finder.py").write_text(DETECTOR)
+    (tmp_path / "finder.py").write_text(DETECTOR, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     plain = toy_recipe({}, workers=2)
     plain["tasks"] = {

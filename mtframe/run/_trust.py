@@ -86,7 +86,7 @@ def agree(code: Iterable[Code], *, for_good: bool) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(sorted(known | digests), indent=0))
+        partial.write_text(json.dumps(sorted(known | digests), indent=0), encoding="utf-8")
         partial.chmod(0o600)
         partial.replace(file)
 
@@ -102,7 +102,7 @@ def _remembered() -> set[str]:
         # What others may write says nothing of what this user agreed to.
         if hasattr(os, "getuid") and file.stat().st_uid != os.getuid():
             return set()
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return set()
     return {one for one in found if isinstance(one, str)} if isinstance(found, list) else set()

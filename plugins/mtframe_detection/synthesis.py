@@ -90,7 +90,7 @@ def synthesize_scenes(
     # What makes the data set complete comes last: a call that is stopped leaves nothing that could be read.
     (root / ANNOTATIONS).mkdir()
     for split, document in documents.items():
-        (root / ANNOTATIONS / f"instances_{split}2017.json").write_text(json.dumps(document))
+        (root / ANNOTATIONS / f"instances_{split}2017.json").write_text(json.dumps(document), encoding="utf-8")
     boxes = {
         f"{split}_boxes": sum(not annotation["iscrowd"] for annotation in document["annotations"])
         for split, document in documents.items()

@@ -128,7 +128,7 @@ def synthesize_folders(
     for index, found in enumerate(points):
         name, number = names[index // images], index % images + 1
         lines.append(f"{folders[name]}/{name}/{name}_{number:04d}.jpg," + ",".join(f"{x:.1f}" for x in found.flat))
-    (root / LANDMARKS).write_text("\n".join(lines) + "\n")
+    (root / LANDMARKS).write_text("\n".join(lines) + "\n", encoding="utf-8")
     for folder in ("val", "train"):
         (root / folder).mkdir()
         for name in (name for name in names if folders[name] == folder):
@@ -174,7 +174,7 @@ def _drawn(images: int, seed: int, index: int) -> tuple[Person, View, np.random.
 
 
 def _write_people(path: Path, names: list[str], images: int) -> None:
-    path.write_text("".join([f"{len(names)}\n", *(f"{name}\t{images}\n" for name in names)]))
+    path.write_text("".join([f"{len(names)}\n", *(f"{name}\t{images}\n" for name in names)]), encoding="utf-8")
 
 
 def _write_pairs(path: Path, names: list[str], images: int, pairs: int, rng: np.random.Generator) -> None:
@@ -189,4 +189,4 @@ def _write_pairs(path: Path, names: list[str], images: int, pairs: int, rng: np.
     for index in np.sort(rng.choice(couples * images**2, pairs, replace=False)):
         couple, i, j = np.unravel_index(index, (couples, images, images))
         lines.append(f"{names[one[couple]]}\t{i + 1}\t{names[other[couple]]}\t{j + 1}\n")
-    path.write_text("".join(lines))
+    path.write_text("".join(lines), encoding="utf-8")

@@ -69,7 +69,7 @@ def make(run: Path, what: str, workers: int = 2, on: str = "train", **train: Any
 
 
 def losses(run: Path) -> list[list[str]]:
-    return [line.split(",")[4:] for line in (run / "metrics.csv").read_text().splitlines()]
+    return [line.split(",")[4:] for line in (run / "metrics.csv").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_signal_ends_an_evaluation_that_would_never_end_and_nothing_is_lost(tm
     assert time.monotonic() - begun < 60
     run.with_suffix(".fault").unlink()
     Trainer.resume(run).fit()
-    assert (run / "metrics.json").read_text() == (whole / "metrics.json").read_text()
+    assert (run / "metrics.json").read_text(encoding="utf-8") == (whole / "metrics.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("what", ["term", "hangup"])
@@ -237,10 +237,10 @@ def test_an_absurd_batch_is_refused_before_there_is_a_run(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("after", [0.1, 0.5, 1.5, 3.0])
 def test_ctrl_c_during_start_up_is_no_traceback(tmp_path: Path, after: float) -> None:
-    (tmp_path / "toy.yaml").write_text(Recipe.from_plain(toy_recipe(steps=100000)).to_yaml())
+    (tmp_path / "toy.yaml").write_text(Recipe.from_plain(toy_recipe(steps=100000)).to_yaml(), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     process = subprocess.Popen([sys.executable, "-m", "mtframe", "train", "toy.yaml"], cwd=tmp_path, env=environment,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")  # fmt: skip
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=100)
