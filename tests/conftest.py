@@ -13,6 +13,8 @@ import pytest
 
 from small import Small
 
+# Width and colour of what is printed follow these.
+OF_TERMINALS = {"COLUMNS", "LINES", "TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"}
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -31,9 +33,12 @@ def _signals_of_a_terminal() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is remembered of broken plugins and trusted code stays out of the user's own folders."""
+def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a user has set changes no outcome, and what the tests remember stays out of the user's own folders."""
     with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("MTFRAME_") or name in OF_TERMINALS or name.lower().endswith("_proxy"):
+                patch.delenv(name)
         patch.setenv("MTFRAME_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("MTFRAME_STATE", str(tmp_path_factory.mktemp("state")))
         yield
@@ -59,7 +64,7 @@ def small_run(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "small"
     result = mtframe("train", *small.parts, "--out", path)
     assert (result.code, result.err) == (0, ""), result
-    (path / "said.txt").write_text(result.out)
+    (path / "said.txt").write_text(result.out, encoding="utf-8")
     return path
 
 
