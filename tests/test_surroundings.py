@@ -1,0 +1,47 @@
+"""Commands as cron, containers and other users run them: no home, terminal or locale, and signals ignored."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from small import Small
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = tuple(f"{ROOT / folder}{os.sep}" for folder in ("mtframe", "plugins"))
+SURROUNDINGS = {
+    "PATH": os.defpath,
+    "HOME": "/dev/null",
+    # ASCII, which Python would otherwise replace with UTF-8.
+    "LC_ALL": "C",
+    "PYTHONUTF8": "0",
+    "PYTHONWARNDEFAULTENCODING": "1",
+    "PYTHONWARNINGS": "default::EncodingWarning",
+    "OMP_NUM_THREADS": "1",
+    "TZ": "Pacific/Kiritimati",
+}
+
+
+def barely(*arguments: str, cwd: Path) -> str:
+    """What `mtframe ARGUMENTS` prints in such surroundings."""
+    command = ["sh", "-c", 'trap "" INT HUP; umask 077; exec "$@"', "sh", sys.executable, "-m", "mtframe", *arguments]
+    done = subprocess.run(
+        [os.fsencode(word) for word in command],
+        cwd=cwd, env=SURROUNDINGS, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True, check=False,
+    )  # fmt: skip
+    said = done.stderr.decode()
+    assert done.returncode == 0, said
+    # A warning begins with the file that opens another one without saying the encoding.
+    assert not [line for line in said.splitlines() if line.startswith(OURS)], said
+    return done.stdout.decode()
+
+
+def test_a_run_is_made_and_used_in_bare_surroundings(small: Small, tmp_path: Path) -> None:
+    assert "face-recognition" in barely("plugins", "list", cwd=tmp_path)
+    assert "run: run" in barely("train", *small.parts, "--out", "run", cwd=tmp_path)
+    shutil.copy(next(small.objects.rglob("*.jpg")), tmp_path / "höhe.jpg")
+    barely("predict", "run", "höhe.jpg", "--out", "out", cwd=tmp_path)
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"höhe.jpg"}
