@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 
@@ -26,7 +27,11 @@ def regular(path: str | os.PathLike[str], most: int | None = None) -> Path:
     Raises:
         OSError: It is no file, or a longer one; or it is not there.
     """
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except UnicodeEncodeError:
+        said = f"has letters that {sys.getfilesystemencoding()}, this locale's encoding, has not; try LC_ALL=C.UTF-8"
+        raise OSError(errno.EILSEQ, said, os.fspath(path)) from None
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if not stat.S_ISREG(status.st_mode):

@@ -13,8 +13,11 @@ import pytest
 
 from small import Small
 
-# Width and colour of what is printed follow these.
-OF_TERMINALS = {"COLUMNS", "LINES", "TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"}
+# What is printed, its width and its colours follow these.
+OF_THE_USER = {
+    *("COLUMNS", "LINES", "TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PY_COLORS"),
+    *("PYTHONWARNINGS", "PYTHONWARNDEFAULTENCODING"),
+}
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -28,8 +31,11 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def _signals_of_a_terminal() -> None:
-    """A suite that is started in the background inherits an ignored SIGINT, and so would what it starts."""
+    """A suite in the background inherits an ignored SIGINT, one under nohup SIGHUP; what it starts would do so too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        # No default either: a terminal that is closed still does not end the suite.
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -37,7 +43,7 @@ def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What a user has set changes no outcome, and what the tests remember stays out of the user's own folders."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith("MTFRAME_") or name in OF_TERMINALS or name.lower().endswith("_proxy"):
+            if name.startswith("MTFRAME_") or name in OF_THE_USER or name.lower().endswith("_proxy"):
                 patch.delenv(name)
         patch.setenv("MTFRAME_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("MTFRAME_STATE", str(tmp_path_factory.mktemp("state")))

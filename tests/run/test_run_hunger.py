@@ -239,8 +239,12 @@ def test_an_absurd_batch_is_refused_before_there_is_a_run(tmp_path: Path) -> Non
 def test_ctrl_c_during_start_up_is_no_traceback(tmp_path: Path, after: float) -> None:
     (tmp_path / "toy.yaml").write_text(Recipe.from_plain(toy_recipe(steps=100000)).to_yaml(), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    process = subprocess.Popen([sys.executable, "-m", "mtframe", "train", "toy.yaml"], cwd=tmp_path, env=environment,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")  # fmt: skip
+    # Until then the interpreter starts, which says what it likes.
+    code = "import mtframe.__main__ as command; print(flush=True); command.main()"
+    process = subprocess.Popen([sys.executable, "-c", code, "train", "toy.yaml"], cwd=tmp_path, env=environment,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=100)
