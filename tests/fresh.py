@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sysconfig
 import venv
@@ -45,7 +46,9 @@ class Fresh:
             f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n", encoding="utf-8"
         )
         script = folder / "bin" / "mtframe"
-        script.write_text(f"#!{folder / 'bin' / 'python'}\n{_SCRIPT}", encoding="utf-8")
+        # A path after #! may have no spaces. To Python these lines are a string.
+        start = f"#!/bin/sh\n'''exec' {shlex.quote(str(folder / 'bin' / 'python'))} \"$0\" \"$@\"\n' '''\n"
+        script.write_text(start + _SCRIPT, encoding="utf-8")
         script.chmod(0o755)
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST", "PIP_"))}
         self.environment = clean | {

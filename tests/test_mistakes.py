@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -193,7 +194,7 @@ def test_an_output_folder_that_holds_something_is_left_alone(here: Path, small: 
     Path("full/notes.txt").write_text("mine", encoding="utf-8")
     failed(mtframe("train", *small.parts, "--out", "full"), 2, "--out: full already exists and is not empty")
     assert [path.name for path in Path("full").iterdir()] == ["notes.txt"]
-    hint = f"go on with the run in it: mtframe train --resume {small_run}"
+    hint = f"go on with the run in it: mtframe train --resume {shlex.quote(str(small_run))}"
     failed(mtframe("train", *small.parts, "--out", small_run), 2, hint)
     failed(mtframe("train", *small.parts, "--out", "full/notes.txt/run"), 2, "--out: full/notes.txt/run cannot be made")
     assert Path("full/notes.txt").read_text(encoding="utf-8") == "mine"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -101,7 +102,8 @@ def test_starving_in_a_data_set_saves_everything_and_resumes_exactly(
     with pytest.raises(StarvedError) as caught:
         trainer.fit()
     assert said in str(caught.value)
-    saved = f"Stopped at step {trainer.step} of 12; everything is saved. Go on with: mtframe train --resume {run}"
+    command = shlex.join(["mtframe", "train", "--resume", str(run)])
+    saved = f"Stopped at step {trainer.step} of 12; everything is saved. Go on with: {command}"
     assert saved in str(caught.value)
     run.with_suffix(".fault").unlink()
     again = Trainer.resume(run)
