@@ -66,8 +66,8 @@ def test_what_would_be_another_experiment_is_refused_with_the_way_to_do_it(run: 
     key, _, value = change.partition("=")
     shown = value if value[0].isdigit() else repr(value)
     assert f"{run}: would be another experiment with {key} {shown} (was " in result.err
-    recipe, whole = shlex.quote(f"{run}/recipe.yaml"), shlex.quote(str(run))
-    assert f"mtframe train {recipe} {change} --from {whole}" in result.err
+    quoted = shlex.quote(str(run))
+    assert f"mtframe train {quoted}/recipe.yaml {change} --from {quoted}" in result.err
     assert weights(run) == before
     # The way works.
     with pytest.raises(RecipeError):
