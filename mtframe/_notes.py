@@ -52,7 +52,7 @@ def _key(label: str) -> str:
 @lru_cache(maxsize=4)
 def _read(file: Path) -> dict[str, str]:
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return {str(key): str(text) for key, text in found.items()} if isinstance(found, dict) else {}

@@ -66,7 +66,7 @@ def memory_size() -> int | None:
         sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     # There may be no such file, or "max" in it.
     with suppress(OSError, ValueError):
-        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     return min((size for size in sizes if size > 0), default=None)
 
 
@@ -74,7 +74,7 @@ def free_memory() -> int | None:
     """Bytes that nobody uses at the moment, as far as this system tells; at most `memory_size`."""
     sizes = [memory_size()]
     with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
         sizes.append(int(line.split()[1]) << 10)
     return min((size for size in sizes if size is not None), default=None)

@@ -127,7 +127,8 @@ def _in_process(values: Sequence[str], timeout: float) -> list[Probe]:
         report.touch()
         # What can be imported here can be so there.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8"}
-        environment.pop("PYTHONWARNINGS", None)
+        for name in ("PYTHONWARNINGS", "PYTHONWARNDEFAULTENCODING"):
+            environment.pop(name, None)
         command = [sys.executable, "-X", "faulthandler", "-m", __name__, folder, *values]
         with output.open("wb") as file:
             try:

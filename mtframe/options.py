@@ -204,6 +204,8 @@ def _problem(detail: Any, path: Sequence[int | str], known: Callable[[Sequence[i
         wanted = message.removeprefix("Input should be ").replace("a valid list", "a list")
         wanted = re.sub(r"a valid dictionary(?: or instance of \w+)?", "a mapping", wanted)
         return f"expected {wanted}, got {_short(detail['input'])}"
+    if detail["type"] == "json_invalid" and "surrogate" in message:
+        return "a name or path has bytes that are no text in this locale, and a recipe holds only text; rename it"
     if detail["type"] == "too_short":
         return f"expected at least {detail['ctx']['min_length']}, got {detail['ctx']['actual_length']}"
     return message

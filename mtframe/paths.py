@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 
@@ -29,8 +30,11 @@ def regular(path: str | os.PathLike[str], most: int | None = None) -> Path:
     try:
         status = os.stat(path)
     except ValueError as error:
-        # A name that no file can have: with a NUL, or half a pair of surrogates, as JSON may hold.
-        raise OSError(errno.EINVAL, f"is no file's name ({error})", os.fspath(path)) from None
+        said = f"is no file's name ({error})"
+        if (encoding := sys.getfilesystemencoding()) != "utf-8" and isinstance(error, UnicodeEncodeError):
+            said = f"has letters that {encoding}, this locale's encoding, has not; try LC_ALL=C.UTF-8"
+        # With a NUL too, or half a pair of surrogates, as JSON may hold.
+        raise OSError(errno.EINVAL, said, os.fspath(path)) from None
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if not stat.S_ISREG(status.st_mode):

@@ -82,7 +82,7 @@ def open_root(root: str | os.PathLike[str], maker: str, contents: Sequence[str],
 
 def _made_by(marker: Path) -> str | None:
     try:
-        return str(json.loads(marker.read_text())["what"])
+        return str(json.loads(marker.read_text(encoding="utf-8"))["what"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -13,6 +13,11 @@ import pytest
 
 from small import Small
 
+# What is printed, its width and its colours follow these.
+OF_THE_USER = {
+    *("COLUMNS", "LINES", "TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PY_COLORS"),
+    *("PYTHONWARNINGS", "PYTHONWARNDEFAULTENCODING"),
+}
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -26,14 +31,20 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def _signals_of_a_terminal() -> None:
-    """A suite that is started in the background inherits an ignored SIGINT, and so would what it starts."""
+    """A suite in the background inherits an ignored SIGINT, one under nohup SIGHUP; what it starts would do so too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        # No default either: a terminal that is closed still does not end the suite.
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is remembered of broken plugins and trusted code stays out of the user's own folders."""
+def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a user has set changes no outcome, and what the tests remember stays out of the user's own folders."""
     with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("MTFRAME_") or name in OF_THE_USER or name.lower().endswith("_proxy"):
+                patch.delenv(name)
         patch.setenv("MTFRAME_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("MTFRAME_STATE", str(tmp_path_factory.mktemp("state")))
         yield
@@ -59,7 +70,7 @@ def small_run(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "small"
     result = mtframe("train", *small.parts, "--out", path)
     assert (result.code, result.err) == (0, ""), result
-    (path / "said.txt").write_text(result.out)
+    (path / "said.txt").write_text(result.out, encoding="utf-8")
     return path
 
 

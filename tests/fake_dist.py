@@ -27,13 +27,15 @@ def make_dist(
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}", encoding="utf-8"
+    )
     lines = []
     for group, named in entries.items():
         lines += [f"[{group}]", *(f"{key} = {value}" for key, value in named.items()), ""]
-    (info / "entry_points.txt").write_text("\n".join(lines))
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
     for module, source in (modules or {}).items():
-        (folder / f"{module}.py").write_text(source)
+        (folder / f"{module}.py").write_text(source, encoding="utf-8")
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sysconfig
 import venv
@@ -41,9 +42,13 @@ class Fresh:
         venv.create(folder, with_pip=False)
         (site,) = folder.glob("lib/python*/site-packages")
         # addsitedir, not the path alone: an editable install is a .pth file in there.
-        (site / "beside.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+        (site / "beside.pth").write_text(
+            f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n", encoding="utf-8"
+        )
         script = folder / "bin" / "mtframe"
-        script.write_text(f"#!{folder / 'bin' / 'python'}\n{_SCRIPT}")
+        # A path after #! may have no spaces. To Python these lines are a string.
+        start = f"#!/bin/sh\n'''exec' {shlex.quote(str(folder / 'bin' / 'python'))} \"$0\" \"$@\"\n' '''\n"
+        script.write_text(start + _SCRIPT, encoding="utf-8")
         script.chmod(0o755)
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST", "PIP_"))}
         self.environment = clean | {
@@ -59,7 +64,7 @@ class Fresh:
     def run(self, command: str, cwd: Path) -> str:
         """Runs lines of bash in the environment; returns what they printed, and asserts that all went well."""
         done = subprocess.run(
-            ["bash", "-euc", command], cwd=cwd, env=self.environment, capture_output=True, text=True, check=False
+            ["bash", "-euc", command], cwd=cwd, env=self.environment, capture_output=True, encoding="utf-8", check=False
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -67,6 +72,6 @@ class Fresh:
 
 def bash_blocks(readme: Path) -> dict[str, str]:
     """The one bash block of each section of a README that has one, by heading."""
-    sections = re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", readme.read_text(), flags=re.MULTILINE)
+    sections = re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", readme.read_text(encoding="utf-8"), flags=re.MULTILINE)
     found = {heading: re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) for heading, text in sections}
     return {heading: block for heading, (block,) in ((h, blocks) for h, blocks in found.items() if blocks)}

@@ -40,7 +40,7 @@ def write_records(path: Path, records: dict[int, bytes]) -> None:
         places.append(f"{key}\t{len(written)}\n")
         written += record(data)
     path.write_bytes(written)
-    path.with_suffix(".idx").write_text("".join(places))
+    path.with_suffix(".idx").write_text("".join(places), encoding="utf-8")
 
 
 def jpeg(seed: int, size: int = 24) -> bytes:

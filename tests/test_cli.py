@@ -128,7 +128,7 @@ def test_plugins_show_of_a_family_its_member_and_a_preset(call: Call, site: Path
 
 
 def test_plugins_show_of_a_file(call: Call, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "heads.py").write_text(HEAD)
+    (tmp_path / "heads.py").write_text(HEAD, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     code, out, _ = call("plugins", "show", "head", "./heads.py:Head")
     assert code == 0
@@ -210,7 +210,7 @@ def test_init_prints_a_whole_recipe(call: Call, site: Path, tmp_path: Path) -> N
     )
     assert (code, err) == (0, "")
     path = tmp_path / "recipe.yaml"
-    path.write_text(out)
+    path.write_text(out, encoding="utf-8")
     recipe = load_recipe(path)
     assert recipe.tasks["a"].dataset.options == {"root": "data/kites"}
     assert recipe.tasks["b"].dataset.options == {"root": "/data/b"}
@@ -244,7 +244,7 @@ COMMANDS = dict(_commands(typer.main.get_command(app), "mtframe"))
 
 
 def _section(page: str, heading: str) -> str:
-    sections = re.split(r"^## ", (DOCS / page).read_text(), flags=re.MULTILINE)
+    sections = re.split(r"^## ", (DOCS / page).read_text(encoding="utf-8"), flags=re.MULTILINE)
     found = [section for section in sections if section.splitlines()[0].strip("` ") == heading]
     assert found, f"docs/{page} has no heading '## `{heading}`'"
     return found[0]
@@ -260,7 +260,7 @@ def test_reference_has_every_command_and_option(name: str) -> None:
 
 
 def test_reference_has_no_command_that_is_not_there() -> None:
-    headings = re.findall(r"^## `(mtframe .+)`$", (DOCS / "cli.md").read_text(), flags=re.MULTILINE)
+    headings = re.findall(r"^## `(mtframe .+)`$", (DOCS / "cli.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(headings) == sorted(COMMANDS)
 
 

@@ -55,7 +55,7 @@ def test_preview_draws_augmented_training_images(here: Path, small: Small, name:
 
 
 def test_a_training_says_what_it_does_and_prints_every_metric(small_run: Path) -> None:
-    said = (small_run / "said.txt").read_text()
+    said = (small_run / "said.txt").read_text(encoding="utf-8")
     assert said.startswith("training faces (9 images), objects (4 images) on ")
     assert f" for 2 steps into {small_run}\n" in said
     for metric in ("accuracy", "accuracy_se", "auc", "eer", *AP):
@@ -78,7 +78,7 @@ def test_a_run_keeps_a_recipe_that_trains_again(small_run: Path, here: Path) -> 
 
 
 def test_evaluate_gives_again_what_training_found(small_run: Path) -> None:
-    history = json.loads((small_run / "metrics.json").read_text())
+    history = json.loads((small_run / "metrics.json").read_text(encoding="utf-8"))
     result = mtframe("evaluate", small_run, "--checkpoint", "last", "--json")
     assert (result.code, result.err) == (0, "")
     values = json.loads(result.out)

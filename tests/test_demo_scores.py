@@ -22,6 +22,6 @@ def test_the_demo_recognises_unseen_people_and_finds_objects(
     result = mtframe("demo", f"train.seed={seed}")
     print(result.out)
     assert (result.code, result.err) == (0, "")
-    last = json.loads(Path("runs/demo/metrics.json").read_text())["evaluations"][-1]["tasks"]
+    last = json.loads(Path("runs/demo/metrics.json").read_text(encoding="utf-8"))["evaluations"][-1]["tasks"]
     assert last["faces"]["accuracy"] >= 0.95
     assert last["objects"]["AP50"] >= 0.80

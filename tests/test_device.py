@@ -46,7 +46,9 @@ def test_on_a_cpu_memory_that_was_freed_is_used_again_unless_the_user_set_malloc
     def faults(**variables: str) -> int:
         ours = {name: v for name, v in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
         command = [sys.executable, "-c", FAULTS]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True, env=ours | variables).stdout)
+        return int(
+            subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=ours | variables).stdout
+        )
 
     assert faults() < faults(GLIBC_TUNABLES="glibc.malloc.check=0") / 10
 

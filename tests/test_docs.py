@@ -23,7 +23,7 @@ from mtframe.yaml import dump_yaml, parse_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 COMMANDS: Any = typer.main.get_command(app)
 OFFERED = {kind: PROJECT["project"]["entry-points"].get(f"mtframe.{kind}", {}) for kind in KINDS}
 
@@ -35,7 +35,7 @@ page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(
 
 def blocks(path: Path, language: str) -> list[str]:
     """The fenced blocks of a page in one language; "" for those without."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def rows(text: str) -> list[list[str]]:
@@ -50,7 +50,9 @@ def rows(text: str) -> list[list[str]]:
 def section(path: Path, heading: str) -> str:
     """What stands under a heading."""
     found = re.search(
-        rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,2}} |\Z)", path.read_text(), re.MULTILINE | re.DOTALL
+        rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,2}} |\Z)",
+        path.read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
     )
     assert found, f"{path.name} has no heading {heading!r}"
     return found[2]
@@ -72,14 +74,14 @@ def test_readme_has_no_other_bash_block() -> None:
 
 @page
 def test_links_lead_somewhere(path: Path) -> None:
-    targets = re.findall(r"\]\(([^)\s#]+)[^)]*\)", path.read_text())
+    targets = re.findall(r"\]\(([^)\s#]+)[^)]*\)", path.read_text(encoding="utf-8"))
     broken = [target for target in targets if ":" not in target and not (path.parent / target).exists()]
     assert not broken, f"{path.name} links to what is not there: {', '.join(broken)}"
 
 
 def calls(path: Path) -> Iterator[list[str]]:
     """Every call of mtframe on a page, in blocks and in running text, as words after `mtframe`."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     shown = [line for block in blocks(path, "(?:bash)?") for line in block.splitlines()]
     fences = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     shown += [code.replace("\n", " ") for code in re.findall(r"`([^`]+)`", fences)]
@@ -147,7 +149,7 @@ def test_readme_component_works_from_a_file_and_from_a_package(tmp_path: Path) -
     ((group, entry),) = tomllib.loads(declared)["project"]["entry-points"].items()
     ((_, value),) = entry.items()
     kind, attribute = group.removeprefix("mtframe."), value.partition(":")[2]
-    (tmp_path / "balancers.py").write_text(source)
+    (tmp_path / "balancers.py").write_text(source, encoding="utf-8")
     component = resolve(kind, f"./balancers.py:{attribute}", tmp_path).component
     balance = options.build(component, kind, {"eps": 1e-6}, {"tasks": ("a", "b")}, kind)
     # Gradients 1 and 3 long become 2 long.
@@ -162,7 +164,7 @@ def test_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     from toy import toy_recipe
 
     monkeypatch.chdir(tmp_path)
-    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)))
+    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)), encoding="utf-8")
     Image.new("RGB", (16, 16), "white").save("photo.png")
     # As a notebook does: one module, whose classes are found by name.
     notebook = ModuleType("notebook")
@@ -205,7 +207,9 @@ def test_every_dependency_is_justified_and_nothing_else() -> None:
 
 
 def test_every_declared_dependency_is_imported() -> None:
-    sources = "\n".join(file.read_text() for folder in ("mtframe", "plugins") for file in (ROOT / folder).rglob("*.py"))
+    sources = "\n".join(
+        file.read_text(encoding="utf-8") for folder in ("mtframe", "plugins") for file in (ROOT / folder).rglob("*.py")
+    )
     imported = set(re.findall(r"^\s*(?:from|import) (\w+)", sources, flags=re.MULTILINE))
     declared = distributions(PROJECT["project"]["dependencies"])
     assert {name for name in declared if PACKAGES.get(name, name) not in imported} == set()

@@ -53,14 +53,14 @@ def test_python_blocks_of_a_page_run_in_order(
     `print(...)  # text` at the beginning of a line prints that text; a block without a language right behind one of
     Python, if it is no call, is what that prints.
     """
-    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)))
+    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)), encoding="utf-8")
     # The plugin that pages speak of where any will do.
     kite = {"mtframe.head": {"kite": "mtframe_classification.heads:Classifier"}}
     monkeypatch.syspath_prepend(make_dist(here.parent / "site", "kite-head", kite))
     module = ModuleType(f"page_{path.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     said: list[str] = []
-    for number, (source, output) in enumerate(PYTHON.findall(path.read_text()), 1):
+    for number, (source, output) in enumerate(PYTHON.findall(path.read_text(encoding="utf-8")), 1):
         exec(compile(source, f"{path.name}, python block {number}", "exec"), vars(module))
         said += re.findall(r"^print\(.*\)  # (.*)$", source, flags=re.MULTILINE) + output.splitlines()
     printed = capsys.readouterr().out.splitlines()
@@ -69,19 +69,19 @@ def test_python_blocks_of_a_page_run_in_order(
 
 def anchors(path: Path) -> set[str]:
     """What a link to a heading of a page says behind `#`, as GitHub makes it."""
-    headings = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_to_headings_lead_to_headings(path: Path) -> None:
-    for file, anchor in re.findall(r"\]\(([^)\s#:]*)#([^)\s]+)\)", path.read_text()):
+    for file, anchor in re.findall(r"\]\(([^)\s#:]*)#([^)\s]+)\)", path.read_text(encoding="utf-8")):
         assert anchor in anchors(path.parent / file if file else path), f"{path.name}: {file}#{anchor}"
 
 
 @kinds
 def test_a_kind_has_a_page_that_names_its_contract(kind: str) -> None:
-    text = REFERENCE[kind].read_text()
+    text = REFERENCE[kind].read_text(encoding="utf-8")
     assert text.startswith(f"# The kind `{kind}`\n")
     contract = section(REFERENCE[kind], "Contract")
     for name in KINDS[kind].wired:
@@ -104,7 +104,7 @@ def test_what_a_component_may_do_besides_is_explained_by_its_protocol_s_name(kin
 
 
 def test_hooks_have_a_page() -> None:
-    assert (DOCS / "hooks.md").read_text().startswith("# Hooks\n")
+    assert (DOCS / "hooks.md").read_text(encoding="utf-8").startswith("# Hooks\n")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             entries.setdefault(group, {}).update(named)
             if group == f"mtframe.{kind}":
                 (names[kind],) = named
-        (file,) = re.findall(r"`(my_parts/\w+)\.py`:\n", path.read_text())
+        (file,) = re.findall(r"`(my_parts/\w+)\.py`:\n", path.read_text(encoding="utf-8"))
         sources[file] = blocks(path, "python")[0]
     site = tmp_path_factory.mktemp("site")
     (site / "my_parts").mkdir()
@@ -175,7 +175,7 @@ def test_the_examples_train_together(package: dict[str, str], here: Path) -> Non
         "ema": None,
         "evaluate_every": None,
     }
-    Path("recipe.yaml").write_text(dump_yaml(recipe))
+    Path("recipe.yaml").write_text(dump_yaml(recipe), encoding="utf-8")
     for call in (
         "data synthesize image-lists data/lists train=60 val=8",
         "data check image-lists data/lists",
@@ -203,7 +203,7 @@ def plugin_page(kind: str, value: str) -> Path:
 def entry(path: Path, kind: str, name: str) -> str:
     """The paragraph of a page that begins with a bold kind and name."""
     bold = f"**{WORDS.get(kind, kind.capitalize())} `{name}`.**"
-    found = [part for part in re.split(r"\n{2,}", path.read_text()) if part.startswith(bold)]
+    found = [part for part in re.split(r"\n{2,}", path.read_text(encoding="utf-8")) if part.startswith(bold)]
     assert len(found) == 1, f"{path.relative_to(ROOT)}: expected one paragraph that begins with {bold}"
     return " ".join(found[0].removeprefix(bold).split())
 
@@ -248,7 +248,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     before = set(sys.modules)
 
     def install(folder: Path) -> None:
-        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         site = make_dist(tmp_path / "site", project["name"], project["entry-points"], version=project["version"])
         for path in (site, folder / "src"):
             monkeypatch.syspath_prepend(path.resolve())
@@ -263,14 +263,16 @@ def fill(line: str, text: str) -> None:
     """Writes a block into the file that the line before it names."""
     (file,) = map(Path, re.findall(r"`([\w./-]+\.\w+)`", line))
     if line.startswith("`"):
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
     elif "in place of the entry point" in line:
-        changed, count = re.subn(r"^\[project\.entry-points.*?\n\n", f"{text}\n", file.read_text(), flags=re.M | re.S)
+        changed, count = re.subn(
+            r"^\[project\.entry-points.*?\n\n", f"{text}\n", file.read_text(encoding="utf-8"), flags=re.M | re.S
+        )
         assert count == 1
-        file.write_text(changed)
+        file.write_text(changed, encoding="utf-8")
     else:
         assert "dd to `" in line, line
-        file.write_text(f"{file.read_text()}\n\n{text}")
+        file.write_text(f"{file.read_text(encoding='utf-8')}\n\n{text}", encoding="utf-8")
 
 
 def call_each(lines: str, said: str) -> None:
@@ -281,11 +283,11 @@ def call_each(lines: str, said: str) -> None:
         wanted = (2, said) if said.startswith("error: ") else (0, "")
         assert (result.code, result.err) == wanted, f"{call}: {result.err}\n{result.out}"
         if goal:
-            Path(goal).write_text(result.out)
+            Path(goal).write_text(result.out, encoding="utf-8")
 
 
 def test_the_tutorial_goes_from_nothing_to_a_trained_package(here: Path, installed: Any) -> None:
-    page = TUTORIAL.read_text().replace("train=320 val=80", "train=16 val=8")
+    page = TUTORIAL.read_text(encoding="utf-8").replace("train=320 val=80", "train=16 val=8")
     # Enough to go through everything; what it learns in as many steps as the page has is no matter here.
     page = re.sub(r"(steps[:=] ?)200", r"\g<1>2", page)
     found = list(BLOCK.finditer(page))

@@ -169,7 +169,7 @@ def test_details_become_json_and_pictures(tmp_path: Path) -> None:
         "one-confusion.png",
         "one-per-class.png",
     ]
-    content = json.loads(files[0].read_text())
+    content = json.loads(files[0].read_text(encoding="utf-8"))
     assert content["notes"] == ["Seen from afar."]
     assert content["details"][0]["lines"] == {"all": [[0, 1], [0.2, None]]}
     assert content["details"][1]["values"] == [[3, 1], [0, 0]]

@@ -576,7 +576,7 @@ def test_training_with_weights_of_one_is_training_with_the_sum(
         recipe = toy_recipe(steps=8, accumulate=2, schedule=schedule, exact_gradients=exact) | {"balancer": balancer}
         trainer = Trainer(Assembly(Recipe.from_plain(recipe)), tmp_path / balancer[-4:])
         trainer.fit()
-        rows = (tmp_path / balancer[-4:] / "metrics.csv").read_text().splitlines()
+        rows = (tmp_path / balancer[-4:] / "metrics.csv").read_text(encoding="utf-8").splitlines()
         keys = rows[0].split(",")
         losses[balancer] = [
             [float(v or "nan") for k, v in zip(keys, row.split(","), strict=True) if "/cross" in k] for row in rows[1:]

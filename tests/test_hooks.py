@@ -190,7 +190,7 @@ def test_a_recipe_names_its_observers_and_the_installed_ones_it_does_not_name_ar
 
 def test_with_adds_to_what_the_recipe_has(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text(dump_yaml(toy_recipe()))
+    file.write_text(dump_yaml(toy_recipe()), encoding="utf-8")
     named = ["csv-logger", "tensorboard", "{name: early-stopping, patience: 3}"]
     recipe = load_recipe(file, ["hooks.1.flush_secs=5"], named)
     assert [hook.plain() for hook in recipe.hooks] == [
@@ -210,5 +210,5 @@ def test_every_hook_and_each_of_its_arguments_is_documented() -> None:
         names = list(inspect.signature(spec).parameters)[1:]
         documented = re.findall(r"^ {4}(\w+): ", inspect.getdoc(spec) or "", flags=re.MULTILINE)
         assert documented == names, spec.__name__
-    page = (Path(hooks.__file__).parents[1] / "docs" / "hooks.md").read_text()
+    page = (Path(hooks.__file__).parents[1] / "docs" / "hooks.md").read_text(encoding="utf-8")
     assert re.findall(r"^### `(\w+)\(", page, flags=re.MULTILINE) == [spec.__name__ for spec in specs]

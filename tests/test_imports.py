@@ -27,7 +27,7 @@ PRINT = "print('imported:', *{name.partition('.')[0] for name in sys.modules})"
 
 
 def imported_by(code: str) -> set[str]:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     return set(done.stdout.splitlines()[-1].removeprefix("imported:").split())
 
 
@@ -81,6 +81,8 @@ def test_importing_prints_and_warns_nothing() -> None:
     packages = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").is_file())
     assert "mtframe_observers" in packages
     modules = ", ".join(["mtframe.cli", "mtframe.training", "mtframe.inference", "mtframe.testing", *packages])
-    done = subprocess.run([sys.executable, "-c", f"import {modules}"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {modules}"], capture_output=True, encoding="utf-8", check=True
+    )
     assert done.stdout == ""
     assert done.stderr == ""

@@ -202,7 +202,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def install(site: Path, case: Case) -> None:
     make_dist(site, "bad-kit", case.entries, {"bad_kit": case.source}, requires=case.requires)
     if case.text:
-        (site / "bad_kit-1.2.3.dist-info" / "entry_points.txt").write_text(case.text)
+        (site / "bad_kit-1.2.3.dist-info" / "entry_points.txt").write_text(case.text, encoding="utf-8")
 
 
 def listed() -> str:
@@ -216,7 +216,7 @@ def listed() -> str:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_who_does_not_use_it_does_not_notice(here: Path, site: Path, case: Case) -> None:
     install(site, case)
-    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=1)))
+    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=1)), encoding="utf-8")
     assert mtframe("--help").code == 0
     assert case.marked in listed()
     for command in (["train", "recipe.yaml", "--out", "run"], ["evaluate", "run"], ["backbones", "timm/resnet18"],
@@ -251,7 +251,7 @@ def test_the_doctor_says_what_is_wrong_and_what_to_do(site: Path, case: Case) ->
                          ids=[name for name, case in CASES.items() if case.named])  # fmt: skip
 def test_who_names_it_is_told_its_own_cause(here: Path, site: Path, case: Case) -> None:
     install(site, case)
-    Path("recipe.yaml").write_text(dump_yaml(toy_recipe({"one": {"head": "part"}}, steps=1)))
+    Path("recipe.yaml").write_text(dump_yaml(toy_recipe({"one": {"head": "part"}}, steps=1)), encoding="utf-8")
     result = mtframe("train", "recipe.yaml", "--out", "run")
     assert result.code == 2
     assert case.named in result.err
@@ -261,14 +261,14 @@ def test_who_names_it_is_told_its_own_cause(here: Path, site: Path, case: Case) 
 def test_a_hook_that_raises_is_marked_once_it_has(here: Path, site: Path) -> None:
     entries = {"mtframe.hooks": {"watch": "bad_kit:Part"}}
     make_dist(site, "bad-kit", entries, {"bad_kit": HOOK})
-    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)))
+    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)), encoding="utf-8")
     assert mtframe("train", "recipe.yaml", "--out", "quiet").err == ""
     assert listed() == "hooks watch bad-kit 1.2.3"
     result = mtframe("train", "recipe.yaml", "--with", "watch", "--out", "run")
     assert result.code == 0
     why = "step_ended raised RuntimeError: no room at 1"
     assert result.err == f"warning: hooks.1 (watch) was disabled: {why}; see run/log.txt\n"
-    log = Path("run/log.txt").read_text()
+    log = Path("run/log.txt").read_text(encoding="utf-8")
     assert f"hooks.1 (watch) is disabled: its {why}" in log
     assert 'bad_kit.py", line 7, in step_ended' in log
     assert f"hooks watch bad-kit 1.2.3 its {why} (20" in listed()
@@ -282,7 +282,7 @@ def test_an_observer_that_cannot_even_be_told_of_ends_no_training(here: Path, si
     odd = "class Odd(BaseException):\n    def __str__(self): raise ValueError\n"
     source = odd + HOOK.replace('RuntimeError(f"no room at {step}")', "Odd")
     make_dist(site, "bad-kit", {"mtframe.hooks": {"watch": "bad_kit:Part"}}, {"bad_kit": source})
-    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)))
+    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)), encoding="utf-8")
     result = mtframe("train", "recipe.yaml", "--with", "watch", "--out", "run")
     assert (result.code, result.err.count("was disabled: step_ended raised Odd")) == (0, 1)
 
@@ -299,9 +299,11 @@ def test_an_observer_cannot_change_what_it_sees(here: Path, site: Path) -> None:
     make_dist(site, "bad-kit", {"mtframe.hooks": {"watch": "bad_kit:Part"}}, {"bad_kit": source})
     plain = toy_recipe(steps=6, evaluate_every=0.25)
     for name, hooks in (("plain", ["csv-logger"]), ("watched", ["csv-logger", "watch"])):
-        Path("recipe.yaml").write_text(dump_yaml({**plain, "hooks": hooks}))
+        Path("recipe.yaml").write_text(dump_yaml({**plain, "hooks": hooks}), encoding="utf-8")
         assert mtframe("train", "recipe.yaml", "--out", name).code == 0
-    assert Path("watched/metrics.json").read_text() == Path("plain/metrics.json").read_text()
+    assert Path("watched/metrics.json").read_text(encoding="utf-8") == Path("plain/metrics.json").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_two_versions_of_a_distribution_on_the_path(here: Path, site: Path) -> None:

@@ -434,7 +434,7 @@ def test_boxes_on_pictures_of_people_are_trained_evaluated_and_predicted(
         boxes = [{"id": n + 1, "image_id": n, "category_id": 1, "bbox": [18, 14, 28, 36], "iscrowd": 0}
                  for n in range(len(files))]  # fmt: skip
         content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "face"}]}
-        (root / f"boxes_{split}.json").write_text(json.dumps(content))
+        (root / f"boxes_{split}.json").write_text(json.dumps(content), encoding="utf-8")
     plain = toy_recipe({}, steps=2)
     plain["tasks"] = {
         "faces": {

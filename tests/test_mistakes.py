@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +107,7 @@ WRONG_PARTS = {
 
 @pytest.mark.parametrize("place", WRONG_PARTS)
 def test_a_class_that_is_no_such_part(here: Path, small: Small, place: str) -> None:
-    Path("parts.py").write_text("class Foo:\n    target = 'identity'\n")
+    Path("parts.py").write_text("class Foo:\n    target = 'identity'\n", encoding="utf-8")
     result = mtframe("train", "-b", "timm/test_resnet.r160_in1k", "-t", f"faces=face-recognition:{small.faces}",
                      "backbone.pretrained=false", f"{place}=./parts.py:Foo")  # fmt: skip
     failed(result, 2, place, "parts.py:Foo' is no", WRONG_PARTS[place], "mtframe.kinds")
@@ -190,13 +191,13 @@ def test_a_wrong_call_of_the_other_commands(here: Path, small: Small, small_run:
 
 def test_an_output_folder_that_holds_something_is_left_alone(here: Path, small: Small, small_run: Path) -> None:
     Path("full").mkdir()
-    Path("full/notes.txt").write_text("mine")
+    Path("full/notes.txt").write_text("mine", encoding="utf-8")
     failed(mtframe("train", *small.parts, "--out", "full"), 2, "--out: full already exists and is not empty")
     assert [path.name for path in Path("full").iterdir()] == ["notes.txt"]
-    hint = f"go on with the run in it: mtframe train --resume {small_run}"
+    hint = f"go on with the run in it: mtframe train --resume {shlex.quote(str(small_run))}"
     failed(mtframe("train", *small.parts, "--out", small_run), 2, hint)
     failed(mtframe("train", *small.parts, "--out", "full/notes.txt/run"), 2, "--out: full/notes.txt/run cannot be made")
-    assert Path("full/notes.txt").read_text() == "mine"
+    assert Path("full/notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_mistake_that_shows_late_leaves_no_run_behind(here: Path, small: Small) -> None:
@@ -212,9 +213,9 @@ def run(small_run: Path, tmp_path: Path) -> Path:
 
 
 def edit_recipe(run: Path, change: Callable[[Any], None]) -> None:
-    plain = parse_yaml((run / "recipe.yaml").read_text(), "recipe")
+    plain = parse_yaml((run / "recipe.yaml").read_text(encoding="utf-8"), "recipe")
     change(plain)
-    (run / "recipe.yaml").write_text(dump_yaml(plain))
+    (run / "recipe.yaml").write_text(dump_yaml(plain), encoding="utf-8")
 
 
 def test_a_checkpoint_of_another_architecture(run: Path) -> None:
@@ -234,7 +235,7 @@ def test_damaged_files_of_a_run(run: Path) -> None:
     failed(
         mtframe("evaluate", run), 1, "weights.safetensors: not the file that was saved", "Other checkpoints of this run"
     )
-    (run / "labels.json").write_text('{"faces": ')
+    (run / "labels.json").write_text('{"faces": ', encoding="utf-8")
     failed(mtframe("evaluate", run), 1, "labels.json: cannot be read as the labels of a run")
     (run / "labels.json").unlink()
     failed(mtframe("evaluate", run), 1, "labels.json: cannot be read", "No such file")
@@ -259,7 +260,7 @@ def test_unreadable_sources_are_named_and_the_others_predicted(small_run: Path, 
     good = shutil.copy(next(small.objects.glob("val2017/*")), "good.jpg")
     whole = Path(good).read_bytes()
     Path("cut.jpg").write_bytes(whole[: len(whole) // 2])
-    Path("page.png").write_text("<html>not found</html>")
+    Path("page.png").write_text("<html>not found</html>", encoding="utf-8")
     Path("bomb.png").write_bytes(png_header(60_000, 60_000))
     result = mtframe("predict", small_run, ".", "--json", "--out", "seen")
     assert result.code == 1
@@ -273,9 +274,9 @@ def test_unreadable_sources_are_named_and_the_others_predicted(small_run: Path, 
 
 def edit_annotations(root: Path, split: str, change: Callable[[Any], None]) -> None:
     path = root / "annotations" / f"instances_{split}2017.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture
@@ -322,16 +323,16 @@ def test_wrong_annotations_stop_before_training(here: Path, damaged: Small, mist
 
 def test_a_truncated_json(here: Path, damaged: Small) -> None:
     path = damaged.objects / "annotations" / "instances_train2017.json"
-    path.write_text(path.read_text()[:500])
+    path.write_text(path.read_text(encoding="utf-8")[:500], encoding="utf-8")
     failed(mtframe("train", *damaged.parts), 1, "instances_train2017.json: not a json file, perhaps truncated")
 
 
 def test_a_pairs_file_that_names_absent_images(here: Path, damaged: Small) -> None:
     pairs = damaged.faces / "pairsDevTest.txt"
-    person = pairs.read_text().split()[1]
+    person = pairs.read_text(encoding="utf-8").split()[1]
     shutil.rmtree(damaged.faces / "lfw-deepfunneled" / person)
     failed(mtframe("train", *damaged.parts), 1, "pairsDevTest.txt names", f"{person}_000", "tasks.faces.dataset")
-    pairs.write_text("10\nBorn_Later\t1\n")
+    pairs.write_text("10\nBorn_Later\t1\n", encoding="utf-8")
     failed(mtframe("train", *damaged.parts), 1, "pairsDevTest.txt: the first line promises", "Is the file complete?")
     assert list(here.iterdir()) == []
 
@@ -343,7 +344,7 @@ def test_unreadable_training_images_are_skipped_up_to_a_limit(here: Path, damage
     failed(result, 1, "1 images cannot be read, more than train.max_unreadable=0", f"{broken}: ")
     result = mtframe("train", *damaged.parts, "--out", "lenient")
     assert result.code == 0, result
-    assert f"skipped an unreadable image: {broken}: " in Path("lenient/log.txt").read_text()
+    assert f"skipped an unreadable image: {broken}: " in Path("lenient/log.txt").read_text(encoding="utf-8")
     checked = mtframe("data", "check", "coco", damaged.objects)
     assert checked.code == 1
     assert "train: 4 images, 8 classes, 1 images cannot be read" in checked.out
@@ -481,8 +482,8 @@ def test_going_on_with_other_labels_than_the_run_began_with(
     shutil.copytree(small.objects, "objects")
     train_on_a_full_disk(monkeypatch, *(part.replace(str(small.objects), "objects") for part in small.parts))
     for file in Path("objects/annotations").iterdir():
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         content["categories"][2]["name"] = "blob"
-        file.write_text(json.dumps(content))
+        file.write_text(json.dumps(content), encoding="utf-8")
     said = "tasks.objects.dataset: the labels of its training data are no longer those that this run began with"
     failed(mtframe("train", "--resume", "run"), 1, said, "then, 'blob' now in its place", "Restore the data")

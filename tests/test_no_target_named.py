@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NAMES = set(PROJECT["entry-points"]["mtframe.target"])
 
 # What `mtframe plugins new` writes are plugins.
@@ -28,7 +28,7 @@ def named(source: str) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_name_of_a_kind_of_target_stands_in_a_module(path: Path) -> None:
-    assert named(path.read_text()) == []
+    assert named(path.read_text(encoding="utf-8")) == []
 
 
 # Kinds whose names are words of the framework's own, as the labels of a data set and the values of options.
@@ -58,7 +58,7 @@ def helped(source: str) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
 def test_help_speaks_of_no_kind_of_target(path: Path) -> None:
-    assert helped(path.read_text()) == []
+    assert helped(path.read_text(encoding="utf-8")) == []
 
 
 def test_help_that_does_would_be_found() -> None:

@@ -46,7 +46,7 @@ def pictures(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
             shape = ("round", "square")[number % 2]
             height = number / 4 if split == "train" or number == 1 else ""
             rows.append(f"{split}2017/{file.name},{split},{shape},{height}")
-    (root / "labels.csv").write_text("\n".join(rows))
+    (root / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
     return root
 
 

@@ -136,6 +136,12 @@ def test_long_values_are_cut() -> None:
     assert len(line) < 200
 
 
+def test_a_path_that_is_no_text_is_told() -> None:
+    # As Python gives a word of the command line that the locale's encoding cannot explain.
+    (line,) = problems(num_levels=3, file="h\udcf6he")
+    assert line.startswith(f"{WHERE}: a name or path has bytes that are no text in this locale")
+
+
 def test_component_without_options() -> None:
     class Plain:
         pass

@@ -112,7 +112,11 @@ def test_a_training_with_evaluations_and_the_run_of_it(made: Made, found: Found,
     }  # fmt: skip
     kept = Counter((kind, choice.name) for _, kind, choice in trainer.run.recipe().choices())
     assert sum(copies.values()) == sum(n for (_, name), n in kept.items() if "/components/" in name)
-    assert set((trainer.run.path / "environment.json").read_text().split('"')) >= {"target", "csv-logger", "network"}
+    assert set((trainer.run.path / "environment.json").read_text(encoding="utf-8").split('"')) >= {
+        "target",
+        "csv-logger",
+        "network",
+    }
 
     made.clear()
     found.clear()
@@ -144,10 +148,10 @@ def test_presets_are_looked_up_once_from_reading_a_recipe_to_its_run(found: Foun
 
 def test_a_file_that_was_edited_is_read_again_when_the_recipe_is_checked_again(tmp_path: Path) -> None:
     file = tmp_path / "heads.py"
-    file.write_text("from toy import ToyHead\nclass Head(ToyHead): number = 1\n")
+    file.write_text("from toy import ToyHead\nclass Head(ToyHead): number = 1\n", encoding="utf-8")
     recipe = Recipe.from_plain(toy_recipe({"one": {"head": f"{file}:Head"}}))
     assert recipe.check().parts["tasks.one.head"].resolved.component.number == 1
-    file.write_text("from toy import ToyHead\nclass Head(ToyHead): number = 2\n")
+    file.write_text("from toy import ToyHead\nclass Head(ToyHead): number = 2\n", encoding="utf-8")
     assert recipe.check().parts["tasks.one.head"].resolved.component.number == 2
 
 

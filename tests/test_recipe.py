@@ -43,7 +43,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "recipe.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -395,13 +395,15 @@ def test_any_options_round_trip(tasks: dict[str, dict[str, Any]]) -> None:
 
 
 def test_components_in_files_stay_found_from_another_folder(tmp_path: Path) -> None:
-    (tmp_path / "heads.py").write_text("class Mine:\n    def __init__(self, *, width: int = 3): pass\n")
+    (tmp_path / "heads.py").write_text(
+        "class Mine:\n    def __init__(self, *, width: int = 3): pass\n", encoding="utf-8"
+    )
     path = written(tmp_path, KITE.replace("dataset:", "head: {name: './heads.py:Mine', width: 2}\n    dataset:"))
     recipe = load_recipe(path)
     assert recipe.tasks["kites"].head == Choice(name=f"{tmp_path.as_posix()}/heads.py:Mine", options={"width": 2})
     moved = tmp_path / "runs" / "recipe.yaml"
     moved.parent.mkdir()
-    moved.write_text(recipe.to_yaml())
+    moved.write_text(recipe.to_yaml(), encoding="utf-8")
     found = load_recipe(moved).check().parts
     assert found["tasks.kites.head"].resolved.origin.file == tmp_path / "heads.py"
 
@@ -419,7 +421,7 @@ def test_assembled_recipe_is_the_written_one() -> None:
 
 
 def test_root_may_hold_colons_and_a_preset_may_be_a_file(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("from kitekit import Preset\n")
+    (tmp_path / "mine.py").write_text("from kitekit import Preset\n", encoding="utf-8")
     recipe = assemble_recipe("b", ["a=kite-watching:C:/x:y=z", f"b={tmp_path}/mine.py:Preset:data/b"])
     assert recipe.tasks["a"].dataset.options == {"root": "C:/x:y=z"}
     assert recipe.tasks["b"].dataset.options == {"root": "data/b"}
@@ -503,7 +505,7 @@ def test_parts_that_do_not_fit_name_both_sides_and_what_would_fit() -> None:
 
 
 def test_broken_component_keeps_its_cause_in_the_message(tmp_path: Path) -> None:
-    (tmp_path / "bad.py").write_text("import no_such_thing")
+    (tmp_path / "bad.py").write_text("import no_such_thing", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"tasks\.kites\.head: .*No module named 'no_such_thing'"):
         Recipe.from_plain(plain_recipe(head="./bad.py:Head"), tmp_path).check()
     with pytest.raises(PluginError, match="No module named 'no_such_thing'"):

@@ -153,7 +153,7 @@ def test_leftovers_of_an_installation_hurt_nobody(site: Path) -> None:
     (site / "half-1.0.dist-info").mkdir()
     (site / "half-1.0.dist-info" / "entry_points.txt").write_bytes(b"[mtframe.head]\nx = y:Z\n\xff = y:Z\n")
     (site / "empty-1.0.dist-info").mkdir()
-    (site / "empty-1.0.dist-info" / "METADATA").write_text("")
+    (site / "empty-1.0.dist-info" / "METADATA").write_text("", encoding="utf-8")
     make_kit(site)
     found = {component.name: component for component in discover("head")}
     assert "kite-head" in found
@@ -166,15 +166,17 @@ def test_leftovers_of_an_installation_hurt_nobody(site: Path) -> None:
 def test_what_setuptools_writes_beside_sources_is_metadata_too(site: Path) -> None:
     info = site / "egg_kit.egg-info"
     info.mkdir()
-    (info / "PKG-INFO").write_text("Metadata-Version: 2.1\r\nName: egg-kit\r\nVersion: 0.2\r\n\r\nName: no field\r\n")
-    (info / "entry_points.txt").write_text("[mtframe.head]\negg = egg_kit:Head\n")
-    (site / "egg_kit.py").write_text(HEAD)
+    (info / "PKG-INFO").write_text(
+        "Metadata-Version: 2.1\r\nName: egg-kit\r\nVersion: 0.2\r\n\r\nName: no field\r\n", encoding="utf-8"
+    )
+    (info / "entry_points.txt").write_text("[mtframe.head]\negg = egg_kit:Head\n", encoding="utf-8")
+    (site / "egg_kit.py").write_text(HEAD, encoding="utf-8")
     resolved = resolve("head", "egg")
     assert (resolved.origin.dist, resolved.origin.version) == ("egg-kit", "0.2")
 
 
 def test_component_in_a_file_is_relative_to_the_base(tmp_path: Path) -> None:
-    (tmp_path / "heads.py").write_text(HEAD)
+    (tmp_path / "heads.py").write_text(HEAD, encoding="utf-8")
     resolved = resolve("head", "./heads.py:Head", tmp_path)
     again = resolve("head", f"{tmp_path}/heads.py:Head")
     assert resolved.component is again.component
@@ -187,16 +189,16 @@ def test_component_in_a_file_is_relative_to_the_base(tmp_path: Path) -> None:
 def test_edited_file_is_imported_afresh_and_same_names_do_not_clash(tmp_path: Path) -> None:
     for folder, width in (("a", 1), ("b", 2)):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "heads.py").write_text(f"class Head:\n    width = {width}\n")
+        (tmp_path / folder / "heads.py").write_text(f"class Head:\n    width = {width}\n", encoding="utf-8")
     assert resolve("head", "./heads.py:Head", tmp_path / "a").component.width == 1
     assert resolve("head", "./heads.py:Head", tmp_path / "b").component.width == 2
-    (tmp_path / "a" / "heads.py").write_text("class Head:\n    width = 3\n")
+    (tmp_path / "a" / "heads.py").write_text("class Head:\n    width = 3\n", encoding="utf-8")
     assert resolve("head", "./heads.py:Head", tmp_path / "a").component.width == 3
 
 
 def test_file_with_a_mistake_names_it(tmp_path: Path) -> None:
-    (tmp_path / "bad.py").write_text("class Head:\n    pass\n1 / 0\n")
-    (tmp_path / "good.py").write_text(HEAD)
+    (tmp_path / "bad.py").write_text("class Head:\n    pass\n1 / 0\n", encoding="utf-8")
+    (tmp_path / "good.py").write_text(HEAD, encoding="utf-8")
     before = set(sys.modules)
     with pytest.raises(PluginError, match="ZeroDivisionError") as error:
         resolve("head", "./bad.py:Head", tmp_path)
@@ -293,7 +295,7 @@ def test_what_an_import_prints_stays_out_of_standard_output(site: Path, capfd: p
     make_dist(site, "loud-kit", {"mtframe.head": {"loud": "loud_kit:Head"}}, {"loud_kit": f"print('hello')\n{HEAD}"})
     resolve("head", "loud")
     assert capfd.readouterr() == ("", "hello\n")
-    (site / "loud.py").write_text(f"print('hello')\n{HEAD}")
+    (site / "loud.py").write_text(f"print('hello')\n{HEAD}", encoding="utf-8")
     resolve("head", f"{site}/loud.py:Head")
     assert capfd.readouterr() == ("", "hello\n")
 
@@ -318,12 +320,12 @@ def test_a_listing_remembers_what_the_last_import_showed(
     # Another import of the same module prints nothing, and says nothing of the first.
     resolve("head", "loud")
     assert noted(found["loud"].label)
-    (site / "bad_kit.py").write_text(HEAD)
+    (site / "bad_kit.py").write_text(HEAD, encoding="utf-8")
     importlib.invalidate_caches()
     resolve("head", "bad")
     assert noted(found["bad"].label) == ""
     # What cannot be written or read is not missed.
-    (tmp_path / "cache/plugins.json").write_text("{")
+    (tmp_path / "cache/plugins.json").write_text("{", encoding="utf-8")
     monkeypatch.setenv("MTFRAME_CACHE", "/dev/null")
     note(found["bad"].label, "never kept")
 
@@ -347,7 +349,9 @@ def test_imports_in_two_threads_leave_standard_output_as_it_was() -> None:
 
 
 def test_a_file_means_what_it_says_when_it_is_imported_otherwise(tmp_path: Path) -> None:
-    (tmp_path / "heads.py").write_text("class Head:\n    def __init__(self, *, width: int = 3): ...\n")
+    (tmp_path / "heads.py").write_text(
+        "class Head:\n    def __init__(self, *, width: int = 3): ...\n", encoding="utf-8"
+    )
     head = resolve("head", "./heads.py:Head", tmp_path).component
     assert head.__init__.__annotations__ == {"width": int}
 

@@ -75,7 +75,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 def trained(head: Any, **more: Any) -> None:
     """Trains `recipe.yaml` into `run`, with that head."""
     plain = toy_recipe({"one": {"head": head}}, steps=2)
-    Path("recipe.yaml").write_text(dump_yaml({**plain, **more}))
+    Path("recipe.yaml").write_text(dump_yaml({**plain, **more}), encoding="utf-8")
     result = mtframe("train", "recipe.yaml", "--out", "run")
     assert (result.code, result.err) == (0, ""), result
 
@@ -83,7 +83,7 @@ def trained(head: Any, **more: Any) -> None:
 def test_a_missing_plugin_is_named_with_the_version_to_install(here: Path, site: Site) -> None:
     site.install("1.0", HEAD.format(option="bias"))
     trained({"name": "kit", "bias": False})
-    kept = json.loads(Path("run/environment.json").read_text())["components"]["tasks.one.head"]
+    kept = json.loads(Path("run/environment.json").read_text(encoding="utf-8"))["components"]["tasks.one.head"]
     assert kept == {"kind": "head", "name": "kit", "distribution": "head-kit", "version": "1.0"}
     site.install(None)
     for command in (["evaluate", "run"], ["predict", "run", "recipe.yaml"], ["train", "--resume", "run"]):
@@ -161,19 +161,21 @@ def test_files_of_components_are_kept_in_the_run(here: Path) -> None:
     files = ("a/parts.py", "b/parts.py", "c/parts_2.py")
     for file in map(Path, files):
         file.parent.mkdir()
-        file.write_text(TOY.read_text() + f"\nSHADE = {str(file)!r}\n")
+        file.write_text(TOY.read_text(encoding="utf-8") + f"\nSHADE = {str(file)!r}\n", encoding="utf-8")
     heads = {task: {"head": f"{file}:ToyHead"} for task, file in zip(("one", "two", "three"), files, strict=True)}
     plain = toy_recipe(heads, steps=2)
-    Path("recipe.yaml").write_text(dump_yaml(plain))
+    Path("recipe.yaml").write_text(dump_yaml(plain), encoding="utf-8")
     assert mtframe("train", "recipe.yaml", "--out", "run").code == 0
-    kept = parse_yaml(Path("run/recipe.yaml").read_text(), "recipe")["tasks"]
+    kept = parse_yaml(Path("run/recipe.yaml").read_text(encoding="utf-8"), "recipe")["tasks"]
     assert [kept[task]["head"] for task in heads] == [
         "./components/parts.py:ToyHead",
         "./components/parts_2.py:ToyHead",
         "./components/parts_2_2.py:ToyHead",
     ]
     for file, name in zip(files, ("parts", "parts_2", "parts_2_2"), strict=True):
-        assert Path("run/components", f"{name}.py").read_text() == Path(file).read_text()
+        assert Path("run/components", f"{name}.py").read_text(encoding="utf-8") == Path(file).read_text(
+            encoding="utf-8"
+        )
     before = mtframe("evaluate", "run", "--json").out
     # Elsewhere, without the files that it was trained with.
     for file in files:
@@ -184,17 +186,21 @@ def test_files_of_components_are_kept_in_the_run(here: Path) -> None:
 
 def test_a_file_that_does_not_stand_alone_is_refused_before_training(here: Path) -> None:
     """A run keeps the file, not what lies beside it."""
-    source = TOY.read_text() + "\nBESIDE = Path(__file__).with_name('n.txt').read_text()\n"
-    Path("parts.py").write_text(source)
-    Path("n.txt").write_text("5")
-    Path("recipe.yaml").write_text(dump_yaml(toy_recipe({"one": {"head": "./parts.py:ToyHead"}}, steps=2)))
+    source = TOY.read_text(encoding="utf-8") + "\nBESIDE = Path(__file__).with_name('n.txt').read_text()\n"
+    Path("parts.py").write_text(source, encoding="utf-8")
+    Path("n.txt").write_text("5", encoding="utf-8")
+    Path("recipe.yaml").write_text(
+        dump_yaml(toy_recipe({"one": {"head": "./parts.py:ToyHead"}}, steps=2)), encoding="utf-8"
+    )
     result = mtframe("train", "recipe.yaml", "--out", "run")
     assert result.code == 2
     assert "tasks.one.head: a run keeps a copy of the file alone, and this copy cannot be used" in result.err
     assert "components/n.txt" in result.err
     assert not Path("run").exists()
-    Path("helper.py").write_text("K = 1\n")
-    Path("parts.py").write_text("from helper import K\n" + TOY.read_text().replace("from __future__", "#"))
+    Path("helper.py").write_text("K = 1\n", encoding="utf-8")
+    Path("parts.py").write_text(
+        "from helper import K\n" + TOY.read_text(encoding="utf-8").replace("from __future__", "#"), encoding="utf-8"
+    )
     result = mtframe("train", "recipe.yaml", "--out", "again")
     assert "what lies beside it is not found" in result.err
 
@@ -208,9 +214,9 @@ def test_presets_are_not_asked_again(here: Path, site: Site) -> None:
     registry.installed.cache_clear()
     plain = toy_recipe({"one": {"preset": "preset"}}, steps=2)
     del plain["tasks"]["one"]["head"]
-    Path("recipe.yaml").write_text(dump_yaml(plain))
+    Path("recipe.yaml").write_text(dump_yaml(plain), encoding="utf-8")
     assert mtframe("train", "recipe.yaml", "--out", "run").code == 0
-    known = json.loads(Path("run/environment.json").read_text())
+    known = json.loads(Path("run/environment.json").read_text(encoding="utf-8"))
     assert known["components"]["tasks.one.preset"]["distribution"] == "preset-kit"
     assert known["distributions"]["preset-kit"] == "1.2.3"
     sys.modules.pop("preset_kit")

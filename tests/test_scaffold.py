@@ -35,7 +35,7 @@ from test_imports import HEAVY, RUN, imported_by
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = ROOT / "mtframe" / "templates"
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # What a run shows of a component, by kind, besides the version of its distribution: a file, and what is in it.
 WEIGHTS = "checkpoints/last/weights.safetensors"
@@ -102,8 +102,8 @@ def test_a_stranger_s_package_from_nothing_to_a_trained_model(kind: str, scenes:
     (folder / "data").symlink_to(scenes)
     fresh.run(blocks["Try"].rpartition("&&")[2], folder)
     run = folder / "runs" / "recipe"
-    assert name in (run / "recipe.yaml").read_text()
-    assert json.loads((run / "environment.json").read_text())["distributions"][name] == "0.1.0"
+    assert name in (run / "recipe.yaml").read_text(encoding="utf-8")
+    assert json.loads((run / "environment.json").read_text(encoding="utf-8"))["distributions"][name] == "0.1.0"
     file, shown = TRACES.get(kind, ("recipe.yaml", name))
     assert shown.encode() in (run / file).read_bytes()
     assert_learned(run / "metrics.csv")
@@ -111,7 +111,7 @@ def test_a_stranger_s_package_from_nothing_to_a_trained_model(kind: str, scenes:
 
 def assert_learned(file: Path) -> None:
     """Every loss of a run is lower at its end than it was in the beginning."""
-    first, *_, last = csv.DictReader(file.read_text().splitlines())
+    first, *_, last = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
     losses = [column for column in first if "/" in column]
     assert losses
     assert all(float(last[loss]) < float(first[loss]) for loss in losses), (first, last)
@@ -126,7 +126,7 @@ def test_the_readme_s_commands_run_as_they_stand(tmp_path: Path) -> None:
     for command in blocks.values():
         fresh.run(command, folder)
     file, shown = TRACES["preset"]
-    assert shown in (folder / "runs" / "recipe" / file).read_text()
+    assert shown in (folder / "runs" / "recipe" / file).read_text(encoding="utf-8")
     assert [wheel.name for wheel in (folder / "dist").iterdir()] == ["kite-0.1.0-py3-none-any.whl"]
     assert said.splitlines() == [
         "wrote kite. Install it, train with it, test it:",
@@ -135,7 +135,7 @@ def test_the_readme_s_commands_run_as_they_stand(tmp_path: Path) -> None:
 
 
 def test_the_workflow_runs_what_the_readme_says(packages: Path) -> None:
-    workflow = yaml.safe_load((packages / "head" / ".github" / "workflows" / "test.yml").read_text())
+    workflow = yaml.safe_load((packages / "head" / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
     job = workflow["jobs"]["test"]
     commands = [step["run"] for step in job["steps"] if "run" in step]
     blocks = {heading: block.strip() for heading, block in bash_blocks(packages / "head" / "README.md").items()}
@@ -146,7 +146,9 @@ def test_the_workflow_runs_what_the_readme_says(packages: Path) -> None:
     assert job["steps"][1]["with"]["python-version"] == "${{ matrix.python }}"
     supported = SpecifierSet(PROJECT["project"]["requires-python"])
     assert all(supported.contains(f"{python}.0") for python in job["strategy"]["matrix"]["python"])
-    hooks = yaml.safe_load((packages / "head" / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    hooks = yaml.safe_load((packages / "head" / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0][
+        "hooks"
+    ]
     assert [hook["id"] for hook in hooks] == ["ruff", "ruff-format", "mypy"]
 
 
@@ -158,7 +160,7 @@ def test_packages_are_complete_and_say_what_they_need(packages: Path) -> None:
             ".github/workflows/test.yml", "tests/test_contract.py", f"src/kite_{kind}/__init__.py",
             *(f"src/kite_{kind}/{module}.py" for module in modules(kind)), f"src/kite_{kind}/py.typed",
         }  # fmt: skip
-        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         offered = project["entry-points"]
         assert all(list(named) == [f"kite-{kind}"] for named in offered.values())
         if kind == "target":
@@ -170,11 +172,11 @@ def test_packages_are_complete_and_say_what_they_need(packages: Path) -> None:
             }
         assert project["dependencies"] == [requirement(__version__)]
         assert PROJECT["project"]["requires-python"].startswith(project["requires-python"])
-        contract = (folder / "tests" / "test_contract.py").read_text()
+        contract = (folder / "tests" / "test_contract.py").read_text(encoding="utf-8")
         assert [line for line in contract.splitlines() if line] == [
             "from mtframe.testing import conformance", f'test_contract = conformance("kite-{kind}")',
         ]  # fmt: skip
-        licence = (folder / "LICENSE").read_text()
+        licence = (folder / "LICENSE").read_text(encoding="utf-8")
         assert re.search(rf"^Copyright \(c\) 20\d\d the authors of kite-{kind}$", licence, re.M)
 
 
@@ -182,7 +184,7 @@ def test_packages_are_complete_and_say_what_they_need(packages: Path) -> None:
 def test_packages_pass_the_linter_with_the_project_s_rules(packages: Path) -> None:
     write_package("a-rather-long-name-of-a-small-plugin", "metric", packages / "long")
     for kind in (*KINDS, "long"):
-        ruff = tomllib.loads((packages / kind / "pyproject.toml").read_text())["tool"]["ruff"]
+        ruff = tomllib.loads((packages / kind / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]
         assert ruff["lint"]["select"] == PROJECT["tool"]["ruff"]["lint"]["select"]
         assert ruff["line-length"] == PROJECT["tool"]["ruff"]["line-length"]
         for command in (["check"], ["format", "--check", "--diff"]):
@@ -193,14 +195,16 @@ def test_packages_pass_the_linter_with_the_project_s_rules(packages: Path) -> No
 @pytest.mark.slow
 def test_packages_pass_the_type_checker(packages: Path, tmp_path: Path) -> None:
     for kind in KINDS:
-        assert tomllib.loads((packages / kind / "pyproject.toml").read_text())["tool"]["mypy"]["strict"]
+        assert tomllib.loads((packages / kind / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["strict"]
         # An editable mtframe is found by an import hook, of which mypy knows nothing; of an installed one it is silent.
         command = [sys.executable, "-m", "mypy", "--follow-imports=silent", "--cache-dir", str(tmp_path)]
         run_tool(command, packages / kind, MYPYPATH=str(ROOT))
 
 
 def run_tool(command: list[str], cwd: Path, **environment: str) -> None:
-    done = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -268,8 +272,8 @@ def test_a_name_of_one_kind_is_free_for_another(here: Path) -> None:
 
 def test_a_folder_that_holds_something_is_left_alone(here: Path) -> None:
     (here / "kite").mkdir()
-    (here / "kite" / "notes.txt").write_text("mine")
-    (here / "file").write_text("mine")
+    (here / "kite" / "notes.txt").write_text("mine", encoding="utf-8")
+    (here / "file").write_text("mine", encoding="utf-8")
     result = new("kite")
     assert (result.code, result.err) == (
         2, "error: --out: kite already exists and is not empty; choose another folder\n"
@@ -295,7 +299,7 @@ def test_it_is_written_where_one_says(here: Path) -> None:
     assert new("Kite_2.Head", "head", "--out", "my plugins/kite").out.splitlines()[1] == (
         "  cd 'my plugins/kite' && python -m pip install -e '.[test]'"
     )
-    project = tomllib.loads((here / "my plugins" / "kite" / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((here / "my plugins" / "kite" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["entry-points"] == {"mtframe.head": {"kite-2-head": "kite_2_head.head:Kite2Head"}}
     assert [path.name for path in (here / "my plugins").iterdir()] == ["kite"]
 
@@ -314,7 +318,7 @@ def test_a_class_is_not_called_as_what_its_module_uses(kind: str, name: str, tmp
     folder, _ = write_package(name, kind, tmp_path / name)
     for module in modules(kind):
         (file,) = folder.rglob(f"{module}.py")
-        tree = ast.parse(file.read_text())
+        tree = ast.parse(file.read_text(encoding="utf-8"))
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom | ast.Import)]
         imported = {alias.asname or alias.name for node in imports for alias in node.names}
         defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
@@ -350,14 +354,14 @@ def test_any_name_is_refused_or_gives_a_package_that_hangs_together(name: str, k
         except RecipeError:
             assert not list(Path(root).iterdir())
             return
-        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         ((entry, value),) = project["entry-points"][f"mtframe.{kind}"].items()
         place, _, class_name = value.partition(":")
         package, _, module = place.partition(".")
         assert entry == project["name"] == canonicalize_name(name)
         # Nothing but a docstring: no second place that names the component, and nothing private.
-        assert len(ast.parse((folder / "src" / package / "__init__.py").read_text()).body) == 1
+        assert len(ast.parse((folder / "src" / package / "__init__.py").read_text(encoding="utf-8")).body) == 1
         assert not module.startswith("_")
-        tree = ast.parse((folder / "src" / package / f"{module}.py").read_text())
+        tree = ast.parse((folder / "src" / package / f"{module}.py").read_text(encoding="utf-8"))
         assert class_name in [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
-        assert f"'{entry}'" in str(parse_yaml((folder / "recipe.yaml").read_text(), "recipe.yaml"))
+        assert f"'{entry}'" in str(parse_yaml((folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml"))

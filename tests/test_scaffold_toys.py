@@ -176,9 +176,9 @@ def test_the_sharing_s_weights_are_a_task_s_whatever_the_order_of_groups(written
 def test_a_written_package_may_import_torchvision_under_strict_types(tmp_path: Path) -> None:
     write_package("kite", "metric", tmp_path / "kite")
     for file in (tmp_path / "kite" / "src" / "kite").glob("*.py"):
-        file.write_text("from torchvision.ops import box_iou as box_iou\n")
+        file.write_text("from torchvision.ops import box_iou as box_iou\n", encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache")]
-    done = subprocess.run(command, cwd=tmp_path / "kite", capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path / "kite", capture_output=True, encoding="utf-8")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert done.stdout.startswith("Success: "), done.stdout
 
@@ -220,11 +220,11 @@ def test_the_best_scores_are_kept(written: Callable[[str], Any], tmp_path: Path)
     trainer.best_steps = {"best": 20, "best_a": 10, "best_b": 20}
     hooks.evaluation_ended(20, {"a": 0.4, "b": 3.0})
     expected = {"a": {"score": 0.5, "step": 10}, "b": {"score": 3.0, "step": 20}}
-    assert json.loads((tmp_path / "top.json").read_text()) == expected
+    assert json.loads((tmp_path / "top.json").read_text(encoding="utf-8")) == expected
     resumed = written("hooks")(file="top.json")
     resumed.training_started(trainer)
     resumed.evaluation_ended(30, {"a": 0.1, "b": 9.0})
-    assert json.loads((tmp_path / "top.json").read_text()) == expected
+    assert json.loads((tmp_path / "top.json").read_text(encoding="utf-8")) == expected
 
 
 @pytest.mark.parametrize(

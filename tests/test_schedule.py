@@ -230,7 +230,11 @@ def test_a_recipe_with_a_schedule_is_written_and_read_again() -> None:
 
 def test_the_pages_table_of_exposures_is_right() -> None:
     """100,000 images beside 1,000 in batches of 64."""
-    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text().split("### How often images are seen")[1]
+    page = (
+        (Path(__file__).parents[1] / "docs" / "training.md")
+        .read_text(encoding="utf-8")
+        .split("### How often images are seen")[1]
+    )
     given = {
         "`joint`": ["joint"],
         "`joint`, the small task `every: 10`": ["joint"],

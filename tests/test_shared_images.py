@@ -112,14 +112,14 @@ def test_it_trains_evaluates_and_is_loaded_again(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run").create(assembly.recipe, assembly.infos)
     evaluations = Trainer(assembly, run).fit()
     assert set(evaluations) == {"one", "two"}
-    with (run.path / "metrics.csv").open() as file:
+    with (run.path / "metrics.csv").open(encoding="utf-8") as file:
         assert {"one/cross_entropy", "two/cross_entropy"} <= set(csv.DictReader(file).fieldnames)
     again = run.recipe()
     # But for the files of its components, which are kept in the run.
     classes, kept = (part.renamed(lambda name: name.rpartition(":")[2]) for part in (assembly.recipe, again))
     assert kept == classes.model_copy(update={"base": run.path.resolve()})
     assert again.backbone.name == f"{run.path.resolve()}/components/toy.py:ToyBackbone"
-    assert "size" not in run.recipe_file.read_text().split("two:")[1].split("train:")[0]
+    assert "size" not in run.recipe_file.read_text(encoding="utf-8").split("two:")[1].split("train:")[0]
     # What it has from the other task follows the other task.
     assert run.recipe(["tasks.one.size=64"]).tasks["two"].size == 64
     Assembly(again, run.infos()).model(restoring=True)
@@ -156,7 +156,7 @@ def test_images_that_are_mixed_are_not_lent_to_a_kind_of_target_that_cannot_be()
 
 def rows_of(run: RunFolder) -> list[dict[str, str]]:
     """What a run logged, without the speed."""
-    with (run.path / "metrics.csv").open() as file:
+    with (run.path / "metrics.csv").open(encoding="utf-8") as file:
         return [{key: row[key] for key in row if key != "images_per_second"} for row in csv.DictReader(file)]
 
 
@@ -186,7 +186,7 @@ def test_tasks_in_turn_train_with_columns_for_each_and_resume_exactly(tmp_path: 
         # Five batches of the first task, then eight of the second.
         assert [bool(row["two/cross_entropy"]) for row in rows] == [False, True, True, True, True]
         assert [bool(row["one/cross_entropy"]) for row in rows] == [True, True, False, False, True]
-    best = json.loads(whole.metrics_json.read_text())["best"]["tasks"]
+    best = json.loads(whole.metrics_json.read_text(encoding="utf-8"))["best"]["tasks"]
     assert set(best) == {"one", "two"}
 
 
@@ -233,7 +233,9 @@ def test_a_run_that_goes_on_waits_a_whole_epoch_for_labels(tmp_path: Path) -> No
     with pytest.raises(RuntimeError, match="pulled the plug"):
         Trainer(Assembly(run.recipe()), run, hooks).fit()
     # From here on no image has a label, and two steps are no epoch.
-    run.recipe_file.write_text(run.recipe_file.read_text().replace("Parity", "Elsewhere"))
+    run.recipe_file.write_text(
+        run.recipe_file.read_text(encoding="utf-8").replace("Parity", "Elsewhere"), encoding="utf-8"
+    )
     assert Trainer(Assembly(run.recipe(), run.infos()), run, resume=True).fit().keys() == {"one", "two"}
 
 
@@ -276,7 +278,7 @@ class Marked(Parity):
 
 def test_a_recipe_in_a_file_keeps_what_it_lends(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text(Recipe.from_plain(recipe()).to_yaml())
+    file.write_text(Recipe.from_plain(recipe()).to_yaml(), encoding="utf-8")
     assert load_recipe(file).tasks["two"].images == "one"
 
 

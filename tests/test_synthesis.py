@@ -37,22 +37,22 @@ def test_a_full_disk_is_named(workers: int) -> None:
 
 
 def test_a_folder_with_something_else_is_refused_and_kept(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("four years")
+    (tmp_path / "thesis.tex").write_text("four years", encoding="utf-8")
     with pytest.raises(RecipeError, match="expected a new or empty folder"):
         open_root(tmp_path, "people", ("images",), {})
-    assert (tmp_path / "thesis.tex").read_text() == "four years"
+    assert (tmp_path / "thesis.tex").read_text(encoding="utf-8") == "four years"
     assert not (tmp_path / MARKER).exists()
 
 
 def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("")
+    (tmp_path / "data").write_text("", encoding="utf-8")
     with pytest.raises(RecipeError, match="expected a new or empty folder"):
         open_root(tmp_path / "data", "people", (), {})
 
 
 @pytest.mark.parametrize("marker", ['{"what": "scenes"}', "[]", "not json"])
 def test_another_makers_folder_is_refused(tmp_path: Path, marker: str) -> None:
-    (tmp_path / MARKER).write_text(marker)
+    (tmp_path / MARKER).write_text(marker, encoding="utf-8")
     with pytest.raises(RecipeError, match="synthesized people"):
         open_root(tmp_path, "people", (), {})
 
@@ -60,8 +60,8 @@ def test_another_makers_folder_is_refused(tmp_path: Path, marker: str) -> None:
 def test_ones_own_folder_is_emptied_of_what_one_made_only(tmp_path: Path) -> None:
     open_root(tmp_path, "people", ("images", "pairs.txt"), {"seed": 1})
     (tmp_path / "images" / "A").mkdir(parents=True)
-    (tmp_path / "pairs.txt").write_text("1")
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "pairs.txt").write_text("1", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     open_root(tmp_path, "people", ("images", "pairs.txt"), {"seed": 2})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", MARKER]
 

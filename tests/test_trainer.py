@@ -37,7 +37,7 @@ def resumed(path: Path) -> Trainer:
 
 
 def trace(path: Path) -> list[dict[str, str]]:
-    with (path / "metrics.csv").open(newline="") as file:
+    with (path / "metrics.csv").open(newline="", encoding="utf-8") as file:
         return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
 
 
@@ -69,9 +69,9 @@ def test_training_learns_and_leaves_a_complete_run(tmp_path: Path) -> None:
     rows = trace(run)
     assert [int(row["step"]) for row in rows] == list(range(1, 81))
     assert float(rows[-1]["one/cross_entropy"]) < float(rows[0]["one/cross_entropy"])
-    environment = json.loads((run / "environment.json").read_text())
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     assert {"mtframe", "torch", "timm"} <= set(environment["distributions"])
-    assert "each seen 16.0 times" in (run / "log.txt").read_text()
+    assert "each seen 16.0 times" in (run / "log.txt").read_text(encoding="utf-8")
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_seed_others(tmp_path: Path) -> None:
@@ -91,7 +91,9 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resuming_gives_the_same_losses(tmp_p
     assert caught.value.exit_code == 130
     resumed(tmp_path / "stopped").fit()
     assert trace(tmp_path / "stopped") == trace(tmp_path / "whole")
-    whole, again = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("whole", "stopped"))
+    whole, again = (
+        json.loads((tmp_path / n / "metrics.json").read_text(encoding="utf-8")) for n in ("whole", "stopped")
+    )
     assert whole == again
     weights = [torch.load(tmp_path / n / "checkpoints/last/training.pt") for n in ("whole", "stopped")]
     assert all(torch.equal(weights[0]["model"][key], weights[1]["model"][key]) for key in weights[0]["model"])
@@ -124,7 +126,7 @@ def test_a_run_killed_with_sigkill_and_resumed_gives_the_same_loss_trace_with_wo
     killed = tmp_path / "killed"
     with subprocess.Popen([*command, str(killed)]) as process:
         metrics = killed / "metrics.csv"
-        while not (metrics.exists() and metrics.read_text().count("\n") > 12):
+        while not (metrics.exists() and metrics.read_text(encoding="utf-8").count("\n") > 12):
             assert process.poll() is None, "ended before it could be killed"
             time.sleep(0.005)
         process.kill()
@@ -139,7 +141,9 @@ def test_a_signal_to_the_whole_group_saves_and_ends(tmp_path: Path, numbers: tup
     """As Ctrl-C in a terminal does, and `timeout` and job schedulers, some of them twice."""
     command = [sys.executable, "-c", SCRIPT.format(here=str(HERE.parent)).replace("steps=60", "steps=100000")]
     run = tmp_path / "run"
-    with subprocess.Popen([*command, str(run)], start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, str(run)], start_new_session=True, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
         while not (run / "metrics.csv").exists():
             assert process.poll() is None, "ended before it could be stopped"
             time.sleep(0.005)
@@ -204,7 +208,7 @@ def test_too_many_unreadable_images_stop_training_and_are_named(tmp_path: Path) 
         make(tmp_path / "run", plain).fit()
     plain["train"]["max_unreadable"] = 1
     make(tmp_path / "tolerant", plain).fit()
-    assert "skipped an unreadable image: toy/3.jpg" in (tmp_path / "tolerant" / "log.txt").read_text()
+    assert "skipped an unreadable image: toy/3.jpg" in (tmp_path / "tolerant" / "log.txt").read_text(encoding="utf-8")
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +277,7 @@ def test_an_evaluation_that_failed_is_made_up_for_on_resuming(
     monkeypatch.undo()
     assert resumed(tmp_path / "run").fit()["one"].score >= 0
     assert trace(tmp_path / "run") == trace(tmp_path / "whole")
-    whole, again = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("whole", "run"))
+    whole, again = (json.loads((tmp_path / n / "metrics.json").read_text(encoding="utf-8")) for n in ("whole", "run"))
     assert whole == again
     assert (tmp_path / "run" / "checkpoints" / "best").is_dir()
 

@@ -200,7 +200,7 @@ def write(
             torch.save(dict(state), partial / STATE)
             files[STATE] = file_digest(partial / STATE)
         manifest = Manifest(step=step, files=files, labels=labels, recipe=dict(recipe))
-        (partial / _MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+        (partial / _MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
         for file in (*partial.iterdir(), partial):
             to_disk(file)
         _swap(partial, folder, keep)

@@ -101,7 +101,7 @@ def _remembered() -> set[str]:
         # What others may write says nothing of what this user agreed to.
         if hasattr(os, "getuid") and file.stat().st_uid != os.getuid():
             return set()
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return set()
     return {one for one in found if isinstance(one, str)} if isinstance(found, list) else set()

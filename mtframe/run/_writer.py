@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mtframe.errors import RecipeError
+from mtframe.errors import RecipeError, TrainingError
 
 from ._files import write_text
 
@@ -84,6 +84,12 @@ class Writer:
         me = Holder(pid=os.getpid(), host=platform.node(), user=_user(), since=f"{datetime.now():%Y-%m-%d %H:%M:%S}")
         try:
             write_text(self._folder / _HOLDER, me.model_dump_json() + "\n")
+        except TrainingError as error:
+            self.release()
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            # The lock could be opened, since another user of the folder had made it.
+            raise RecipeError(f"{self._folder}: cannot be written ({error.__cause__.strerror})") from None
         except BaseException:
             self.release()
             raise

@@ -73,7 +73,7 @@ class GradientLog:
         if self._file is None or not rows:
             return
         try:
-            with self._file.open("a", newline="") as file:
+            with self._file.open("a", newline="", encoding="utf-8") as file:
                 file.write(_text(rows, header=file.tell() == 0))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._file)) from error

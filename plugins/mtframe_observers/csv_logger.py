@@ -80,7 +80,7 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
         if known and columns != known:
             rows = read_table(path)[1]
             _write(path, columns, [[*old, *[""] * (len(columns) - len(known))] for old in rows])
-        with path.open("a", newline="") as file:
+        with path.open("a", encoding="utf-8", newline="") as file:
             if not known:
                 file.write(",".join(columns) + "\n")
             file.write(",".join(str(row.get(column, "")) for column in columns) + "\n")

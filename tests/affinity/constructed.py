@@ -132,7 +132,7 @@ class Error:
 
 def constructed(*tasks: str, norm: str = "group", **train: Any) -> dict[str, Any]:
     """The recipe beside this file with some of its tasks, all if none are named, as plain YAML values."""
-    text = HERE.with_suffix(".yaml").read_text().replace("./constructed.py", str(HERE))
+    text = HERE.with_suffix(".yaml").read_text(encoding="utf-8").replace("./constructed.py", str(HERE))
     plain = parse_yaml(text, HERE.name)
     plain["backbone"]["norm"] = norm
     plain["tasks"] = {task: plain["tasks"][task] for task in tasks or plain["tasks"]}

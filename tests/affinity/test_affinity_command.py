@@ -73,7 +73,7 @@ def test_a_loss_that_is_not_above_0_and_a_task_that_rests_have_no_affinity() -> 
 
 @pytest.fixture
 def recipe(here: Path) -> Path:
-    (here / "recipe.yaml").write_text(dump_yaml(constructed()))
+    (here / "recipe.yaml").write_text(dump_yaml(constructed()), encoding="utf-8")
     return here / "recipe.yaml"
 
 
@@ -83,7 +83,7 @@ def test_it_finds_what_the_constructed_tasks_are_to_each_other(recipe: Path, nor
     result = mtframe(*call, "--json", "--out", "found")
     assert (result.code, result.err) == (0, "")
     report = json.loads(result.out)
-    assert report == json.loads(Path("found/affinity.json").read_text())
+    assert report == json.loads(Path("found/affinity.json").read_text(encoding="utf-8"))
     assert report["measured_steps"] == 20
     affinity = {i: {j: cell["mean"] for j, cell in row.items()} for i, row in report["affinity"].items()}
     assert affinity["duplicate"]["original"] > 0.5 * affinity["original"]["original"] > 0
@@ -141,7 +141,7 @@ def test_one_measured_step_proposes_nothing(recipe: Path) -> None:
 ])  # fmt: skip
 def test_mistakes_are_one_message(here: Path, change: dict[str, Any], arguments: Any, said: str) -> None:
     tasks = change.get("tasks", ["original", "duplicate"])
-    (here / "recipe.yaml").write_text(dump_yaml(constructed(*tasks)))
+    (here / "recipe.yaml").write_text(dump_yaml(constructed(*tasks)), encoding="utf-8")
     result = mtframe("affinity", "recipe.yaml", *arguments)
     assert result.code == 2
     assert result.err.startswith("error: ")
@@ -153,7 +153,7 @@ def test_mistakes_are_one_message(here: Path, change: dict[str, Any], arguments:
 def test_a_loss_that_is_not_finite_fails_without_speaking_of_a_run(here: Path) -> None:
     plain = toy_recipe()
     plain["tasks"]["one"]["loss"] = {"name": plain["tasks"]["one"]["loss"], "explode_after": 0.5}
-    (here / "recipe.yaml").write_text(dump_yaml(plain))
+    (here / "recipe.yaml").write_text(dump_yaml(plain), encoding="utf-8")
     result = mtframe("affinity", "recipe.yaml", "--steps", 4, "--every", 2)
     assert result.code == 1
     assert "error: task one: loss 'cross_entropy' is nan at step 3. Try a lower train.lr" in result.err
@@ -161,13 +161,13 @@ def test_a_loss_that_is_not_finite_fails_without_speaking_of_a_run(here: Path) -
 
 def test_a_folder_that_cannot_be_made_is_told_before_training(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mtframe.affinity.estimate_affinity", None)
-    Path("found").write_text("a file")
+    Path("found").write_text("a file", encoding="utf-8")
     result = mtframe("affinity", recipe, "--out", "found")
     assert (result.code, result.err) == (2, "error: --out: found cannot be made (File exists)\n")
 
 
 def test_steps_of_accumulation_dropout_and_batchnorm_are_measured(here: Path) -> None:
-    (here / "recipe.yaml").write_text(dump_yaml(toy_recipe(accumulate=2)))
+    (here / "recipe.yaml").write_text(dump_yaml(toy_recipe(accumulate=2)), encoding="utf-8")
     result = mtframe("affinity", "recipe.yaml", "--steps", 4, "--every", 2, "--json")
     assert (result.code, result.err) == (0, "")
     assert json.loads(result.out)["affinity"]["one"]["one"]["mean"] > 0

@@ -55,7 +55,7 @@ def train(path: Path, plain: dict[str, Any], *, stop: int | None = None, resume:
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    with (path / "gradients.csv").open(newline="") as file:
+    with (path / "gradients.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -81,7 +81,7 @@ def test_constructed_tasks_conflict_as_they_must(tmp_path: Path, norm: str) -> N
     assert abs(sum(unrelated) / 20) < 0.1
     assert 0.2 < sum(value < 0 for value in unrelated) / 20 < 0.8
     assert (tmp_path / "run" / "plots" / "gradients.png").stat().st_size > 10_000
-    log = (tmp_path / "run" / "log.txt").read_text()
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
     assert "gradients of original and adversarial in 20 measured steps: mean cosine -0." in log
     assert "opposed in 100% (first half 100%, second 100%)" in log
     assert "gradients of unrelated: median length " in log
@@ -121,10 +121,12 @@ def test_a_run_that_goes_on_gives_the_rows_of_one_that_never_stopped(tmp_path: P
     whole = train(tmp_path / "whole", plain)
     first = train(tmp_path / "run", plain, stop=stop)
     # Killed later than it was saved, in the middle of a line.
-    with (tmp_path / "run" / "gradients.csv").open("a") as file:
+    with (tmp_path / "run" / "gradients.csv").open("a", encoding="utf-8") as file:
         file.write("9,all,one,,,1,1,1\n9,all,tw" if stop > 2 else "")
     second = train(tmp_path / "run", plain, resume=True)
-    assert (tmp_path / "run" / "gradients.csv").read_text() == (tmp_path / "whole" / "gradients.csv").read_text()
+    assert (tmp_path / "run" / "gradients.csv").read_text(encoding="utf-8") == (
+        tmp_path / "whole" / "gradients.csv"
+    ).read_text(encoding="utf-8")
     assert first.logged | second.logged == whole.logged
 
 
@@ -163,7 +165,7 @@ def test_a_step_in_which_labels_leave_one_task_is_not_measured(tmp_path: Path) -
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_told_before_there_is_a_run(here: Path, change: Any, said: str) -> None:
     tasks = change.pop("tasks", ["original", "duplicate"])
-    (here / "recipe.yaml").write_text(dump_yaml(constructed(*tasks, gradients_every=1, **change)))
+    (here / "recipe.yaml").write_text(dump_yaml(constructed(*tasks, gradients_every=1, **change)), encoding="utf-8")
     result = mtframe("train", "recipe.yaml")
     assert result.code == 2
     assert result.err.startswith(f"error: {said}")

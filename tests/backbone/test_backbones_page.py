@@ -18,7 +18,7 @@ ROW = re.compile(r"^\| `(timm|torchvision)/(\w+)` \| (\w+) \| [\d.]+ M \| (\d+) 
 
 
 def test_sixty_models_of_thirty_families_of_timm_work_and_a_dozen_of_torchvision() -> None:
-    rows = ROW.findall(PAGE.read_text())
+    rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
     of_timm = [(member, family) for library, member, family, *_ in rows if library == "timm"]
     of_torchvision = [member for library, member, *_ in rows if library == "torchvision"]
     assert len(of_timm) >= 60
@@ -29,7 +29,7 @@ def test_sixty_models_of_thirty_families_of_timm_work_and_a_dozen_of_torchvision
 
 
 def test_every_model_without_a_row_has_a_reason() -> None:
-    text = PAGE.read_text()
+    text = PAGE.read_text(encoding="utf-8")
     worked, tried = map(int, re.search(r"(\d+) of (\d+) models", text).groups())  # type: ignore[union-attr]
     assert len(ROW.findall(text)) == worked
     reasons = re.findall(r"^- `(?:timm|torchvision)/\w+`: (.+)$", text, re.MULTILINE)
@@ -39,8 +39,8 @@ def test_every_model_without_a_row_has_a_reason() -> None:
 
 def test_the_page_names_the_command_that_writes_it() -> None:
     command = f"python {SWEEP} --out docs/backbones.md"
-    assert f"Written by `{command}`; do not edit." in " ".join(PAGE.read_text().split())
-    assert command in (ROOT / SWEEP).read_text().split('"""')[1]
+    assert f"Written by `{command}`; do not edit." in " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert command in (ROOT / SWEEP).read_text(encoding="utf-8").split('"""')[1]
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_a_file_that_is_no_checkpoint(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"text.{suffix}"
-    path.write_text("not a checkpoint " * 20)
+    path.write_text("not a checkpoint " * 20, encoding="utf-8")
     with pytest.raises(CheckpointError, match=f"text.{suffix}: cannot be read as weights of timm/resnet10t"):
         TimmBackbone("resnet10t", 64, weights=path)
 

@@ -235,7 +235,7 @@ def test_wrong_weights_say_what_is_wrong(tmp_path: Path) -> None:
     few = save(get_model("squeezenet1_1", weights=None), tmp_path / "few.safetensors")
     with pytest.raises(CheckpointError, match=r"few.safetensors.*: 100 of 120 tensors are missing, such as "):
         random("resnet18", weights=few)
-    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "text.pth").write_text("no weights", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"text.pth: cannot be read as weights of torchvision/resnet18"):
         random("resnet18", weights=tmp_path / "text.pth")
     with pytest.raises(RecipeError, match=r"no file 'gone.pth'; expected a .safetensors or .pth file"):

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 TASKS = ("a", "b")
-ENTRIES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"]
+ENTRIES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "entry-points"
+]
 OFFERED: dict[str, str] = ENTRIES["mtframe.balancer"]
 
 

@@ -74,7 +74,7 @@ def test_a_step_that_weighs_all_gradients_alike_is_that_of_the_sum(tmp_path: Pat
 
 def test_what_did_not_converge_is_told_at_the_end(tmp_path: Path) -> None:
     make(tmp_path / "run", Hopeless).fit()
-    log = (tmp_path / "run" / "log.txt").read_text()
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
     assert "Hopeless: its solver did not converge 8 times" in log
 
 

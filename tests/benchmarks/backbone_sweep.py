@@ -110,7 +110,7 @@ def main() -> None:
             print(f"{len(results):4} {result.row()}", flush=True)
     page = describe(sorted(results, key=lambda result: (result.family, result.name)))
     if arguments.out:
-        arguments.out.write_text(page)
+        arguments.out.write_text(page, encoding="utf-8")
     print(f"{sum(not r.reason for r in results)} of {len(results)} work; {time.monotonic() - start:.0f} s")
 
 
@@ -291,7 +291,7 @@ def report(connection: Connection, job: Callable[[], Any]) -> None:
     """In the forked process: sends what the job returns, or one line of what it raised."""
     try:
         # What libraries print about themselves is not about the model.
-        with open(os.devnull, "w") as nowhere:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         found = job()
     except AssertionError as error:

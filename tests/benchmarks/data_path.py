@@ -120,7 +120,7 @@ def make_photographs(root: Path, number: int = 64) -> Path:
                 "bbox": [x, y, width, height], "area": width * height, "segmentation": [],
             })  # fmt: skip
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
-    (root / "annotations/instances_train2017.json").write_text(json.dumps(content))
+    (root / "annotations/instances_train2017.json").write_text(json.dumps(content), encoding="utf-8")
     return root
 
 

@@ -105,7 +105,7 @@ def main() -> None:
 def commit() -> str:
     """What the code is, for the row."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.strip()
 
 
 def configurations(tasks: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -201,7 +201,7 @@ def write_categories(coco: Path, table: Path) -> list[str]:
     rows: list[tuple[str, str, set[int]]] = []
     names: dict[int, str] = {}
     for split in ("train", "val"):
-        content = json.loads((coco / "annotations" / f"instances_{split}2017.json").read_text())
+        content = json.loads((coco / "annotations" / f"instances_{split}2017.json").read_text(encoding="utf-8"))
         names |= {category["id"]: category["name"] for category in content["categories"]}
         there: dict[int, set[int]] = {image["id"]: set() for image in content["images"]}
         for annotation in content["annotations"]:
@@ -210,7 +210,7 @@ def write_categories(coco: Path, table: Path) -> list[str]:
     counts = Counter(category for _, split, found in rows if split == "train" for category in found)
     chosen = [category for category, _ in counts.most_common(20)]
     table.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("w", newline="") as file:
+    with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "split", *(names[category] for category in chosen)])
         writer.writerows([name, split, *(int(c in found) for c in chosen)] for name, split, found in rows)
@@ -219,13 +219,13 @@ def write_categories(coco: Path, table: Path) -> list[str]:
 
 def read(out: Path) -> list[dict[str, Any]]:
     """The trainings that were done."""
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.is_file() else []
 
 
 def append(out: Path, row: dict[str, Any]) -> None:
     """Adds a training."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a") as file:
+    with out.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 

@@ -69,7 +69,7 @@ def write_attributes(path: Path, people: int) -> None:
     applies = np.array(rows)
     print("applies to:", dict(zip(NAMES, applies.mean(0).round(2).tolist(), strict=True)), flush=True)
     hidden = rng.random(applies.shape) < 0.2
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["file", "split", *NAMES])
         for place, (known, unknown) in enumerate(zip(applies, hidden, strict=True)):

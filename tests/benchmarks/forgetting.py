@@ -52,7 +52,7 @@ def main() -> None:
                 found.setdefault(schedule, []).append(train(run, data, schedule, seed, arguments))
                 print(f"{schedule}, seed {seed}: {time.monotonic() - start:.0f} s so far", flush=True)
     if arguments.out:
-        arguments.out.write_text(json.dumps(found))
+        arguments.out.write_text(json.dumps(found), encoding="utf-8")
     for schedule, runs in found.items():
         print("\n".join(["", f"schedule: {schedule}", *table(runs)]))
     print("\n".join(["", "at the end", *summary(found)]))

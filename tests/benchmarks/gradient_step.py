@@ -273,7 +273,7 @@ def memory_of(name: str, count: int, arguments: argparse.Namespace) -> float:
     command = [sys.executable, str(Path(__file__)), "--tasks", str(count), "--memory-of", name,
                "--threads", str(arguments.threads), "--backbone", arguments.backbone,
                "--norm", arguments.norm, *(["--same"] if arguments.same else [])]  # fmt: skip
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return float(subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout)
 
 
 def peak_memory(case: Case, name: str) -> float:
@@ -287,7 +287,7 @@ def peak_memory(case: Case, name: str) -> float:
 
 
 def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 

@@ -296,19 +296,19 @@ def called(arguments: list[str], said: Path, state: Path, seconds: int) -> tuple
             os.environ["MTFRAME_STATE"] = str(state)
             os.chdir(said.parent)
             result = mtframe(*arguments)
-            said.write_text(result.out + result.err)
+            said.write_text(result.out + result.err, encoding="utf-8")
             code = result.code
         except BaseException as error:
-            said.write_text(f"{type(error).__name__}: {error}")
+            said.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         finally:
             os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code, said.read_text() if said.exists() else ""
+    return code, said.read_text(encoding="utf-8") if said.exists() else ""
 
 
 def addresses() -> int:
     """Bytes of addresses that this process has by now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
     return pages * resource.getpagesize()
 
 

@@ -57,7 +57,7 @@ def in_a_process(case: int, threads: int, *, kept: bool) -> tuple[float, float]:
         # A setting without effect, which says that the user sets malloc.
         environment["GLIBC_TUNABLES"] = "glibc.malloc.check=0"
     command = [sys.executable, __file__, "--case", str(case), "--threads", str(threads)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    output = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=environment).stdout
     milliseconds, mebibytes = output.split()
     return float(milliseconds), float(mebibytes)
 
@@ -86,7 +86,7 @@ def measured(name: str, batch: int, size: int, mode: str, threads: int) -> tuple
             with torch.inference_mode():
                 model(images)
         times.append(time.perf_counter() - start)
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     most = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     return statistics.median(times[2:]) * 1e3, most / 1024
 

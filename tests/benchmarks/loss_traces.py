@@ -59,7 +59,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.record:
         file, data = map(Path, arguments.record)
-        file.write_text(json.dumps(record(data)))
+        file.write_text(json.dumps(record(data)), encoding="utf-8")
         return
     if arguments.baseline is None:
         parser.error("expected --baseline PYTHON")
@@ -71,7 +71,7 @@ def main() -> None:
             file = folder / f"{len(found)}.json"
             subprocess.run([python, __file__, "--record", file, folder / "data"], check=True, cwd=folder,
                            stdout=subprocess.DEVNULL)  # fmt: skip
-            found.append(json.loads(file.read_text()))
+            found.append(json.loads(file.read_text(encoding="utf-8")))
     for recipe, here in found[0].items():
         said = "the same" if here == found[1][recipe] else difference(here, found[1][recipe])
         print(f"{recipe:24} {said}")
@@ -99,7 +99,7 @@ def record(data: Path) -> Traces:
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder, str(number))
             Trainer(assemble(whole), run).fit()
-            with (run / "metrics.csv").open() as file:
+            with (run / "metrics.csv").open(encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
         traces[recipe] = {column: [row[column] for row in rows] for column in rows[0] if "/" in column}
     return traces

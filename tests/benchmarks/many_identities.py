@@ -53,7 +53,7 @@ def main() -> None:
             words = [word for name in ("classes", "sample", "loss", "batch", "dim", "steps")
                      for word in (f"--{name}", str(options[name]))]  # fmt: skip
             run = subprocess.run(
-                [sys.executable, __file__, "--one", *words], capture_output=True, text=True, check=True
+                [sys.executable, __file__, "--one", *words], capture_output=True, encoding="utf-8", check=True
             )  # fmt: skip
             found = json.loads(run.stdout)
             print(f"{classes:9} {sample:7g} {found['peak']:9.0f} {found['kept']:9.0f} {found['loss'] * 1e3:9.1f} "

@@ -91,7 +91,7 @@ def make_data(root: Path, pictures: int) -> None:
 
     resolve("dataset", "image-folder").component.synthesize(root, train=16, val=pictures, size=240)
     files = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.jpg"))
-    with (root / "labels.csv").open("w", newline="") as file:
+    with (root / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["file", "split", "near", "bright", "height", "tilt"])
         for number, name in enumerate(files):
@@ -131,7 +131,7 @@ class Side:
         # With PYTHONPATH both sides could import one mtframe.
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=environment
         )
 
     def ask(self, what: str, *operands: object) -> Any:

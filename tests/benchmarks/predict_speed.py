@@ -171,7 +171,7 @@ def called(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[
     """A process in a folder; ends the program with what it said if it fails."""
     # With PYTHONPATH both sides could import one mtframe, and so they could from the current folder.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8")
     if result.returncode:
         raise SystemExit(f"{command[0]} failed:\n{result.stderr}")
     return result

@@ -156,7 +156,7 @@ def begin(run: Path, options: dict[str, Any], at: int | None = None, counted: Pa
 
 def result(run: Path) -> tuple[bytes, list[str]]:
     """What must be equal bit for bit: the last weights, and the losses of every step."""
-    rows = (run / "metrics.csv").read_text().splitlines()
+    rows = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()
     # Images a second differ.
     speed = rows[0].split(",").index("images_per_second")
     kept = [",".join(cell for place, cell in enumerate(row.split(",")) if place != speed) for row in rows]
@@ -170,7 +170,7 @@ def kills(folder: Path, count: int, chance: random.Random) -> Iterator[tuple[str
         whole, counted = folder / "whole", folder / "counted"
         begun = time.monotonic()
         assert ended(forked(begin, whole, options, counted=counted)) == 0
-        took, writes = time.monotonic() - begun, int(counted.read_text())
+        took, writes = time.monotonic() - begun, int(counted.read_text(encoding="utf-8"))
         expected = result(whole)
         for number in range(share):
             run = folder / "run"

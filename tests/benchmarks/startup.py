@@ -68,7 +68,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with TemporaryDirectory() as folder:
         bare, site = Path(folder, "bare.py"), Path(folder, "site")
-        bare.write_text(BARE)
+        bare.write_text(BARE, encoding="utf-8")
         install_fifty(site)
         ours = [sys.executable, "-c", "from mtframe.cli import main; main()"]
         more = {**os.environ, "PYTHONPATH": str(site)}

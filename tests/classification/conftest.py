@@ -31,7 +31,7 @@ def folders(tmp_path: Path) -> Path:
     for name in ("train/cat/a.jpg", "train/cat/b.png", "train/cat/far/c.JPG", "train/dog/d.jpg", "train/dog/e.jpg",
                  "val/cat/f.jpg", "val/dog/g.jpg"):  # fmt: skip
         _write_image(root / name)
-    (root / "train" / "cat" / "notes.txt").write_text("not an image")
+    (root / "train" / "cat" / "notes.txt").write_text("not an image", encoding="utf-8")
     (root / "train" / ".cache").mkdir()
     return root
 

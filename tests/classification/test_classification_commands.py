@@ -68,14 +68,14 @@ def test_every_preset_trains_is_scored_and_predicts(data: Path, tmp_path: Path) 
 @pytest.fixture
 def attributes(small: Small, tmp_path: Path) -> Path:
     """Attributes of most of the small people's pictures: training people to learn, the others to validate."""
-    listed = (small.faces / "peopleDevTrain.txt").read_text().split()[1::2]
+    listed = (small.faces / "peopleDevTrain.txt").read_text(encoding="utf-8").split()[1::2]
     rows = []
     for number, path in enumerate(sorted(small.faces.rglob("*.jpg"))):
         split = "train" if path.parent.name in listed else "val"
         beard, glasses = ("0", "1", "")[number % 3], "10"[number % 2]
         rows.append([path.relative_to(small.faces).as_posix(), split, beard, glasses])
     file = tmp_path / "attributes.csv"
-    with file.open("w", newline="") as table:
+    with file.open("w", newline="", encoding="utf-8") as table:
         csv.writer(table).writerows([["file", "split", "beard", "glasses"], *rows[1:]])
     return file
 
@@ -89,7 +89,7 @@ def test_faces_objects_and_attributes_of_the_same_faces(small: Small, attributes
             f"tasks.attributes.dataset.file={attributes}", "--out", run,
         )
     )  # fmt: skip
-    with (run / "metrics.csv").open(newline="") as file:
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
     assert all(0 < float(row["attributes/binary_cross_entropy"]) < 3 for row in rows)

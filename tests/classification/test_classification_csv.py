@@ -221,7 +221,9 @@ def test_paths_of_real_lfw_join_with_its_images(shared_data: Path, tmp_path: Pat
     faces = LFW("train", root=root)
     file = tmp_path / "attributes.csv"
     ids = [faces[index].id for index in range(0, len(faces), len(faces) // 4)]
-    file.write_text("\n".join(["file,glasses", *(f"{id},{number % 2}" for number, id in enumerate(ids))]))
+    file.write_text(
+        "\n".join(["file,glasses", *(f"{id},{number % 2}" for number, id in enumerate(ids))]), encoding="utf-8"
+    )
     data = CsvImages("train", root=root, file=str(file), labels=("glasses",), val_part=0.0)
     assert [data.target_of(id, SIZE)["labels"].item() for id in ids] == [number % 2 for number in range(len(ids))]
     assert data[0].image.shape == (3, 250, 250)

@@ -66,7 +66,7 @@ def test_the_table_reader_reads_it(table: Path) -> None:
     assert 260 < len(train) < 310, "a tenth of the labels is unknown"
     for options in ({"labels": ("sun", "birds", "fence")}, {"values": ("horizon", "tilt")}):
         assert len(CsvImages("val", root=table, **options)) > 150  # type: ignore[arg-type]
-    with (table / "labels.csv").open(newline="") as file:
+    with (table / "labels.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     cells = [row[name] for row in rows for name in ("scene", "sun", "birds", "fence", "horizon", "tilt")]
     assert 0.07 < np.mean([cell == "" for cell in cells]) < 0.13

@@ -10,7 +10,7 @@ import pytest
 from mtframe.kinds import KINDS
 from mtframe.testing._kit import CHECKS
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "checks.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "checks.md").read_text(encoding="utf-8")
 
 
 def test_every_kind_has_checks_and_a_heading() -> None:

@@ -214,10 +214,12 @@ def outcomes(kit: Kit) -> dict[str, str]:
 
 def test_a_contract_test_of_two_lines(installed: Path, tmp_path: Path) -> None:
     test = tmp_path / "test_contract.py"
-    test.write_text("from mtframe.testing import conformance\ntest_contract = conformance('adding')\n")
+    test.write_text(
+        "from mtframe.testing import conformance\ntest_contract = conformance('adding')\n", encoding="utf-8"
+    )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short", str(test)]
     environment = {"PYTHONPATH": str(installed), "PATH": "", "COLUMNS": "200"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=tmp_path, env=environment)
     assert done.returncode == 1
     assert "test_contract.py::test_contract[balancer:total-pulls-on-every-task] PASSED" in done.stdout
     # The component's own exception, where it was raised.

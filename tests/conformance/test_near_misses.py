@@ -165,15 +165,17 @@ class Quiet:
 def test_a_part_in_a_file_is_told_where_it_is_shown_and_where_it_is_trained_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "quiet.py").write_text(LOCAL)
+    (tmp_path / "quiet.py").write_text(LOCAL, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     shown = mtframe("plugins", "show", "hooks", "./quiet.py:Quiet")
     assert shown.code == 0
     ended = "'step_end' is nearly 'step_ended', which the framework looks for in an observer"
     started = "'training_start' is nearly 'training_started', which the framework looks for in an observer"
     assert f"Near misses:\n  {ended}\n  {started}\n" in shown.out
-    (tmp_path / "constructed.yaml").write_text(CONSTRUCTED.with_suffix(".yaml").read_text())
-    (tmp_path / "constructed.py").write_text(CONSTRUCTED.read_text())
+    (tmp_path / "constructed.yaml").write_text(
+        CONSTRUCTED.with_suffix(".yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    (tmp_path / "constructed.py").write_text(CONSTRUCTED.read_text(encoding="utf-8"), encoding="utf-8")
     arguments = "train.steps=1", "train.evaluate_every=null", "train.device=cpu", "--out", tmp_path / "run"
     trained = mtframe("train", "constructed.yaml", *arguments, "--with", "./quiet.py:Quiet")
     assert trained.code == 0, trained

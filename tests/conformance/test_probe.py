@@ -69,7 +69,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(folder: Path, name: str, code: str) -> str:
-    (folder / f"probed_{name}.py").write_text(f"{code}\n\nclass Thing:\n    pass\n")
+    (folder / f"probed_{name}.py").write_text(f"{code}\n\nclass Thing:\n    pass\n", encoding="utf-8")
     return f"probed_{name}:Thing"
 
 
@@ -123,7 +123,7 @@ def test_one_that_hangs_is_ended_and_others_are_told_of(modules: Path) -> None:
 
 
 def test_components_of_one_module_are_told_apart(modules: Path) -> None:
-    (modules / "probed_lazily.py").write_text(LAZY)
+    (modules / "probed_lazily.py").write_text(LAZY, encoding="utf-8")
     first, missing, second = probe(["probed_lazily:One", "probed_lazily:Three", "probed_lazily:Two"])
     assert (first.output, second.output) == ("One\n", "Two\n")
     assert (first.error, missing.error, second.error) == (None, "AttributeError: Three", None)
@@ -141,5 +141,5 @@ def test_a_probe_is_quiet_by_default() -> None:
 
 def test_the_prober_itself_imports_no_torch() -> None:
     code = "import sys; from mtframe.import_probe import probe; probe(['json:loads']); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert (done.stdout, done.stderr) == ("False\n", "")

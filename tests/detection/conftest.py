@@ -33,7 +33,7 @@ def write_coco(tmp_path: Path) -> Callable[..., Path]:
             for n, (image, category, *box) in enumerate(boxes)
         ]
         content = {"images": images, "annotations": annotations, "categories": CATEGORIES, **more}
-        (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+        (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content), encoding="utf-8")
         return root
 
     return write

@@ -18,9 +18,9 @@ WriteCoco = Callable[..., Path]
 
 def change(root: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
     path = root / "annotations/instances_train2017.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     edit(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_gives_boxes_in_original_pixels_with_labels_in_category_order(write_coco: WriteCoco) -> None:
@@ -157,7 +157,7 @@ def test_records_of_the_wrong_form(write_coco: WriteCoco, edit: Callable[..., An
 def test_a_truncated_json(write_coco: WriteCoco) -> None:
     root = write_coco([(80, 100)], [[0, 7, 1, 2, 10, 20]])
     path = root / "annotations/instances_train2017.json"
-    path.write_text(path.read_text()[:-40])
+    path.write_text(path.read_text(encoding="utf-8")[:-40], encoding="utf-8")
     with pytest.raises(DataError, match=r"instances_train2017\.json: not a json file, perhaps truncated"):
         Coco("train", root=root)
 
@@ -165,7 +165,7 @@ def test_a_truncated_json(write_coco: WriteCoco) -> None:
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"images": [' + "9" * 5000 + "]}"])
 def test_a_json_that_python_refuses_to_read(write_coco: WriteCoco, text: str) -> None:
     root = write_coco([(80, 100)], [])
-    (root / "annotations/instances_train2017.json").write_text(text)
+    (root / "annotations/instances_train2017.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=r"instances_train2017\.json: not a json file, perhaps truncated"):
         Coco("train", root=root)
 

@@ -205,7 +205,7 @@ def test_the_well_known_results_of_coco(shared_data: Path, tmp_path: Path) -> No
     shutil.copy(folder / "instances_val2014_100.json", tmp_path / "truth.json")
     data = Coco("val", root=tmp_path, annotations="truth.json")
     found: dict[int, list[dict[str, Any]]] = {}
-    for result in json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text()):
+    for result in json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text(encoding="utf-8")):
         found.setdefault(result["image_id"], []).append(result)
     metric = CocoAP(data.info)
     for index in range(len(data)):

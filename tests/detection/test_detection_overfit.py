@@ -18,7 +18,7 @@ IMAGES = 16
 
 def first_images(source: Path, root: Path) -> None:
     """The first 16 training images that have boxes and no crowd, as both splits of a COCO folder."""
-    document = json.loads((source / "annotations" / "instances_train2017.json").read_text())
+    document = json.loads((source / "annotations" / "instances_train2017.json").read_text(encoding="utf-8"))
     boxed = {thing["image_id"] for thing in document["annotations"]}
     crowded = {thing["image_id"] for thing in document["annotations"] if thing.get("iscrowd")}
     images = [image for image in document["images"] if image["id"] in boxed - crowded][:IMAGES]
@@ -27,7 +27,7 @@ def first_images(source: Path, root: Path) -> None:
     text = json.dumps({"images": images, "annotations": things, "categories": document["categories"]})
     (root / "annotations").mkdir(parents=True)
     for split in ("train2017", "val2017"):
-        (root / "annotations" / f"instances_{split}.json").write_text(text)
+        (root / "annotations" / f"instances_{split}.json").write_text(text, encoding="utf-8")
         (root / split).mkdir()
         for image in images:
             shutil.copy(source / "train2017" / image["file_name"], root / split)

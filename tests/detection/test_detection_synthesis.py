@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _document(root: Path, split: str) -> dict[str, Any]:
-    return json.loads((root / "annotations" / f"instances_{split}2017.json").read_text())
+    return json.loads((root / "annotations" / f"instances_{split}2017.json").read_text(encoding="utf-8"))
 
 
 def _digests(root: Path) -> dict[str, str]:

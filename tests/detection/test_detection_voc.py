@@ -23,7 +23,7 @@ def add(root: Path, split: str, name: str, *objects: Box) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(root / f"JPEGImages/{name}.jpg")
     names = root / f"ImageSets/Main/{split}.txt"
-    write(names, (names.read_text() if names.exists() else "") + f"{name}\n")
+    write(names, (names.read_text(encoding="utf-8") if names.exists() else "") + f"{name}\n")
 
 
 @pytest.fixture

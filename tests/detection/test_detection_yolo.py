@@ -59,7 +59,7 @@ def test_an_image_without_a_file_or_with_an_empty_one_has_nothing_on_it(root: Pa
     assert [len(sample.target["boxes"]) for sample in data] == [2, 0, 0]
     assert data[1].target["boxes"].shape == (0, 4)
     assert [sample.id for sample in Yolo("train", root=root, keep_empty=False)] == ["images/train/a.jpg"]
-    (root / "labels/val/c.txt").write_text("")
+    (root / "labels/val/c.txt").write_text("", encoding="utf-8")
     assert len(Yolo("val", root=root, keep_empty=False)) == 1
 
 

@@ -32,8 +32,10 @@ def lfw_root(tmp_path: Path) -> Path:
     folder = root / "lfw-deepfunneled"
     for name, count in {"Ann": 3, "Bob": 2, "Eve": 1, "Kim": 3, "Lea": 2, "Max": 1}.items():
         _write_person(folder, name, list(range(1, count + 1)))
-    (root / "peopleDevTrain.txt").write_text("4\nAnn\t4\nBob\t2\nEve\t1\nGus\t5\n")
-    (root / "pairsDevTest.txt").write_text("2\nKim\t1\t3\nLea\t1\t2\nKim\t2\tMax\t1\nKim\t1\tLea\t1\n")
+    (root / "peopleDevTrain.txt").write_text("4\nAnn\t4\nBob\t2\nEve\t1\nGus\t5\n", encoding="utf-8")
+    (root / "pairsDevTest.txt").write_text(
+        "2\nKim\t1\t3\nLea\t1\t2\nKim\t2\tMax\t1\nKim\t1\tLea\t1\n", encoding="utf-8"
+    )
     return root
 
 
@@ -41,6 +43,6 @@ def lfw_root(tmp_path: Path) -> Path:
 def view2(lfw_root: Path) -> Path:
     """Adds a View 2 file of two folds with one matched and one mismatched pair each."""
     (lfw_root / "pairs.txt").write_text(
-        "2\t1\nAnn\t1\t2\nAnn\t1\tBob\t2\nKim\t1\t2\nKim\t3\tLea\t1\n",
+        "2\t1\nAnn\t1\t2\nAnn\t1\tBob\t2\nKim\t1\t2\nKim\t3\tLea\t1\n", encoding="utf-8"
     )
     return lfw_root

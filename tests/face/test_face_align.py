@@ -233,7 +233,7 @@ class Broken:
 
 
 def test_a_detector_finds_the_points_of_plain_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "finder.py").write_text(DETECTOR)
+    (tmp_path / "finder.py").write_text(DETECTOR, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     image = torch.ones(3, 300, 300, dtype=torch.uint8)
     points = np.round(_face(0.1, 2.0, 150, 150))
@@ -254,7 +254,7 @@ def test_a_detector_finds_the_points_of_plain_pictures(tmp_path: Path, monkeypat
 
 
 def test_a_detector_that_is_not_there_or_broken_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "finder.py").write_text(DETECTOR)
+    (tmp_path / "finder.py").write_text(DETECTOR, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for name, said in (
         ("retina", r"no detector 'retina'.*entry-point group 'mtframe_face.landmarks'; .*./file.py:Class"),
@@ -271,7 +271,7 @@ def test_a_detector_in_a_file_is_that_of_the_current_folder_and_goes_to_other_pr
 ) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "finder.py").write_text(f"class Finder:\n    folder = {folder!r}\n")
+        (tmp_path / folder / "finder.py").write_text(f"class Finder:\n    folder = {folder!r}\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path / "a")
     here: Any = find_detector("./finder.py:Finder")
     assert here.folder == pickle.loads(pickle.dumps(here)).folder == "a"  # noqa: S301

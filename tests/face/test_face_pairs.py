@@ -14,7 +14,7 @@ from mtframe_face.pairs import NamedPair, read_pairs, read_people
 
 def _write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "pairs.txt"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

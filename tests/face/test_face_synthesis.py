@@ -48,13 +48,13 @@ def test_another_seed_gives_other_people(tmp_path: Path) -> None:
 
 
 def test_text_files_are_as_published(root: Path) -> None:
-    train = (root / "peopleDevTrain.txt").read_text().splitlines()
+    train = (root / "peopleDevTrain.txt").read_text(encoding="utf-8").splitlines()
     assert train[0] == "2"
     assert [line.split("\t")[1] for line in train[1:]] == ["6", "6"]
-    test = (root / "peopleDevTest.txt").read_text().splitlines()
+    test = (root / "peopleDevTest.txt").read_text(encoding="utf-8").splitlines()
     assert test[0] == "20"
     assert not {line.split("\t")[0] for line in train[1:]} & {line.split("\t")[0] for line in test[1:]}
-    pairs = (root / "pairsDevTest.txt").read_text().splitlines()
+    pairs = (root / "pairsDevTest.txt").read_text(encoding="utf-8").splitlines()
     assert pairs[0] == "200"
     assert [len(line.split("\t")) for line in pairs[1:]] == [3] * 200 + [4] * 200
     assert len(set(pairs[1:])) == 400
@@ -152,7 +152,7 @@ def test_a_stopped_call_leaves_nothing_that_reads_as_complete(tmp_path: Path, mo
 
 
 def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(RecipeError, match="expected a new or empty folder"):
         synthesize_people(tmp_path, **SMALL)
 

@@ -100,7 +100,7 @@ def test_any_kind_of_image_is_taken_and_nothing_else(parted: Path) -> None:
     Image.new("RGB", (10, 8)).save(folder / "a.PNG")
     Image.new("L", (10, 8)).save(folder / "b.webp")
     for name in ("notes.txt", "Thumbs.db"):
-        (folder / name).write_text("no image")
+        (folder / name).write_text("no image", encoding="utf-8")
     (parted / "train" / ".git").mkdir()
     train = IdentityFolders("train", root=parted)
     assert [train[i].id for i in range(3, len(train))] == [
@@ -134,7 +134,7 @@ def test_an_epoch_has_a_persons_images_in_a_row(parted: Path) -> None:
 def test_landmarks_come_with_the_images_that_have_them(parted: Path) -> None:
     numbers = ",".join(str(number / 2) for number in range(10))
     (parted / "landmarks.csv").write_text(
-        f"path,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\ntrain/Ann/Ann_0002.jpg,{numbers}\nother.jpg,{numbers}\n"
+        f"path,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\ntrain/Ann/Ann_0002.jpg,{numbers}\nother.jpg,{numbers}\n", encoding="utf-8"
     )
     train = IdentityFolders("train", root=parted)
     assert train[1].target["landmarks"].tolist() == [[0, 0.5], [1, 1.5], [2, 2.5], [3, 3.5], [4, 4.5]]
@@ -144,14 +144,18 @@ def test_landmarks_come_with_the_images_that_have_them(parted: Path) -> None:
         IdentityFolders("train", root=parted, landmarks="mine.csv")
     with pytest.raises(DataError, match=r"landmarks.csv: has none of the 6 images; expected paths such as 'val/Kim"):
         IdentityFolders("val", root=parted)
-    (parted / "landmarks.csv").write_text(f"train/Ann/Ann_0002.jpg,{numbers}\ntrain/Bob/Bob_0001.jpg,1,2,3\n")
+    (parted / "landmarks.csv").write_text(
+        f"train/Ann/Ann_0002.jpg,{numbers}\ntrain/Bob/Bob_0001.jpg,1,2,3\n", encoding="utf-8"
+    )
     with pytest.raises(DataError, match=r"landmarks.csv:2: expected path,x1,y1,...,x5,y5, found 'train/Bob"):
         IdentityFolders("train", root=parted)
 
 
 def test_landmarks_are_known_by_path_too_for_another_task_on_the_same_images(parted: Path) -> None:
     numbers = ",".join(str(number / 2) for number in range(10))
-    (parted / "landmarks.csv").write_text(f"train/Ann/Ann_0002.jpg,{numbers}\nval/Kim/Kim_0001.jpg,{numbers}\n")
+    (parted / "landmarks.csv").write_text(
+        f"train/Ann/Ann_0002.jpg,{numbers}\nval/Kim/Kim_0001.jpg,{numbers}\n", encoding="utf-8"
+    )
     train = IdentityFolders("train", root=parted)
     expected = train[1].target["landmarks"]
     assert train.target_of("train/Ann/Ann_0002.jpg", SIZE)["landmarks"].equal(expected)
@@ -170,7 +174,7 @@ def test_pictures_are_turned_upright_unless_landmarks_are_in_their_pixels(parted
     Image.new("RGB", (20, 10)).save(parted / "train" / "Ann" / "Ann_0001.jpg", exif=exif)
     sample = IdentityFolders("train", root=parted)[0]
     assert (sample.image.shape, sample.size) == ((3, 20, 10), (20, 10))
-    (parted / "landmarks.csv").write_text("train/Ann/Ann_0001.jpg" + ",5" * 10 + "\n")
+    (parted / "landmarks.csv").write_text("train/Ann/Ann_0001.jpg" + ",5" * 10 + "\n", encoding="utf-8")
     sample = IdentityFolders("train", root=parted)[0]
     assert (sample.image.shape, sample.size) == ((3, 10, 20), (10, 20))
 
@@ -230,7 +234,7 @@ def test_made_up_people_have_this_layout_and_landmarks(tmp_path: Path) -> None:
         left, right, nose, mouth_left, mouth_right = sample.target["landmarks"].tolist()
         assert left[0] < nose[0] < right[0]
         assert max(left[1], right[1]) < nose[1] < min(mouth_left[1], mouth_right[1])
-    assert (tmp_path / "a" / "landmarks.csv").read_text().count("\n") == 16
+    assert (tmp_path / "a" / "landmarks.csv").read_text(encoding="utf-8").count("\n") == 16
     # Made anew in its own folder, and the same again.
     before = (tmp_path / "a" / "landmarks.csv").read_bytes(), (tmp_path / "a" / train[0].id).read_bytes()
     IdentityFolders.synthesize(tmp_path / "a", people=3, images=3, test_people=2, size=64, workers=1)

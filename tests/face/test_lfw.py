@@ -87,7 +87,7 @@ def test_without_a_people_file_everybody_trains_whom_no_pair_names(view2: Path, 
 
 
 def test_people_in_training_and_view_1_are_refused(lfw_root: Path) -> None:
-    (lfw_root / "peopleDevTrain.txt").write_text("2\nAnn\t3\nKim\t3\n")
+    (lfw_root / "peopleDevTrain.txt").write_text("2\nAnn\t3\nKim\t3\n", encoding="utf-8")
     for split in ("train", "val"):
         with pytest.raises(DataError, match=r"1 people stand both in peopleDevTrain.txt .* pairsDevTest.txt .*Kim"):
             LFW(split, root=lfw_root)
@@ -198,7 +198,9 @@ def test_first_images_are_the_gallery_of_identification(lfw_root: Path) -> None:
 
 def test_landmarks_and_the_order_of_training(lfw_root: Path) -> None:
     numbers = ",".join(map(str, range(10)))
-    (lfw_root / "points.txt").write_text(f"lfw-deepfunneled/Ann/Ann_0002.jpg,{numbers}\n".replace(",", " "))
+    (lfw_root / "points.txt").write_text(
+        f"lfw-deepfunneled/Ann/Ann_0002.jpg,{numbers}\n".replace(",", " "), encoding="utf-8"
+    )
     train = LFW("train", root=lfw_root, landmarks="points.txt", per_identity=2)
     assert train[1].target["landmarks"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert set(train[0].target) == {"label"}

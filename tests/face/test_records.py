@@ -126,11 +126,11 @@ def test_damaged_files_are_data_errors_that_say_where(tmp_path: Path) -> None:
     path.write_bytes(b"\0" + whole[1:])
     refused("train.rec: record 1: no record at byte 0; is it the file's index?")
     path.write_bytes(whole)
-    index.write_text("1\t0\n2\t-8\n")
+    index.write_text("1\t0\n2\t-8\n", encoding="utf-8")
     refused("train.rec: record 2: no record at byte -8")
-    index.write_text("1\t0\n2\tx\n")
+    index.write_text("1\t0\n2\tx\n", encoding="utf-8")
     refused("train.idx: expected lines of a key and a place")
-    index.write_text("1\t0\n1\t0\n")
+    index.write_text("1\t0\n1\t0\n", encoding="utf-8")
     refused("train.idx: key 1 stands there twice")
     index.write_bytes(b"\xff\xfe")
     refused("train.idx: cannot be read as text")
@@ -187,7 +187,7 @@ def test_memory_per_record_is_a_few_numbers(tmp_path: Path) -> None:
     count = 100_000
     one = record(labelled([3]))
     (tmp_path / "train.rec").write_bytes(one * count)
-    (tmp_path / "train.idx").write_text("".join(f"{key}\t{key * len(one)}\n" for key in range(count)))
+    (tmp_path / "train.idx").write_text("".join(f"{key}\t{key * len(one)}\n" for key in range(count)), encoding="utf-8")
     train = InsightFace("train", root=tmp_path)
     assert len(train) == count
     assert len(pickle.dumps(train)) < 40 * count

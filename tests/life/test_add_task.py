@@ -74,12 +74,12 @@ def test_the_new_task_learns_and_all_can_be_evaluated(trained: Trained, tmp_path
     assert "heads.one: 2 of 2" in said
     assert "heads.three: 0 of 2" in said
     assert "kept as they are: one, two" in said
-    assert "heads.three: 0 of 2" in (new / "log.txt").read_text()
+    assert "heads.three: 0 of 2" in (new / "log.txt").read_text(encoding="utf-8")
     scores = json.loads(done("evaluate", new, "--json").out)
     assert scores["three"]["accuracy"] >= 0.9
     assert json.loads(done("evaluate", old, "--json").out) == {task: scores[task] for task in ("one", "two")}
     # While it was trained, what could not change was not scored.
-    assert set(json.loads((new / "metrics.json").read_text())["evaluations"][-1]["tasks"]) == {"three"}
+    assert set(json.loads((new / "metrics.json").read_text(encoding="utf-8"))["evaluations"][-1]["tasks"]) == {"three"}
 
 
 def test_epochs_of_the_new_training_take_the_place_of_the_old_runs_steps(trained: Trained) -> None:
@@ -93,8 +93,8 @@ def test_the_recipe_says_all(tmp_path: Path) -> None:
     old = train_two(tmp_path / "old", sharing=LAYERS, balancer="mgda")
     # What compares tasks has nothing to do for one.
     file = old / "recipe.yaml"
-    plain = file.read_text().replace("gradients_every: null", "gradients_every: 2")
-    file.write_text(plain.replace("exact_gradients: false", "exact_gradients: true"))
+    plain = file.read_text(encoding="utf-8").replace("gradients_every: null", "gradients_every: 2")
+    file.write_text(plain.replace("exact_gradients: false", "exact_gradients: true"), encoding="utf-8")
     assembly = add_task(old, THIRD, ["train.steps=4"])
     train, balancer = assembly.recipe.train, assembly.recipe.balancer
     assert (train.start, train.tasks, train.distil, balancer.plain()) == (str(old), ["three"], None, "sum")
@@ -153,7 +153,7 @@ def test_a_task_on_the_images_of_an_old_one(trained: Trained, tmp_path: Path) ->
     done(
         "add-task", old, f"three={HERE}:Borrowing", "tasks.three.images=one", "train.steps=4", "--out", new
     )  # fmt: skip
-    with (new / "metrics.csv").open(newline="") as file:
+    with (new / "metrics.csv").open(newline="", encoding="utf-8") as file:
         # The lender's batches are read, but it does not learn from them.
         assert [name for name in next(csv.reader(file)) if "/" in name] == ["three/cross_entropy"]
     assert same(outputs(old, {"one": 32, "two": 32}), outputs(new, {"one": 32, "two": 32}))
@@ -318,7 +318,7 @@ def test_frozen_parts_can_be_named_by_hand(tmp_path: Path) -> None:
 
 def test_what_is_frozen_is_not_counted_as_trained(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text(dump_yaml(toy_recipe() | {"sharing": LAYERS}))
+    file.write_text(dump_yaml(toy_recipe() | {"sharing": LAYERS}), encoding="utf-8")
     # Stem: 3·8·9 + 8 and 2·8 of BatchNorm; body: 8·8·9 + 8 + 16, once a task; heads: 8·2 + 2 each.
     whole = 240 + 2 * 600 + 2 * 18
     said = mtframe("init", file, "train.freeze=[sharing.trunk, heads.one]", "--summary")
@@ -356,7 +356,7 @@ def test_a_trained_task_has_something_to_train(
             del plain["tasks"]["two"][field]
         plain["tasks"]["two"] |= {"images": images, "dataset": f"{HERE}:Named"}
     file = tmp_path / "recipe.yaml"
-    file.write_text(dump_yaml(plain | {"sharing": sharing}))
+    file.write_text(dump_yaml(plain | {"sharing": sharing}), encoding="utf-8")
     if still is None:
         done("train", file, "--out", tmp_path / "new")
         return

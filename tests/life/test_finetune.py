@@ -88,7 +88,7 @@ def test_the_old_tasks_move_less_than_without(trained: Trained, tmp_path: Path) 
 def test_the_old_tasks_are_scored_before_and_after(trained: Trained, tmp_path: Path) -> None:
     old, new = trained(), tmp_path / "new"
     said = done("add-task", old, THIRD, "--finetune", "train.steps=3", "--out", new).out
-    first, last = json.loads((new / "metrics.json").read_text())["evaluations"]
+    first, last = json.loads((new / "metrics.json").read_text(encoding="utf-8"))["evaluations"]
     assert (first["step"], last["step"]) == (0, 3)
     assert set(first["tasks"]) == set(last["tasks"]) == {"one", "two", "three"}
     scores = json.loads(done("evaluate", old, "--json").out)
@@ -98,7 +98,7 @@ def test_the_old_tasks_are_scored_before_and_after(trained: Trained, tmp_path: P
         words = next(line for line in table.splitlines() if line.split()[:1] == [task]).split()
         assert words == [task, "accuracy", f"{scores[task]['accuracy']:.4f}", f"{last['tasks'][task]['accuracy']:.4f}"]
     # However good it was, a model whose new head no step has trained is not the best.
-    assert json.loads((new / "metrics.json").read_text())["best"]["steps"]["best"] == 3
+    assert json.loads((new / "metrics.json").read_text(encoding="utf-8"))["best"]["steps"]["best"] == 3
 
 
 def test_what_cannot_be_scored_is_said(tmp_path: Path) -> None:
@@ -109,10 +109,9 @@ def test_what_cannot_be_scored_is_said(tmp_path: Path) -> None:
     data.rmdir()
     said = done("add-task", old, THIRD, "--finetune", "train.steps=2", "--out", new).out
     assert f"two: what becomes of it is not measured: tasks.two.dataset.root: no folder {str(data)!r}" in said
-    assert "task two: what becomes of it is not measured" in (new / "log.txt").read_text()
-    assert [set(one["tasks"]) for one in json.loads((new / "metrics.json").read_text())["evaluations"]] == [
-        {"one", "three"}, {"one", "three"},
-    ]  # fmt: skip
+    assert "task two: what becomes of it is not measured" in (new / "log.txt").read_text(encoding="utf-8")
+    evaluations = json.loads((new / "metrics.json").read_text(encoding="utf-8"))["evaluations"]
+    assert [set(one["tasks"]) for one in evaluations] == [{"one", "three"}, {"one", "three"}]
     assert "two/distillation" in trace(new)[0]
 
 
@@ -144,7 +143,9 @@ def test_a_stopped_one_goes_on_exactly_while_its_teacher_is_there(tmp_path: Path
     assert trace(tmp_path / "whole") == trace(tmp_path / "stopped")
     ours, theirs = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
-    assert (tmp_path / "whole" / "metrics.json").read_text() == (tmp_path / "stopped" / "metrics.json").read_text()
+    assert (tmp_path / "whole" / "metrics.json").read_text(encoding="utf-8") == (
+        tmp_path / "stopped" / "metrics.json"
+    ).read_text(encoding="utf-8")
 
 
 def test_a_teacher_that_has_changed_is_refused(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_mistakes(trained: Trained, tmp_path: Path, change: list[str], message: 
 
 def test_a_recipe_by_hand_with_another_head_of_an_old_task(trained: Trained, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(add_task(trained(), THIRD, finetune=True).recipe.to_yaml())
+    recipe.write_text(add_task(trained(), THIRD, finetune=True).recipe.to_yaml(), encoding="utf-8")
     result = mtframe("train", recipe, "tasks.one.head.bias=false", "--out", tmp_path / "new")
     assert result.code == 2
     assert f"train.distil: the head of 'one' is another than in {trained()}" in result.err

@@ -44,7 +44,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose tasks are called as parts of its trunk are."""
     out = tmp_path_factory.mktemp("own") / "named"
     plain = toy_recipe(TASKS, steps=4, lr=0.01) | {"sharing": "adapters", "backbone": NORMED}
-    out.with_suffix(".yaml").write_text(dump_yaml(plain))
+    out.with_suffix(".yaml").write_text(dump_yaml(plain), encoding="utf-8")
     done("train", out.with_suffix(".yaml"), "--out", out)
     return out
 
@@ -110,7 +110,7 @@ def test_a_task_goes_and_parts_of_the_trunk_of_its_name_stay(
 def test_a_part_of_the_trunk_that_would_be_lost_is_not_the_tasks_own(tmp_path: Path) -> None:
     plain = toy_recipe(TASKS, steps=1) | {"backbone": NORMED, "sharing": f"{HERE}:Leaning"}
     file = tmp_path / "old.yaml"
-    file.write_text(dump_yaml(plain))
+    file.write_text(dump_yaml(plain), encoding="utf-8")
     done("train", file, "--out", tmp_path / "old")
     with pytest.raises(RecipeError, match=r"bn1 cannot be removed: sharing\.more\.bn1\.weight would have no place"):
         remove_task(tmp_path / "old", "bn1", tmp_path / "new")

@@ -42,7 +42,7 @@ def test_the_other_tasks_give_the_same_bit_by_bit(
     assert set(names) == {name for name in theirs if goes not in name.split(".")}
     run = RunFolder(new)
     assert (list(run.recipe().tasks), list(run.infos())) == ([stays], [stays])
-    assert f"made of {old} without its task {goes}" in run.log_file.read_text()
+    assert f"made of {old} without its task {goes}" in run.log_file.read_text(encoding="utf-8")
     assert list(json.loads(done("evaluate", new, "--json").out)) == [stays]
 
 
@@ -79,7 +79,9 @@ def test_what_is_left_can_be_trained_further(tmp_path: Path) -> None:
 def test_one_that_is_left_has_no_gradients_to_compare(tmp_path: Path) -> None:
     old, new = train_two(tmp_path / "old", balancer="mgda"), tmp_path / "new"
     file = old / "recipe.yaml"
-    file.write_text(file.read_text().replace("gradients_every: null", "gradients_every: 2"))
+    file.write_text(
+        file.read_text(encoding="utf-8").replace("gradients_every: null", "gradients_every: 2"), encoding="utf-8"
+    )
     assert remove_task(old, "two", new).recipe().train.gradients_every is None
     done("train", new / "recipe.yaml", "--from", new, "--out", tmp_path / "further")
 

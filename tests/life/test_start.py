@@ -66,7 +66,7 @@ def test_what_was_and_was_not_loaded_is_said(old: Path, tmp_path: Path) -> None:
     plain["backbone"] = {"name": f"{TOY}:ToyBackbone", "width": 8}
     plain["tasks"]["one"]["size"] = 64
     file = tmp_path / "recipe.yaml"
-    file.write_text(dump_yaml(plain))
+    file.write_text(dump_yaml(plain), encoding="utf-8")
     said = done("train", file, "--from", old, "--out", tmp_path / "new").out
     lines = said[: said.index("training ")].splitlines()
     assert lines == [
@@ -78,7 +78,7 @@ def test_what_was_and_was_not_loaded_is_said(old: Path, tmp_path: Path) -> None:
         "  not used: heads.one (1 of its tensors)",
         "  not used: heads.two (2 of its tensors)",
     ]
-    log = (tmp_path / "new" / "log.txt").read_text()
+    log = (tmp_path / "new" / "log.txt").read_text(encoding="utf-8")
     assert all(line in log for line in lines)
 
 
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_named_with_both_shapes(old: Path, tmp_path: Path) 
     assert "  sharing: 2 of 14\n" in said
     assert "  did not fit: sharing.backbone.stem.0.weight: the model has (4, 3, 3, 3), the weights (8, 3, 3, 3)" in said
     assert "  and 4 more that did not fit; the run's log.txt names all" in said
-    log = (tmp_path / "new" / "log.txt").read_text()
+    log = (tmp_path / "new" / "log.txt").read_text(encoding="utf-8")
     assert log.count("did not fit: ") == 14
     assert "  did not fit: heads.two.linear.weight: the model has (2, 4), the weights (2, 8)" in log
     # Counters of batches fit any backbone; that does not make it the same one.
@@ -129,9 +129,13 @@ def trapped(split: Path, tmp_path: Path) -> Path:
     """A run whose components leave a mark where they are imported, and some of which are not installed."""
     run = Path(shutil.copytree(split, tmp_path / "trapped"))
     for file in (run / "components").glob("*.py"):
-        file.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n" + file.read_text())
+        file.write_text(
+            f"open({str(tmp_path / 'imported')!r}, 'w')\n" + file.read_text(encoding="utf-8"), encoding="utf-8"
+        )
     recipe = run / "recipe.yaml"
-    recipe.write_text(re.sub("(?m)^backbone: .*$", "backbone: nowhere", recipe.read_text()))
+    recipe.write_text(
+        re.sub("(?m)^backbone: .*$", "backbone: nowhere", recipe.read_text(encoding="utf-8")), encoding="utf-8"
+    )
     return run
 
 
@@ -146,7 +150,7 @@ def test_nothing_of_the_old_run_is_imported(trapped: Path, tmp_path: Path, place
 
 
 def test_a_recipe_that_cannot_be_read_leaves_names_and_shapes(trapped: Path, tmp_path: Path) -> None:
-    (trapped / "recipe.yaml").write_text("backbone: 1\nnothing: else\n")
+    (trapped / "recipe.yaml").write_text("backbone: 1\nnothing: else\n", encoding="utf-8")
     file = trapped / "checkpoints" / "best" / "weights.safetensors"
     _, loaded = start_model(assembled({"one": {}, "two": {"size": 64}}, start=file), restoring=False)
     assert loaded is not None
@@ -156,8 +160,8 @@ def test_a_recipe_that_cannot_be_read_leaves_names_and_shapes(trapped: Path, tmp
 
 def test_where_the_old_model_is_needed_its_recipe_is_blamed(trapped: Path) -> None:
     # Its files were changed; of what is installed, something is missing.
-    recorded = json.loads((trapped / "environment.json").read_text())
-    (trapped / "environment.json").write_text(json.dumps({**recorded, "files": {}}))
+    recorded = json.loads((trapped / "environment.json").read_text(encoding="utf-8"))
+    (trapped / "environment.json").write_text(json.dumps({**recorded, "files": {}}), encoding="utf-8")
     with pytest.raises(UntrustedError, match=r"^train\.start: .*trapped: .*has Python code of its own"):
         Start.open(str(trapped)).model()
     trust(trapped)
@@ -171,7 +175,7 @@ def test_sizes_that_vary_in_training_leave_their_groups(tmp_path: Path) -> None:
     name = "sharing.backbone.stem.1.running_mean"
     theirs = weights(old)[name]
     assert theirs.shape == (2, 8)
-    recipe = Recipe.from_plain(parse_yaml((old / "recipe.yaml").read_text(), "old"), old, presets=False)
+    recipe = Recipe.from_plain(parse_yaml((old / "recipe.yaml").read_text(encoding="utf-8"), "old"), old, presets=False)
     train = recipe.train.model_copy(update={"start": str(old)})
     two = {"two": recipe.tasks["two"]}
     model, _ = start_model(Assembly(recipe.model_copy(update={"tasks": two, "train": train})), restoring=False)

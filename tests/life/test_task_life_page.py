@@ -24,7 +24,7 @@ SMALL = {
 
 @pytest.mark.slow
 def test_the_page_runs(here: Path) -> None:
-    text = PAGE.read_text()
+    text = PAGE.read_text(encoding="utf-8")
     for line in re.findall(r"^mtframe [a-z].*$", text, flags=re.MULTILINE):
         for long, short in SMALL.items():
             line = line.replace(long, short)

@@ -132,14 +132,14 @@ def train_two(
     if "images" in tasks["two"]:
         for field in ("transform", "size", "batch_size"):
             del plain["tasks"]["two"][field]
-    file.write_text(dump_yaml(plain))
+    file.write_text(dump_yaml(plain), encoding="utf-8")
     done("train", file, "--out", out)
     return out
 
 
 def trace(run: Path) -> list[dict[str, str]]:
     """What a run has logged of its losses."""
-    with (run / "metrics.csv").open(newline="") as file:
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
         return [
             {key: value for key, value in row.items() if key != "images_per_second"} for row in csv.DictReader(file)
         ]

@@ -20,7 +20,7 @@ def test_a_row_every_log_every_steps_and_the_curves_of_the_losses(tmp_path: Path
     assembly = Assembly(recipe)
     run = RunFolder(tmp_path / "run").create(recipe, assembly.infos)
     Trainer(assembly, run).fit()
-    with (run.path / "metrics.csv").open(newline="") as file:
+    with (run.path / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     losses = ["one/cross_entropy", "two/cross_entropy"]
     seen = ["epochs_one", "epochs_two"]
@@ -43,7 +43,7 @@ def test_rows_are_written_whole_and_told_by_name_where_they_cannot_be(tmp_path: 
     path.touch()
     for step in (1, 2, 10, 20):
         append_row(path, {"step": step, "one/loss": 0.5})
-    assert path.read_text().splitlines() == ["step,one/loss", "1,0.5", "2,0.5", "10,0.5", "20,0.5"]
+    assert path.read_text(encoding="utf-8").splitlines() == ["step,one/loss", "1,0.5", "2,0.5", "10,0.5", "20,0.5"]
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         append_row(Path("/dev/full"), {"step": 1})
 
@@ -58,6 +58,6 @@ def test_rows_are_written_whole_and_told_by_name_where_they_cannot_be(tmp_path: 
 ])  # fmt: skip
 def test_rows_after_a_step_and_what_was_cut_off_are_dropped(tmp_path: Path, text: str, kept: str) -> None:
     path = tmp_path / "metrics.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     truncate(path, 20)
-    assert path.read_text() == kept
+    assert path.read_text(encoding="utf-8") == kept

@@ -80,7 +80,7 @@ def test_patience_counts_evaluations_without_a_better_checkpoint(
     assert (trainer.stopped is None) == (last == 7)
     scores = [evaluation["tasks"]["one"]["accuracy"] for evaluation in trainer.history]
     assert scores == SCRIPT[:last]
-    kept = json.loads((tmp_path / "run" / "metrics.json").read_text())["best"]
+    kept = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["best"]
     assert kept["steps"] == {"best": 7 if last == 7 else 2, "best_one": 7 if last == 7 else 2}
 
 
@@ -100,11 +100,11 @@ def test_a_run_that_goes_on_ends_where_one_that_never_stopped_does(tmp_path: Pat
 
 
 def test_a_training_that_ends_early_says_so(here: Path) -> None:
-    Path("recipe.yaml").write_text(dump_yaml({**recipe(), "hooks": [f"{HERE}:Clock"]}))
+    Path("recipe.yaml").write_text(dump_yaml({**recipe(), "hooks": [f"{HERE}:Clock"]}), encoding="utf-8")
     result = mtframe("train", "recipe.yaml", "--with", "{name: early-stopping, patience: 1}", "--out", "run")
     assert (result.code, result.err) == (0, "")
     assert "ended at step 3 of 7: 1 evaluations without a better 'best', which is of step 2\n" in result.out
-    assert "ended at step 3 of 7" in Path("run/log.txt").read_text()
+    assert "ended at step 3 of 7" in Path("run/log.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("options", "said"), [

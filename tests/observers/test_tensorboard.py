@@ -20,16 +20,18 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of prot
 
 def test_losses_and_metrics_are_those_of_the_run(here: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=6, log_every=2)))
+    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=6, log_every=2)), encoding="utf-8")
     result = mtframe("train", "recipe.yaml", "--with", "tensorboard", "--out", "run")
     assert (result.code, result.err) == (0, "")
     found = events.EventAccumulator("run/tensorboard")
     found.Reload()
-    with Path("run/metrics.csv").open(newline="") as file:
+    with Path("run/metrics.csv").open(encoding="utf-8", newline="") as file:
         rows = [(int(row["step"]), float(row["one/cross_entropy"])) for row in csv.DictReader(file)]
     logged = [(event.step, event.value) for event in found.Scalars("loss/one/cross_entropy")]
     assert logged == [(step, pytest.approx(loss, rel=1e-6)) for step, loss in rows]
-    accuracy = json.loads(Path("run/metrics.json").read_text())["evaluations"][-1]["tasks"]["two"]["accuracy"]
+    accuracy = json.loads(Path("run/metrics.json").read_text(encoding="utf-8"))["evaluations"][-1]["tasks"]["two"][
+        "accuracy"
+    ]
     assert found.Scalars("two/accuracy")[-1].value == pytest.approx(accuracy)
     assert {"train/lr", "train/epoch", "train/images_per_second"} <= set(found.Tags()["scalars"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_what_leaves_every_step_as_it_was_may_change_and_is_kept(run: Path, tmp_
     if key != "train.gradients_every":
         shown = value if value[0] in "[0123456789" else repr(value)
         assert f"changed: {key} {shown} (was " in result.out
-        assert f"changed: {key} {shown} (was " in (run / "log.txt").read_text()
+        assert f"changed: {key} {shown} (was " in (run / "log.txt").read_text(encoding="utf-8")
     # The run's recipe is what was trained: a second look finds no change.
     kept = load_recipe(run / "recipe.yaml").to_yaml()
     assert kept == load_recipe(run / "recipe.yaml", [change]).to_yaml()
@@ -65,7 +66,8 @@ def test_what_would_be_another_experiment_is_refused_with_the_way_to_do_it(run: 
     key, _, value = change.partition("=")
     shown = value if value[0].isdigit() else repr(value)
     assert f"{run}: would be another experiment with {key} {shown} (was " in result.err
-    assert f"mtframe train {run}/recipe.yaml {change} --from {run}" in result.err
+    quoted = shlex.quote(str(run))
+    assert f"mtframe train {quoted}/recipe.yaml {change} --from {quoted}" in result.err
     assert weights(run) == before
     # The way works.
     with pytest.raises(RecipeError):
@@ -73,17 +75,17 @@ def test_what_would_be_another_experiment_is_refused_with_the_way_to_do_it(run: 
 
 
 def test_a_file_from_elsewhere_does_not_get_into_a_run(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("class Mine:\n    pass\n")
-    before = (run / "recipe.yaml").read_text()
+    (tmp_path / "mine.py").write_text("class Mine:\n    pass\n", encoding="utf-8")
+    before = (run / "recipe.yaml").read_text(encoding="utf-8")
     result = mtframe("train", "--resume", run, "--with", f"{tmp_path}/mine.py:Mine")
     assert result.code == 2
     assert f"{tmp_path}/mine.py is outside of {run}/components" in result.err
-    assert (run / "recipe.yaml").read_text() == before
+    assert (run / "recipe.yaml").read_text(encoding="utf-8") == before
 
 
 def test_an_edit_of_the_recipe_counts_as_the_change_it_is(run: Path) -> None:
     file = run / "recipe.yaml"
-    file.write_text(file.read_text().replace("log_every: 1\n", "log_every: 2\n"))
+    file.write_text(file.read_text(encoding="utf-8").replace("log_every: 1\n", "log_every: 2\n"), encoding="utf-8")
     result = mtframe("train", "--resume", run)
     assert result.code == 0, result
     assert "changed: train.log_every 2 (was 1)" in result.out
@@ -103,10 +105,12 @@ def test_a_finished_run_goes_on_only_with_a_longer_training_and_says_by_what_sch
 def test_training_data_that_lost_an_image_is_refused(run: Path, tmp_path: Path) -> None:
     # The toy's number of images is an option; a folder's would have changed under the same recipe.
     toy = run / "components" / "toy.py"
-    toy.write_text(toy.read_text().replace("self.count = count", "self.count = count - 1"))
-    environment = json.loads((run / "environment.json").read_text())
+    toy.write_text(
+        toy.read_text(encoding="utf-8").replace("self.count = count", "self.count = count - 1"), encoding="utf-8"
+    )
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     environment["files"]["components/toy.py"] = file_digest(toy)
-    (run / "environment.json").write_text(json.dumps(environment))
+    (run / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
     trust(run)
     with pytest.raises(
         Exception, match=r"training images are not what they were: one had 20, has 19, two had 30, has 29"

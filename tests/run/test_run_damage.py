@@ -45,7 +45,7 @@ def scores(run: Path) -> dict[str, dict[str, float]]:
 
 
 def trace(run: Path) -> list[str]:
-    return [",".join(line.split(",")[:3]) for line in (run / "metrics.csv").read_text().splitlines()]
+    return [",".join(line.split(",")[:3]) for line in (run / "metrics.csv").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_weights_of_another_checkpoint_beside_this_state_are_noticed(run: Path) 
 
 def test_a_class_that_was_renamed_is_noticed(run: Path) -> None:
     file = run / "labels.json"
-    file.write_text(file.read_text().replace("dark", "dusk"))
+    file.write_text(file.read_text(encoding="utf-8").replace("dark", "dusk"), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"labels\.json: not what the run was trained with"):
         load_run(run)
     with pytest.raises(CheckpointError, match=r"labels\.json: not what the run was trained with"):
@@ -114,7 +114,7 @@ def test_a_recipe_that_was_edited_is_named_in_evaluation_and_refused_in_training
     run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = run / "recipe.yaml"
-    file.write_text(file.read_text().replace("lr: 0.001", "lr: 0.002"))
+    file.write_text(file.read_text(encoding="utf-8").replace("lr: 0.001", "lr: 0.002"), encoding="utf-8")
     load_run(run)
     assert caplog.messages == [f"{file} is not what was trained: train.lr 0.002 (was 0.001)"]
     with pytest.raises(RecipeError, match=r"would be another experiment with train\.lr 0\.002 \(was 0\.001\)"):
@@ -243,7 +243,7 @@ def test_a_byte_that_is_no_text_does_not_silence_the_logger(run: Path, whole: tu
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([*lines[:3], lines[3].replace(b"0", b"\xff", 1), *lines[4:]]))
     Trainer.resume(run).fit()
-    steps = [line.split(",")[0] for line in file.read_text().splitlines()]
+    steps = [line.split(",")[0] for line in file.read_text(encoding="utf-8").splitlines()]
     assert steps[:3] == ["step", "1", "2"]
     assert steps[-3:] == ["10", "11", "12"]
 
@@ -257,7 +257,7 @@ def test_environment_that_is_damaged_is_told_and_no_obstacle(
         '{"format": 3, "components": {"backbone": 3}}',
         '{"format": 3, "components": {"hooks.0": {}}}',
     ):
-        (run / "environment.json").write_text(text)
+        (run / "environment.json").write_text(text, encoding="utf-8")
         caplog.clear()
         assert scores(run) == whole[0]
         assert "environment.json: damaged" in caplog.text

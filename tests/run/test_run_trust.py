@@ -24,11 +24,11 @@ from mtframe.training import Trainer
 def foreign(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that this user has not trained: its code leaves a trace where it runs."""
     code = run / "components" / "toy.py"
-    code.write_text(code.read_text() + f"\nPath({str(tmp_path / 'ran')!r}).touch()\n")
+    code.write_text(code.read_text(encoding="utf-8") + f"\nPath({str(tmp_path / 'ran')!r}).touch()\n", encoding="utf-8")
     file = run / "environment.json"
-    known = json.loads(file.read_text())
+    known = json.loads(file.read_text(encoding="utf-8"))
     known["files"] = {"components/toy.py": _trust.file_digest(code)}
-    file.write_text(json.dumps(known))
+    file.write_text(json.dumps(known), encoding="utf-8")
     monkeypatch.setenv("MTFRAME_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(_trust, "_AGREED", set())
     return run
@@ -85,7 +85,9 @@ def test_whoever_trained_it_is_not_asked_in_another_process_either(run: Path) ->
     code = "import sys; from mtframe.run import RunFolder; RunFolder.open(sys.argv[1]).recipe()"
     subprocess.run([sys.executable, "-c", code, run], check=True)
     other = {**os.environ, "MTFRAME_STATE": str(run / "nobody")}
-    done = subprocess.run([sys.executable, "-c", code, run], env=other, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, run], env=other, capture_output=True, encoding="utf-8", check=False
+    )
     assert "UntrustedError" in done.stderr
 
 
@@ -125,7 +127,10 @@ def test_files_outside_of_the_run_are_refused_even_with_trust(foreign: Path, tmp
     if how == "folder":
         shutil.rmtree(foreign / "components")
         (foreign / "components").symlink_to(tmp_path)
-    recipe.write_text(recipe.read_text().replace("./components/toy.py:ToyBackbone", f"{names[how]}:ToyBackbone"))
+    recipe.write_text(
+        recipe.read_text(encoding="utf-8").replace("./components/toy.py:ToyBackbone", f"{names[how]}:ToyBackbone"),
+        encoding="utf-8",
+    )
     result = mtframe("evaluate", foreign, "--trust")
     assert result.code == 2
     assert f"{evil} is outside of {foreign}/components; of a run, only files in there are run" in result.err
@@ -134,7 +139,7 @@ def test_files_outside_of_the_run_are_refused_even_with_trust(foreign: Path, tmp
 
 def test_code_that_is_not_what_was_trained_is_refused_even_with_trust(foreign: Path) -> None:
     code = foreign / "components" / "toy.py"
-    code.write_text(code.read_text() + "\n")
+    code.write_text(code.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     result = mtframe("evaluate", foreign, "--trust")
     assert result.code == 2
     assert "toy.py is not what the run was trained with: its SHA-256 is " in result.err
@@ -144,7 +149,7 @@ def test_code_that_is_not_what_was_trained_is_refused_even_with_trust(foreign: P
 def test_what_others_may_write_is_no_consent(foreign: Path, tmp_path: Path) -> None:
     for text in ("{", "[1, 2]", "{}", ""):
         (tmp_path / "state").mkdir(exist_ok=True)
-        (tmp_path / "state" / "trusted.json").write_text(text)
+        (tmp_path / "state" / "trusted.json").write_text(text, encoding="utf-8")
         assert mtframe("evaluate", foreign).code == 2
 
 
@@ -157,10 +162,10 @@ def test_agreeing_works_where_nothing_can_be_remembered(foreign: Path, monkeypat
 def test_names_of_strangers_do_not_steer_the_terminal(foreign: Path) -> None:
     assert printable("a\x1b[31mb\u202ec\nd\té\udcff") == "a\\x1b[31mb\\u202ec\nd\té\\udcff"
     file = foreign / "environment.json"
-    known = json.loads(file.read_text())
+    known = json.loads(file.read_text(encoding="utf-8"))
     evil = {"kind": "hooks", "name": "csv-logger", "distribution": "x\x1b[2J'; rm -rf ~", "version": "1'; id"}
     known["components"]["hooks.0"] = evil
-    file.write_text(json.dumps(known))
+    file.write_text(json.dumps(known), encoding="utf-8")
     result = mtframe("train", "--resume", foreign, "--trust")
     assert "\x1b" not in result.out + result.err
     assert "rm -rf" not in result.out + result.err or "pip install" not in result.out + result.err

@@ -35,7 +35,7 @@ with RunFolder(sys.argv[1]).writing():
 
 def holder(run: Path, *more: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, run, *(more or ("alone",))], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDS, run, *(more or ("alone",))], stdout=subprocess.PIPE, encoding="utf-8"
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "holds\n"
@@ -87,9 +87,11 @@ def test_a_holder_on_another_machine_is_named_with_its_machine(run: Path) -> Non
     process = holder(run)
     try:
         file = run / ".writer.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"host": "node\x1b[31m7"}))
+        file.write_text(
+            json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"host": "node\x1b[31m7"}), encoding="utf-8"
+        )
         assert rf"on 'node\x1b[31m7': kill {process.pid}" in refused(run)
-        file.write_text("torn{")
+        file.write_text("torn{", encoding="utf-8")
         assert refused(run).startswith(f"{run}: another process is writing there.")
     finally:
         process.kill()
@@ -142,12 +144,12 @@ def test_a_folder_that_cannot_be_written_says_so(run: Path) -> None:
 
 
 def test_three_trainings_started_together_with_the_default_name_give_three_runs(tmp_path: Path) -> None:
-    (tmp_path / "toy.yaml").write_text(Recipe.from_plain(toy_recipe(steps=2)).to_yaml())
+    (tmp_path / "toy.yaml").write_text(Recipe.from_plain(toy_recipe(steps=2)).to_yaml(), encoding="utf-8")
     command = [sys.executable, "-m", "mtframe", "train", "toy.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     started = [
         subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
         )
         for _ in range(3)
     ]
@@ -162,7 +164,7 @@ def test_of_two_that_resume_one_goes_on_and_the_other_is_refused_at_once(run: Pa
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     started = [
         subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
         )
         for _ in range(2)
     ]
@@ -172,7 +174,7 @@ def test_of_two_that_resume_one_goes_on_and_the_other_is_refused_at_once(run: Pa
     assert codes == [0, 2], out
     refused = next(err for process, (_, err) in zip(started, out, strict=True) if process.returncode == 2)
     assert "has been writing there since" in refused or "already trained to its end" in refused
-    steps = [line.split(",")[0] for line in (run / "metrics.csv").read_text().splitlines()[1:]]
+    steps = [line.split(",")[0] for line in (run / "metrics.csv").read_text(encoding="utf-8").splitlines()[1:]]
     assert steps == [str(step) for step in range(1, 13)]
 
 
@@ -195,7 +197,7 @@ def test_reading_changes_nothing_in_a_run(run: Path) -> None:
 
 
 def test_a_reader_always_sees_a_whole_checkpoint_of_a_training_that_saves(run: Path) -> None:
-    writer = subprocess.Popen([sys.executable, "-c", SAVES, run], stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen([sys.executable, "-c", SAVES, run], stdout=subprocess.PIPE, encoding="utf-8")
     assert writer.stdout is not None
     assert writer.stdout.readline() == "saves\n"
     found = RunFolder.open(run)

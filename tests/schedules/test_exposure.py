@@ -55,13 +55,13 @@ def trainer_of(path: Path, stopper: Stopper | None = None, **train: Any) -> Trai
 
 def described(path: Path) -> list[str]:
     """The log's lines on images, without times."""
-    lines = (path / "log.txt").read_text().splitlines()
+    lines = (path / "log.txt").read_text(encoding="utf-8").splitlines()
     return [line.split(" ", 2)[2] for line in lines if "training images" in line or "looks at" in line]
 
 
 def seen(path: Path) -> list[list[float]]:
     """Of each row, to three digits."""
-    with (path / "metrics.csv").open(newline="") as file:
+    with (path / "metrics.csv").open(newline="", encoding="utf-8") as file:
         return [[round(float(row[f"epochs_{task}"]), 3) for task in ("one", "two")] for row in csv.DictReader(file)]
 
 
@@ -75,7 +75,7 @@ def test_it_is_said_before_and_after_and_logged_between(tmp_path: Path) -> None:
         "INFO task two: 30 training images, each seen 2.1 times",
     ]
     assert seen(tmp_path / "run") == [[1.2, 0.8], [2.4, 1.6], [3.2, 2.133]]
-    (evaluation,) = json.loads((tmp_path / "run" / "metrics.json").read_text())["evaluations"]
+    (evaluation,) = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["evaluations"]
     assert evaluation["epochs"] == pytest.approx({"one": 3.2, "two": 64 / 30})
 
 
@@ -187,7 +187,7 @@ def test_the_terminal_and_the_log_say_it(small: Small, tmp_path: Path) -> None:
     result = mtframe("train", *small.parts, "train.steps=1", "train.evaluate_every=null", "--out", tmp_path / "run")
     said = "task faces: only 44.4% of its 9 training images are seen"
     assert f"warning: {said}" in result.out
-    assert f"WARNING {said}" in (tmp_path / "run" / "log.txt").read_text()
+    assert f"WARNING {said}" in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
 
 
 def test_what_the_warning_recommends_shows_each_image(small_run: Path, tmp_path: Path) -> None:

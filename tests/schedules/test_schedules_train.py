@@ -23,7 +23,9 @@ from small import Small
 from toy import toy_recipe
 
 TOY = str(Path(__file__).parents[1] / "toy.py")
-ENTRIES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"]
+ENTRIES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "entry-points"
+]
 SCHEDULES: dict[str, dict[str, Any]] = {
     "joint": {"schedule": "joint"},
     "every": {"schedule": "joint"},
@@ -67,7 +69,7 @@ def train(path: Path, recipe: Recipe, watch: Watch | None = None) -> Trainer:
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    with (path / "metrics.csv").open(newline="") as file:
+    with (path / "metrics.csv").open(newline="", encoding="utf-8") as file:
         return [{key: row[key] for key in row if key != "images_per_second"} for row in csv.DictReader(file)]
 
 
@@ -91,7 +93,9 @@ def test_a_run_that_was_killed_goes_on_exactly(tmp_path: Path, schedule: str, ac
         train(tmp_path / "killed", recipe, Watch(stop_at=11))
     Trainer.resume(tmp_path / "killed").fit()
     assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole")
-    written = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "killed")]
+    written = [
+        json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8")) for name in ("whole", "killed")
+    ]
     assert written[0] == written[1]
     weights = [torch.load(tmp_path / name / "checkpoints/last/training.pt")["model"] for name in ("whole", "killed")]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])

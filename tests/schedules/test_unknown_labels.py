@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from mtframe.data import DataInfo
 from mtframe.kinds import FeatureSpec
 
-ENTRIES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"]
+ENTRIES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "entry-points"
+]
 LOSSES: dict[str, str] = ENTRIES["mtframe.loss"]
 CLASSES = ("a", "b", "c")
 

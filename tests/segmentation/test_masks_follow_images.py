@@ -54,7 +54,7 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "id": len(records["annotations"]), "image_id": number, "category_id": kind, "bbox": box,
                 "area": box[2] * box[3], "iscrowd": 0,
             })  # fmt: skip
-    (root / "annotations/instances_train2017.json").write_text(json.dumps(records))
+    (root / "annotations/instances_train2017.json").write_text(json.dumps(records), encoding="utf-8")
     return root
 
 

@@ -32,7 +32,7 @@ def root(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scenes, with a box around each shape in COCO's format: no kind is on a scene twice."""
     root = tmp_path_factory.mktemp("together") / "data"
     shutil.copytree(scenes, root)
-    names = (root / "classes.txt").read_text().split()
+    names = (root / "classes.txt").read_text(encoding="utf-8").split()
     for split in ("train", "val"):
         records: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": []}
         records["categories"] = [{"id": number, "name": name} for number, name in enumerate(names) if number]
@@ -49,7 +49,7 @@ def root(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "id": len(records["annotations"]), "image_id": number, "category_id": kind, "iscrowd": 0,
                     "bbox": [x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y],
                 })  # fmt: skip
-        (root / f"{split}.json").write_text(json.dumps(records))
+        (root / f"{split}.json").write_text(json.dumps(records), encoding="utf-8")
     return root
 
 
@@ -119,7 +119,7 @@ def test_a_step_is_one_pass_for_boxes_and_both_masks(trained: tuple[Path, list[t
 
 
 def test_the_losses_of_all_tasks_fall(trained: tuple[Path, list[tuple[int, ...]]]) -> None:
-    with (trained[0] / "metrics.csv").open() as file:
+    with (trained[0] / "metrics.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for term, fallen in (("objects/box", 0.7), ("shapes/cross_entropy", 0.7), ("figure/cross_entropy", 0.5)):
         first, last = (float(rows[place][term]) for place in (0, -1))
@@ -186,7 +186,7 @@ def test_a_picture_is_predicted_to_json_masks_and_one_drawing(
 
 def test_what_training_sees_is_shown_with_its_masks(root: Path, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text(recipe(root).to_yaml())
+    file.write_text(recipe(root).to_yaml(), encoding="utf-8")
     result = mtframe("data", "preview", file, "--images", 4, "--out", tmp_path / "seen.png")
     assert (result.code, result.err) == (0, "")
     for task in ("objects", "shapes", "figure"):

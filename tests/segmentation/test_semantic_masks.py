@@ -30,7 +30,7 @@ def root(tmp_path: Path, write_image: WriteImage, write_mask: WriteMask) -> Path
     for name in ("train/a", "train/town/b", "val/c"):
         write_image(tmp_path / "images" / f"{name}.jpg")
         write_mask(tmp_path / "masks" / f"{name}.png", ROWS)
-    (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
+    (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n", encoding="utf-8")
     return tmp_path
 
 
@@ -74,8 +74,8 @@ def voc(root: Path, write_image: WriteImage, write_mask: WriteMask) -> dict[str,
         picture.putpalette(list(range(255, -1, -1)) * 3)
         picture.save(path)
     (root / "sets").mkdir()
-    (root / "sets/train.txt").write_text("2007_3\n")
-    (root / "sets/val.txt").write_text("2007_1\n\n")
+    (root / "sets/train.txt").write_text("2007_3\n", encoding="utf-8")
+    (root / "sets/val.txt").write_text("2007_1\n\n", encoding="utf-8")
     return {
         "images": "JPEGImages", "masks": "SegmentationClass", "lists": "sets/{split}.txt", "classes": NAMES,
     }  # fmt: skip
@@ -125,7 +125,9 @@ def coco(root: Path, write_image: WriteImage, write_mask: WriteMask) -> dict[str
     for split in ("train", "val"):
         write_image(root / f"{split}2017/000000000009.jpg")
         write_mask(root / f"semantic/{split}2017/000000000009.png", [[7, 90, 200], [200, 0, 7]])
-    (root / "semantic/classes.yaml").write_text("classes:\n  0: unlabeled\n  200: car\n  7: sky\n  90: road\n")
+    (root / "semantic/classes.yaml").write_text(
+        "classes:\n  0: unlabeled\n  200: car\n  7: sky\n  90: road\n", encoding="utf-8"
+    )
     return {
         "images": "{split}2017", "masks": "semantic/{split}2017", "classes": "semantic/classes.yaml", "unknown": (0,),
     }  # fmt: skip
@@ -243,14 +245,14 @@ def test_an_unknown_split_is_told(root: Path) -> None:
     ],
 )
 def test_wrong_class_files_are_told(root: Path, name: str, text: str, message: str) -> None:
-    (root / name).write_text(text)
+    (root / name).write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         SemanticMasks("train", root=root, classes=name)
 
 
 @pytest.mark.parametrize("text", ["classes: [sky, road, car]", "names: {0: sky, 1: road, 2: car}", "[sky, road, car]"])
 def test_class_files_in_yaml(root: Path, text: str) -> None:
-    (root / "c.yaml").write_text(text)
+    (root / "c.yaml").write_text(text, encoding="utf-8")
     assert SemanticMasks("train", root=root, classes="c.yaml").info.classes == NAMES
 
 
@@ -263,7 +265,7 @@ def test_class_files_in_yaml(root: Path, text: str) -> None:
     ],
 )
 def test_lists_name_images_in_the_folder(root: Path, line: str, message: str) -> None:
-    (root / "train.txt").write_text(f"a.jpg\n{line}\n")
+    (root / "train.txt").write_text(f"a.jpg\n{line}\n", encoding="utf-8")
     with pytest.raises(DataError, match=message):
         SemanticMasks("train", root=root, lists="{split}.txt", val_part=0.5)
 

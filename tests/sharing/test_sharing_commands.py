@@ -27,7 +27,7 @@ def parts(small: Small) -> tuple[str, ...]:
 def test_init_says_what_a_model_costs_beside_the_recipe(small: Small, here: Path) -> None:
     result = mtframe("init", *parts(small), "--summary")
     assert result.code == 0
-    Path("recipe.yaml").write_text(result.out)
+    Path("recipe.yaml").write_text(result.out, encoding="utf-8")
     assert load_recipe("recipe.yaml").check()
     table, passes, text = result.err.split("\n\n")
     head, faces, objects = (line.split("  ") for line in table.splitlines())
@@ -55,10 +55,10 @@ def test_init_says_what_a_model_costs_beside_the_recipe(small: Small, here: Path
 
 
 def test_a_recipe_is_printed_with_overrides_and_its_cost(small: Small, here: Path) -> None:
-    Path("recipe.yaml").write_text(mtframe("init", *parts(small)).out)
+    Path("recipe.yaml").write_text(mtframe("init", *parts(small)).out, encoding="utf-8")
     frozen = mtframe("init", "recipe.yaml", "sharing={name: film, trunk: frozen}", "train.epochs=3", "--summary")
     assert frozen.code == 0
-    Path("other.yaml").write_text(frozen.out)
+    Path("other.yaml").write_text(frozen.out, encoding="utf-8")
     recipe = load_recipe("other.yaml")
     assert (recipe.sharing.name, recipe.sharing.options, recipe.train.epochs) == ("film", {"trunk": "frozen"}, 3)
     assert ", of which " in frozen.err
@@ -101,7 +101,7 @@ def test_a_summary_without_data_says_that_it_needs_them(here: Path) -> None:
     assert result.err.endswith("--summary builds the model, for which the training data has to be there: it says how "
                                "many classes there are\n")  # fmt: skip
     # The recipe is there all the same.
-    Path("recipe.yaml").write_text(result.out)
+    Path("recipe.yaml").write_text(result.out, encoding="utf-8")
     assert load_recipe("recipe.yaml").tasks
 
 
@@ -125,7 +125,7 @@ def test_a_training_that_stopped_goes_on_as_if_it_had_not(name: str, tmp_path: P
         stopped.fit()
     resumed(tmp_path / "stopped").fit()
     assert trace(tmp_path / "stopped") == trace(tmp_path / "whole")
-    assert "backward pass a task" not in (tmp_path / "whole" / "log.txt").read_text()
+    assert "backward pass a task" not in (tmp_path / "whole" / "log.txt").read_text(encoding="utf-8")
     result = mtframe("evaluate", tmp_path / "whole", "--checkpoint", "last", "--json")
     assert (result.code, result.err) == (0, "")
     for task, score in scores.items():

@@ -17,7 +17,9 @@ from mtframe.training import forward_backward
 from mtframe_timm.backbone import TimmBackbone
 from test_gradients import TASKS, Step, Weigh, assert_same, engine_step
 
-ENTRIES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["entry-points"]
+ENTRIES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "entry-points"
+]
 BALANCERS: dict[str, str] = ENTRIES["mtframe.balancer"]
 
 schemes = pytest.mark.parametrize("name", SCHEMES)

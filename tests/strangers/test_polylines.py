@@ -79,7 +79,7 @@ def recipe(roads: Path, **letterbox: Any) -> dict[str, Any]:
 def run(roads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which lines are learned on another task's pictures."""
     folder = tmp_path_factory.mktemp("runs")
-    (folder / "recipe.yaml").write_text(dump_yaml(recipe(roads)))
+    (folder / "recipe.yaml").write_text(dump_yaml(recipe(roads)), encoding="utf-8")
     result = mtframe("train", folder / "recipe.yaml", "--out", folder / "run")
     assert (result.code, result.err) == (0, ""), result
     return folder / "run"
@@ -102,7 +102,7 @@ def test_the_kit_finds_nothing_wrong_with_it() -> None:
 
 
 def test_lines_are_learned_on_the_pictures_of_a_task_that_knows_no_lines(run: Path) -> None:
-    rows = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
+    rows = [line.split(",") for line in (run / "metrics.csv").read_text(encoding="utf-8").splitlines()]
     losses = [float(row[rows[0].index("lanes/line")]) for row in rows[1:]]
     assert losses[-1] < losses[0] / 2
     scores = json.loads(mtframe("evaluate", run, "--json").out)

@@ -69,7 +69,7 @@ def test_a_step_s_losses_are_the_means_over_the_batches_that_it_accumulates(
     trainer.hooks.register(losses)
     trainer.fit()
     assert len(passes) == 9
-    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+    with (tmp_path / "run" / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for number, (kept, row) in enumerate(zip(losses.kept, rows, strict=True)):
         assert list(kept) == ["one", "two"]

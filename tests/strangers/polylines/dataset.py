@@ -43,7 +43,7 @@ class Lanes:
         self.decode_size: DecodeSize | None = None
         if not (root / "lanes.json").is_file():
             raise RecipeError(f"root: no file '{root / 'lanes.json'}'")
-        lanes = json.loads((root / "lanes.json").read_text())
+        lanes = json.loads((root / "lanes.json").read_text(encoding="utf-8"))
         self._lanes = {path: its for path, its in lanes.items() if path.startswith(f"{split}/")}
         self._paths = sorted(self._lanes)
 
@@ -101,7 +101,7 @@ class Lanes:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             picture.save(root / path)
             lanes[path] = {"size": [picture.height, picture.width], "lines": lines}
-        (root / "lanes.json").write_text(json.dumps(lanes))
+        (root / "lanes.json").write_text(json.dumps(lanes), encoding="utf-8")
         return {"train": train, "val": val}
 
 
