@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, RecipeError
 from mtframe.options import problems
+from mtframe.paths import regular
 
 _LABELS = TypeAdapter(dict[str, DataInfo])
 
@@ -18,7 +19,7 @@ def read_labels(run: Path) -> dict[str, DataInfo]:
     """DataInfo by task of the run in a folder. Raises CheckpointError if the file that says so is damaged."""
     file = run / "labels.json"
     try:
-        stored = json.loads(file.read_bytes())
+        stored = json.loads(regular(file).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read as the labels of a run ({error})") from None
     try:

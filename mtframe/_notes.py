@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mtframe.files import write_text
+from mtframe.paths import regular
 
 
 def noted(label: str) -> str:
@@ -52,7 +53,7 @@ def _key(label: str) -> str:
 @lru_cache(maxsize=4)
 def _read(file: Path) -> dict[str, str]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(regular(file).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return {str(key): str(text) for key, text in found.items()} if isinstance(found, dict) else {}

@@ -9,9 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mtframe.errors import PluginError, TrainingError, described
+from mtframe.errors import PluginError, TrainingError, described, pasted
 from mtframe.files import write_bytes
 from mtframe.kinds import Migrates
+from mtframe.paths import regular
 from mtframe.recipe import TRAINING_ONLY, Recipe
 from mtframe.registry import qualified, resolve, split_local
 
@@ -68,7 +69,7 @@ def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
             copies[file] = _free_name(file.stem, copies.values())
             try:
                 (folder / "components").mkdir(exist_ok=True)
-                write_bytes(folder / copies[file], file.read_bytes(), follow=False)
+                write_bytes(folder / copies[file], regular(file).read_bytes(), follow=False)
             except OSError as error:
                 raise TrainingError(f"{file} could not be copied into the run ({error.strerror})") from error
         return f"./{copies[file]}{rest}"
@@ -134,7 +135,7 @@ def changed(known: Origins, *, training: bool) -> list[str]:
     advice = []
     for dist, then in sorted(needed):
         now = _installed(dist)
-        how = f"pip install '{dist}=={then}'"
+        how = f"pip install {pasted(f'{dist}=={then}')}"
         if now is None:
             advice.append(f"The run was trained with {dist} {then}, which is not installed. Install it with: {how}")
         elif now != then:

@@ -6,6 +6,7 @@ error as one message and exits with its code; anything else is a bug and keeps i
 
 from __future__ import annotations
 
+import logging
 import shlex
 import traceback
 import unicodedata
@@ -119,6 +120,15 @@ def printable(text: str) -> str:
         else letter.encode("unicode_escape").decode()
         for letter in text
     )  # fmt: skip
+
+
+class Printable(logging.Filter):
+    """Has a log say what it says without control characters."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Changes the record, and keeps it."""
+        record.msg, record.args = printable(record.getMessage()), None
+        return True
 
 
 def pasted(argument: object) -> str:

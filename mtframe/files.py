@@ -91,6 +91,20 @@ def write_text(path: Path, text: str, *, private: bool = False, follow: bool = T
     write_bytes(path, text.encode(), private=private, follow=follow, flush=flush)
 
 
+def appending(path: Path) -> IO[str]:
+    """A file of UTF-8 that is added to, and made if it is not there. Lines end as they are written.
+
+    Raises:
+        OSError: It cannot be opened; it is a link, which may lead anywhere, or a pipe, which may wait for a reader for
+            ever.
+    """
+    with suppress(FileNotFoundError):
+        kind = path.lstat().st_mode
+        if stat.S_ISLNK(kind) or stat.S_ISFIFO(kind):
+            raise OSError(errno.EINVAL, "is a link or a pipe, and only files are added to", str(path))
+    return path.open("a", encoding="utf-8", newline="")
+
+
 def partial_beside(goal: Path) -> Path:
     """Where a file or folder is made that will be renamed to a path: a name that no other process takes."""
     return goal.with_name(f".{goal.name[:_LETTERS]}.{os.urandom(4).hex()}.partial")

@@ -26,6 +26,7 @@ from mtframe._installed import checked_callable, installed, quiet, stray_groups
 from mtframe._installed import normalised as normalised
 from mtframe.errors import PluginError, RecipeError, described
 from mtframe.kinds import KINDS, Family, Kind
+from mtframe.paths import regular
 
 _LOCAL = re.compile(r"(?P<file>.+\.py):(?P<attribute>[A-Za-z_]\w*)(?:/(?P<member>.+))?")
 _PYTHON = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)(?:/(?P<member>.+))?")
@@ -282,7 +283,7 @@ def _from_file(kind: str, path: Path, attribute: str) -> Any:
     """The class `attribute` of the Python file at `path`."""
     label = f"{kind} '{path}:{attribute}'"
     try:
-        source = path.read_bytes()
+        source = regular(path).read_bytes()
     except OSError as error:
         raise PluginError(f"{label}: cannot read {path}: {error.strerror}") from None
     # One thread at a time: a module that another one is importing is not whole.

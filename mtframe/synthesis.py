@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from mtframe import files
 from mtframe.errors import DataError, RecipeError
 from mtframe.files import all_to_disk, is_partial, write_bytes
+from mtframe.paths import regular
 
 Array = NDArray[np.floating[Any]]
 Result = TypeVar("Result")
@@ -82,7 +83,7 @@ def open_root(root: str | os.PathLike[str], maker: str, contents: Sequence[str],
 
 def _made_by(marker: Path) -> str | None:
     try:
-        return str(json.loads(marker.read_text(encoding="utf-8"))["what"])
+        return str(json.loads(regular(marker).read_text(encoding="utf-8"))["what"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

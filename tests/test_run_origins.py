@@ -90,7 +90,7 @@ def test_a_missing_plugin_is_named_with_the_version_to_install(here: Path, site:
         result = mtframe(*command)
         assert result.code == 2
         assert "tasks.one.head: no head 'kit'" in result.err
-        assert "trained with head-kit 1.0, which is not installed. Install it with: pip install 'head-kit==1.0'" in (
+        assert "trained with head-kit 1.0, which is not installed. Install it with: pip install head-kit==1.0" in (
             result.err
         )
 
@@ -108,12 +108,12 @@ def test_another_version_is_told_and_works_where_it_can(
     result = mtframe("evaluate", "run")
     assert result.code == 2
     assert "tasks.one.head.bias: unknown option" in result.err
-    assert "pip install 'head-kit==1.0'" in result.err
+    assert "pip install head-kit==1.0" in result.err
     site.install("3.0", LARGER.format(option="bias"))
     result = mtframe("evaluate", "run")
     assert result.code == 1
     assert "a checkpoint of another architecture" in result.err
-    assert "pip install 'head-kit==1.0'" in result.err
+    assert "pip install head-kit==1.0" in result.err
 
 
 def test_a_component_migrates_its_own_older_options(here: Path, site: Site) -> None:
@@ -153,7 +153,7 @@ def test_balancer_and_hooks_are_needed_to_go_on_only(here: Path, site: Site) -> 
     result = mtframe("train", "--resume", "run")
     assert result.code == 2
     assert "hooks.1: no hooks 'quiet'" in result.err
-    assert "pip install 'quiet-kit==0.3'" in result.err
+    assert "pip install quiet-kit==0.3" in result.err
 
 
 def test_files_of_components_are_kept_in_the_run(here: Path) -> None:

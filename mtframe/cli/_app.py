@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mtframe import __version__
-from mtframe.errors import MtframeError, UntrustedError, described, is_memory_short, printable
+from mtframe.errors import MtframeError, Printable, UntrustedError, described, is_memory_short, printable
 
 app = typer.Typer(
     name="mtframe",
@@ -48,12 +49,18 @@ def _root(
         os.environ["MTFRAME_PLUGINS"] = ""
 
 
+# One, however often the command line is called in a process.
+_PRINTABLE = Printable()
+
+
 def run() -> None:
     """Runs the command line; a user's mistake becomes one message and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Names of files and tasks may have letters that the terminal's encoding has not.
             stream.reconfigure(errors="backslashreplace")
+    # Warnings go to the terminal, too.
+    logging.getLogger("mtframe").addFilter(_PRINTABLE)
     try:
         try:
             app()

@@ -67,7 +67,7 @@ def requirements(dist: str) -> Iterator[Finding]:
             there = None
         if there is None or not needed.specifier.contains(there, prereleases=True):
             has = f"{there} is" if there else "it is not"
-            yield Finding(False, f"requires {needed}, and {has} installed", f"pip install '{needed}'")
+            yield Finding(False, f"requires {needed}, and {has} installed", f"pip install {pasted(needed)}")
 
 
 def _required(dist: str) -> list[str]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mtframe import options
 from mtframe.errors import CheckpointError
 from mtframe.files import to_disk
+from mtframe.paths import regular
 
 from ._files import digest, file_digest
 from ._weights import bytes_of_weights, weights_of
@@ -69,7 +70,7 @@ class Checkpoint:
         """The checkpoint in a folder. Raises CheckpointError if its `checkpoint.json` is missing or damaged."""
         file = folder / _MANIFEST
         try:
-            return cls(folder, Manifest.model_validate_json(file.read_bytes()))
+            return cls(folder, Manifest.model_validate_json(regular(file).read_bytes()))
         except FileNotFoundError:
             raise CheckpointError(f"{file}: missing, so nobody knows whether this checkpoint is whole") from None
         except OSError as error:
@@ -82,7 +83,7 @@ class Checkpoint:
         """One of its files. Raises CheckpointError if it is missing or not what was saved."""
         file = self.folder / name
         try:
-            data = file.read_bytes()
+            data = regular(file).read_bytes()
         except FileNotFoundError:
             raise CheckpointError(f"{file}: missing") from None
         except OSError as error:
@@ -158,7 +159,7 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
         # It may be replaced while it is read.
         return weights_of(whole(file.parent, lambda checkpoint: checkpoint.bytes_of(file.name)), file)
     try:
-        return weights_of(file.read_bytes(), file)
+        return weights_of(regular(file).read_bytes(), file)
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from None
 
@@ -247,7 +248,7 @@ def there(folder: Path) -> Path | None:
 
 def _manifest_of(folder: Path) -> bytes | None:
     with suppress(OSError):
-        return ((there(folder) or folder) / _MANIFEST).read_bytes()
+        return regular((there(folder) or folder) / _MANIFEST).read_bytes()
     return None
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from mtframe._origins import Origins, origins
 from mtframe.data import DataInfo
+from mtframe.paths import regular
 from mtframe.recipe import Recipe
 
 LOG = logging.getLogger("mtframe")
@@ -60,7 +61,7 @@ class Environment(BaseModel):
     def read(cls, file: Path) -> Environment:
         """That of a file; a run can be loaded without, so damage is only a warning."""
         try:
-            return cls.model_validate_json(file.read_bytes())
+            return cls.model_validate_json(regular(file).read_bytes())
         except FileNotFoundError:
             why = "missing"
         except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mtframe import files
 from mtframe.errors import TrainingError
+from mtframe.paths import regular
 
 # Of a number of steps, at most.
 _DIGITS = 18
@@ -27,7 +28,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     What was being written when the run was killed, or the disk was full, may be cut off anywhere, and any byte
     damaged. A row with more or fewer cells than columns is left out, and no byte is an error.
     """
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    with regular(path).open(encoding="utf-8", errors="replace", newline="") as file:
         lines = [line.rstrip("\r\n").split(",") for line in file]
     columns = lines[0] if lines else []
     return columns, [line for line in lines[1:] if len(line) == len(columns)]
@@ -45,5 +46,5 @@ def digest(data: bytes) -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

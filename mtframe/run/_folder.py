@@ -23,6 +23,7 @@ from mtframe._overrides import add_hooks, apply_overrides
 from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, Code, MtframeError, RecipeError, TrainingError, pasted
 from mtframe.files import is_partial
+from mtframe.paths import regular
 from mtframe.recipe import CheckedRecipe, Recipe, in_file, read_recipe
 from mtframe.yaml import parse_yaml
 
@@ -291,7 +292,7 @@ class RunFolder:
         """
         if self._trained is None or self._labels is None:
             self._trained = read_recipe(self.recipe_file)
-            self._labels = digest((self.path / "labels.json").read_bytes())
+            self._labels = digest(regular(self.path / "labels.json").read_bytes())
         folder = self.checkpoints / name
         keep = self.checkpoints / KEPT if name == LAST and name not in self._broken else None
         try:
@@ -461,7 +462,7 @@ class RunFolder:
 
     def _check_labels(self, checkpoint: Checkpoint) -> None:
         file = self.path / "labels.json"
-        if digest(file.read_bytes()) != checkpoint.manifest.labels:
+        if digest(regular(file).read_bytes()) != checkpoint.manifest.labels:
             raise CheckpointError(
                 f"{file}: not what the run was trained with: its SHA-256 is not that in {checkpoint.folder}/"
                 "checkpoint.json, so classes may bear each other's names. Copy it again from where the run was trained"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mtframe import files
 from mtframe.errors import Code, RecipeError, UntrustedError
+from mtframe.paths import regular
 from mtframe.recipe import Recipe
 from mtframe.registry import split_local
 
@@ -101,7 +102,7 @@ def _remembered() -> set[str]:
         # What others may write says nothing of what this user agreed to.
         if hasattr(os, "getuid") and file.stat().st_uid != os.getuid():
             return set()
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(regular(file).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return set()
     return {one for one in found if isinstance(one, str)} if isinstance(found, list) else set()

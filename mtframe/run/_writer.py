@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mtframe.errors import RecipeError, TrainingError
+from mtframe.paths import regular
 
 from ._files import write_text
 
@@ -120,7 +121,7 @@ class Writer:
     def _held(self) -> str:
         """What to tell a second one."""
         try:
-            holder = Holder.model_validate_json((self._folder / _HOLDER).read_bytes())
+            holder = Holder.model_validate_json(regular(self._folder / _HOLDER).read_bytes())
         except (OSError, ValidationError):
             return f"{self._folder}: another process is writing there. Wait until it is done, or stop it"
         if (holder.pid, holder.host) == (os.getpid(), platform.node()):

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from mtframe.assembly import Assembly
 from mtframe.errors import RecipeError
 from mtframe.model import MultiTaskModel, freeze_statistics
+from mtframe.paths import regular
 
 from ._inputs import ModelInputs
 from ._own import is_within, own_parts
@@ -61,7 +62,7 @@ class Distillation:
             what = "is of no run" if old is None else f"has no task {unknown[0]!r}"
             raise RecipeError(f"train.distil: {recipe.train.start} {what}, so nothing there can be learned from")
         self.teacher = start.model()
-        self.digest = sha256(start.file.read_bytes()).hexdigest()
+        self.digest = sha256(regular(start.file).read_bytes()).hexdigest()
         self.teacher.eval().requires_grad_(False)
         for task in self.tasks:
             here, there = (_shapes(network.heads[task]) for network in (model, self.teacher))

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean, median
 
+from mtframe.files import appending
 from mtframe.gradients import ALL, GradientEngine, Measurement, Row, names_by_stage
 from mtframe.recipe import TrainOptions
 from mtframe.run import is_step, read_table, write_text
@@ -73,7 +74,7 @@ class GradientLog:
         if self._file is None or not rows:
             return
         try:
-            with self._file.open("a", newline="", encoding="utf-8") as file:
+            with appending(self._file) as file:
                 file.write(_text(rows, header=file.tell() == 0))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._file)) from error

@@ -6,11 +6,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ConfigDict, with_config
 from torch import Tensor
 from typing_extensions import TypedDict
+
+from mtframe.errors import Printable
+from mtframe.files import appending
 
 LOG = logging.getLogger("mtframe")
 
@@ -60,6 +64,9 @@ def _wide(value: Tensor) -> Tensor:
 
 
 class _LogFile(logging.FileHandler):
+    def _open(self) -> Any:
+        return appending(Path(self.baseFilename))
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Nothing: a line that cannot be written is no reason for a traceback; a full disk is reported once."""
 
@@ -74,6 +81,7 @@ def log_to(path: Path) -> Iterator[None]:
     """Within it, the framework's log goes to a run's log.txt too."""
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.addFilter(Printable())
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
     try:

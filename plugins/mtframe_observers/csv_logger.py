@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtframe.files import replacing
+from mtframe.files import appending, replacing
 from mtframe.hooks import hookimpl
 from mtframe.palette import as_drawn
+from mtframe.paths import regular
 from mtframe.run import is_step, read_table, write_text
 
 LOG = logging.getLogger("mtframe")
@@ -80,7 +81,7 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
         if known and columns != known:
             rows = read_table(path)[1]
             _write(path, columns, [[*old, *[""] * (len(columns) - len(known))] for old in rows])
-        with path.open("a", encoding="utf-8", newline="") as file:
+        with appending(path) as file:
             if not known:
                 file.write(",".join(columns) + "\n")
             file.write(",".join(str(row.get(column, "")) for column in columns) + "\n")
@@ -92,7 +93,7 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
 def _columns(path: Path) -> list[str]:
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    with regular(path).open(encoding="utf-8", errors="replace", newline="") as file:
         return [name for name in file.readline().rstrip("\r\n").split(",") if name]
 
 

@@ -45,7 +45,7 @@ EVIL = "\nfrom pathlib import Path as _Path\n_Path({trace!r}).touch()\n"
 # Colours, a bell, a title, text that goes backwards, a carriage return.
 STEERING = "\x1b[31mred\x07\x1b]0;title\x07\u202e\r"
 
-FILES = ("recipe.yaml", "environment.json", "labels.json", "metrics.json", "metrics.csv",
+FILES = ("recipe.yaml", "environment.json", "labels.json", "log.txt", "metrics.csv",
          "checkpoints/last/checkpoint.json", "checkpoints/last/weights.safetensors",
          "checkpoints/last/training.pt")  # fmt: skip
 
@@ -155,7 +155,7 @@ def replaced(file: str, by: str) -> Trick:
     """A file is a pipe that nobody writes to, or a device that never ends."""
 
     def trick(run: Path, trace: Path) -> None:
-        (run / file).unlink()
+        (run / file).unlink(missing_ok=True)
         if by == "pipe":
             os.mkfifo(run / file)
         else:
@@ -187,6 +187,9 @@ CODE: dict[str, Trick] = {
     "an observer": recipe(r"(?m)^hooks:.*$(\n- .*)*", "hooks: [{outside}:Evil]"),
     "weights of a run elsewhere": recipe(r"(?m)^train:$", "train:\n  start: ../other"),
 }
+# Of these, not even the code that was agreed to may run: it is another, or elsewhere.
+FOREIGN = [name for name in CODE if name.startswith(("changed", "outside", "a link"))]
+
 DATA: dict[str, Trick] = {
     "a kind of target that is code": edited(
         "labels.json", lambda labels: labels["one"].update(target="/evil.py:Evil")),
@@ -264,7 +267,7 @@ def played(folder: Path, name: str, trick: Trick, command: str, trusted: bool, s
         arguments.append("--trust")
     code, said = called(arguments, at / "said", at / "state", seconds)
     outcome = judged(code, said)
-    allowed = trusted and (name not in CODE or name == "its own, not agreed to")
+    allowed = trusted and name not in FOREIGN
     if trace.exists() and (not allowed or trace.is_dir()):
         outcome = "WRONG: code was run"
     elif command in READING and snapshot(run) != before:

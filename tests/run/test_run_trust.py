@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import shlex
 import shutil
 import subprocess
 import sys
@@ -163,12 +164,17 @@ def test_names_of_strangers_do_not_steer_the_terminal(foreign: Path) -> None:
     assert printable("a\x1b[31mb\u202ec\nd\té\udcff") == "a\\x1b[31mb\\u202ec\nd\té\\udcff"
     file = foreign / "environment.json"
     known = json.loads(file.read_text(encoding="utf-8"))
-    evil = {"kind": "hooks", "name": "csv-logger", "distribution": "x\x1b[2J'; rm -rf ~", "version": "1'; id"}
-    known["components"]["hooks.0"] = evil
+    evil = {"kind": "head", "name": "dense", "distribution": "x\x1b[2J'; rm -rf ~", "version": "1'; id"}
+    known["components"]["tasks.one.other"] = evil
     file.write_text(json.dumps(known), encoding="utf-8")
     result = mtframe("train", "--resume", foreign, "--trust")
     assert "\x1b" not in result.out + result.err
-    assert "rm -rf" not in result.out + result.err or "pip install" not in result.out + result.err
+    # What is warned of reaches the terminal by the log, which other tests of this process listen to as well.
+    command = [sys.executable, "-m", "mtframe", "evaluate", str(foreign), "--trust"]
+    said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stderr
+    assert "\x1b" not in said
+    assert r"The run was trained with x\x1b[2J'; rm -rf ~ 1'; id" in said
+    assert f"pip install {shlex.quote(printable(evil['distribution'] + '==' + evil['version']))}" in said
 
 
 def test_commands_to_paste_are_quoted(run: Path) -> None:
