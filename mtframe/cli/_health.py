@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, distributions, requires, ve
 from packaging.requirements import Requirement
 
 from mtframe._installed import REQUIRES_MTFRAME
-from mtframe.errors import described
+from mtframe.errors import described, pasted
 
 
 @dataclass(frozen=True, slots=True)
