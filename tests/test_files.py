@@ -48,7 +48,7 @@ def embedded(path: Path, number: int) -> None:
 
 def plotted(path: Path, number: int) -> None:
     table = path.with_name("table.csv")
-    table.write_text(f"step,faces/loss\n1,{number}.5\n")
+    table.write_text(f"step,faces/loss\n1,{number}.5\n", encoding="utf-8")
     try:
         plot_losses(table, path)
     finally:
@@ -141,14 +141,14 @@ def test_files_have_the_permissions_of_the_umask(writer: tuple[Path, Callable[[P
 
 def test_what_this_user_trusts_is_his_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: None) -> None:
     monkeypatch.setenv("MTFRAME_STATE", str(tmp_path))
-    _memory().write_text("[]")
+    _memory().write_text("[]", encoding="utf-8")
     agree([Code(tmp_path / "a.py", "0" * 64)], for_good=True)
-    assert json.loads(_memory().read_text()) == ["0" * 64]
+    assert json.loads(_memory().read_text(encoding="utf-8")) == ["0" * 64]
     assert oct(_memory().stat().st_mode & 0o777) == oct(0o600)
 
 
 def test_a_kill_in_the_middle_leaves_the_old_file_and_one_that_is_known(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("old")
+    (tmp_path / "a.txt").write_text("old", encoding="utf-8")
     killed = """
 import os, signal, sys
 from pathlib import Path
@@ -159,7 +159,7 @@ with replacing(Path(sys.argv[1])) as file:
 """
     done = subprocess.run([sys.executable, "-c", killed, tmp_path / "a.txt"], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert (tmp_path / "a.txt").read_text() == "old"
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "old"
     (left,) = (file for file in tmp_path.iterdir() if file.name != "a.txt")
     assert is_partial(left)
     assert left.name.startswith(".a.txt.")
@@ -254,7 +254,7 @@ def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
 
 
 def test_a_file_in_a_folder_that_is_read_only_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_text("a longer text")
+    (tmp_path / "a").write_text("a longer text", encoding="utf-8")
     # Root may write everywhere.
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     number = (tmp_path / "a").stat().st_ino
@@ -287,6 +287,7 @@ def test_what_a_file_system_cannot_flush_is_written_all_the_same(
 # What writes files by itself, by module and function, and why it may.
 EXCEPTIONS = {
     ("mtframe/files.py", "replacing"): "the one writer",
+    ("mtframe/files.py", "appending"): "log.txt, metrics.csv and gradients.csv grow line by line",
     ("mtframe/run/_checkpoint.py", "write"): "a checkpoint is a folder, flushed and renamed as one",
     ("mtframe/run/_writer.py", "acquire"): "the lock: empty",
     ("mtframe/download.py", "_fetch"): "a transfer goes on from what is there; flushed, then renamed",
@@ -295,8 +296,6 @@ EXCEPTIONS = {
     ("mtframe/import_probe.py", "_in_process"): "in a temporary folder",
     ("mtframe/import_probe.py", "_main"): "in a temporary folder",
     ("mtframe/training/_log.py", "_LogFile"): "log.txt grows line by line",
-    ("mtframe/training/_gradient_log.py", "write"): "gradients.csv grows row by row",
-    ("plugins/mtframe_observers/csv_logger.py", "append_row"): "metrics.csv grows row by row",
     ("plugins/mtframe_observers/tensorboard_logger.py", "__init__"): "TensorBoard's log grows",
 }
 
@@ -367,7 +366,7 @@ def test_nothing_writes_a_file_but_through_one_function() -> None:
     found: dict[tuple[str, str], list[int]] = {}
     for folder in ("mtframe", "plugins"):
         for file in sorted((ROOT / folder).rglob("*.py")):
-            for function, line in writing_calls(ast.parse(file.read_text())):
+            for function, line in writing_calls(ast.parse(file.read_text(encoding="utf-8"))):
                 found.setdefault((file.relative_to(ROOT).as_posix(), function), []).append(line)
     assert {place: lines for place, lines in found.items() if place not in EXCEPTIONS} == {}
     assert set(EXCEPTIONS) - set(found) == set(), "exceptions that nothing needs"
@@ -393,7 +392,7 @@ def test_the_writers_are_those_of_the_module() -> None:
     ours = {"mtframe.files", "mtframe.run", "mtframe.synthesis", "_files"}
     for folder in ("mtframe", "plugins"):
         for file in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text())):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.ImportFrom) and {alias.name for alias in node.names} & {
                     "write_text", "write_bytes", "replacing"
                 }:  # fmt: skip

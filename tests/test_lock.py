@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRA = "test"
 
 
@@ -39,7 +39,7 @@ def asked(extra: str) -> list[Requirement]:
     return found
 
 
-LOCK = (ROOT / "requirements.lock").read_text()
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 ENTRIES = locked(LOCK)
 ASKED = [*map(Requirement, PROJECT["project"]["dependencies"]), *asked(EXTRA)]
 
@@ -80,7 +80,7 @@ def test_the_lock_is_for_the_pythons_that_the_project_is_for() -> None:
 def test_the_command_that_keeps_it_is_documented() -> None:
     command = LOCK.splitlines()[1].removeprefix("#").strip()
     assert command.startswith("uv pip compile pyproject.toml ")
-    assert f".venv/bin/{command}\n" in (ROOT / "CONTRIBUTING.md").read_text()
+    assert f".venv/bin/{command}\n" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def test_what_is_missing_or_has_no_hash_is_noticed() -> None:

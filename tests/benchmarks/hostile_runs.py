@@ -76,8 +76,8 @@ def edited(file: str, change: Callable[[Any], Any]) -> Trick:
     """Changes a JSON file."""
 
     def trick(run: Path, trace: Path) -> None:
-        content = json.loads((run / file).read_text())
-        (run / file).write_text(json.dumps(change(content) or content))
+        content = json.loads((run / file).read_text(encoding="utf-8"))
+        (run / file).write_text(json.dumps(change(content) or content), encoding="utf-8")
 
     return trick
 
@@ -88,10 +88,10 @@ def recipe(old: str, new: str) -> Trick:
     def trick(run: Path, trace: Path) -> None:
         outside = run.parent / "outside.py"
         shutil.copy(run / "components" / "toy.py", outside)
-        text = (run / "recipe.yaml").read_text()
+        text = (run / "recipe.yaml").read_text(encoding="utf-8")
         changed = re.sub(old, new.replace("{outside}", str(outside)), text)
         assert changed != text, old
-        (run / "recipe.yaml").write_text(changed)
+        (run / "recipe.yaml").write_text(changed, encoding="utf-8")
 
     return trick
 
@@ -99,7 +99,7 @@ def recipe(old: str, new: str) -> Trick:
 def changed_code(run: Path, trace: Path) -> None:
     """Code that is not what was recorded."""
     file = run / "components" / "toy.py"
-    file.write_text(file.read_text() + "\n# changed\n")
+    file.write_text(file.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
 
 
 def linked_code(run: Path, trace: Path) -> None:
@@ -166,14 +166,14 @@ def replaced(file: str, by: str) -> Trick:
 
 def steering_recipe(run: Path, trace: Path) -> None:
     """Names in the recipe have control characters in them."""
-    text = (run / "recipe.yaml").read_text()
-    (run / "recipe.yaml").write_text(text.replace("  one:", f"  {json.dumps('one' + STEERING)}:"))
+    text = (run / "recipe.yaml").read_text(encoding="utf-8")
+    (run / "recipe.yaml").write_text(text.replace("  one:", f"  {json.dumps('one' + STEERING)}:"), encoding="utf-8")
 
 
 def bomb(run: Path, trace: Path) -> None:
     """YAML that grows as it is read."""
     levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
-    (run / "recipe.yaml").write_text("a0: &a0 [1]\n" + levels)
+    (run / "recipe.yaml").write_text("a0: &a0 [1]\n" + levels, encoding="utf-8")
 
 
 CODE: dict[str, Trick] = {
@@ -233,7 +233,7 @@ def main() -> None:
         train_until(Trainer(Assembly(Recipe.from_plain(toy_recipe(steps=8, save_every_steps=2))), folder / "made"), 5)
         (folder / "empty").mkdir()
         plain = toy_recipe(steps=1)
-        (folder / "recipe.yaml").write_text(Recipe.from_plain(plain).to_yaml())
+        (folder / "recipe.yaml").write_text(Recipe.from_plain(plain).to_yaml(), encoding="utf-8")
         Image.new("RGB", (32, 32)).save(folder / "picture.png")
         for trusted in (False, True):
             for trick, play in (CODE | DATA).items():
@@ -254,7 +254,7 @@ def played(folder: Path, name: str, trick: Trick, command: str, trusted: bool, s
     at.mkdir()
     shutil.copytree(folder / "made", run)
     for file in (run / "components" / "toy.py",):
-        file.write_text(file.read_text() + EVIL.format(trace=str(trace)))
+        file.write_text(file.read_text(encoding="utf-8") + EVIL.format(trace=str(trace)), encoding="utf-8")
     edited("environment.json", lambda known: known["files"].update(
         {"components/toy.py": file_digest(run / "components" / "toy.py")}))(run, trace)  # fmt: skip
     trick(run, trace)

@@ -104,9 +104,9 @@ def write_yolo_files(root: Path) -> None:
     write_coco(root / "coco")
     for split in Yolo.splits[:2]:
         write_yolo(Coco(split, root=root / "coco"), root)
-    names = (root / "classes.txt").read_text().splitlines()
+    names = (root / "classes.txt").read_text(encoding="utf-8").splitlines()
     first = sorted((root / "labels" / "train").iterdir())[0]
-    first.write_text("0 0.5 0.5 0.2 0.25\n1 0.1 0.1 0.3 0.1 0.3 0.3\n")
+    first.write_text("0 0.5 0.5 0.2 0.25\n1 0.1 0.1 0.3 0.1 0.3 0.3\n", encoding="utf-8")
     first.rename(first.with_name("00.txt"))
     picture(root / "images/train/00.jpg")
     listed = [f"./images/train/{path.name}" for path in sorted((root / "images/train").iterdir())]
@@ -121,7 +121,7 @@ def write_voc_files(root: Path) -> None:
         write(root / f"Annotations/{name}.xml", voc_xml(things))
         picture(root / f"JPEGImages/{name}.jpg")
         names = root / f"ImageSets/Main/{split}.txt"
-        write(names, (names.read_text() if names.exists() else "") + f"{name} 1\n")
+        write(names, (names.read_text(encoding="utf-8") if names.exists() else "") + f"{name} 1\n")
 
 
 def picture(path: Path, size: tuple[int, int] = (100, 80), seed: int = 0) -> None:

@@ -68,9 +68,9 @@ def resealed(read: Callable[[Path], object], home: Path) -> None:
     """With digests that fit: of somebody who can write the whole run."""
     reseal(home / LAST)
     for manifest in (home / "run/checkpoints").glob("*/checkpoint.json"):
-        plain = json.loads(manifest.read_text())
+        plain = json.loads(manifest.read_text(encoding="utf-8"))
         plain["labels"] = digest((home / "run/labels.json").read_bytes())
-        manifest.write_text(json.dumps(plain))
+        manifest.write_text(json.dumps(plain), encoding="utf-8")
     read(home)
 
 
@@ -100,7 +100,7 @@ def commanded(home: Path, *, command: tuple[str, ...]) -> None:
 
 
 def write_recipe(home: Path) -> None:
-    (home / "recipe.yaml").write_text(dump_yaml(toy_recipe()))
+    (home / "recipe.yaml").write_text(dump_yaml(toy_recipe()), encoding="utf-8")
 
 
 def recipe(home: Path) -> None:
@@ -119,7 +119,7 @@ def logged(home: Path) -> None:
 def write_gradients(home: Path) -> None:
     head = "step,stage,task,other,cosine,norm,weight,effective_lr\n"
     rows = "2,all,one,two,0.25,,,\n2,all,one,,,1.5,0.5,0.001\n2,all,two,,,2.5,0.5,0.002\n4,all,one,two,-0.25,,,\n"
-    (home / "gradients.csv").write_text(head + rows)
+    (home / "gradients.csv").write_text(head + rows, encoding="utf-8")
 
 
 def gradients(home: Path) -> None:
@@ -147,7 +147,7 @@ def held(home: Path) -> None:
 
 
 def write_notes(home: Path) -> None:
-    (home / "plugins.json").write_text(json.dumps({_notes._key("head 'x'"): "broken (2026-01-01)"}))
+    (home / "plugins.json").write_text(json.dumps({_notes._key("head 'x'"): "broken (2026-01-01)"}), encoding="utf-8")
 
 
 def notes(home: Path) -> None:
@@ -161,7 +161,7 @@ def notes(home: Path) -> None:
 
 
 def write_trusted(home: Path) -> None:
-    (home / "trusted.json").write_text(json.dumps(["0" * 64, "1" * 64]))
+    (home / "trusted.json").write_text(json.dumps(["0" * 64, "1" * 64]), encoding="utf-8")
 
 
 def trusted(home: Path) -> None:

@@ -126,11 +126,11 @@ def test_training_data_whose_images_are_others_is_refused_though_their_number_is
     parts = Small(tmp_path / "faces", tmp_path / "objects").parts
     assert mtframe("train", *parts, "--out", tmp_path / "run").code == 0
     file = tmp_path / "objects" / "annotations" / "instances_train2017.json"
-    annotations = json.loads(file.read_text())
+    annotations = json.loads(file.read_text(encoding="utf-8"))
     folder, name = tmp_path / "objects" / "train2017", annotations["images"][1]["file_name"]
     (folder / name).rename(folder / "another.jpg")
     annotations["images"][1]["file_name"] = "another.jpg"
-    file.write_text(json.dumps(annotations))
+    file.write_text(json.dumps(annotations), encoding="utf-8")
     result = mtframe("train", "--resume", tmp_path / "run", "train.steps=3")
     assert result.code == 2
     assert "objects has 4 as before, but others or in another order" in result.err
