@@ -22,6 +22,7 @@ from mtframe.errors import BadImageError, DataError, MtframeError, StarvedError,
 from mtframe.kinds import Dataset, OrdersEpochs, Schedule, Transform
 from mtframe.schedule import Joint, turns
 
+from ._packing import Packed, packed
 from ._placement import Inputs
 from ._sample import Batch, Sample
 from ._viewers import Viewer, fitting, make_inputs
@@ -180,7 +181,7 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
 def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator[Any]:
     """Items of a map-style data set in order; an item that is an error is raised here."""
     loader: DataLoader[Any] = DataLoader(
-        dataset,
+        _Packing(dataset) if workers else dataset,
         batch_size=None,
         sampler=order,
         num_workers=workers,
@@ -189,10 +190,21 @@ def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator
         timeout=_POLL if workers else 0,
         worker_init_fn=_leave_signals_to_the_main_process if workers else None,
     )
-    for item in _answers(loader, workers):
+    for answer in _answers(loader, workers):
+        item = answer.opened() if isinstance(answer, Packed) else answer
         if isinstance(item, MtframeError):
             raise item
         yield item
+
+
+class _Packing(torch.utils.data.Dataset[Any]):
+    """A data set whose items leave their process as few pieces."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, number: int) -> Packed:
+        return packed(self.dataset[number])
 
 
 def starved(error: MemoryError | RuntimeError) -> StarvedError:

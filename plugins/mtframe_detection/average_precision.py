@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +15,8 @@ from mtframe.errors import RecipeError
 from mtframe.evaluation import Bars, Curves, Detail, Matrix
 from mtframe.metrics import PerImage, check_classes
 
+from .annotations import box_areas
+from .coco_evaluation import Boxes, precision_and_recall
 from .coco_matching import match_image
 from .confusion import add_confusions
 from .tide import Errors, analyse, judge
@@ -86,25 +89,20 @@ class CocoAP:
 
     def compute(self) -> dict[str, float]:
         """The 12 numbers; NaN where the data has no object of that size."""
-        from faster_coco_eval import COCO, COCOeval_faster
-
-        frame = {
-            "images": [
-                {"id": index, "height": sample.size[0], "width": sample.size[1]}
-                for index, (sample, _) in self._seen.in_order().items()
-            ],
-            "categories": [{"id": label, "name": name} for label, name in enumerate(self.info.classes)],
-        }
-        truth = COCO({**frame, "annotations": _numbered(self._truth())}, print_function=_silent)
-        found = COCO({**frame, "annotations": _numbered(self._found())}, print_function=_silent)
-        evaluation = COCOeval_faster(truth, found, "bbox", print_function=_silent)
-        evaluation.params.maxDets = [1, 10, self.max_detections]
-        evaluation.run()
+        precision, recall = precision_and_recall(
+            self._objects(), self._detections(), len(self.info.classes), [1, 10, self.max_detections]
+        )
         # Of objects of all sizes and all detections.
-        self._precision = evaluation.eval["precision"][..., 0, -1]
-        values = np.asarray(evaluation.stats[: len(self._names)], dtype=float)
+        self._precision = precision[..., 0, -1]
+        ious = (slice(None), 0, 5)
+        values = (
+            *(precision[iou, :, :, 0, -1] for iou in ious), *(precision[..., size, -1] for size in (1, 2, 3)),
+            *(recall[..., 0, limit] for limit in (0, 1, 2)), *(recall[..., size, -1] for size in (1, 2, 3)),
+        )  # fmt: skip
         # -1 is COCO's "nothing of this kind in the data".
-        return dict(zip(self._names, np.where(values < 0, np.nan, values).tolist(), strict=True))
+        there = [value[value > -1] for value in values]
+        means = [float(value.mean()) if value.size else math.nan for value in there]
+        return dict(zip(self._names, means, strict=True))
 
     def details(self) -> list[Detail]:
         """AP by class (NaN without objects), precision over recall, confusions, errors and what they cost."""
@@ -163,24 +161,14 @@ class CocoAP:
         recalls = np.linspace(0, 1, len(precision_RK)).tolist()
         return {name: (recalls, precision.tolist()) for name, precision in lines.items()}
 
-    def _truth(self) -> Iterator[dict[str, Any]]:
-        for index, (sample, _) in self._seen.in_order().items():
-            columns = (sample.target[name].tolist() for name in ("boxes", "labels", "crowd", "area"))
-            for box, label, crowd, area in zip(*columns, strict=True):
-                yield {
-                    "image_id": index, "category_id": label, "bbox": _xywh(box),
-                    "area": area, "iscrowd": int(crowd),
-                }  # fmt: skip
+    def _objects(self) -> Boxes:
+        return _together(
+            (index, {name: sample.target[name].numpy() for name in ("boxes", "labels", "crowd", "area")})
+            for index, (sample, _) in self._seen.in_order().items()
+        )
 
-    def _found(self) -> Iterator[dict[str, Any]]:
-        for index, (_, found) in self._seen.in_order().items():
-            columns = (found[name].tolist() for name in ("boxes", "scores", "labels"))
-            for box, score, label in zip(*columns, strict=True):
-                x, y, width, height = _xywh(box)
-                yield {
-                    "image_id": index, "category_id": int(label), "bbox": [x, y, width, height],
-                    "area": width * height, "iscrowd": 0, "score": score,
-                }  # fmt: skip
+    def _detections(self) -> Boxes:
+        return _together((index, found) for index, (_, found) in self._seen.in_order().items())
 
 
 def _arrays(prediction: Mapping[str, Tensor], sample: Sample) -> tuple[Sample, dict[str, np.ndarray]]:
@@ -189,14 +177,18 @@ def _arrays(prediction: Mapping[str, Tensor], sample: Sample) -> tuple[Sample, d
     return sample, {name: prediction[name].detach().cpu().double().numpy() for name in names}
 
 
-def _xywh(box: list[float]) -> list[float]:
-    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+def _together(images: Iterable[tuple[int, Mapping[str, np.ndarray]]]) -> Boxes:
+    """The boxes of images in order: objects with `crowd` and `area`, or detections with `scores`."""
+    found = list(images)
+    counts = [len(one["labels"]) for _, one in found]
 
+    def column(name: str, empty: tuple[int, ...] = (0,)) -> np.ndarray:
+        return np.concatenate([np.zeros(empty), *(one[name] for _, one in found)])
 
-def _numbered(annotations: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    # From 1: the evaluator takes id 0 for "no match".
-    return [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)]
-
-
-def _silent(*_: object) -> None:
-    pass
+    boxes = column("boxes", (0, 4))
+    if found and "scores" not in found[0][1]:
+        values = {"area": column("area"), "iscrowd": column("crowd").astype(int)}
+    else:
+        values = {"area": box_areas(boxes), "score": column("scores")}
+    image = np.repeat([index for index, _ in found], counts).astype(int)
+    return Boxes(image, column("labels").astype(int), boxes, values)
