@@ -111,8 +111,9 @@ _Bytes = tuple[torch.dtype, torch.Size, bytearray]
 
 
 def _bytes_of(tensor: Tensor) -> _Bytes:
-    values = tensor.detach().contiguous().flatten().view(torch.uint8)
-    return tensor.dtype, tensor.shape, bytearray(values.numpy())
+    # Not by `contiguous`: what has one element is that with any stride, and cannot be seen as bytes.
+    values = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+    return tensor.dtype, tensor.shape, bytearray(values.flatten().view(torch.uint8).numpy())
 
 
 def _of_bytes(dtype: torch.dtype, shape: torch.Size, values: bytearray) -> Tensor:
