@@ -6,6 +6,7 @@ error as one message and exits with its code; anything else is a bug and keeps i
 
 from __future__ import annotations
 
+import errno
 import logging
 import shlex
 import traceback
@@ -109,6 +110,8 @@ def is_memory_short(error: BaseException) -> bool:
     said = isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("can't allocate memory", "bad_alloc", "not enough memory")
     )
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     # By name: torch is not imported here.
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtframe.assembly import Assembly, observe
-from mtframe.errors import MtframeError, TrainingError, pasted
+from mtframe.errors import TrainingError, pasted
 from mtframe.evaluation import Evaluation
 from mtframe.hooks import Hooks
 from mtframe.recipe import CheckedRecipe, Recipe
@@ -61,9 +61,7 @@ def _train(assembly: Assembly, run: RunFolder, hooks: Hooks) -> None:
         assembly.metrics(task, "val")
     trainer = Trainer(assembly, run, hooks)
     # Made only to see that it can be: what no check foresaw fails here, before there is a folder.
-    first = trainer.batches[0]
-    if isinstance(first, MtframeError):
-        raise first
+    _ = trainer.batches[0]
     _fit(trainer)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import warnings
@@ -32,6 +33,12 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 
 # Not all that Pillow knows: it hands Encapsulated PostScript, whatever the file is called, to an interpreter.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+# Errors of reading that say nothing of the file: memory, or the number of open files, is short.
+_NOT_THE_FILES = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+# That decoding may take: coefficients of a progressive JPEG and two canvases of a WebP are the most.
+_BYTES_A_PIXEL = 16
 
 _JPEG = b"\xff\xd8\xff"
 _TEXT_PPM = (b"P1", b"P2", b"P3")
@@ -82,6 +89,8 @@ def read_image(
     try:
         data = regular(path, MAX_BYTES).read_bytes()
     except OSError as error:
+        if error.errno in _NOT_THE_FILES:
+            raise
         raise BadImageError(path, error.strerror or str(error)) from None
     return decode_image(data, path, decode_size, upright=upright)
 
@@ -110,6 +119,7 @@ def decode_image(
         # That says nothing of the image.
         raise
     except Exception as error:
+        _check_memory(data)
         # Decoders raise whatever they like on garbage: ValueError, SyntaxError, struct.error, OSError, ...
         raise BadImageError(name, f"cannot be decoded ({str(error).strip() or type(error).__name__})") from None
     image = torch.from_numpy(array).permute(2, 0, 1)
@@ -139,6 +149,8 @@ def read_map(path: str | os.PathLike[str]) -> Tensor:
     except MemoryError:
         raise
     except OSError as error:
+        if error.errno in _NOT_THE_FILES:
+            raise
         raise BadImageError(path, error.strerror or f"cannot be decoded ({str(error).strip()})") from None
     except Exception as error:
         raise BadImageError(path, f"cannot be decoded ({str(error).strip() or type(error).__name__})") from None
@@ -159,7 +171,9 @@ def _decode_map(data: bytes) -> np.ndarray:
 def _orientation(data: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none."""
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            # Of tags that mean nothing, a line each.
+            warnings.simplefilter("ignore")
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except MemoryError:
         raise
@@ -174,6 +188,30 @@ def _turned(image: Tensor, size: tuple[int, int], orientation: int) -> tuple[Ten
         image, size = image.transpose(1, 2), (size[1], size[0])
     mirrored = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(orientation, ())
     return image.flip(mirrored) if mirrored else image, size
+
+
+def _check_memory(data: bytes) -> None:
+    """Raises MemoryError if there is no room to decode an image: decoders then say whatever they like of it."""
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            warnings.simplefilter("ignore")
+            pixels = image.height * image.width
+    except MemoryError:
+        raise
+    except Exception:
+        # WebP is decoded when it is opened. Of garbage this is as good as any number.
+        pixels = _webp_pixels(data) if data[8:12] == b"WEBP" else len(data)
+    np.empty(min(pixels, most_pixels()) * _BYTES_A_PIXEL, dtype=np.uint8)
+
+
+def _webp_pixels(data: bytes) -> int:
+    """As its header says (developers.google.com/speed/webp/docs/riff_container)."""
+    if data[12:16] == b"VP8X":
+        return (int.from_bytes(data[24:27], "little") + 1) * (int.from_bytes(data[27:30], "little") + 1)
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+    return (int.from_bytes(data[26:28], "little") & 0x3FFF) * (int.from_bytes(data[28:30], "little") & 0x3FFF)
 
 
 class _Refused(Exception):

@@ -6,8 +6,10 @@ workers, not on what was loaded before. A run that was killed resumes exactly by
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +28,9 @@ from ._packing import Packed, packed
 from ._placement import Inputs
 from ._sample import Batch, Sample
 from ._viewers import Viewer, fitting, make_inputs
+
+# Of <sys/prctl.h>: the signal that a process gets when what started it ends.
+_PR_SET_PDEATHSIG = 1
 
 # Tried in place of one unreadable image before giving up: more in a row is no stray file.
 _MAX_REPLACEMENTS = 20
@@ -94,14 +99,8 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
             {task: source.every for task, source in sources.items()},
         )
 
-    def __getitem__(self, step: int) -> dict[str, Batch] | MtframeError:
-        # An error is returned, not raised: a DataLoader would turn it into text with a worker's traceback.
-        try:
-            return {task: self._batch(task, number) for task, number in self.at(step).items()}
-        except MtframeError as error:
-            return error
-        except (MemoryError, RuntimeError) as error:
-            return starved(error)
+    def __getitem__(self, step: int) -> dict[str, Batch]:
+        return {task: self._batch(task, number) for task, number in self.at(step).items()}
 
     def at(self, step: int) -> dict[str, int]:
         """The tasks whose images a step sees, in the order of the sources, each with the number of its batch."""
@@ -181,7 +180,7 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
 def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator[Any]:
     """Items of a map-style data set in order; an item that is an error is raised here."""
     loader: DataLoader[Any] = DataLoader(
-        _Packing(dataset) if workers else dataset,
+        _Items(dataset, packs=workers > 0),
         batch_size=None,
         sampler=order,
         num_workers=workers,
@@ -197,23 +196,42 @@ def load(dataset: Any, order: range, workers: int, pin_memory: bool) -> Iterator
         yield item
 
 
-class _Packing(torch.utils.data.Dataset[Any]):
-    """A data set whose items leave their process as few pieces."""
+class _Items(torch.utils.data.Dataset[Any]):
+    """A data set whose errors are items, where they say what a user can act on.
 
-    def __init__(self, dataset: Any) -> None:
+    A DataLoader would turn them into text with a worker's traceback.
+
+    Args:
+        dataset: The data set.
+        packs: Whether items leave their process.
+    """
+
+    def __init__(self, dataset: Any, *, packs: bool) -> None:
         self.dataset = dataset
+        self.packs = packs
 
-    def __getitem__(self, number: int) -> Packed:
-        return packed(self.dataset[number])
+    def __getitem__(self, number: int) -> Any:
+        try:
+            item = self.dataset[number]
+            return packed(item) if self.packs else item
+        except MtframeError as error:
+            return error
+        except (MemoryError, RuntimeError, OSError) as error:
+            return starved(error)
 
 
-def starved(error: MemoryError | RuntimeError) -> StarvedError:
-    """What to say where memory did not suffice to read images. Raises any other error again."""
-    if not is_memory_short(error):
-        raise error
-    return StarvedError(
-        f"out of memory while reading images ({described(error)}). Lower train.workers, batch sizes or sizes"
-    )
+def starved(error: MemoryError | RuntimeError | OSError) -> StarvedError:
+    """What to say where memory, or the system, did not suffice to read images. Raises any other error again."""
+    if is_memory_short(error):
+        return StarvedError(
+            f"out of memory while reading images ({described(error)}). Lower train.workers, batch sizes or sizes"
+        )
+    if isinstance(error, OSError):
+        return StarvedError(
+            f"images cannot be read any more ({described(error)}). A disk or network may be gone, or too many files be "
+            "open (ulimit -n)"
+        )
+    raise error
 
 
 def _answers(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
@@ -268,5 +286,8 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
     # batches to end in order, and ends its workers itself, with SIGTERM.
     if hasattr(os, "setpgrp"):
         os.setpgrp()
+    if sys.platform == "linux":
+        # Nor does one outlive it: what hangs in a read would never notice.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from mtframe.errors import BadImageError, DataError, MtframeError
+from mtframe.errors import BadImageError, DataError
 from mtframe.kinds import LabelsImages, Samples, Transform
 
-from ._loader import load, starved
+from ._loader import load
 from ._placement import Inputs
 from ._sample import Batch, Sample
 from ._viewers import exact_inputs, fitting
@@ -48,26 +48,21 @@ class SplitBatches(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
 
-    def __getitem__(self, number: int) -> Batch | MtframeError:
+    def __getitem__(self, number: int) -> Batch:
         """Batch `number`; of no image where none of its images could be read."""
         read, skipped = dict[int, Sample](), dict[int, str]()
-        try:
-            for index in range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.dataset))):
-                try:
-                    read[index] = self.dataset[index]
-                except BadImageError as error:
-                    skipped[index] = str(error)
-            samples, inputs, unfit = inputs_of(self.transform, list(read.values()))
-            left = [index for index, sample in read.items() if not any(sample is taken for taken in samples)]
-            skipped |= dict(zip(left, unfit, strict=True))
-            by_task: dict[str, list[Sample | None]] = {self.task: [sample.without_image() for sample in samples]}
-            unread: dict[str, list[str]] = {other: [] for other in self.others}
-            for other in self.others:
-                by_task[other] = [self._sample_of(other, sample, unread[other]) for sample in samples]
-        except MtframeError as error:
-            return error
-        except (MemoryError, RuntimeError) as error:
-            return starved(error)
+        for index in range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.dataset))):
+            try:
+                read[index] = self.dataset[index]
+            except BadImageError as error:
+                skipped[index] = str(error)
+        samples, inputs, unfit = inputs_of(self.transform, list(read.values()))
+        left = [index for index, sample in read.items() if not any(sample is taken for taken in samples)]
+        skipped |= dict(zip(left, unfit, strict=True))
+        by_task: dict[str, list[Sample | None]] = {self.task: [sample.without_image() for sample in samples]}
+        unread: dict[str, list[str]] = {other: [] for other in self.others}
+        for other in self.others:
+            by_task[other] = [self._sample_of(other, sample, unread[other]) for sample in samples]
         batch = evaluation_batch(inputs or Inputs(torch.empty(0, 3, 0, 0, dtype=torch.uint8), ()), by_task)
         batch.skipped = list(skipped.values())
         batch.skipped_too = {

@@ -23,7 +23,7 @@ from mtframe.data import (
     load,
     read_image,
 )
-from mtframe.errors import BadImageError, MtframeError, RecipeError
+from mtframe.errors import BadImageError, RecipeError
 from mtframe.kinds import Transform
 
 from ._names import distinct_names
@@ -69,7 +69,7 @@ class FilePictures(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return -(-len(self.files) // self.batch_size)
 
-    def __getitem__(self, number: int) -> Pictures | MtframeError:
+    def __getitem__(self, number: int) -> Pictures:
         """Batch `number`: the files of which every transform can make an input."""
         samples, unreadable = list[Sample](), list[str]()
         for file in self.files[number * self.batch_size : (number + 1) * self.batch_size]:
@@ -79,17 +79,14 @@ class FilePictures(torch.utils.data.Dataset[Any]):
                 unreadable.append(str(error))
         batches: dict[tuple[str, ...], Batch] = {}
         taken = -1
-        try:
-            # Once more where a later transform makes nothing of what an earlier one has taken.
-            while samples and len(samples) != taken:
-                taken = len(samples)
-                for tasks, transform in self.transforms.items():
-                    samples, inputs, unfit = inputs_of(transform, samples)
-                    unreadable += unfit
-                    if inputs is not None:
-                        batches[tasks] = evaluation_batch(inputs, {})
-        except MtframeError as error:
-            return error
+        # Once more where a later transform makes nothing of what an earlier one has taken.
+        while samples and len(samples) != taken:
+            taken = len(samples)
+            for tasks, transform in self.transforms.items():
+                samples, inputs, unfit = inputs_of(transform, samples)
+                unreadable += unfit
+                if inputs is not None:
+                    batches[tasks] = evaluation_batch(inputs, {})
         names, sizes = [sample.id for sample in samples], [sample.size for sample in samples]
         return Pictures(names, sizes, batches if samples else {}, unreadable)
 

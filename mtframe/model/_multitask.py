@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from mtframe.errors import CheckpointError
+
 from ._sharing import by_task
 
 
@@ -73,8 +75,11 @@ class MultiTaskModel(nn.Module):
         return torch.tensor(list(self.colour_order.encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Takes the colour order of the weights that are loaded."""
-        self.colour_order = bytes(state.tolist()).decode()
+        """Takes the colour order of the weights that are loaded. Raises CheckpointError if it is none."""
+        order = bytes(state.tolist()).decode("ascii", "replace")
+        if order not in ("RGB", "BGR"):
+            raise CheckpointError(f"weights of a model that takes colours as {order!r}; expected RGB or BGR")
+        self.colour_order = order
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         return ((pixels.flip(1) if self.colour_order == "BGR" else pixels) - self.mean) / self.std

@@ -11,5 +11,6 @@ from ._files import write_text as write_text
 from ._folder import RunFolder as RunFolder
 from ._folder import trust as trust
 from ._trust import agree as agree
+from ._weights import check_finite as check_finite
 from ._weights import check_fit as check_fit
 from ._weights import take_weights as take_weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -36,16 +37,24 @@ def is_harmless(key: str) -> bool:
 
 def check_changes(changes: Changes, run: Path) -> None:
     """Raises RecipeError if a run cannot go on with these changes."""
-    other = {key: values for key, values in changes.items() if not is_harmless(key) and key not in LENGTH}
+    other = {key: values for key, values in changes.items() if not (is_harmless(key) or _is_longer(key, *values))}
     if not other:
         return
-    new = " ".join(pasted(f"{key}={now}") for key, (_, now) in other.items() if isinstance(now, str | int | float))
+    # JSON is YAML.
+    new = " ".join(
+        pasted(f"{key}={now if isinstance(now, str) else json.dumps(now)}") for key, (_, now) in other.items()
+    )
     raise RecipeError(
         f"{run}: would be another experiment with "
         + "; ".join(described(other))
         + f". Put the recipe back, or begin a new run with this one's weights: mtframe train {pasted(run)}"
-        f"/recipe.yaml {new + ' ' if new else ''}--from {pasted(run)}"
+        f"/recipe.yaml {new} --from {pasted(run)}"
     )
+
+
+def _is_longer(key: str, then: Any, now: Any) -> bool:
+    """Whether a change makes a training longer, or counts it otherwise."""
+    return key in LENGTH and (then is None or now is None or now >= then)
 
 
 def described(changes: Changes) -> list[str]:

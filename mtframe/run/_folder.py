@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -416,15 +416,23 @@ class RunFolder:
             f"mtframe train {pasted(self.recipe_file)} --out ANOTHER_FOLDER"
         )
 
-    def broken(self, names: Iterable[str]) -> dict[str, str]:
-        """Of some checkpoints, by name, what is wrong with those that are missing or damaged."""
+    def broken(self, steps: Mapping[str, int], last: int) -> dict[str, str]:
+        """Of some checkpoints, by name, what is wrong with those that are missing, damaged or of another step.
+
+        Args:
+            steps: By name, the step that it is to be of.
+            last: Steps done. What a killed training has saved later will be saved again.
+        """
         wrong = {}
-        for name in names:
+        for name, step in steps.items():
             folder = there(self.checkpoints / name)
             try:
                 if folder is None:
                     raise CheckpointError(f"{self.checkpoints / name}: missing")
-                Checkpoint.open(folder).check()
+                checkpoint = Checkpoint.open(folder)
+                checkpoint.check()
+                if (found := checkpoint.manifest.step) is not None and found <= last and found != step:
+                    raise CheckpointError(f"{folder}: of step {found}, and the one that was saved there of step {step}")
             except CheckpointError as error:
                 wrong[name] = str(error)
         return wrong

@@ -19,12 +19,7 @@ def weights_of(data: bytes, file: object) -> dict[str, torch.Tensor]:
         weights = safetensors.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(f"{file}: cannot be read as safetensors ({error})") from None
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and (count := int(tensor.isnan().sum())):
-            raise CheckpointError(
-                f"{file}: {count} of {tensor.numel()} values of {name} are NaN, so nothing computed with them means "
-                "anything. Use another checkpoint"
-            )
+    check_finite(weights, file)
     return weights
 
 
@@ -45,7 +40,7 @@ def take_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
 def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], source: object) -> None:
     """Raises CheckpointError, naming the first differences, if weights are not of this model's architecture."""
     state = model.state_dict()
-    odd = [name for name in weights if name in state and weights[name].is_complex() != state[name].is_complex()]
+    odd = [name for name in weights if name in state and _kind(weights[name]) != _kind(state[name])]
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected == found and not odd:
@@ -60,6 +55,21 @@ def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], source: obj
         f"{source}: a checkpoint of another architecture:\n  " + "\n  ".join(problems[:5]) + more
         + "\nUse the recipe that the checkpoint was trained with."
     )  # fmt: skip
+
+
+def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
+    """Of numbers that one can be turned into another: whole, real or complex ones."""
+    return tensor.is_floating_point(), tensor.is_complex()
+
+
+def check_finite(weights: Mapping[str, torch.Tensor], file: object) -> None:
+    """Raises CheckpointError if there is a NaN among tensors by name."""
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and (count := int(tensor.isnan().sum())):
+            raise CheckpointError(
+                f"{file}: {count} of {tensor.numel()} values of {name} are NaN, so nothing computed with them means "
+                "anything. Use another checkpoint"
+            )
 
 
 def _apart(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

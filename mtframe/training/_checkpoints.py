@@ -9,8 +9,9 @@ from typing import Any
 
 from mtframe.errors import CheckpointError, MtframeError, RecipeError, described
 from mtframe.kinds import KeepsState
-from mtframe.run import LAST, STATE, Checkpoint, RunFolder, check_fit, take_weights
+from mtframe.run import LAST, STATE, Checkpoint, RunFolder, check_finite, check_fit, take_weights
 
+from ._best import BEST
 from ._optim import check_optimizer
 from ._parts import TrainingParts
 from ._state import TrainingState
@@ -75,9 +76,15 @@ class Checkpoints:
             raise CheckpointError(
                 f"{file}: of step {saved['step']}, and its checkpoint of step {checkpoint.manifest.step}"
             )
+        tasks = parts.model.tasks
+        known = {BEST, *(f"{BEST}_{task}" for task in tasks), *tasks}
+        named = {*saved["best"]["steps"], *(task for evaluated in saved["history"] for task in evaluated["tasks"])}
+        if unknown := named - known:
+            raise CheckpointError(f"{file}: not the state of this training: it knows of {min(unknown)!r}")
         check_fit(parts.model, saved["model"], file)
+        check_finite(saved["model"], file)
         with _explained(file):
-            check_optimizer(saved["optimizer"], parts.optimizer)
+            check_optimizer(saved["optimizer"], parts.optimizer, saved["step"])
             parts.optimizer.load_state_dict(saved["optimizer"])
             if isinstance(parts.balancer, KeepsState):
                 parts.balancer.load_state_dict(saved["balancer"])
@@ -87,7 +94,7 @@ class Checkpoints:
             check_fit(parts.average.module, weights, checkpoint.folder)
             take_weights(parts.average.module, weights)
         self._state.load_state_dict(saved, parts.device)
-        broken = self._run.broken(self._state.best.steps)
+        broken = self._run.broken(self._state.best.steps, self._state.step)
         for name in broken:
             self._state.best.forget(name)
         return broken

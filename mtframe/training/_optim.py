@@ -58,8 +58,14 @@ def _create(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     return create_optimizer_v2(model, opt=name, **common)
 
 
-def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Raises CheckpointError if a state is not of an optimiser of these parameters; a fused step would then crash."""
+def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Raises CheckpointError if a state is not of an optimiser of these parameters; a fused step would then crash.
+
+    Args:
+        saved: The state.
+        optimizer: As the recipe has it.
+        step: Updates done.
+    """
     groups, state = saved.get("param_groups"), saved.get("state")
     here = optimizer.state_dict()["param_groups"]
     if not isinstance(groups, list) or not isinstance(state, Mapping) or len(groups) != len(here):
@@ -68,7 +74,7 @@ def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) 
         if not isinstance(theirs, Mapping) or theirs.keys() != ours.keys() or theirs["params"] != ours["params"]:
             raise CheckpointError("the optimiser's groups of parameters are not those of this recipe's optimiser")
         for name, value in theirs.items():
-            if not _is_alike(value, ours[name]):
+            if not _is_alike(value, ours[name]) or (name not in _SCHEDULED and value != ours[name]):
                 raise CheckpointError(f"the optimiser's {name} is {value!r}, and {ours[name]!r} in this recipe's")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     # By a parameter's number of dimensions and the name of a value: what kind of value it is for the first of them.
@@ -92,12 +98,20 @@ def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) 
                     f"the optimiser's {name} of parameter {number} is {tuple(value.shape)}, and the parameter "
                     f"{tuple(shape)}"
                 )
+            if isinstance(value, Tensor) and not value.isfinite().all():
+                raise CheckpointError(f"the optimiser's {name} of parameter {number} is not finite")
+            if name == "step" and not 0 <= float(value) <= step:
+                raise CheckpointError(f"the optimiser's step of parameter {number} is {float(value):g}, of {step} done")
             if isinstance(value, Tensor) and value.is_complex() and not parameters[number].is_complex():
                 raise CheckpointError(f"the optimiser's {name} of parameter {number} is complex, the parameter is not")
             kind = (value.dim(), value.dtype) if isinstance(value, Tensor) else type(value)
             first, known_kind = kinds.setdefault((len(shape), str(name)), (number, kind))
             if kind != known_kind:
                 raise CheckpointError(f"the optimiser's {name} of parameter {number} is not what it is of {first}")
+
+
+# Of a group of parameters, what schedules set.
+_SCHEDULED = ("lr", "initial_lr")
 
 
 def _is_alike(value: object, known: object) -> bool:

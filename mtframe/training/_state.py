@@ -161,7 +161,10 @@ class TrainingState:
                 f"{run}: not the state of a training: meter: expected sums of losses, each with a count"
             )
         step = state["step"]
-        if any(evaluated["step"] > step for evaluated in state["history"]):
+        evaluated = [one["step"] for one in state["history"]]
+        if evaluated != sorted(evaluated) or any(
+            later > step for later in (*evaluated, *state["best"]["steps"].values())
+        ):
             raise CheckpointError(f"{run}: not the state of a training: evaluated after step {step}, which it ends at")
         if step > steps:
             raise RecipeError(f"{run}: at step {step}, beyond the {steps} that its recipe asks for")

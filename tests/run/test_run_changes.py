@@ -57,6 +57,7 @@ def test_what_leaves_every_step_as_it_was_may_change_and_is_kept(run: Path, tmp_
 @pytest.mark.parametrize(
     "change",
     ["tasks.one.batch_size=2", "train.seed=1", "train.lr=0.5", "train.optimizer=sgd", "tasks.one.dataset.count=10",
+     "train.ema=null", 'train.freeze=["backbone"]', "train.steps=5",
      "tasks.one.size=64", "balancer=uncertainty", "train.precision=bf16", "train.ema=0.5", "backbone.width=16"],
 )  # fmt: skip
 def test_what_would_be_another_experiment_is_refused_with_the_way_to_do_it(run: Path, change: str) -> None:
@@ -64,10 +65,10 @@ def test_what_would_be_another_experiment_is_refused_with_the_way_to_do_it(run: 
     result = mtframe("train", "--resume", run, change)
     assert result.code == 2
     key, _, value = change.partition("=")
-    shown = value if value[0].isdigit() else repr(value)
+    shown = value if value == "null" or value[0].isdigit() else value.replace('"', "'") if "[" in value else repr(value)
     assert f"{run}: would be another experiment with {key} {shown} (was " in result.err
     quoted = shlex.quote(str(run))
-    assert f"mtframe train {quoted}/recipe.yaml {change} --from {quoted}" in result.err
+    assert f"mtframe train {quoted}/recipe.yaml {shlex.quote(change)} --from {quoted}" in result.err
     assert weights(run) == before
     # The way works.
     with pytest.raises(RecipeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -183,6 +184,12 @@ def test_a_broken_best_is_told_and_replaced(run: Path, caplog: pytest.LogCapture
     load_run(run)
 
 
+def test_a_best_of_another_step_is_told(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints" / "best")
+    shutil.copytree(run / "checkpoints" / "last", run / "checkpoints" / "best")
+    assert "best: of step 8, and the one that was saved there of step 6" in Trainer.resume(run).forgotten["best"]
+
+
 def mutate(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Changes the state in `last` and leaves nothing else to go on from."""
     shutil.rmtree(run / "checkpoints" / "previous")
@@ -221,6 +228,24 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "sums of nothing": (lambda state: state["meter"].update(counts=None), r"meter\.counts: expected a mapping"),
     "a list of bests": (lambda state: state.update(best=[]), "best: expected a mapping"),
+    "another option": (
+        lambda state: state["optimizer"]["param_groups"][0].update(weight_decay=0.9), "weight_decay is 0.9, and ",
+    ),
+    "a switch": (lambda state: state["optimizer"]["param_groups"][0].update(amsgrad=True), "amsgrad is True, and Fals"),
+    "a moment of NaN": (
+        lambda state: state["optimizer"]["state"][0]["exp_avg"].fill_(torch.nan), "exp_avg of parameter 0 is not",
+    ),
+    "steps of the optimiser": (
+        lambda state: state["optimizer"]["state"][0]["step"].fill_(1e30), r"step of parameter 0 is 1e\+30, of \d",
+    ),
+    "NaN": (lambda state: next(iter(state["model"].values())).fill_(torch.nan), r"\d+ of \d+ values of .* NaN"),
+    "colours as numbers": (
+        lambda state: state["model"].update(_extra_state=state["model"]["_extra_state"].double()), "_extra_state: the",
+    ),
+    "colours that are none": (lambda state: state["model"]["_extra_state"].fill_(255), "expected RGB or BGR"),
+    "a best of the future": (lambda state: state["best"]["steps"].update(best=10**6), "evaluated after step"),
+    "a best elsewhere": (lambda state: state["best"]["steps"].update({"../../evil": 2}), "it knows of '../../evil'"),
+    "out of order": (lambda state: state["history"].insert(0, {**state["history"][-1], "step": 7}), "evaluated after"),
     "images": (lambda state: state["images"]["one"].update(count=21), "one had 21, has 20"),
 }  # fmt: skip
 
@@ -234,8 +259,11 @@ def test_a_state_is_checked_like_weights(run: Path, name: str) -> None:
 
 
 def test_a_step_beyond_the_end_is_refused(run: Path) -> None:
-    with pytest.raises(RecipeError, match=r"at step \d+, beyond the 4 that its recipe asks for"):
-        Trainer.resume(run, overrides=["train.steps=4"])
+    file = run / "checkpoints" / "last" / "checkpoint.json"
+    mutate(run, lambda state: state.update(step=20))
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "step": 20}), encoding="utf-8")
+    with pytest.raises(RecipeError, match="at step 20, beyond the 12 that its recipe asks for"):
+        Trainer.resume(run)
 
 
 def test_a_byte_that_is_no_text_does_not_silence_the_logger(run: Path, whole: tuple[Any, bytes]) -> None:

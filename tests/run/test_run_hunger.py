@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shlex
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ from PIL import Image
 from command import mtframe
 from mtframe import device
 from mtframe.assembly import Assembly
-from mtframe.data import Sample, _loader, decode_image
-from mtframe.errors import RecipeError, StarvedError, TrainingError, is_memory_short
+from mtframe.data import Sample, _images, _loader, decode_image, read_image
+from mtframe.data._images import read_map
+from mtframe.errors import BadImageError, RecipeError, StarvedError, TrainingError, is_memory_short
 from mtframe.recipe import Recipe
 from mtframe.training import Interrupted, Trainer, _demands
 from mtframe.training._demands import _kept, check_demands, check_step
@@ -53,10 +56,17 @@ def no_tensor() -> None:
     raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried")
 
 
+def failing(number: int) -> None:
+    raise OSError(number, os.strerror(number))
+
+
 FAULTS: dict[str, Callable[[], object]] = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "memory": no_memory,
     "tensor": no_tensor,
+    "files": partial(failing, errno.EMFILE),
+    "disk": partial(failing, errno.EIO),
+    "address": partial(failing, errno.ENOMEM),
     "hangs": lambda: time.sleep(1000),
     "term": lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(1000),
     "hangup": lambda: os.kill(os.getpid(), signal.SIGHUP) or time.sleep(1000),
@@ -81,6 +91,9 @@ def losses(run: Path) -> list[list[str]]:
         ("memory", 2, "out of memory while reading images (MemoryError: Unable to allocate 3.00 GiB"),
         ("memory", 0, "out of memory while reading images (MemoryError: Unable to allocate 3.00 GiB"),
         ("tensor", 2, "out of memory while reading images (RuntimeError: [enforce fail"),
+        ("files", 2, "images cannot be read any more (OSError: [Errno 24] Too many open files)"),
+        ("disk", 0, "images cannot be read any more (OSError: [Errno 5] Input/output error)"),
+        ("address", 2, "out of memory while reading images (OSError: [Errno 12]"),
         ("hangs", 2, "the 2 processes that read images have not answered for "),
     ],
 )
@@ -215,6 +228,74 @@ def test_a_good_image_is_not_called_bad_because_memory_is_short(monkeypatch: pyt
     monkeypatch.setattr(np, "asarray", hungry)
     with pytest.raises(MemoryError):
         decode_image(data.getvalue(), "good.png")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_too_many_open_files_say_nothing_of_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: failing(number))
+    for read in (read_image, read_map):
+        with pytest.raises(OSError, match="Errno"):
+            read(tmp_path / "good.png")
+
+
+@pytest.mark.parametrize("form", ["lossless", "lossy", "alpha"])
+def test_a_decoder_that_fails_for_want_of_memory_says_nothing_of_an_image(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    buffer = io.BytesIO()
+    picture = Image.effect_noise((123, 77), 50).convert("RGBA" if form == "alpha" else "RGB")
+    picture.putpixel((0, 0), (1, 2, 3, 4)[: len(picture.getbands())])
+    picture.save(buffer, "WEBP", lossless=form == "lossless")
+    assert _images._webp_pixels(buffer.getvalue()) == 123 * 77
+
+    def failing_decoder(*arguments: object, **options: object) -> None:
+        raise OSError("could not create decoder object")
+
+    asked: list[int] = []
+
+    def hungry(size: int, dtype: object) -> None:
+        asked.append(size)
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", failing_decoder)
+    with pytest.raises(BadImageError, match="could not create decoder object"):
+        decode_image(buffer.getvalue(), "a.webp")
+    monkeypatch.setattr(np, "empty", hungry)
+    with pytest.raises(MemoryError):
+        decode_image(buffer.getvalue(), "a.webp")
+    assert asked == [123 * 77 * 16]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends what a process leaves behind")
+@pytest.mark.timeout(120)
+def test_what_hangs_in_a_worker_does_not_outlive_its_process(tmp_path: Path) -> None:
+    data = tmp_path / "data.py"
+    data.write_text(
+        "import os, time\nfrom pathlib import Path\n\n"
+        "class Hanging:\n    def __getitem__(self, n):\n"
+        f"        Path({str(tmp_path)!r}, 'worker').write_text(str(os.getpid()))\n        time.sleep(1000)\n",
+        encoding="utf-8",
+    )
+    code = "from mtframe.data._loader import load; from data import Hanging; next(load(Hanging(), range(9), 1, False))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[2]), str(tmp_path)])}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    file = tmp_path / "worker"
+    while not (file.exists() and file.read_text(encoding="utf-8")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    worker = int(file.read_text(encoding="utf-8"))
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        state = Path(f"/proc/{worker}/stat")
+        # Z: nobody has asked how it ended.
+        if not state.exists() or state.read_text(encoding="utf-8").split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker lives on")
 
 
 @pytest.mark.parametrize(
