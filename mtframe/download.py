@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mtframe.errors import DataError
 from mtframe.files import all_to_disk, to_disk
@@ -35,6 +35,16 @@ _DIGESTS = {32: "md5", 64: "sha256"}
 
 # Bytes of an archive's contents, for each of its own: images and text do not pack better.
 _MOST_RATIO = 200
+
+# Of a tar: headers that stand for names, bytes of one, and how many may be for all members.
+_NAMING = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_MOST_NAMING, _MOST_SHARED = 1 << 16, 100
 
 # Of an archive's names: too long, or what is a file in one is a folder in another.
 _IMPOSSIBLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP)
@@ -174,10 +184,7 @@ def _unpack(path: Path, root: Path, gives: str) -> None:
                     f"{path}: Python {platform.python_version()} cannot unpack it safely, 3.11.4 and later can. "
                     f"Unpack it in {root} yourself."
                 )
-            with tarfile.open(path) as archive:
-                _check_room(path, staging, sum(member.size for member in archive))
-                # The filter refuses members that are links out of the folder, devices or paths out of it.
-                archive.extractall(staging, filter="data")
+            _untar(path, staging)
         if not (staging / gives).exists():
             raise DataError(f"{path}: there is no {gives!r} in it; nothing was unpacked.")
         # The archive is removed next.
@@ -198,6 +205,60 @@ def _unpack(path: Path, root: Path, gives: str) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+class _Unsafe(tarfile.TarError):
+    """Not a ReadError, which `tarfile` takes for an archive of another kind."""
+
+
+class _Member(tarfile.TarInfo):
+    """What is before each file of an archive, refused where `tarfile` would read without an end to understand it."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str | None, errors: str) -> Self:
+        """Called for each header. A long name is read as a whole: 1.5 GB of it pack into 1.5 MB."""
+        member = super().frombuf(buf, encoding or "utf-8", errors)
+        if member.type in _NAMING and member.size > _MOST_NAMING:
+            raise _Unsafe(f"a header has {member.size:,} bytes, more than the limit of {_MOST_NAMING:,}")
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise _Unsafe("has a sparse file, which is not supported")
+        return member
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        """Where `tarfile` reads which parts of a sparse file there are, as many as the file says."""
+        raise _Unsafe("has a sparse file, which is not supported")
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members one by one; the archive would keep them all."""
+    while (member := archive.next()) is not None:
+        if len(archive.pax_headers) > _MOST_SHARED:
+            # Each member gets a copy.
+            raise _Unsafe(f"{len(archive.pax_headers):,} headers are for all members, more than {_MOST_SHARED}")
+        yield member
+        archive.members.clear()  # type: ignore[attr-defined]
+
+
+def _untar(path: Path, folder: Path) -> None:
+    with tarfile.open(path, tarinfo=_Member) as archive:
+        size, limit = 0, _MOST_RATIO * path.stat().st_size
+        for member in _members(archive):
+            _check_plain(path, member.name, member.isreg() or member.isdir())
+            # With the header: archives of nothing but empty files are bombs, too.
+            size += tarfile.BLOCKSIZE + member.size
+            if size > limit:
+                # To go on would mean to unpack what is passed over.
+                break
+        _check_room(path, folder, size)
+    with tarfile.open(path, tarinfo=_Member) as archive:
+        # The filter refuses members that lead out of the folder.
+        archive.extractall(folder, _members(archive), filter="data")
+
+
+def _check_plain(path: Path, name: str, plain: bool) -> None:
+    """Raises DataError for an entry that is neither a file nor a folder."""
+    if not plain:
+        raise DataError(f"{path}: its entry {name!r} is a link or a device; nothing was unpacked.")
+
+
 def _unzip(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
@@ -206,8 +267,8 @@ def _unzip(path: Path, folder: Path) -> None:
                     f"{path}: its entry {entry.filename!r} leads out of '{folder.parent}'; nothing was unpacked."
                 )
             # The upper half of the attributes is the mode, where the archive was made on a system that has one.
-            if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise DataError(f"{path}: its entry {entry.filename!r} is a link or a device; nothing was unpacked.")
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            _check_plain(path, entry.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
         _check_room(path, folder, sum(entry.file_size for entry in archive.infolist()))
         archive.extractall(folder)
 

@@ -22,6 +22,9 @@ from pydantic.errors import PydanticUserError
 from mtframe.errors import MtframeError, PluginError, RecipeError, described, raised_at
 from mtframe.registry import did_you_mean, kind_of
 
+# Problems that a message tells: each costs a look for what was meant.
+_MOST_NAMED = 100
+
 _CONFIG = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
 
 
@@ -180,7 +183,8 @@ def problems(
         known: The names that are allowed at a place in `data`, to suggest for an unknown one.
     """
     found: dict[str, list[str]] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details[:_MOST_NAMED]:
         path = _path_in(data, detail["loc"], detail["type"])
         place = ".".join(str(part) for part in ((where, *path) if where else path))
         said = found.setdefault(place, [])
@@ -188,7 +192,8 @@ def problems(
         # Members of a union complain one by one, of the same value.
         if text not in said:
             said.append(text)
-    return [f"{place}: {_joined(said)}" if place else _joined(said) for place, said in found.items()]
+    lines = [f"{place}: {_joined(said)}" if place else _joined(said) for place, said in found.items()]
+    return lines + ([f"and {len(details) - _MOST_NAMED} more"] if len(details) > _MOST_NAMED else [])
 
 
 def _problem(detail: Any, path: Sequence[int | str], known: Callable[[Sequence[int | str]], Sequence[str]]) -> str:

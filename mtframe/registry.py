@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,9 @@ _PYTHON = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*
 
 # The framework's own distribution: `MTFRAME_PLUGINS` never leaves it out, and its names cannot be taken.
 OURS = "mtframe"
+
+# Letters of a name, and names, that are compared to find what was meant.
+_COMPARED_LETTERS, _COMPARED_NAMES = 100, 5000
 
 # Classes that the program itself has given in place of names, by the name that a recipe then has.
 _GIVEN: dict[str, Any] = {}
@@ -243,8 +247,15 @@ def qualified(kind: str, name: str, dist: str | None) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[object]) -> str:
-    """`; did you mean 'num_levels'?` if something known is close to `word`, else nothing."""
-    close = difflib.get_close_matches(word, [str(name) for name in known], n=1)
+    """`; did you mean 'num_levels'?` if something known is close to `word`, else nothing.
+
+    Comparing takes the time of both lengths multiplied: long names and what is beyond the first few thousand are left
+    out.
+    """
+    names = (name for name in map(str, known) if len(name) <= _COMPARED_LETTERS)
+    close = []
+    if len(word) <= _COMPARED_LETTERS:
+        close = difflib.get_close_matches(word, islice(names, _COMPARED_NAMES), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

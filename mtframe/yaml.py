@@ -19,6 +19,12 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Levels of lists and mappings within each other, and digits of a whole number.
 _DEPTH, _DIGITS = 100, 40
 
+# A line that may be a directive; so may one of a text, if it is not indented.
+_PERCENT = re.compile("(?:^|[\n\r\x85\u2028\u2029])\ufeff?%")
+_OPENS = (yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken, yaml.FlowSequenceStartToken,
+          yaml.FlowMappingStartToken)  # fmt: skip
+_CLOSES = (yaml.BlockEndToken, yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken)
+
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -35,9 +41,11 @@ def parse_yaml(text: str, where: str, error: type[MtframeError] = RecipeError) -
 
     Raises:
         MtframeError: It is not YAML, repeats a key, or has what is no plain value or could stand for more than fits
-            into memory: aliases, tags, long numbers, deep nesting; with the line. Of type `error`.
+            into memory: aliases, tags, directives, long numbers, deep nesting; with the line. Of type `error`.
     """
     try:
+        if _PERCENT.search(text):
+            _check_directives(text)
         _check_events(text)
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as problem:
@@ -47,6 +55,19 @@ def parse_yaml(text: str, where: str, error: type[MtframeError] = RecipeError) -
         raise error(f"{where}{place}: {said}") from None
     except (yaml.YAMLError, ValueError) as problem:
         raise error(f"{where}: {' '.join(str(problem).split())}") from None
+
+
+def _check_directives(text: str) -> None:
+    """Raises YAMLError for any but `%YAML`, as the parser compares each tag's prefix with all others."""
+    depth = 0
+    for token in yaml.scan(text, Loader=_Base):
+        if isinstance(token, yaml.DirectiveToken) and token.name != "YAML":
+            problem = f"directives are not supported: %{token.name}"
+            raise yaml.scanner.ScannerError(None, None, problem, cast(Any, token.start_mark))
+        depth += isinstance(token, _OPENS) - isinstance(token, _CLOSES)
+        if depth > _DEPTH:
+            # What is refused for that, before anything that follows.
+            return
 
 
 def _check_events(text: str) -> None:

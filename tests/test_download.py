@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -204,14 +205,101 @@ def test_an_entry_that_leads_out_of_the_folder_stops_everything(
     assert list(contents(tmp_path / "root")) == [f"a.{suffix}"]
 
 
-def test_an_archive_cannot_link_outside_the_root(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize("goal", ["/etc", "lfw/a", "a"])
+def test_links_and_devices_in_a_tar_are_refused_as_in_a_zip(site: Site, tmp_path: Path, kind: bytes, goal: str) -> None:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("lfw/a"))
         link = tarfile.TarInfo("lfw/out")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        link.type, link.linkname = kind, goal
         archive.addfile(link)
-    with pytest.raises(DataError, match="cannot be unpacked"):
+    with pytest.raises(DataError, match=r"lfw\.tgz: its entry 'lfw/out' is a link or a device; nothing was unpacked"):
         download(tmp_path, [site.publish("lfw.tgz", stream.getvalue(), gives="lfw")])
+    assert list(contents(tmp_path)) == ["lfw.tgz"]
+
+
+def test_a_link_in_a_zip_is_refused(site: Site, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        entry = zipfile.ZipInfo("lfw/out")
+        entry.external_attr = 0o120777 << 16
+        archive.writestr(entry, "a")
+    with pytest.raises(DataError, match=r"lfw\.zip: its entry 'lfw/out' is a link or a device; nothing was unpacked"):
+        download(tmp_path, [site.publish("lfw.zip", stream.getvalue(), gives="lfw")])
+
+
+def tgz_of(*blocks: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    """Headers as they are, each with what it says is behind it; `tarfile` would write names and links its own way."""
+    stream = io.BytesIO()
+    with gzip.open(stream, "wb") as packed:
+        for head, held in blocks:
+            head.size = head.size or len(held)
+            packed.write(head.tobuf(tarfile.GNU_FORMAT) + held + bytes(-len(held) % 512))
+        packed.write(bytes(1024))
+    return stream.getvalue()
+
+
+def head(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    return member
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_header_of_megabytes_is_refused_before_it_is_read(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes, first: bool
+) -> None:
+    most, read = [0], gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, n=-1: most.append(n) or read(self, n))
+    before = [] if first else [(head("a/1.jpg"), b"one")]
+    file = site.publish("a.tgz", tgz_of(*before, (head("long", kind), bytes(8_000_000))), gives="a")
+    with pytest.raises(DataError, match=r"unpacked \(a header has 8,000,000 bytes, more than the limit of 65,536\)"):
+        download(tmp_path, [file])
+    assert max(most) < 100_000
+
+
+def test_a_long_name_is_unpacked(site: Site, tmp_path: Path) -> None:
+    name = "/".join(["a", "b" * 200, "c" * 200])
+    download(tmp_path, [site.publish("a.tgz", as_tgz({name: b"one"}), gives="a")])
+    assert contents(tmp_path) == {name: b"one"}
+
+
+def test_sparse_files_are_refused(site: Site, tmp_path: Path) -> None:
+    pax = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9", "GNU.sparse.name": "a"}
+    newer = tarfile.TarInfo("a/1.jpg")
+    newer.pax_headers = pax
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        archive.addfile(newer)
+    for content in (stream.getvalue(), tgz_of((head("a/1.jpg", tarfile.GNUTYPE_SPARSE), b""))):
+        with pytest.raises(DataError, match=r"cannot be unpacked \(has a sparse file, which is not supported\)"):
+            download(tmp_path, [site.publish("a.tgz", content, gives="a")])
+        (tmp_path / "a.tgz").unlink()
+
+
+def test_headers_for_all_members_are_few(site: Site, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", pax_headers={f"k{n}": "v" for n in range(101)}) as archive:
+        archive.addfile(tarfile.TarInfo("a/1.jpg"))
+    with pytest.raises(DataError, match=r"cannot be unpacked \(101 headers are for all members, more than 100\)"):
+        download(tmp_path, [site.publish("a.tgz", stream.getvalue(), gives="a")])
+
+
+@pytest.mark.parametrize("size", [0, 100_000_000])
+def test_a_tar_is_read_no_further_than_it_may_unpack(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Empty files count by their headers: each is an entry on the disk."""
+    seen: list[int] = []
+    monkeypatch.setattr("mtframe.download._check_plain", lambda *_: seen.append(1))
+    monkeypatch.setattr("mtframe.download._MOST_RATIO", 20)
+    packed = tgz_of(*((head(f"a/{n}.jpg", size=size), b"") for n in range(5000)))
+    with pytest.raises(DataError, match=r"too many for its size \(a bomb\?\); nothing was unpacked"):
+        download(tmp_path, [site.publish("a.tgz", packed, gives="a")])
+    assert len(seen) < 5000
+    assert list(contents(tmp_path)) == ["a.tgz"]
 
 
 @pytest.mark.parametrize(("name", "content", "said"), [

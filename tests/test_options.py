@@ -250,3 +250,11 @@ def test_whatever_comes_is_taken_or_refused_by_place(given: dict[str, Any]) -> N
         place = WHERE
         assert set(checked) == {"num_levels", *given}
     assert place.startswith(WHERE)
+
+
+def test_suggestions_for_many_unknown_options_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(options, "did_you_mean", lambda word, _: asked.append(word) or "")
+    with pytest.raises(RecipeError, match=r"unknown option; .*\nand 900 more$"):
+        options.check(Head, "head", {"num_levels": 1, **{f"wdth{n}": 1 for n in range(1000)}}, WHERE)
+    assert len(asked) == 100

@@ -99,11 +99,28 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
         ("a: 1\n---\nb: 1", "test, line 2: expected a single document"),
         ("\x00", "test: unacceptable character"),
         ("[" * 1000, "test: nested too deep"),
+        ("[" * 1000000 + "\n%", "nested too deep|maximum nesting depth"),
+        ("# x\n%TAG !a! tag:b\n---\na: 1", "test, line 2: directives are not supported: %TAG"),
+        ("a: 1\n%TAG !a! tag:b\n---\n", "test, line 2: directives are not supported: %TAG"),
+        ("a: 1\n...\n%TAG !a! tag:b\n---\n", "test, line 3: directives are not supported: %TAG"),
+        ("\ufeff%TAG !a! tag:b\n---\n", "directives are not supported: %TAG"),
+        ("%YAML 1.1\n%YAML 1.1\n---\n", "test, line 2: found duplicate %YAML directive"),
     ],
 )
 def test_bad_yaml_is_named_with_its_line(text: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         parse_yaml(text, "test")
+
+
+@pytest.mark.timeout(20)
+def test_many_directives_end() -> None:
+    text = "".join(f"%TAG !a{number}! tag:b\n" for number in range(100_000))
+    with pytest.raises(RecipeError, match="test, line 1: directives are not supported: %TAG"):
+        parse_yaml(f"{text}---\na: 1", "test")
+
+
+def test_a_percent_sign_is_no_directive() -> None:
+    assert parse_yaml("%YAML 1.1\n---\na: 'x\n%TAG y'\nb: 5%\n", "test") == {"a": "x %TAG y", "b": "5%"}
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

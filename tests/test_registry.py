@@ -391,3 +391,13 @@ def test_a_group_that_is_no_kind_s_is_told_with_the_right_one(site: Path, monkey
 
     monkeypatch.setenv("MTFRAME_PLUGINS", "odd")
     assert [str(stray) for stray in strays()] == [MISSPELT]
+
+
+def test_long_names_and_many_of_them_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+    monkeypatch.setattr("difflib.get_close_matches", lambda _, names, n: compared.extend(names) or [])
+    registry.did_you_mean("name", ["x" * 101, *(f"name{number}" for number in range(10_000))])
+    assert (len(compared), compared[0]) == (5000, "name0")
+    compared.clear()
+    registry.did_you_mean("x" * 101, ["x" * 100])
+    assert not compared

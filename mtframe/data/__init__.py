@@ -8,6 +8,7 @@ from ._joined import WithTargetsOf as WithTargetsOf
 from ._loader import MixedBatches as MixedBatches
 from ._loader import Source as Source
 from ._loader import load as load
+from ._names import Names as Names
 from ._placement import Inputs as Inputs
 from ._placement import Placement as Placement
 from ._placement import covers as covers

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtframe.data import DecodeSize, Sample, read_image
+from mtframe.data import DecodeSize, Names, Sample, read_image
 from mtframe.errors import RecipeError, pasted
 
 SPLITS = ("train", "val", "test")
@@ -30,11 +31,10 @@ class LabelledImages:
     """
 
     def __init__(self, root: Path, target: str, files: Sequence[str], targets: np.ndarray) -> None:
-        # Bytes in an array: a quarter of the size of numpy's text. Python objects would be copied by every worker.
-        names = np.array([os.fsencode(file) for file in files], np.bytes_)
-        order = np.argsort(names, kind="stable")
+        names = Names(files)
+        order = names.order()
         self.root, self.target = root, target
-        self._names, self._targets = names[order], targets[order]
+        self._names, self._targets = names.chosen(order), targets[order]
 
     def __len__(self) -> int:
         return len(self._names)
@@ -43,19 +43,18 @@ class LabelledImages:
         """Reads an image, upright. Raises IndexError past the end, BadImageError for a file that cannot be read."""
         if not 0 <= index < len(self):
             raise IndexError(f"there are {len(self)} images, no number {index}")
-        file = os.fsdecode(self._names[index])
+        file = self._names[index]
         image, size = read_image(self.root / file, decode_size, upright=True)
         return Sample(image, self._target(self._targets[index]), size, index, file)
 
     def ids(self) -> list[str]:
         """The path of each image."""
-        return [os.fsdecode(name) for name in self._names]
+        return self._names.tolist()
 
     def target_of(self, id: str) -> dict[str, Tensor]:
         """The target of the image with this path, without reading it; the unknown target if there is none."""
-        name = os.fsencode(id)
-        place = int(np.searchsorted(self._names, np.bytes_(name)))
-        if place < len(self) and self._names[place] == name:
+        place = self._names.place_of(id)
+        if place is not None:
             return self._target(self._targets[place])
         return self._target(np.full_like(self._targets[0], -1 if self.target == "label" else np.nan))
 
@@ -122,7 +121,7 @@ def check_options(dataset: str, split: str, val_part: float, classes: Sequence[s
         raise RecipeError(f"split: {dataset} has no {split!r}; it has {', '.join(SPLITS)}")
     if not 0 <= val_part < 1:
         raise RecipeError(f"val_part: must be 0 or more and below 1, got {val_part:g}")
-    twice = sorted({name for name in classes or () if (classes or ()).count(name) > 1})
+    twice = sorted(name for name, count in Counter(classes or ()).items() if count > 1)
     if twice:
         raise RecipeError(f"classes: {twice[0]!r} stands twice")
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,20 +64,22 @@ class Table:
         """
         values = [(cell, parse(cell)) for cell in self.column(name, option)]
         self.refuse(
-            [
-                f"line {line}, column {name!r}: expected {expected(cell)}, got {cell!r}"
-                for line, (cell, value) in zip(self.lines, values, strict=True)
-                if value is None
-            ]
+            [(line, cell) for line, (cell, value) in zip(self.lines, values, strict=True) if value is None],
+            lambda line, cell: f"line {line}, column {name!r}: expected {expected(cell)}, got {cell!r}",
         )
         return np.array([value for _, value in values], np.float64)
 
-    def refuse(self, problems: Sequence[str]) -> None:
-        """Raises DataError with the first few problems, if there is any."""
+    def refuse(self, problems: Sequence[tuple[int, str]], say: Callable[[int, str], str]) -> None:
+        """Raises DataError with the first few problems, if there is any.
+
+        Args:
+            problems: Line and cell of each.
+            say: What is wrong with one, in words; asked only of those that are named, as a suggestion takes long.
+        """
         if not problems:
             return
         more = f"\n  and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        raise DataError(f"{self.path}: " + "\n  ".join(problems[:_NAMED]) + more)
+        raise DataError(f"{self.path}: " + "\n  ".join(say(*problem) for problem in problems[:_NAMED]) + more)
 
 
 def read_table(path: Path) -> Table:
@@ -104,14 +107,12 @@ def read_table(path: Path) -> Table:
     if len(rows) < 2:
         raise DataError(f"{path}: expected a line of column names and a row for each image, found {len(rows)} lines")
     table = Table(path, tuple(rows[0]), rows[1:], lines[1:])
-    if twice := [name for name in table.columns if table.columns.count(name) > 1]:
+    if twice := [name for name, count in Counter(table.columns).items() if count > 1]:
         raise DataError(f"{path}: column {twice[0]!r} stands twice")
+    width = len(table.columns)
     table.refuse(
-        [
-            f"line {line}: expected {len(table.columns)} cells as in the first line, got {len(row)}"
-            for line, row in zip(table.lines, table.rows, strict=True)
-            if len(row) != len(table.columns)
-        ]
+        [(line, str(len(row))) for line, row in zip(table.lines, table.rows, strict=True) if len(row) != width],
+        lambda line, found: f"line {line}: expected {width} cells as in the first line, got {found}",
     )
     return table
 

@@ -21,6 +21,9 @@ from .synthesis import synthesize_table
 
 _IMAGE_COLUMNS = ("file", "image")
 
+# Bytes that labels may take in memory: so many in any case, and so many for each byte of the file.
+_ALWAYS, _MOST_RATIO = 1 << 28, 200
+
 
 class CsvImages(LabelledDataset):
     """Images and labels from a csv file. An empty cell is unknown: neither learned from nor scored.
@@ -146,22 +149,17 @@ def _files(table: Table, image: str | None) -> list[str]:
     if image is None:
         image = next((name for name in _IMAGE_COLUMNS if name in table.columns), _IMAGE_COLUMNS[0])
     cells = table.column(image, "image")
-    lines = list(zip(table.lines, cells, strict=True))
     table.refuse(
-        [
+        [(line, cell) for line, cell in zip(table.lines, cells, strict=True) if not stays_inside(cell)],
+        lambda line, cell: (
             f"line {line}, column {image!r}: expected a path that stays in the root, without '..', got {cell!r}"
-            for line, cell in lines
-            if not stays_inside(cell)
-        ]
+        ),
     )
     files = [PurePosixPath(cell).as_posix() for cell in cells]
     first = dict(zip(reversed(files), reversed(table.lines), strict=True))
     table.refuse(
-        [
-            f"line {line}, column {image!r}: {file!r} stands in line {first[file]} too"
-            for line, file in zip(table.lines, files, strict=True)
-            if line != first[file]
-        ]
+        [(line, file) for line, file in zip(table.lines, files, strict=True) if line != first[file]],
+        lambda line, file: f"line {line}, column {image!r}: {file!r} stands in line {first[file]} too",
     )
     return files
 
@@ -195,19 +193,27 @@ def _read_names(
     known = _class_names(table, column, names, train, classes, least=1)
     codes = {name: code for code, name in enumerate(known)}
     table.refuse(
-        [
-            f"line {line}, column {column!r}: expected {_one_of(name, known)}, got {name!r}"
-            for line, row in zip(table.lines, names, strict=True)
-            for name in row
-            if name not in codes
-        ]
+        [(line, name) for line, row in zip(table.lines, names, strict=True) for name in row if name not in codes],
+        lambda line, name: f"line {line}, column {column!r}: expected {_one_of(name, known)}, got {name!r}",
     )
+    _check_size(table, len(known))
     labels = np.zeros((len(cells), len(known)), np.float32)
     for row, (cell, present) in enumerate(zip(cells, names, strict=True)):
         labels[row, [codes[name] for name in present]] = 1
         if not cell:
             labels[row] = np.nan
     return DataInfo("labels", known), labels
+
+
+def _check_size(table: Table, classes: int) -> None:
+    """Raises DataError where a small file would become a large array, as each row has a number for each class."""
+    needed = 4 * len(table.rows) * classes
+    limit = max(_ALWAYS, _MOST_RATIO * table.path.stat().st_size)
+    if needed > limit:
+        raise DataError(
+            f"{table.path}: {len(table.rows):,} rows and {classes:,} classes would take {needed:,} bytes, more than "
+            f"the limit of {limit:,} for a file of its size. Leave out rare names"
+        )
 
 
 def _read_columns(

@@ -89,7 +89,8 @@ class ImageFolder(LabelledDataset):
     def _images(self, folder: Path, *, chosen: bool) -> tuple[list[str], np.ndarray]:
         """Paths relative to the root, and labels; `chosen` if the recipe names the classes."""
         known = self.info.classes
-        others = [name for name in _folders(folder) if name not in known]
+        trained = set(known)
+        others = [name for name in _folders(folder) if name not in trained]
         if others and not chosen:
             raise DataError(
                 f"{folder}: {len(others)} classes that are not trained on: {', '.join(others[:5])}. "

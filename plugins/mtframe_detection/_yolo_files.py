@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -109,7 +110,7 @@ def _classes_file(root: Path) -> tuple[str, ...]:
 def _check_names(names: tuple[str, ...], where: str) -> None:
     if not all(names):
         raise DataError(f"{where}: class {names.index('')} has no name")
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
         raise DataError(f"{where}: class {repeated[0]!r} stands twice")
 
 

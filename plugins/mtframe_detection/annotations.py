@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtframe.data import DataInfo, DecodeSize, Sample, read_image
+from mtframe.data import DataInfo, DecodeSize, Names, Sample, read_image
 from mtframe.errors import BadImageError, DataError
 
 from .boxes import Boxes
@@ -25,7 +25,7 @@ class Annotations:
 
     Attributes:
         split: Its data set's name and its own, for messages.
-        files: (I,) str, relative to the data set's root, with `/`.
+        files: I paths, relative to the data set's root, with `/`.
         sizes: (I, 2) int32, height and width. 0 where they are not known before the image is read; boxes are
             then in parts of the image's width and height.
         first: (I + 1,) int64; image i's annotations are `first[i]:first[i + 1]`.
@@ -40,7 +40,7 @@ class Annotations:
     """
 
     split: str
-    files: np.ndarray
+    files: Names
     sizes: np.ndarray
     first: np.ndarray
     boxes: np.ndarray
@@ -87,7 +87,7 @@ class Annotations:
             "annotation_id": torch.from_numpy(self.annotation_ids[own].copy()),
             "image_id": torch.tensor(int(self.image_ids[index])),
         }
-        return Sample(torch.empty(0, dtype=torch.uint8), target, size, index, str(self.files[index]))
+        return Sample(torch.empty(0, dtype=torch.uint8), target, size, index, self.files[index])
 
     def ids(self) -> list[str]:
         """Path of each image relative to the data set's root."""
@@ -141,7 +141,7 @@ class Annotations:
         kept = np.diff(self.first) > 0
         return replace(
             self,
-            files=self.files[kept],
+            files=self.files.chosen(kept),
             sizes=self.sizes[kept],
             first=np.append(self.first[:-1][kept], self.first[-1]),
             image_ids=self.image_ids[kept],
@@ -244,7 +244,7 @@ def collect(
     ids = np.arange(1, len(owner) + 1) if annotation_ids is None else annotation_ids
     return Annotations(
         split=split,
-        files=np.array(files, dtype=np.str_),
+        files=Names(files),
         sizes=np.zeros((len(files), 2), np.int32) if sizes is None else sizes.astype(np.int32),
         first=np.searchsorted(owner[order], np.arange(len(files) + 1)),
         boxes=boxes[order],

@@ -91,4 +91,4 @@ class Yolo(AnnotatedImages):
         return self.annotations.sample(index, (height, width))
 
     def _path(self, index: int) -> Path:
-        return self.root / str(self.annotations.files[index])
+        return self.root / self.annotations.files[index]

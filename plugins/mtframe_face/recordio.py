@@ -69,12 +69,16 @@ class Records:
 
     Raises:
         RecipeError: A file is not there.
-        DataError: The index is malformed.
+        DataError: The index is malformed, or has one place for two keys.
     """
 
     def __init__(self, path: Path) -> None:
         self.file = MappedFile(path, "which holds the images (InsightFace's train.rec)")
         self.keys, self._places = _read_index(path.with_suffix(".idx"))
+        # Where each record has ended: at the next one's place.
+        order = np.argsort(self._places)
+        self._ends = np.empty_like(self._places)
+        self._ends[order] = np.append(self._places[order][1:], self.file.size)
 
     def __getitem__(self, key: int) -> bytes:
         """The record of that key.
@@ -100,8 +104,9 @@ class Records:
         index = int(np.searchsorted(self.keys, key))
         if index == len(self.keys) or self.keys[index] != key:
             raise DataError(f"{self.file.path}: no record {key} in its index")
-        place = int(self._places[index])
+        place, end = int(self._places[index]), int(self._ends[index])
         parts: list[bytes] = []
+        held = 0
         while True:
             head = self.file.read(place, _PART.size)
             magic, word = _PART.unpack(head) if head else (0, 0)
@@ -113,9 +118,15 @@ class Records:
             if data is None or place + _PART.size + length > self.file.size:
                 raise DataError(f"{self.file.path}: record {key}: cut off after {self.file.size - place:,} bytes; "
                                 "is the file complete?")  # fmt: skip
+            # Else many keys could share one large record, and all of it would be read for each.
+            if place + _PART.size + length > end:
+                raise DataError(f"{self.file.path}: record {key}: reaches beyond byte {end:,}, where another begins; "
+                                "is it the file's index?")  # fmt: skip
+            # With the magic number between parts, so that parts without bytes come to an end as well.
+            held += len(data) + (4 if parts else 0)
             parts.append(data)
-            if part in (_WHOLE, _LAST) or (most is not None and len(data) == most):
-                return MAGIC.to_bytes(4, "little").join(parts)
+            if part in (_WHOLE, _LAST) or (most is not None and held >= most):
+                return MAGIC.to_bytes(4, "little").join(parts)[:most]
             # Parts begin at multiples of four.
             place += _PART.size + length + -length % 4
 
@@ -153,4 +164,10 @@ def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
     keys = keys[order]
     if (keys[1:] == keys[:-1]).any():
         raise DataError(f"{path}: key {keys[:-1][keys[1:] == keys[:-1]][0]} stands there twice")
-    return keys, places[order]
+    places = places[order]
+    by_place = np.argsort(places, kind="stable")
+    shared = np.flatnonzero(np.diff(places[by_place]) == 0)
+    if len(shared):
+        first, second = keys[by_place[shared[0] : shared[0] + 2]]
+        raise DataError(f"{path}: keys {first} and {second} have one place, {places[by_place[shared[0]]]:,}")
+    return keys, places

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from torch import Tensor
 
-from mtframe.data import DataInfo, DecodeSize, Sample, read_image, read_map
+from mtframe.data import DataInfo, DecodeSize, Names, Sample, read_image, read_map
 from mtframe.errors import BadImageError, RecipeError, pasted
 
 from ._classes import ClassTable
@@ -96,8 +94,8 @@ class SemanticMasks:
             found = [image for image, held in zip(found, chosen, strict=True) if held == (split == "val")]
         if not found:
             raise RecipeError(f"split: '{root}' has no image for {split!r} with val_part={val_part:g}")
-        # Bytes in an array: an object each would be copied by every worker.
-        self._ids = np.sort(np.array([os.fsencode(image) for image in found], np.bytes_))
+        ids = Names(found)
+        self._ids = ids.chosen(ids.order())
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -111,14 +109,14 @@ class SemanticMasks:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"there are {len(self)} images, no number {index}")
-        id = os.fsdecode(self._ids[index])
+        id = self._ids[index]
         # As it is stored, not turned upright: that is how masks are drawn.
         image, size = read_image(self.root / id, self.decode_size)
         return Sample(image, {"mask": self._mask(id, size)}, size, index, id)
 
     def ids(self) -> list[str]:
         """Path of each image relative to the root."""
-        return [os.fsdecode(id) for id in self._ids]
+        return self._ids.tolist()
 
     def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         """`mask` of the image with this path relative to the root; of one that is not in this split nothing is known.
@@ -126,9 +124,7 @@ class SemanticMasks:
         Raises:
             BadImageError: The mask cannot be read, is of another size or has numbers that mean nothing.
         """
-        name = np.bytes_(os.fsencode(id))
-        place = int(np.searchsorted(self._ids, name))
-        if place == len(self) or self._ids[place] != name:
+        if self._ids.place_of(id) is None:
             return Masks(self.info).unknown()
         return {"mask": self._mask(id, size)}
 

@@ -228,3 +228,38 @@ def test_paths_of_real_lfw_join_with_its_images(shared_data: Path, tmp_path: Pat
     assert [data.target_of(id, SIZE)["labels"].item() for id in ids] == [number % 2 for number in range(len(ids))]
     assert data[0].image.shape == (3, 250, 250)
     assert data.target_of(faces[1].id, SIZE)["labels"].isnan().all()
+
+
+@pytest.mark.timeout(20)
+def test_a_header_of_many_columns_is_read_in_time(write_csv: WriteCsv) -> None:
+    columns = ",".join(f"c{number}" for number in range(40_000))
+    with pytest.raises(DataError, match="line 2: expected 40002 cells as in the first line, got 2"):
+        CsvImages("train", root=write_csv(f"file,label,{columns}\na.jpg,x\n"), label="label")
+
+
+@pytest.mark.parametrize("given", [{"label": "names"}, {"labels": "names"}])
+def test_suggestions_are_made_only_for_the_cells_that_are_named(
+    write_csv: WriteCsv, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("mtframe_classification.csv_images.did_you_mean", lambda name, _: asked.append(name) or "")
+    rows = "".join(f"{n}.jpg,train,name{n}\nv{n}.jpg,val,nam{n}x\n" for n in range(50))
+    with pytest.raises(DataError, match="and 47 more"):
+        CsvImages("train", root=write_csv(f"file,split,names\n{rows}"), **given)
+    assert asked == ["nam0x", "nam1x", "nam2x"]
+
+
+def test_names_that_would_take_gigabytes_are_refused(write_csv: WriteCsv) -> None:
+    rows = "".join(f"{number}.jpg,n{number}\n" for number in range(20_000))
+    root = write_csv(f"file,labels\n{rows}")
+    message = r"labels\.csv: 20,000 rows and 20,000 classes would take 1,600,000,000 bytes, more than the limit of"
+    with pytest.raises(DataError, match=message):
+        CsvImages("train", root=root, labels="labels")
+
+
+def test_one_long_path_does_not_widen_all_others(write_csv: WriteCsv) -> None:
+    rows = "".join(f"{number}.jpg,{'ab'[number % 2]}\n" for number in range(2000))
+    data = CsvImages("train", root=write_csv(f"file,label\n{'x' * 20_000}.jpg,a\n{rows}"), label="label", val_part=0.0)
+    assert len(data) == 2001
+    # At the width of the longest it would be 40 MB.
+    assert len(pickle.dumps(data)) < 1_000_000

@@ -239,3 +239,12 @@ def test_reads_real_coco(shared_data: Path) -> None:
     assert sum(len(sample.target["boxes"]) for sample in samples) == 2828
     assert sum(int(sample.target["crowd"].sum()) for sample in samples) == 18
     assert val[0].image.shape == (3, 426, 640)
+
+
+def test_one_long_path_does_not_widen_all_others(write_coco: WriteCoco) -> None:
+    root = write_coco([(8, 8)] * 200, [[0, 7, 0, 0, 4, 4]])
+    change(root, lambda content: content["images"][0].update(file_name="x" * 20_000 + ".jpg"))
+    data = Coco("train", root=root)
+    assert len(data.ids()[0]) == len("train2017/.jpg") + 20_000
+    # At the width of the longest it would be 16 MB.
+    assert len(pickle.dumps(data)) < 500_000

@@ -300,3 +300,10 @@ def test_1500_boxes_an_image_are_read_and_small(root: Path) -> None:
     stored = pickle.dumps(data)
     assert len(stored) < 1500 * 80
     assert torch.equal(boxes_of(pickle.loads(stored)), boxes)  # noqa: S301
+
+
+@pytest.mark.timeout(30)
+def test_many_names_are_checked_in_time(root: Path) -> None:
+    names = [f"c{number}" for number in range(40_000)]
+    write(root / "data.yaml", f"names: [{', '.join(names)}]\ntrain: images/train\n")
+    assert Yolo("train", root=root).info.classes == tuple(names)

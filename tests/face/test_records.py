@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mtframe.errors import BadImageError, DataError, RecipeError
 from mtframe_face.insightface import InsightFace
-from mtframe_face.recordio import Records
+from mtframe_face.recordio import MappedFile, Records
 from record_files import MAGIC, jpeg, labelled, record, write_records, write_training
 
 
@@ -191,3 +191,47 @@ def test_memory_per_record_is_a_few_numbers(tmp_path: Path) -> None:
     train = InsightFace("train", root=tmp_path)
     assert len(train) == count
     assert len(pickle.dumps(train)) < 40 * count
+
+
+def test_two_keys_have_no_place_in_common(tmp_path: Path) -> None:
+    """One record of 32 bytes would stand for any number of images, and their number for that of the classes."""
+    write_records(tmp_path / "train.rec", {1: labelled([199])})
+    (tmp_path / "train.idx").write_text("1\t0\n2\t0\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"train\.idx: keys 1 and 2 have one place, 0"):
+        InsightFace("train", root=tmp_path)
+
+
+def test_a_record_ends_before_the_next(tmp_path: Path) -> None:
+    """Records within each other could all be as long as the file."""
+    inner = b"".join(record(labelled([key])) for key in range(3))
+    (tmp_path / "train.rec").write_bytes(record(labelled([0], inner)))
+    (tmp_path / "train.idx").write_text("1\t0\n2\t32\n3\t64\n", encoding="utf-8")
+    # The magic numbers of those inside cut it into parts.
+    with pytest.raises(DataError, match=r"record 1: reaches beyond byte \d+, where another begins; is it the file's"):
+        InsightFace("train", root=tmp_path)
+    (tmp_path / "train.rec").write_bytes(struct.pack("<4sI", MAGIC, 200) + labelled([0], inner).ljust(200, b"."))
+    with pytest.raises(DataError, match=r"record 1: reaches beyond byte 32, where another begins; is it the file's"):
+        InsightFace("train", root=tmp_path)
+
+
+def test_labels_are_read_without_all_empty_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = labelled([1.0])
+    path = tmp_path / "x.rec"
+    path.write_bytes(
+        struct.pack("<4sI", MAGIC, 1 << 29 | len(head)) + head + struct.pack("<4sI", MAGIC, 2 << 29) * 1000
+        + struct.pack("<4sI", MAGIC, 3 << 29)
+    )  # fmt: skip
+    path.with_suffix(".idx").write_text("1\t0\n", encoding="utf-8")
+    records, reads, read = Records(path), [], MappedFile.read
+    monkeypatch.setattr(MappedFile, "read", lambda self, *at: reads.append(at) or read(self, *at))
+    assert records.labels(1) == (1.0,)
+    assert len(reads) < 200
+    assert records.image(1) == ((1.0,), MAGIC * 1001)
+
+
+@pytest.mark.parametrize("count", [63, 64])
+def test_labels_that_are_the_magic_number_are_all_read(tmp_path: Path, count: int) -> None:
+    label = struct.unpack("<f", MAGIC)[0]
+    path = tmp_path / "x.rec"
+    write_records(path, {1: labelled([label] * count, b"image")})
+    assert Records(path).labels(1) == (label,) * count
