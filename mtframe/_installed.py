@@ -23,7 +23,7 @@ from typing import Any
 
 from mtframe import __version__
 from mtframe import _notes as notes
-from mtframe.errors import PluginError, described
+from mtframe.errors import PluginError, described, one_line
 from mtframe.kinds import KINDS
 
 # Seconds: an import that takes longer is marked in listings. Importing torch itself can take a few.
@@ -239,7 +239,8 @@ def _metadata_of(dist: Distribution) -> tuple[str, str, str, str]:
         return one["Name"], one["Version"], unmet, ""
     # Where an installation broke off, or a file is no text.
     name, _, version = _folder(dist).stem.partition("-")
-    return name, version or "?", unmet, f"its METADATA names no distribution ({_folder(dist)})"
+    damaged = f"its METADATA names no distribution ({one_line(_folder(dist))})"
+    return one_line(name), one_line(version) or "?", unmet, damaged
 
 
 def _unmet(requirement: str) -> str:
