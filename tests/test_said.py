@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from PIL import Image
 from command import Result, mtframe
 from fake_dist import make_dist
 from mtframe import cli
-from mtframe.cli import _app
+from mtframe.cli import _app, _health
 from mtframe.errors import BadImageError, one_line, printable
 
 EVIL = "z\x1b[31m\x1b]0;title\a\x1b[2J\u202e\nval: ok"
@@ -66,6 +69,48 @@ def test_names_of_distributions_are_shown_in_a_line(tmp_path: Path, monkeypatch:
     assert r"note: evile\x1b[31m\u202e 1e\x1b[31m\u202e offers se\x1b[31m\u202e in group" in said
     assert r"x\nval: ok\x1b" in said
     harmless(mtframe("plugins", "show", "head", "hx"))
+
+
+@pytest.mark.parametrize("text", [b"[mtframe.head]\nodd\xff = gone:H\n", b"[pytest\xff]\n", b"[x]\nno value\n"])
+def test_broken_metadata_are_named(tmp_path: Path, text: bytes) -> None:
+    make_dist(tmp_path, "stranger", {})
+    (tmp_path / "stranger-1.2.3.dist-info" / "entry_points.txt").write_bytes(text)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+
+    def said(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "mtframe", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+        assert "Traceback" not in done.stdout + done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    code, listing = said("plugins", "list", "head")
+    assert code == 0
+    assert "dense" in listing
+    assert "note: stranger 1.2.3: its entry_points.txt cannot be read" in listing
+    code, health = said("plugins", "doctor")
+    assert code == 1
+    assert "PROBLEM  stranger 1.2.3: its entry_points.txt cannot be read" in health
+    assert "What to do: pip install --force-reinstall stranger" in health
+    for arguments in (["plugins", "check", "mtframe"], ["plugins", "show", "head", "dense"], ["backbones", "resnet18"]):
+        code, message = said(*arguments)
+        assert code == 2
+        assert "torch, which reads those of all distributions, cannot be imported. Try: pip install" in message
+    if b"mtframe" in text:
+        assert "broken: its entry_points.txt is not UTF-8" in listing
+        assert (
+            "PROBLEM  head 'odd\ufffd': its entry_points.txt is not UTF-8" in said("plugins", "doctor", "stranger")[1]
+        )
+
+
+def test_metadata_that_cannot_be_read_end_no_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_dist(tmp_path, "kite-kit", {"mtframe.head": {"h": "json:JSONDecoder"}}, requires=["kite-wind>=1", "kite-sea"])
+    make_dist(tmp_path, "kite-wind", {}, version="x\x1b")
+    make_dist(tmp_path, "kite-sea", {})
+    (tmp_path / "kite_sea-1.2.3.dist-info" / "METADATA").write_bytes(b"Name: kite-sea\xff\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = [finding.text for finding in _health.requirements("kite-kit")]
+    assert found == ["requires kite-wind>=1, and x\x1b is installed", "requires kite-sea, and it is not installed"]
+    assert not list(_health.requirements("kite-sea"))
 
 
 def test_a_line_is_one_line() -> None:

@@ -34,6 +34,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -48,6 +49,11 @@ def _root(
     if no_plugins:
         # In the environment, so that worker processes see it too.
         os.environ["MTFRAME_PLUGINS"] = ""
+    # What is wrong with plugins can be asked for all the same.
+    if context.invoked_subcommand != "plugins":
+        from mtframe.registry import check_entry_points
+
+        check_entry_points()
 
 
 # One, however often the command line is called in a process.

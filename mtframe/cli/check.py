@@ -27,7 +27,9 @@ def check(
 
     mtframe plugins check kite-head dataset:kites.root=data/kites
     """
-    from mtframe.registry import kind_of
+    from mtframe.registry import check_entry_points, kind_of
+
+    check_entry_points()
     from mtframe.testing import Kit
 
     wanted = None if kind is None else kind_of(kind).name

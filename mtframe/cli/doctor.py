@@ -69,10 +69,17 @@ def _components(components: Sequence[Component], timeout: float) -> Iterator[Fin
     from mtframe._notes import noted
     from mtframe.cli._health import Finding
     from mtframe.import_probe import probe
-    from mtframe.registry import OURS, discover
+    from mtframe.registry import OURS, discover, unreadable
 
     offers = Counter((component.kind, component.name) for component in discover())
     whole = [component for component in components if not component.broken]
+    if unreadable():
+        # Of every import nothing would show but that torch's fails.
+        for component in components:
+            if component.broken:
+                said = f"{component.kind} {component.name!r}: {component.broken}"
+                yield Finding(False, said, _advice(component))
+        return
     probes = iter(probe([component.value for component in whole], timeout))
     healthy = 0
     for component in components:

@@ -29,7 +29,7 @@ def list_components(
 ) -> None:
     """List all components and hooks of installed distributions, without importing them."""
     from mtframe._notes import noted
-    from mtframe.registry import OURS, discover, strays
+    from mtframe.registry import OURS, discover, strays, unreadable
 
     components = discover(kind)
     offers = Counter((component.kind, component.name) for component in components)
@@ -47,8 +47,8 @@ def list_components(
         row = component.kind, component.name, component.dist, component.version, "; ".join(notes)
         rows.append(row)
     say(table(("KIND", "NAME", "DISTRIBUTION", "VERSION", "NOTE"), rows))
-    for stray in strays():
-        say(f"note: {one_line(stray)}", err=True)
+    for note in (*strays(), *unreadable()):
+        say(f"note: {one_line(note)}", err=True)
 
 
 def show(
