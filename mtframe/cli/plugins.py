@@ -47,7 +47,8 @@ def list_components(
         row = component.kind, component.name, component.dist, component.version, "; ".join(notes)
         rows.append(row)
     say(table(("KIND", "NAME", "DISTRIBUTION", "VERSION", "NOTE"), rows))
-    for note in (*strays(), *unreadable()):
+    marked = {component.dist for component in components if component.broken}
+    for note in (*strays(), *(other for other in unreadable() if other.dist not in marked)):
         say(f"note: {one_line(note)}", err=True)
 
 
