@@ -17,13 +17,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, distributions
+from importlib.metadata import (
+    Distribution,
+    EntryPoint,
+    PackageNotFoundError,
+    distribution,
+    distributions,
+    entry_points,
+)
 from pathlib import Path
 from typing import Any
 
 from mtframe import __version__
 from mtframe import _notes as notes
-from mtframe.errors import PluginError, described
+from mtframe.errors import PluginError, described, one_line, pasted
 from mtframe.kinds import KINDS
 
 # Seconds: an import that takes longer is marked in listings. Importing torch itself can take a few.
@@ -98,6 +105,7 @@ class Component:
                 f"{self.label} cannot be used: {self.broken}. "
                 f"Install a version of it that fits: pip install --upgrade {self.dist}"
             )
+        check_entry_points()
         entry = EntryPoint(self.name, self.value, KINDS[self.kind].group)
         begun, fresh = time.monotonic(), self.value.partition(":")[0].strip() not in sys.modules
         try:
@@ -173,6 +181,55 @@ def stray_groups() -> tuple[StrayGroup, ...]:
     return tuple(sorted(dict.fromkeys(found), key=lambda stray: (stray.dist, stray.group)))
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A distribution whose entry points Python cannot read: whoever asks for those of all gets its exception.
+
+    Attributes:
+        dist: Name of the distribution.
+        version: That distribution's version.
+        folder: Where its metadata lie.
+        why: The exception.
+    """
+
+    dist: str
+    version: str
+    folder: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.dist} {self.version}: its entry_points.txt cannot be read ({self.why}), in {self.folder}"
+
+
+def unreadable() -> tuple[Unreadable, ...]:
+    """The installed distributions whose entry points keep those of all others from being read, ours or not."""
+    try:
+        entry_points(group="torch.backends")
+        return ()
+    # A line without "=" raises a TypeError.
+    except Exception:
+        faults = [(dist, _fault(dist)) for dist in distributions()]
+    found = [Unreadable(*_metadata_of(dist)[:2], one_line(_folder(dist)), fault) for dist, fault in faults if fault]
+    return tuple(dict.fromkeys(found))
+
+
+def check_entry_points() -> None:
+    """Raises PluginError if torch could not be imported, which asks for the entry points of all distributions.
+
+    Such an import is best not begun: what it leaves can end the process when it is tried again.
+    """
+    if "torch" not in sys.modules and (broken := unreadable()):
+        raise PluginError(
+            f"{broken[0]}\nUntil then torch, which reads those of all distributions, cannot be imported. Try: "
+            f"pip install --force-reinstall {pasted(broken[0].dist)}, or pip uninstall {pasted(broken[0].dist)}"
+        )
+
+
+def versions_of(name: str) -> list[str]:
+    """The versions of a distribution that are on the path."""
+    return sorted({_metadata_of(dist)[1] for dist in distributions(name=name)})
+
+
 @lru_cache(maxsize=1)
 def installed(path: tuple[str, ...]) -> tuple[Component, ...]:
     """What the distributions on a path offer, by kind and name.
@@ -219,6 +276,15 @@ def _entry_points(dist: Distribution) -> str:
         return ""
 
 
+def _fault(dist: Distribution) -> str:
+    """Why a distribution's entry points cannot be read; empty if they can."""
+    try:
+        _ = dist.entry_points
+    except Exception as error:
+        return one_line(described(error))
+    return ""
+
+
 def _folder(dist: Distribution) -> Path:
     """Where a distribution's metadata lie: what is there to name it by when they are damaged."""
     return Path(str(getattr(dist, "_path", "unknown-0.dist-info")))
@@ -236,10 +302,22 @@ def _metadata_of(dist: Distribution) -> tuple[str, str, str, str]:
     ours = [text for text in required if REQUIRES_MTFRAME.match(text)]
     unmet = ", ".join(filter(None, map(_unmet, ours)))
     if one.get("Name") and one.get("Version"):
-        return one["Name"], one["Version"], unmet, ""
+        return one["Name"], one["Version"], unmet, _undecodable(dist)
     # Where an installation broke off, or a file is no text.
     name, _, version = _folder(dist).stem.partition("-")
-    return name, version or "?", unmet, f"its METADATA names no distribution ({_folder(dist)})"
+    damaged = f"its METADATA names no distribution ({one_line(_folder(dist))})"
+    return one_line(name), one_line(version) or "?", unmet, damaged
+
+
+def _undecodable(dist: Distribution) -> str:
+    """What is wrong with entry points that are no text: their names and values are not what they were."""
+    try:
+        dist.read_text("entry_points.txt")
+    except UnicodeDecodeError as error:
+        return f"its entry_points.txt is not UTF-8 ({error.reason}, {one_line(_folder(dist))})"
+    except OSError:
+        pass
+    return ""
 
 
 def _unmet(requirement: str) -> str:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mtframe.errors import PluginError, TrainingError, described, pasted
+from mtframe.errors import PluginError, TrainingError, described, one_line, pasted
 from mtframe.files import write_bytes
 from mtframe.kinds import Migrates
 from mtframe.paths import regular
@@ -136,10 +136,11 @@ def changed(known: Origins, *, training: bool) -> list[str]:
     for dist, then in sorted(needed):
         now = _installed(dist)
         how = f"pip install {pasted(f'{dist}=={then}')}"
+        known_as = f"{one_line(dist)} {one_line(then)}"
         if now is None:
-            advice.append(f"The run was trained with {dist} {then}, which is not installed. Install it with: {how}")
+            advice.append(f"The run was trained with {known_as}, which is not installed. Install it with: {how}")
         elif now != then:
-            advice.append(f"The run was trained with {dist} {then}, and {now} is installed. For the same one: {how}")
+            advice.append(f"The run was trained with {known_as}, and {now} is installed. For the same one: {how}")
     return advice
 
 

@@ -65,7 +65,7 @@ class BadImageError(DataError):
     """One image file cannot be read. Skipped and counted by the loader up to a limit."""
 
     def __init__(self, path: object, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{one_line(path)}: {reason}")
         self.path = str(path)
         self.reason = reason
 
@@ -118,11 +118,21 @@ def is_memory_short(error: BaseException) -> bool:
 
 def printable(text: str) -> str:
     """Text without control characters, which a stranger's names could steer a terminal with; lines stay lines."""
-    return "".join(
-        letter if letter in "\n\t" or (letter.isprintable() or not unicodedata.category(letter).startswith("C"))
-        else letter.encode("unicode_escape").decode()
-        for letter in text
-    )  # fmt: skip
+    return "".join(letter if letter in "\n\t" or _is_harmless(letter) else _escaped(letter) for letter in text)
+
+
+def one_line(name: object) -> str:
+    """A stranger's name as it stands in a line of a message: printable, and it begins no line of its own."""
+    return "".join(letter if _is_harmless(letter) else _escaped(letter) for letter in str(name))
+
+
+def _is_harmless(letter: str) -> bool:
+    # Spaces of other widths are no more than spaces; separators of lines and paragraphs end lines.
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
 
 
 class Printable(logging.Filter):
@@ -135,8 +145,11 @@ class Printable(logging.Filter):
 
 
 def pasted(argument: object) -> str:
-    """An argument as a command to paste needs it: a path may have spaces, and a stranger's more than that."""
-    return shlex.quote(str(argument))
+    """An argument as a command to paste needs it: a path may have spaces, and a stranger's more than that.
+
+    One with control characters or line breaks is only shown.
+    """
+    return shlex.quote(one_line(argument))
 
 
 def raised_at(error: BaseException) -> str:

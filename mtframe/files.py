@@ -1,6 +1,7 @@
 """Files that are never half there: written beside their goal, flushed to the disk and renamed.
 
-All complete files are written through here; a test looks for others. Errors are OSErrors that name the goal.
+All complete files are written through here; a test looks for others. Errors are OSErrors that name the goal, also where
+it is a name that no file can have.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from mtframe.paths import no_name
 
 # Letters of a goal's name in that of its partial file, which must not be too long where the goal's is not.
 _LETTERS = 40
@@ -98,8 +101,8 @@ def appending(path: Path) -> IO[str]:
         OSError: It cannot be opened; it is a link, which may lead anywhere, or a pipe, which may wait for a reader for
             ever.
     """
-    with suppress(FileNotFoundError):
-        kind = path.lstat().st_mode
+    if (there := _status(path, follow=False)) is not None:
+        kind = there.st_mode
         if stat.S_ISLNK(kind) or stat.S_ISFIFO(kind):
             raise OSError(errno.EINVAL, "is a link or a pipe, and only files are added to", str(path))
     return path.open("a", encoding="utf-8", newline="")
@@ -140,6 +143,8 @@ def _status(path: Path, follow: bool) -> os.stat_result | None:
         return os.stat(path, follow_symlinks=follow)
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise no_name(path, error) from None
 
 
 def _in_place(there: os.stat_result, folder: Path, follow: bool) -> bool:
@@ -154,7 +159,10 @@ def _private(path: str, flags: int) -> int:
 
 
 def _flush_path(path: Path, how: int) -> None:
-    number = os.open(path, how)
+    try:
+        number = os.open(path, how)
+    except ValueError as error:
+        raise no_name(path, error) from None
     try:
         _flush(number)
     finally:

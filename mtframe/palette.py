@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import colorsys
 
+from mtframe.errors import one_line
+
 # Okabe and Ito's colours (jfly.uni-koeln.de/color, 2008), which every kind of colour vision can tell apart; without
 # black, and yellow last because it is faint on bright pictures.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
@@ -32,5 +34,5 @@ def line_of(number: int) -> tuple[str, str]:
 
 
 def as_drawn(text: str) -> str:
-    """What matplotlib must be given to draw a text as it stands: it takes what is between dollars for a formula."""
-    return text.replace("$", r"\$")
+    """What matplotlib must be given to draw a text as one line: it takes what is between dollars for a formula."""
+    return one_line(text).replace("$", r"\$")

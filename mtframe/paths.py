@@ -17,6 +17,19 @@ def stays_inside(name: str) -> bool:
     return True
 
 
+def no_name(path: str | os.PathLike[str], error: ValueError) -> OSError:
+    """The OSError that Python should raise for a path that no file can have, where it raises a ValueError.
+
+    Args:
+        path: With a NUL, letters that the locale's encoding has not, or half a pair of surrogates, as JSON may hold.
+        error: What Python raises.
+    """
+    said = f"is no file's name ({error})"
+    if (encoding := sys.getfilesystemencoding()) != "utf-8" and isinstance(error, UnicodeEncodeError):
+        said = f"has letters that {encoding}, this locale's encoding, has not; try LC_ALL=C.UTF-8"
+    return OSError(errno.EINVAL, said, os.fspath(path))
+
+
 def regular(path: str | os.PathLike[str], most: int | None = None) -> Path:
     """A path, once it is known that reading it ends: not that of a FIFO, a device or a socket.
 
@@ -30,11 +43,7 @@ def regular(path: str | os.PathLike[str], most: int | None = None) -> Path:
     try:
         status = os.stat(path)
     except ValueError as error:
-        said = f"is no file's name ({error})"
-        if (encoding := sys.getfilesystemencoding()) != "utf-8" and isinstance(error, UnicodeEncodeError):
-            said = f"has letters that {encoding}, this locale's encoding, has not; try LC_ALL=C.UTF-8"
-        # With a NUL too, or half a pair of surrogates, as JSON may hold.
-        raise OSError(errno.EINVAL, said, os.fspath(path)) from None
+        raise no_name(path, error) from None
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if not stat.S_ISREG(status.st_mode):

@@ -23,8 +23,11 @@ from typing import Any
 
 from mtframe._installed import Component as Component
 from mtframe._installed import StrayGroup as StrayGroup
+from mtframe._installed import Unreadable as Unreadable
+from mtframe._installed import check_entry_points as check_entry_points
 from mtframe._installed import checked_callable, installed, quiet, stray_groups
 from mtframe._installed import normalised as normalised
+from mtframe._installed import unreadable as unreadable
 from mtframe.errors import PluginError, RecipeError, described
 from mtframe.kinds import KINDS, Family, Kind
 from mtframe.paths import regular

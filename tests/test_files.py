@@ -248,9 +248,32 @@ def test_a_goal_that_cannot_be_written_is_named(tmp_path: Path, name: str, numbe
 
 
 def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
-    for name in ("a" * 255, "ä" * 127, "\udce4" * 255):
+    # As bytes, which every locale's encoding can decode.
+    for name in map(os.fsdecode, (b"a" * 255, "ä".encode() * 127, b"\xe4" * 255)):
         write_bytes(tmp_path / name, b"1")
         assert (tmp_path / name).read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("call", [lambda path: write_bytes(path, b"1"), files.appending, files.to_disk])
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "none\0/a"])
+def test_a_name_that_no_file_can_have_is_an_os_error(tmp_path: Path, name: str, call: Callable[[Path], object]) -> None:
+    with pytest.raises(OSError, match=r"is no file's name|this locale's encoding") as raised:
+        call(tmp_path / name)
+    assert (raised.value.errno, raised.value.filename) == (errno.EINVAL, str(tmp_path / name))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_the_locale_has_not_is_an_os_error(tmp_path: Path) -> None:
+    script = "import sys, pathlib; from mtframe.files import write_bytes; write_bytes(pathlib.Path('\\u65e5'), b'1')"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert "OSError: [Errno 22] has letters that ascii, this locale's encoding, has not" in done.stderr
+
+
+def test_a_value_error_of_what_is_written_is_its_own(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mine"), replacing(tmp_path / "a"):
+        raise ValueError("mine")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_in_a_folder_that_is_read_only_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

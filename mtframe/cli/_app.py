@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from mtframe import __version__
-from mtframe.errors import MtframeError, Printable, UntrustedError, described, is_memory_short, printable
+from mtframe.errors import MtframeError, Printable, UntrustedError, described, is_memory_short, one_line, printable
 
 app = typer.Typer(
     name="mtframe",
@@ -27,12 +28,13 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"mtframe {__version__}")
+        say(f"mtframe {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -47,6 +49,11 @@ def _root(
     if no_plugins:
         # In the environment, so that worker processes see it too.
         os.environ["MTFRAME_PLUGINS"] = ""
+    # What is wrong with plugins can be asked for all the same.
+    if context.invoked_subcommand != "plugins":
+        from mtframe.registry import check_entry_points
+
+        check_entry_points()
 
 
 # One, however often the command line is called in a process.
@@ -70,14 +77,14 @@ def run() -> None:
             # It is raised before anything is done.
             app()
     except MtframeError as error:
-        print(printable(f"error: {error}"), file=sys.stderr)
+        say(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _interrupted()
     except OSError as error:
         # A disk, a path or a permission; whatever it is, it is no bug that a traceback would help to find.
-        place = f"{error.filename}: " if error.filename is not None else ""
-        print(printable(f"error: {place}{error.strerror or error}"), file=sys.stderr)
+        place = f"{one_line(error.filename)}: " if error.filename is not None else ""
+        say(f"error: {place}{error.strerror or error}", err=True)
         sys.exit(MtframeError.exit_code)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
@@ -85,15 +92,12 @@ def run() -> None:
             _interrupted()
         if not is_memory_short(error):
             raise
-        print(
-            f"error: out of memory ({described(error)}). Lower batch sizes, sizes, widths or train.workers",
-            file=sys.stderr,
-        )
+        say(f"error: out of memory ({described(error)}). Lower batch sizes, sizes, widths or train.workers", err=True)
         sys.exit(MtframeError.exit_code)
 
 
 def _interrupted() -> NoReturn:
-    print("interrupted", file=sys.stderr)
+    say("interrupted", err=True)
     sys.exit(130)
 
 
@@ -105,11 +109,10 @@ def _agrees(error: UntrustedError) -> bool:
         asked = asked.__cause__
     if not isinstance(asked, UntrustedError) or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    print("This run brings Python code of its own, which loading it runs:", file=sys.stderr)
-    for one in asked.code:
-        print(printable(f"  {one.file}  SHA-256 {one.digest}"), file=sys.stderr)
+    say("This run brings Python code of its own, which loading it runs:", err=True)
+    say([f"  {one_line(one.file)}  SHA-256 {one.digest}" for one in asked.code], err=True)
     question = "Have you read it, and do you trust it? It can do whatever you can. [y/N] "
-    print(question, end="", file=sys.stderr, flush=True)
+    say(question, end="", err=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         return False
     from mtframe.run import agree
@@ -135,8 +138,29 @@ Trusted = Annotated[
 ]
 
 
+def say(said: str | Iterable[str], *, err: bool = False, end: str = "\n") -> None:
+    """Prints a text, or several: as they are but for control characters, which strangers' names may have.
+
+    All that commands print goes through here, `print_document`, or a table of `_work`; a test looks for what does not.
+
+    Args:
+        said: It. A name from elsewhere goes into a line with `one_line`.
+        err: On the standard error instead of the standard output.
+        end: What follows each.
+    """
+    for text in [said] if isinstance(said, str) else said:
+        print(printable(text), end=end, file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def as_json(value: Any) -> str:
+    """JSON without control characters: json.dumps escapes all but DEL."""
+    return json.dumps(value, indent=2).replace("\x7f", "\\u007f")
+
+
 def print_document(text: str) -> None:
     """Prints what is to be read as a file: in UTF-8, whatever the terminal's encoding."""
+    if sys.stdout.isatty():
+        text = printable(text)
     binary = getattr(sys.stdout, "buffer", None)
     if binary is None:
         sys.stdout.write(text)
@@ -148,7 +172,7 @@ def print_document(text: str) -> None:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as what is in them, so that names stay whole on narrow terminals and in pipes."""
-    lines = [list(header), *map(list, rows)]
+    lines = [[one_line(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

@@ -6,11 +6,11 @@ import platform
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distributions, requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
-from mtframe._installed import REQUIRES_MTFRAME
+from mtframe._installed import REQUIRES_MTFRAME, unreadable, versions_of
 from mtframe.errors import described, pasted
 
 
@@ -34,6 +34,11 @@ class Finding:
 def environment() -> list[Finding]:
     """Python, torch and torchvision, devices, and decoders."""
     found = [Finding(True, f"Python {platform.python_version()} on {platform.platform()}")]
+    for broken in unreadable():
+        said = f"{broken}. Until then torch, which reads those of all distributions, cannot be imported"
+        found.append(Finding(False, said, f"pip install --force-reinstall {pasted(broken.dist)}"))
+    if len(found) > 1:
+        return found
     for probe, advice in (
         (_torch, "pip install --upgrade torch torchvision installs a pair that fits"),
         (_devices, "a driver that fits torch, or a torch that fits the driver: https://pytorch.org/get-started"),
@@ -45,7 +50,7 @@ def environment() -> list[Finding]:
 
 def requirements(dist: str) -> Iterator[Finding]:
     """What a distribution requires and is not there, or not in a version that fits."""
-    here = sorted({found.version for found in distributions(name=dist)})
+    here = versions_of(dist)
     if len(here) > 1:
         said = f"versions {' and '.join(here)} are on the path; the first one found hides the other"
         yield Finding(False, said, f"pip uninstall {dist} until none is left, then install it again")
@@ -61,11 +66,8 @@ def requirements(dist: str) -> Iterator[Finding]:
             continue
         if not applies:
             continue
-        try:
-            there = version(needed.name)
-        except PackageNotFoundError:
-            there = None
-        if there is None or not needed.specifier.contains(there, prereleases=True):
+        there = _version(needed.name)
+        if there is None or not _fits(needed, there):
             has = f"{there} is" if there else "it is not"
             yield Finding(False, f"requires {needed}, and {has} installed", f"pip install {pasted(needed)}")
 
@@ -73,9 +75,25 @@ def requirements(dist: str) -> Iterator[Finding]:
 def _required(dist: str) -> list[str]:
     try:
         return requires(dist) or []
-    except PackageNotFoundError:
+    except (PackageNotFoundError, ValueError, OSError):
         # Its metadata are damaged, which is reported with its components.
         return []
+
+
+def _version(dist: str) -> str | None:
+    """The version that is installed, if any can be read."""
+    try:
+        return version(dist)
+    except (PackageNotFoundError, ValueError, OSError, KeyError):
+        return None
+
+
+def _fits(needed: Requirement, there: str) -> bool:
+    try:
+        return needed.specifier.contains(there, prereleases=True)
+    except ValueError:
+        # It is no version.
+        return False
 
 
 def _probed(probe: Callable[[], str], advice: str) -> Finding:

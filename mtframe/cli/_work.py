@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mtframe.assembly import Assembly, observe
-from mtframe.errors import TrainingError, pasted
+from mtframe.cli._app import say
+from mtframe.errors import TrainingError, one_line, pasted
 from mtframe.evaluation import Evaluation
 from mtframe.hooks import Hooks
 from mtframe.recipe import CheckedRecipe, Recipe
@@ -83,13 +83,12 @@ def print_scores(evaluations: Mapping[str, Evaluation]) -> None:
     for task, result in evaluations.items():
         for position, (name, value) in enumerate(result.values.items()):
             style = "bold" if name == result.primary else ""
-            # As it is: a name may hold [brackets], which are no markup.
-            table.add_row(task if position == 0 else "", Text(name), number(value), style=style)
+            table.add_row(_cell(task if position == 0 else ""), _cell(name), number(value), style=style)
         if result.skipped:
             table.add_row("", "images skipped (unreadable)", str(len(result.skipped)))
         table.add_section()
     CONSOLE.print(table)
-    say([f"{task}: {note}" for task, result in evaluations.items() for note in result.notes])
+    say([f"{task}: {one_line(note)}" for task, result in evaluations.items() for note in result.notes])
 
 
 def number(value: float) -> str:
@@ -105,10 +104,9 @@ def sibling_folder(run: Path, suffix: str) -> Path:
     return named.with_name(f"{named.name}-{suffix}")
 
 
-def say(lines: Sequence[str] | str) -> None:
-    """Prints plain lines: paths and messages are never read as markup nor wrapped."""
-    for line in [lines] if isinstance(lines, str) else lines:
-        CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+def _cell(name: str) -> Text:
+    # A name may hold [brackets], which are no markup, and more than that.
+    return Text(one_line(name))
 
 
 def _print_kept(trainer: Trainer) -> None:
@@ -124,7 +122,8 @@ def _print_kept(trainer: Trainer) -> None:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for task in evaluated:
         for position, (name, value) in enumerate(before[task].items() if task in kept else ()):
-            table.add_row(task if position == 0 else "", Text(name), number(value), number(after["tasks"][task][name]))
+            shown = _cell(task if position == 0 else ""), _cell(name)
+            table.add_row(*shown, number(value), number(after["tasks"][task][name]))
     CONSOLE.print(table)
     say(f"best is of step {after['step']}")
 
@@ -156,7 +155,7 @@ def _fit(trainer: Trainer) -> None:
             f"{trainer.step}; go on from the last checkpoint with: mtframe train --resume {pasted(trainer.run.path)}"
         ) from error
     for name, why in trainer.hooks.disabled.items():
-        print(f"warning: {name} was disabled: {why}; see {trainer.run.log_file}", file=sys.stderr)
+        say(f"warning: {name} was disabled: {why}; see {trainer.run.log_file}", err=True)
     if trainer.stopped is not None:
         say(f"ended at step {trainer.step} of {trainer.steps}: {trainer.stopped}")
     say(f"run: {trainer.run.path}")

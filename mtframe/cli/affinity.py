@@ -27,14 +27,13 @@ def affinity(
 
     mtframe affinity recipe.yaml tasks.faces.batch_size=32 --steps 400 --networks 2 --out affinity
     """
-    import json
-
     from mtframe.recipe import load_recipe
 
     chosen = load_recipe(recipe, overrides or [])
     chosen.check()
     from mtframe.affinity import check_count, estimate_affinity
     from mtframe.cli import _affinity, _work
+    from mtframe.cli._app import as_json, say
     from mtframe.hooks import Hooks
     from mtframe.training import Progress
 
@@ -50,9 +49,9 @@ def affinity(
     report = _affinity.Report(found, networks)
     written = [] if out is None else [f"wrote {report.write(out)}"]
     if json_output:
-        typer.echo(json.dumps(report.plain(), indent=2))
+        say(as_json(report.plain()))
     else:
-        _work.say([*report.lines(), *written])
+        say([*report.lines(), *written])
 
 
 def make_folder(path: Path) -> None:

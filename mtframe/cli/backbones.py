@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from fnmatch import fnmatchcase
 from typing import Annotated
 
 import typer
 
+from mtframe.cli._app import say
 from mtframe.kinds import Family
 
 
@@ -16,7 +16,7 @@ def backbones(
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Only those with pretrained weights.")] = False,
 ) -> None:
     """List backbones whose names match a pattern, with or without the family in front."""
-    from mtframe.errors import PluginError, RecipeError, described
+    from mtframe.errors import PluginError, RecipeError, described, one_line
     from mtframe.registry import discover
 
     found = []
@@ -29,17 +29,17 @@ def backbones(
         try:
             loaded = component.load()
         except PluginError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            say(f"left out: {error}", err=True)
             continue
         if isinstance(loaded, Family):
             try:
                 members = loaded.members(inner, pretrained=pretrained)
             except (Exception, SystemExit) as error:
-                print(f"left out: {component.label} cannot list its members: {described(error)}", file=sys.stderr)
+                say(f"left out: {component.label} cannot list its members: {described(error)}", err=True)
                 continue
             found += [f"{component.name}/{member}" for member in members]
         elif fnmatchcase(component.name, pattern) and not pretrained:
             found.append(component.name)
     if not found:
         raise RecipeError(f"no backbone matches {pattern!r}; try a wider pattern such as '*{pattern.strip('*')}*'")
-    print("\n".join(found))
+    say(map(one_line, found))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mtframe.cli._app import say
+
 if TYPE_CHECKING:
     from mtframe.testing import Case
 
@@ -25,13 +27,15 @@ def check(
 
     mtframe plugins check kite-head dataset:kites.root=data/kites
     """
-    from mtframe.registry import kind_of
+    from mtframe.registry import check_entry_points, kind_of
+
+    check_entry_points()
     from mtframe.testing import Kit
 
     wanted = None if kind is None else kind_of(kind).name
     cases = [case for case in Kit(dist, _options(arguments or [])).cases() if wanted in (None, case.subject.kind)]
     counts = Counter(_report(case) for case in cases)
-    typer.echo(f"{counts['ok']} ok, {counts['FAILED']} failed, {counts['skipped']} skipped")
+    say(f"{counts['ok']} ok, {counts['FAILED']} failed, {counts['skipped']} skipped")
     if counts["FAILED"]:
         raise typer.Exit(1)
 
@@ -47,7 +51,7 @@ def _report(case: Case) -> str:
         result, why = "skipped", str(reason)
     except Exception as error:
         result, why = "FAILED", _reason(error)
-    typer.echo(f"{result:8}{case.id}{f': {why}' if why else ''}")
+    say(f"{result:8}{case.id}{f': {why}' if why else ''}")
     return result
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mtframe.errors import BadImageError, MtframeError, RecipeError
+from mtframe.cli._app import say
+from mtframe.errors import BadImageError, MtframeError, RecipeError, one_line
 from mtframe.kinds import Dataset, Downloads, HasNotes, Synthesizes
 from mtframe.registry import at_hand, resolve
 
@@ -26,7 +27,7 @@ def download(name: Name, root: Root) -> None:
     mtframe data download lfw data/lfw
     """
     _say(_method(name, "download")(root))
-    typer.echo(f"downloaded {name} to {root}")
+    say(f"downloaded {name} to {root}")
 
 
 def synthesize(name: Name, root: Root, arguments: Overrides = None) -> None:
@@ -40,7 +41,7 @@ def synthesize(name: Name, root: Root, arguments: Overrides = None) -> None:
     make = _method(name, "synthesize")
     checked = options.check(make, ("root",), apply_overrides({}, arguments or []), f"data synthesize {name}")
     _say(make(root, **checked))
-    typer.echo(f"made {name} in {root}")
+    say(f"made {name} in {root}")
 
 
 def check(name: Name, root: Root, arguments: Overrides = None) -> None:
@@ -63,21 +64,21 @@ def check(name: Name, root: Root, arguments: Overrides = None) -> None:
             absent.append((split, error))
             continue
         except MtframeError as error:
-            typer.echo(f"{split}: {error}", err=True)
+            say(f"{split}: {error}", err=True)
             failed = True
             continue
         unreadable = _unreadable(dataset)
-        typer.echo(f"{split}: {len(dataset)} images, {len(dataset.info.classes)} classes, "
-                   f"{len(unreadable)} images cannot be read")  # fmt: skip
+        say(f"{split}: {len(dataset)} images, {len(dataset.info.classes)} classes, "
+            f"{len(unreadable)} images cannot be read")  # fmt: skip
         for note in dataset.notes if isinstance(dataset, HasNotes) else ():
-            typer.echo(f"  note: {note}")
+            say(f"  note: {one_line(note)}")
         for reason in unreadable[:10]:
-            typer.echo(f"  {reason}", err=True)
+            say(f"  {one_line(reason)}", err=True)
         failed |= bool(unreadable)
     if len(absent) == len(component.splits):
         raise absent[0][1]
     for split, why in absent:
-        typer.echo(f"{split}: not there ({why})")
+        say(f"{split}: not there ({why})")
     if failed:
         raise typer.Exit(1)
 
@@ -122,7 +123,7 @@ def preview(
     assembly = Assembly(recipe)
     for name, file in files.items():
         save_picture(draw(assembly, name, images=images), file)
-        typer.echo(f"wrote {file}")
+        say(f"wrote {file}")
 
 
 def _method(name: str, method: str) -> Any:
@@ -157,4 +158,4 @@ def _unreadable(dataset: Dataset) -> list[str]:
 
 def _say(counts: Any) -> None:
     if isinstance(counts, Mapping):
-        typer.echo(", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in counts.items()))
+        say(", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in counts.items()))

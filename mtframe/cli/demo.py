@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mtframe.cli._app import say
 from mtframe.errors import MtframeError
 from mtframe.kinds import Synthesizes
 
@@ -46,14 +47,14 @@ def demo(
     if out is not None:
         RunFolder(out).check_new()
     for name, task in recipe.tasks.items():
-        _work.say(_prepare(name, task.dataset))
+        say(_prepare(name, task.dataset))
     run = _work.train_recipe(checked, out, "demo")
     predictor = load_run(run.path)
-    _work.say("the best checkpoint, loaded again from its folder:")
+    say("the best checkpoint, loaded again from its folder:")
     _work.print_scores(predictor.evaluate_many())
     for name in recipe.tasks:
-        _work.say(f"picture: {_draw(predictor, name, run.path / 'pictures')}")
-    _work.say(f"done in {time.monotonic() - start:.0f} s")
+        say(f"picture: {_draw(predictor, name, run.path / 'pictures')}")
+    say(f"done in {time.monotonic() - start:.0f} s")
 
 
 def _prepare(task: str, dataset: Choice) -> str:

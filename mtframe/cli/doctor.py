@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mtframe.cli._app import say
+
 if TYPE_CHECKING:
     from mtframe.cli._health import Finding
     from mtframe.import_probe import Probe
@@ -51,13 +53,13 @@ def doctor(
         raise PluginError(
             f"no distribution {sorted(unknown)[0]!r} with components; there are: {', '.join(by_dist) or 'none'}"
         )
-    problems = 0 if wanted else _print("environment", _health.environment())
+    problems = 0 if wanted else _report("environment", _health.environment())
     for name, components in by_dist.items():
         if not wanted or normalised(name) in wanted:
             lost = [_health.Finding(False, str(stray), _REINSTALL) for stray in strays() if stray.dist == name]
             findings = [*_health.requirements(name), *lost, *_components(components, timeout)]
-            problems += _print(f"{name} {versions[name]}", findings)
-    print(f"{problems or 'no'} problem{'' if problems == 1 else 's'}")
+            problems += _report(f"{name} {versions[name]}", findings)
+    say(f"{problems or 'no'} problem{'' if problems == 1 else 's'}")
     if problems:
         raise typer.Exit(1)
 
@@ -67,10 +69,17 @@ def _components(components: Sequence[Component], timeout: float) -> Iterator[Fin
     from mtframe._notes import noted
     from mtframe.cli._health import Finding
     from mtframe.import_probe import probe
-    from mtframe.registry import OURS, discover
+    from mtframe.registry import OURS, discover, unreadable
 
     offers = Counter((component.kind, component.name) for component in discover())
     whole = [component for component in components if not component.broken]
+    if unreadable():
+        # Of every import nothing would show but that torch's fails.
+        for component in components:
+            if component.broken:
+                said = f"{component.kind} {component.name!r}: {component.broken}"
+                yield Finding(False, said, _advice(component))
+        return
     probes = iter(probe([component.value for component in whole], timeout))
     healthy = 0
     for component in components:
@@ -129,14 +138,14 @@ def _advice(component: Component, error: str | None = None) -> str:
     return f"tell its authors; until then only what names it is affected, and pip uninstall {component.dist} removes it"
 
 
-def _print(title: str, findings: Sequence[Finding]) -> int:
+def _report(title: str, findings: Sequence[Finding]) -> int:
     """Prints findings under a title; returns how many are problems."""
-    print(title)
+    say(title)
     for finding in findings:
         mark = {True: "ok", False: "PROBLEM", None: "note"}[finding.good]
-        print(textwrap.indent(finding.text, " " * 11).replace(" " * 11, f"  {mark:9}", 1))
+        say(textwrap.indent(finding.text, " " * 11).replace(" " * 11, f"  {mark:9}", 1))
         if finding.traceback:
-            print(textwrap.indent(finding.traceback.rstrip(), " " * 13))
+            say(textwrap.indent(finding.traceback.rstrip(), " " * 13))
         if finding.advice:
-            print(f"{' ' * 11}What to do: {finding.advice}")
+            say(f"{' ' * 11}What to do: {finding.advice}")
     return sum(finding.good is False for finding in findings)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mtframe.cli._app import Trusted, trust_runs
+from mtframe.cli._app import Trusted, as_json, say, trust_runs
+from mtframe.errors import one_line
 
 
 def evaluate(
@@ -31,8 +32,6 @@ def evaluate(
 
     mtframe evaluate runs/recipe -t faces --split test tasks.faces.dataset.root=data/lfw
     """
-    import json
-
     from mtframe.cli import _work
     from mtframe.evaluation import finite, write_details
     from mtframe.inference import load_run
@@ -42,13 +41,13 @@ def evaluate(
     results = predictor.evaluate_many(task, split, details=out is not None)
     for name, result in results.items():
         for reason in result.skipped:
-            typer.echo(f"{name}: skipped {reason}", err=True)
+            say(f"{name}: skipped {one_line(reason)}", err=True)
     written = [file for name, result in results.items() if out for file in write_details(result, name, out)]
     if json_output:
-        typer.echo(json.dumps({name: finite(result.values) for name, result in results.items()}, indent=2))
+        say(as_json({name: finite(result.values) for name, result in results.items()}))
         for name, result in results.items():
             for note in result.notes:
-                typer.echo(f"{name}: {note}", err=True)
+                say(f"{name}: {one_line(note)}", err=True)
     else:
         _work.print_scores(results)
-        _work.say([f"wrote {file}" for file in written])
+        say([f"wrote {one_line(file)}" for file in written])

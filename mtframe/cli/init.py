@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mtframe.cli._app import print_document
+from mtframe.cli._app import print_document, say
 from mtframe.errors import RecipeError
 
 # What of a recipe has no dot in its key, and is no task.
@@ -62,7 +61,7 @@ def init(
         from mtframe.cli._summary import summarise
 
         # Beside the recipe, which usually goes into a file.
-        print(summarise(checked), file=sys.stderr)
+        say(summarise(checked), err=True)
 
 
 def _overrides(key: str) -> bool:

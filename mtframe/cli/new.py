@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mtframe.cli._app import say
 from mtframe.kinds import KINDS
 
 
@@ -22,4 +23,4 @@ def new(
     from mtframe.templates import write_package
 
     folder, commands = write_package(name, kind, out)
-    print("\n  ".join([f"wrote {folder}. Install it, train with it, test it:", *commands]))
+    say("\n  ".join([f"wrote {folder}. Install it, train with it, test it:", *commands]))

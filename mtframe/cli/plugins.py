@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mtframe.errors import one_line
 from mtframe.kinds import DescribesMembers, Downloads, Family, Synthesizes
 
-from ._app import table
+from ._app import say, table
 
 if TYPE_CHECKING:
     from mtframe.options import OptionDoc
@@ -28,7 +29,7 @@ def list_components(
 ) -> None:
     """List all components and hooks of installed distributions, without importing them."""
     from mtframe._notes import noted
-    from mtframe.registry import OURS, discover, strays
+    from mtframe.registry import OURS, discover, strays, unreadable
 
     components = discover(kind)
     offers = Counter((component.kind, component.name) for component in components)
@@ -45,9 +46,10 @@ def list_components(
             notes.append(f"{seen}: see mtframe plugins doctor {component.dist}")
         row = component.kind, component.name, component.dist, component.version, "; ".join(notes)
         rows.append(row)
-    print(table(("KIND", "NAME", "DISTRIBUTION", "VERSION", "NOTE"), rows))
-    for stray in strays():
-        typer.echo(f"note: {stray}", err=True)
+    say(table(("KIND", "NAME", "DISTRIBUTION", "VERSION", "NOTE"), rows))
+    marked = {component.dist for component in components if component.broken}
+    for note in (*strays(), *(other for other in unreadable() if other.dist not in marked)):
+        say(f"note: {one_line(note)}", err=True)
 
 
 def show(
@@ -62,9 +64,9 @@ def show(
         resolved = resolve(kind, name)
     except PluginError as error:
         if error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
+            say("".join(traceback.format_exception(error.__cause__)), err=True, end="")
         raise
-    print("\n\n".join(part for part in _parts(resolved) if part))
+    say("\n\n".join(part for part in _parts(resolved) if part))
 
 
 def _parts(resolved: Resolved) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
 
-from mtframe.cli._app import Trusted, trust_runs
-from mtframe.errors import RecipeError
+from mtframe.cli._app import Trusted, as_json, say, trust_runs
+from mtframe.errors import RecipeError, one_line
 
 if TYPE_CHECKING:
     from mtframe.inference import Gallery, Predictor
@@ -52,7 +51,6 @@ def predict(
     mtframe predict runs/recipe photo.jpg tasks.objects.test_scales=[1.0,1.5]
     """
     from mtframe import inference
-    from mtframe.cli._work import say
 
     if embeddings is not None:
         inference.check_embeddings_file(embeddings)
@@ -72,7 +70,7 @@ def predict(
         if json_output:
             array.add(said)
         else:
-            say([f"wrote {path}" for path in written])
+            say([f"wrote {one_line(path)}" for path in written])
 
     with _JsonArray(json_output, len(found)) as array:
         result = inference.predict_files(
@@ -82,11 +80,11 @@ def predict(
     if embeddings is not None:
         inference.save_embeddings(result.embeddings, read, embeddings)
     if not json_output:
-        say([f"wrote {path}" for path in (*result.pictures, *([embeddings] if embeddings else []))])
+        say([f"wrote {one_line(path)}" for path in (*result.pictures, *([embeddings] if embeddings else []))])
     for reason in (*result.unreadable, *(reason for known in galleries.values() for reason in known.unreadable)):
-        typer.echo(f"skipped {reason}", err=True)
+        say(f"skipped {one_line(reason)}", err=True)
     for reason in result.unwritten:
-        typer.echo(f"not written: {reason}", err=True)
+        say(f"not written: {one_line(reason)}", err=True)
     if result.unreadable or result.unwritten or any(known.unreadable for known in galleries.values()):
         raise typer.Exit(1)
 
@@ -106,8 +104,8 @@ class _JsonArray:
 
     def add(self, element: Any) -> None:
         """Prints an element."""
-        lines = json.dumps(element, indent=2).replace("\n", "\n  ")
-        typer.echo(f"{',' if self._count else '['}\n  {lines}", nl=False)
+        lines = as_json(element).replace("\n", "\n  ")
+        say(f"{',' if self._count else '['}\n  {lines}", end="")
         self._count += 1
 
     def __enter__(self) -> Self:
@@ -115,11 +113,11 @@ class _JsonArray:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._wanted and kind is None:
-            typer.echo("\n]" if self._count else "[]")
+            say("\n]" if self._count else "[]")
         elif self._count:
             with suppress(OSError):
-                typer.echo()
-            typer.echo(f"the JSON is incomplete: it tells of {self._count} of {self._files} files", err=True)
+                say("")
+            say(f"the JSON is incomplete: it tells of {self._count} of {self._files} files", err=True)
 
 
 def _sources_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mtframe.cli._app import Trusted, trust_runs
+from mtframe.cli._app import Trusted, say, trust_runs
 
 
 def remove_task(
@@ -20,7 +20,7 @@ def remove_task(
 
     mtframe remove-task runs/recipe objects
     """
-    from mtframe.cli._work import new_run, say, sibling_folder
+    from mtframe.cli._work import new_run, sibling_folder
     from mtframe.recipe import check_task_name
     from mtframe.run import RunFolder
     from mtframe.training import remove_task as removed

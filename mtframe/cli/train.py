@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mtframe.cli._app import Trusted, trust_runs
+from mtframe.cli._app import Trusted, say, trust_runs
 from mtframe.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def train(
     from mtframe._near_misses import local_near_misses
 
     for near in local_near_misses(recipe):
-        typer.echo(f"note: {near}", err=True)
+        say(f"note: {near}", err=True)
     from mtframe.cli._work import train_recipe
 
     train_recipe(checked, out, name, strict=strict)

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mtframe.errors import one_line
 from mtframe.marks import Bar, Box, Mark, Mask, Point, Polyline, Text
 
 from ._panel import INK, Row, add_panel
 from ._regions import Rectangle, Region, hex_of, name_place, paint_mask, region_names, rgb_of
-from ._text import Font, font_of, text_size
+from ._text import Font, draw_text, extent_of, font_of, text_size
 
 # A smaller picture is enlarged before it is drawn on, so that labels do not cover it.
 _LEAST_SIDE = 480
@@ -68,6 +69,7 @@ def caption(marks: Sequence[Mark], lines: int) -> str:
     said += [", ".join(names) for mark in marks if isinstance(mark, Mask) and (names := region_names(mark))]
     if shapes := [mark for mark in marks if isinstance(mark, Box | Point | Polyline) and mark.colour is not None]:
         said.append("1 object" if len(shapes) == 1 else f"{len(shapes)} objects")
+    said = [*map(one_line, said)]
     shown = said if len(said) <= lines else [*said[: lines - 1], f"and {len(said) - lines + 1} more"]
     return "\n".join(shown) or "-"
 
@@ -81,7 +83,7 @@ def _name_regions(canvas: Image.Image, regions: Sequence[Region], taken: Sequenc
     draw, font = ImageDraw.Draw(canvas), font_of(text_size(canvas))
     places = list(taken)
     for region in regions:
-        left, top, right, bottom = draw.textbbox((0, 0), region.name, font=font)
+        left, top, right, bottom = extent_of(draw, region.name, font)
         place = name_place(region, canvas.size, (right - left + 6, bottom - top + 6), places)
         if place is not None:
             _write(draw, place, region.name, region.colour, font)
@@ -164,7 +166,7 @@ def _tag(
     Returns:
         Its rectangle; None where it would hide another label: the box's colour has to do.
     """
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    left, top, right, bottom = extent_of(draw, text, font)
     width, height = right - left + 6, bottom - top + 6
     x0, y0, x1, y1 = box
     # Above, inside, below; at the left end, then at the right one.
@@ -198,12 +200,12 @@ def _tag(
 
 def _write(draw: ImageDraw.ImageDraw, rectangle: Rectangle, text: str, colour: str, font: Font) -> None:
     """A text on a coloured rectangle, in ink that can be read on it."""
-    left, top, _, _ = draw.textbbox((0, 0), text, font=font)
+    left, top, _, _ = extent_of(draw, text, font)
     # On whole pixels: Pillow cuts off the upper edge of letters between them.
     x0, y0, x1, y1 = map(round, rectangle)
     draw.rectangle((x0, y0, x1, y1), fill=colour)
     ink = INK if np.dot(rgb_of(colour), [0.299, 0.587, 0.114]) > 110 else "white"
-    draw.text((x0 + 3 - left, y0 + 3 - top), text, fill=ink, font=font)
+    draw_text(draw, (x0 + 3 - left, y0 + 3 - top), text, ink, font)
 
 
 def _shared(a: Rectangle, b: Rectangle) -> float:

@@ -10,7 +10,7 @@ from mtframe.marks import Bar, Text
 from mtframe.palette import COLOURS
 
 from ._regions import Region
-from ._text import Font, font_of, shorten, text_size
+from ._text import Font, draw_text, font_of, shorten, text_size, width_of
 
 INK = "#1A1A1A"
 _GREY_INK = "#5A5A5A"
@@ -44,7 +44,7 @@ def add_panel(picture: Image.Image, said: Mapping[str, Sequence[Row]]) -> Image.
     draw = ImageDraw.Draw(canvas)
     y = picture.height + pad
     for title, lines in blocks.items():
-        draw.text((pad, y), shorten(title, font, width - 2 * pad), fill=_GREY_INK, font=font)
+        draw_text(draw, (pad, y), shorten(title, font, width - 2 * pad), _GREY_INK, font)
         y += line
         for its in lines:
             _draw_line(draw, its, (pad, y, width - pad, y + line), font, size)
@@ -62,7 +62,7 @@ def _lines(rows: Sequence[Row], font: Font, width: int, size: int) -> Iterator[T
         entries: _Entries = []
         x = 0
         for region in row:
-            taken = round(font.getlength(region.name)) + 2 * size
+            taken = width_of(region.name, font) + 2 * size
             if x + taken > width and entries:
                 yield entries
                 entries, x = [], 0
@@ -77,22 +77,22 @@ def _draw_line(
 ) -> None:
     x0, y0, x1, _ = place
     if isinstance(line, Text):
-        draw.text((x0, y0), shorten(line.text, font, x1 - x0), fill=INK, font=font)
+        draw_text(draw, (x0, y0), shorten(line.text, font, x1 - x0), INK, font)
     elif isinstance(line, Bar):
         _draw_bar(draw, line, place, font, size)
     else:
         for x, name, colour in line:
             draw.rectangle((x0 + x, y0 + size // 8, x0 + x + size, y0 + size // 8 + size), fill=colour)
-            draw.text((x0 + x + 3 * size // 2, y0), shorten(name, font, x1 - x0 - 2 * size), fill=INK, font=font)
+            draw_text(draw, (x0 + x + 3 * size // 2, y0), shorten(name, font, x1 - x0 - 2 * size), INK, font)
 
 
 def _draw_bar(draw: ImageDraw.ImageDraw, bar: Bar, place: tuple[int, int, int, int], font: Font, size: int) -> None:
     """A name at the left, its value at the right, and between them a bar."""
     x0, y0, x1, _ = place
     middle = x0 + (x1 - x0) * 45 // 100
-    draw.text((x0, y0), shorten(bar.name, font, middle - x0 - size // 2), fill=INK, font=font)
-    right = x1 - round(font.getlength(bar.value))
-    draw.text((right, y0), bar.value, fill=INK, font=font)
+    draw_text(draw, (x0, y0), shorten(bar.name, font, middle - x0 - size // 2), INK, font)
+    right = x1 - width_of(bar.value, font)
+    draw_text(draw, (right, y0), bar.value, INK, font)
     end = x1 - 5 * size
     if bar.part is not None and end > middle:
         top, bottom = y0 + size // 4, y0 + size

@@ -10,10 +10,11 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from mtframe.errors import one_line
 from mtframe.palette import COLOURS
 
 from ._panel import INK, TRACK
-from ._text import font_of, shorten
+from ._text import draw_text, font_of, shorten
 
 _BICUBIC = Image.Resampling.BICUBIC
 
@@ -56,11 +57,11 @@ def similarity_sheet(
     values, order = nearest(embeddings, rows, neighbours)
     for row, similarities, columns in zip(rows, values.tolist(), order.tolist(), strict=True):
         tiles.append(images[row])
-        captions.append(names[row])
+        captions.append(one_line(names[row]))
         tints.append(None)
         for value, column in zip(similarities, columns, strict=True):
             tiles.append(images[column])
-            captions.append(f"{value:.2f}  {names[column]}")
+            captions.append(f"{value:.2f}  {one_line(names[column])}")
             tints.append(value)
     return contact_sheet(tiles, captions, columns=values.shape[1] + 1, similarities=tints)
 
@@ -96,7 +97,7 @@ def contact_sheet(
         fitted = fitted.resize([max(1, round(side * factor)) for side in fitted.size], _BICUBIC)
         sheet.paste(fitted, (x + (tile - fitted.width) // 2, y + (tile - fitted.height) // 2))
         for place, caption in enumerate(captions[number].split("\n")):
-            draw.text((x, y + tile + 3 + place * spacing), shorten(caption, font, tile), fill=INK, font=font)
+            draw_text(draw, (x, y + tile + 3 + place * spacing), shorten(caption, font, tile), INK, font)
         similarity = similarities[number] if similarities else None
         if similarity is not None:
             draw.rectangle((x, y + tile - 5, x + tile, y + tile), fill=TRACK)

@@ -1,4 +1,4 @@
-"""Letters on pictures: a font, sizes that are legible, and texts that fit."""
+"""Letters on pictures: a font, sizes that are legible, and texts that fit. All text that is drawn is drawn here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import Image, ImageFont
+from PIL import Image, ImageDraw, ImageFont
+
+from mtframe.errors import one_line
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -30,8 +32,24 @@ def text_size(picture: Image.Image) -> int:
 
 def shorten(text: str, font: Font, width: int) -> str:
     """A text that is no wider than `width` pixels, with an ellipsis where it was cut."""
+    text = one_line(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
+
+
+def width_of(text: str, font: Font) -> int:
+    """Pixels that a text takes in a line."""
+    return round(font.getlength(one_line(text)))
+
+
+def extent_of(draw: ImageDraw.ImageDraw, text: str, font: Font) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a text's ink when it is drawn at (0, 0)."""
+    return draw.textbbox((0, 0), one_line(text), font=font)
+
+
+def draw_text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, ink: str, font: Font) -> None:
+    """Draws a text as one line: names have letters that no font has, and that libraqm refuses."""
+    draw.text(at, one_line(text), fill=ink, font=font)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtframe.errors import RecipeError
+from mtframe.errors import RecipeError, one_line
 from mtframe.kinds import Embeds
 
 from ._pictures import FilePictures, find_pictures
@@ -55,7 +55,8 @@ class Gallery:
         names = [name for name in people if name in embeddings]
         templates = [F.normalize(torch.stack(embeddings[name]).mean(0), dim=0) for name in names]
         if not names:
-            raise RecipeError(f"--gallery: no picture in {folder} can be read:\n  " + "\n  ".join(unreadable[:3]))
+            why = "\n  ".join(map(one_line, unreadable[:3]))
+            raise RecipeError(f"--gallery: no picture in {folder} can be read:\n  {why}")
         return cls(tuple(names), torch.stack(templates), tuple(unreadable), tuple(file for file, _ in files))
 
     def nearest(self, embedding: Tensor, most: int = 5) -> list[tuple[str, float]]:

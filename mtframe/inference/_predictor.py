@@ -13,7 +13,7 @@ from torch import Tensor
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, Sample, evaluation_batch, exact_inputs
 from mtframe.device import lay_out_channels_last, pick_device
-from mtframe.errors import DataError, RecipeError
+from mtframe.errors import DataError, RecipeError, one_line
 from mtframe.evaluation import Evaluation, Passes, evaluate, finite
 from mtframe.kinds import Embeds
 from mtframe.model import MultiTaskModel
@@ -119,7 +119,7 @@ class Predictor:
             if len(result.skipped) > most:
                 raise DataError(
                     f"tasks.{task}.dataset: {len(result.skipped)} images of {split} cannot be read, more than "
-                    f"train.max_unreadable={most}:\n  " + "\n  ".join(result.skipped[:10])
+                    f"train.max_unreadable={most}:\n  " + "\n  ".join(map(one_line, result.skipped[:10]))
                 )
         return results
 

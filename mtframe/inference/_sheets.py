@@ -14,7 +14,7 @@ from PIL import Image
 from mtframe.assembly import Assembly
 from mtframe.data import MixedBatches, Sample
 from mtframe.drawing import caption, contact_sheet, draw_marks, similarity_sheet, to_pil
-from mtframe.errors import RecipeError
+from mtframe.errors import RecipeError, one_line
 from mtframe.kinds import Embeds
 from mtframe.marks import Bar, Mark, Text
 
@@ -47,7 +47,7 @@ def prediction_sheet(
     target = predictor.targets[task]
     found = [said[task] for said in predictor.predict_many((sample.image for sample in samples), [task])]
     pictures = [to_pil(sample.image) for sample in samples]
-    names = [Path(sample.id).stem for sample in samples]
+    names = [one_line(Path(sample.id).stem) for sample in samples]
     if isinstance(target, Embeds):
         return similarity_sheet(pictures, names, torch.stack([target.embedding(said) for said in found]), rows=rows)
     tiles, captions = [], []

@@ -21,6 +21,10 @@ from ._parts import TrainingParts
 
 COLUMNS = ("step", "stage", "task", "other", "cosine", "norm", "weight", "effective_lr")
 _NUMBERS = ("cosine", "norm", "weight", "effective_lr")
+# What the summary says of a task, and the column that it is in.
+_SUMMARISED = {"length": "norm", "effective learning rate": "effective_lr"}
+# Of a cosine's magnitude, rounding included: sums of larger ones may have no value.
+_MOST_COSINE = 1.01
 
 
 class GradientLog:
@@ -101,14 +105,16 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     if tuple(columns) != COLUMNS:
         return []
     found = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-    return [row for row in found if is_step(row["step"]) and all(map(_is_number, (row[key] for key in _NUMBERS)))]
+    return [row for row in found if is_step(row["step"]) and all(_is_number(row[key], key) for key in _NUMBERS)]
 
 
-def _is_number(text: str) -> bool:
+def _is_number(text: str, column: str) -> bool:
+    """Whether a cell is empty, or a number that can stand in its column."""
     try:
-        return text == "" or not math.isnan(float(text))
+        value = float(text or 0)
     except ValueError:
         return False
+    return abs(value) <= _MOST_COSINE if column == "cosine" else not math.isnan(value)
 
 
 def summary(rows: list[dict[str, str]]) -> list[str]:
@@ -130,10 +136,12 @@ def summary(rows: list[dict[str, str]]) -> list[str]:
                 f"second {_opposed(found[half:] or found):.0%})"
             )
     for task in dict.fromkeys(row["task"] for row in whole):
-        of_task = [row for row in whole if row["task"] == task and row["effective_lr"]]
-        if of_task:
-            norm, rate = (median(float(row[key]) for row in of_task) for key in ("norm", "effective_lr"))
-            lines.append(f"gradients of {task}: median length {norm:.3g}, median effective learning rate {rate:.3g}")
+        of_task = [row for row in whole if row["task"] == task]
+        # Each by itself: one that could not be measured is empty beside the other.
+        said = {name: [float(row[key]) for row in of_task if row[key]] for name, key in _SUMMARISED.items()}
+        if any(said.values()):
+            shown = ", ".join(f"median {name} {median(values):.3g}" for name, values in said.items() if values)
+            lines.append(f"gradients of {task}: {shown}")
     return lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mtframe.data import Batch
-from mtframe.errors import TrainingError
+from mtframe.errors import TrainingError, one_line
 from mtframe.hooks import hookimpl
 
 from ._log import LOG
@@ -32,9 +32,9 @@ class UnreadableImages:
             for reason in batch.skipped:
                 if reason not in self._reasons:
                     self._reasons[reason] = None
-                    LOG.warning("task %s: skipped an unreadable image: %s", task, reason)
+                    LOG.warning("task %s: skipped an unreadable image: %s", task, one_line(reason))
         if len(self._reasons) > self._most:
             raise TrainingError(
                 f"{len(self._reasons)} images cannot be read, more than train.max_unreadable={self._most}:\n  "
-                + "\n  ".join(list(self._reasons)[:_NAMED])
+                + "\n  ".join(map(one_line, list(self._reasons)[:_NAMED]))
             )

@@ -92,6 +92,9 @@ KNOWN: list[tuple[str, Edit, str | None]] = [
     ("run: metrics.csv", lambda valid: valid.replace(b"one/", b"o" * 300 + b"$x_$/"), None),
     ("run: gradients.csv", swap("one", "$x_$" + "o" * 300), None),
     ("run: gradients.csv", swap("\n2,", f"\n{'9' * 5000},"), None),
+    ("run: gradients.csv", swap("1.5,0.5,", ",,"), None),
+    ("run: gradients.csv", swap("0.25", "inf"), None),
+    ("run: gradients.csv", swap("0.25", "1e308"), None),
     ("run: environment.json", lambda valid: JSON.put(
         {**json.loads(valid), "components": {"backbone": {**ORIGIN, "distribution": ""}}}
     ), None),
