@@ -14,7 +14,7 @@ from mtframe.files import write_bytes
 from mtframe.kinds import Migrates
 from mtframe.paths import regular
 from mtframe.recipe import TRAINING_ONLY, Recipe
-from mtframe.registry import qualified, resolve, split_local
+from mtframe.registry import only_files, qualified, resolve, split_local
 
 LOG = logging.getLogger("mtframe")
 
@@ -75,11 +75,10 @@ def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
         return f"./{copies[file]}{rest}"
 
     kept = recipe.renamed(keep)
-    for where, kind, choice in kept.choices():
-        if split_local(choice.name) is None:
-            continue
+    kinds = {where: kind for where, kind, _ in kept.choices()}
+    for where, name in kept.named_files():
         try:
-            resolve(kind, choice.name, folder)
+            resolve(kinds.get(where, "component"), name, folder)
         except PluginError as error:
             raise PluginError(
                 f"{where}: a run keeps a copy of the file alone, and this copy cannot be used. Put what it needs "
@@ -145,7 +144,9 @@ def changed(known: Origins, *, training: bool) -> list[str]:
 
 def _migrated(where: str, origin: Mapping[str, str], name: str, options: dict[str, Any]) -> dict[str, Any]:
     try:
-        component = resolve(origin["kind"], name).component
+        # A run's environment.json is data: it has no file run.
+        with only_files(()):
+            component = resolve(origin["kind"], name).component
     except PluginError:
         # Reported with its place when the recipe is checked.
         return options

@@ -10,7 +10,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from mtframe.errors import RecipeError, UntrustedError, printable
 from mtframe.inference import load_run
 from mtframe.run import RunFolder, _trust, trust
 from mtframe.training import Trainer
+from mtframe.yaml import dump_yaml, parse_yaml
 
 
 @pytest.fixture
@@ -145,6 +148,107 @@ def test_code_that_is_not_what_was_trained_is_refused_even_with_trust(foreign: P
     assert result.code == 2
     assert "toy.py is not what the run was trained with: its SHA-256 is " in result.err
     assert not ran(foreign)
+
+
+@pytest.fixture
+def elsewhere(foreign: Path) -> str:
+    """Code of the run that is not in its components: a class, by its file."""
+    file = foreign / "extra" / "d.py"
+    file.parent.mkdir()
+    file.write_text(
+        f"from pathlib import Path\nPath({str(foreign.with_name('ran elsewhere'))!r}).touch()\n"
+        "class D:\n    head = loss = target = None\n    def __init__(self, *given, **named): pass\n"
+        "    def __call__(self, image): return None\n",
+        encoding="utf-8",
+    )
+    return f"{file}:D"
+
+
+def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    recipe = run / "recipe.yaml"
+    plain = parse_yaml(recipe.read_text(encoding="utf-8"), "recipe")
+    change(plain)
+    recipe.write_text(dump_yaml(plain), encoding="utf-8")
+
+
+@pytest.mark.parametrize("how", ["text", "list", "key"])
+def test_an_option_runs_no_file_outside_of_the_run_even_with_trust(foreign: Path, elsewhere: str, how: str) -> None:
+    value = {"text": elsewhere, "list": [{"a": elsewhere}], "key": {elsewhere: 1}}[how]
+    edit(foreign, lambda plain: plain["tasks"]["one"].update(transform={"name": "face-align", "detector": value}))
+    for command in COMMANDS.values():
+        result = mtframe(*(part.format(run=foreign) for part in command), "--trust")
+        assert result.code == 2
+        where = f"tasks.one.transform.detector: {elsewhere.removesuffix(':D')} is outside of {foreign}/components; of a"
+        assert where in result.err
+        assert not foreign.with_name("ran elsewhere").exists()
+
+
+def test_an_option_names_a_file_relative_to_the_run_and_is_asked_for(foreign: Path, elsewhere: str) -> None:
+    shutil.move(elsewhere.removesuffix(":D"), foreign / "components" / "d.py")
+    edit(
+        foreign,
+        lambda plain: plain["tasks"]["one"].update(
+            transform={"name": "face-align", "detector": "./components/d.py:D", "aligned": True}
+        ),
+    )
+    _trust.agree([code for code in RunFolder.open(foreign).code() if code.file.name == "toy.py"], for_good=False)
+    result = mtframe("evaluate", foreign)
+    assert f"{foreign}/components/d.py (SHA-256 " in result.err
+    assert not foreign.with_name("ran elsewhere").exists()
+    assert "is outside" not in mtframe("evaluate", foreign, "--trust").err
+    assert foreign.with_name("ran elsewhere").exists()
+
+
+def test_what_a_part_composes_is_no_way_to_other_files(
+    foreign: Path, elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mtframe_face.alignment as face
+
+    found = face.find_detector
+    monkeypatch.setattr(face, "find_detector", lambda name: found(name + "py:D"))
+    edit(
+        foreign,
+        lambda plain: plain["tasks"]["one"].update(
+            transform={"name": "face-align", "detector": elsewhere.removesuffix("py:D")}
+        ),
+    )
+    result = mtframe("evaluate", foreign, "--trust")
+    assert "the recipe names no such file, so it is not run" in result.err
+    assert not foreign.with_name("ran elsewhere").exists()
+
+
+def test_a_preset_in_a_file_is_code_too(foreign: Path, elsewhere: str) -> None:
+    edit(foreign, lambda plain: plain["tasks"]["one"].update(preset=elsewhere))
+    result = mtframe("remove-task", foreign, "two", "--trust")
+    assert "tasks.one.preset: " in result.err
+    assert "is outside of" in result.err
+    assert not foreign.with_name("ran elsewhere").exists()
+
+
+def test_labels_run_no_file(foreign: Path, elsewhere: str) -> None:
+    file = foreign / "labels.json"
+    labels = json.loads(file.read_text(encoding="utf-8"))
+    labels["one"]["target"] = elsewhere
+    file.write_text(json.dumps(labels), encoding="utf-8")
+    for folder in (foreign / "checkpoints").iterdir():
+        manifest = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+        manifest["labels"] = _trust.file_digest(file)
+        (folder / "checkpoint.json").write_text(json.dumps(manifest), encoding="utf-8")
+    for command in COMMANDS.values():
+        result = mtframe(*(part.format(run=foreign) for part in command), "--trust")
+        assert f"labels.json: one.target: {elsewhere!r} is a Python file, and labels run none" in result.err
+        assert not foreign.with_name("ran elsewhere").exists()
+
+
+def test_where_parts_came_from_runs_no_file(foreign: Path, elsewhere: str) -> None:
+    edit(foreign, lambda plain: plain["train"].update(start=elsewhere))
+    file = foreign / "environment.json"
+    known = json.loads(file.read_text(encoding="utf-8"))
+    known["components"]["train.start"] = {
+        "kind": "head", "name": elsewhere, "distribution": "mtframe", "version": "0.0"}  # fmt: skip
+    file.write_text(json.dumps(known), encoding="utf-8")
+    mtframe("evaluate", foreign, "--trust")
+    assert not foreign.with_name("ran elsewhere").exists()
 
 
 def test_what_others_may_write_is_no_consent(foreign: Path, tmp_path: Path) -> None:
