@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from packaging.version import InvalidVersion, Version
 
 from mtframe.errors import PluginError, TrainingError, described, pasted
 from mtframe.files import write_bytes
@@ -17,6 +20,9 @@ from mtframe.recipe import TRAINING_ONLY, Recipe
 from mtframe.registry import only_files, qualified, resolve, split_local
 
 LOG = logging.getLogger("mtframe")
+
+# https://packaging.python.org/en/latest/specifications/name-normalization/#name-format
+_DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 # By place in the recipe: kind, name as written, and distribution and version where it was installed.
 Origins = Mapping[str, Mapping[str, str]]
@@ -133,6 +139,10 @@ def changed(known: Origins, *, training: bool) -> list[str]:
     }
     advice = []
     for dist, then in sorted(needed):
+        if not _can_be_installed(dist, then):
+            # pip would take it for an option or an address.
+            advice.append(f"The run's environment.json has no package's name and version: {dist!r}, {then!r}")
+            continue
         now = _installed(dist)
         how = f"pip install {pasted(f'{dist}=={then}')}"
         if now is None:
@@ -158,6 +168,15 @@ def _migrated(where: str, origin: Mapping[str, str], name: str, options: dict[st
         raise PluginError(
             f"{where}: {name!r} cannot bring its options of version {origin['version']} up to date: {described(error)}"
         ) from error
+
+
+def _can_be_installed(dist: str, version: str) -> bool:
+    """Whether these are a distribution's name and version: what a command may be made of."""
+    try:
+        Version(version)
+    except InvalidVersion:
+        return False
+    return _DISTRIBUTION.fullmatch(dist) is not None and version.isascii() and version == version.strip()
 
 
 def _installed(dist: str) -> str | None:

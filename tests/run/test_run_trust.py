@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pty
-import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from command import mtframe
+from mtframe._origins import changed
 from mtframe.errors import RecipeError, UntrustedError, printable
 from mtframe.inference import load_run
 from mtframe.run import RunFolder, _trust, trust
@@ -251,6 +251,25 @@ def test_where_parts_came_from_runs_no_file(foreign: Path, elsewhere: str) -> No
     assert not foreign.with_name("ran elsewhere").exists()
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "plots", ".lock"])
+def test_a_training_that_goes_on_writes_nothing_out_of_the_run(run: Path, tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    if name == "checkpoints":
+        shutil.move(run / name, victim)
+    elif name == ".lock":
+        (run / name).unlink(missing_ok=True)
+    else:
+        shutil.rmtree(run / name, ignore_errors=True)
+        victim.mkdir()
+    (run / name).symlink_to(victim)
+    before = {file: file.stat().st_mtime_ns for file in victim.rglob("*")}
+    result = mtframe("train", "--resume", run, "--with", "tensorboard")
+    assert name in result.err, result
+    assert result.code in ((0,) if name in ("plots", "tensorboard") else (1, 2)), result
+    assert {file: file.stat().st_mtime_ns for file in victim.rglob("*")} == before
+    assert victim.exists() == (name != ".lock")
+
+
 def test_what_others_may_write_is_no_consent(foreign: Path, tmp_path: Path) -> None:
     for text in ("{", "[1, 2]", "{}", ""):
         (tmp_path / "state").mkdir(exist_ok=True)
@@ -277,8 +296,27 @@ def test_names_of_strangers_do_not_steer_the_terminal(foreign: Path) -> None:
     command = [sys.executable, "-m", "mtframe", "evaluate", str(foreign), "--trust"]
     said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stderr
     assert "\x1b" not in said
-    assert r"The run was trained with x\x1b[2J'; rm -rf ~ 1'; id" in said
-    assert f"pip install {shlex.quote(printable(evil['distribution'] + '==' + evil['version']))}" in said
+    assert f"no package's name and version: {evil['distribution']!r}, {evil['version']!r}" in said
+    assert "pip install" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("--index-url=http://evil/simple", "1.0"), ("-rhttp://evil/r.txt", "1.0"), ("git+https://evil/x", "1.0"),
+        ("kit @ https://evil/x.zip", "1.0"), ("kit[all]", "1.0"), ("kit", "1.0 --pre"), ("kit", "1.0 "), ("kit", "١"),
+        ("kit-", "1.0"), ("kit\n", "1.0"), ("kıt", "1.0"), ("", ""),
+    ],
+)  # fmt: skip
+def test_no_command_is_made_of_what_is_no_package(name: str, version: str) -> None:
+    (said,) = changed({"a": {"kind": "head", "name": "x", "distribution": name, "version": version}}, training=False)
+    assert said == f"The run's environment.json has no package's name and version: {name!r}, {version!r}"
+
+
+def test_what_a_command_installs_is_a_package() -> None:
+    (said,) = changed({"a": {"kind": "head", "name": "x", "distribution": "A-kit.x_1", "version": "1!2.0rc1+cu118"}},
+                      training=False)  # fmt: skip
+    assert said.endswith("is not installed. Install it with: pip install 'A-kit.x_1==1!2.0rc1+cu118'")
 
 
 def test_commands_to_paste_are_quoted(run: Path) -> None:
