@@ -64,8 +64,16 @@ READING = ("evaluate", "predict", "from")
 
 Trick = Callable[[Path, Path], None]
 
-# Code that is run by nobody, agreed to or not: its trace is a folder.
-NEVER = "import os\nos.mkdir({trace!r})\nclass D:\n    def __init__(self, *given, **named): pass\n"
+# Code that is run by nobody, agreed to or not: its trace is a folder, in place of that of other code.
+NEVER = """
+import os
+if os.path.isfile({trace!r}):
+    os.unlink({trace!r})
+os.makedirs({trace!r}, exist_ok=True)
+
+class D:
+    def __init__(self, *given, **named): pass
+"""
 
 
 class Reduces:
