@@ -119,8 +119,8 @@ def check_run_folder(folder: Path) -> bool:
     Raises:
         OSError: It is, and is a link out of the run, or lies behind one: a stranger's run may lead anywhere.
     """
-    folder = folder.absolute()
-    runs = [run for run in (folder, *folder.parents) if all(os.path.isfile(run / name) for name in _OF_A_RUN)]
+    named = Path(os.path.abspath(folder))
+    runs = [run for run in (named, *named.parents) if all(os.path.isfile(run / name) for name in _OF_A_RUN)]
     for run in runs:
         if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(run)):
             raise OSError(errno.ELOOP, f"is a link out of the run {run}, which is not followed; remove it", str(folder))

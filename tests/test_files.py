@@ -172,6 +172,8 @@ def test_in_a_run_no_link_is_followed(tmp_path: Path) -> None:
                 write(run / folder / "a", b"new")
     assert (victim / "a").read_bytes() == b"precious"
     assert not (tmp_path / "other" / "a").exists()
+    # What is beside a run is not in it, even if it is named from there.
+    write_bytes(run / ".." / "beside", b"new")
     # A run may itself lie behind a link, and have links that stay in it.
     (tmp_path / "link").symlink_to(run)
     (run / "folder").mkdir()
