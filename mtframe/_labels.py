@@ -11,6 +11,7 @@ from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, RecipeError
 from mtframe.options import problems
 from mtframe.paths import regular
+from mtframe.registry import split_local
 
 _LABELS = TypeAdapter(dict[str, DataInfo])
 
@@ -23,10 +24,17 @@ def read_labels(run: Path) -> dict[str, DataInfo]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read as the labels of a run ({error})") from None
     try:
-        return _LABELS.validate_python(stored)
+        infos = _LABELS.validate_python(stored)
     except ValidationError as error:
         wrong = "; ".join(problems(error, stored, "", lambda _: ["target", "classes"])[:5])
         raise CheckpointError(f"{file}: not the labels of a run: {wrong}") from None
+    for task, info in infos.items():
+        if split_local(info.target) is not None:
+            raise CheckpointError(
+                f"{file}: {task}.target: {info.target!r} is a Python file, and labels run none. One of your own is "
+                f"named in the recipe: tasks.{task}.target"
+            )
+    return infos
 
 
 def run_of(start: str) -> Path | None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
+
 from mtframe.errors import PluginError, TrainingError, described, one_line, pasted
 from mtframe.files import write_bytes
 from mtframe.kinds import Migrates
 from mtframe.paths import regular
 from mtframe.recipe import TRAINING_ONLY, Recipe
-from mtframe.registry import qualified, resolve, split_local
+from mtframe.registry import only_files, qualified, resolve, split_local
 
 LOG = logging.getLogger("mtframe")
+
+# https://packaging.python.org/en/latest/specifications/name-normalization/#name-format
+_DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 # By place in the recipe: kind, name as written, and distribution and version where it was installed.
 Origins = Mapping[str, Mapping[str, str]]
@@ -75,11 +81,10 @@ def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
         return f"./{copies[file]}{rest}"
 
     kept = recipe.renamed(keep)
-    for where, kind, choice in kept.choices():
-        if split_local(choice.name) is None:
-            continue
+    kinds = {where: kind for where, kind, _ in kept.choices()}
+    for where, name in kept.named_files():
         try:
-            resolve(kind, choice.name, folder)
+            resolve(kinds.get(where, "component"), name, folder)
         except PluginError as error:
             raise PluginError(
                 f"{where}: a run keeps a copy of the file alone, and this copy cannot be used. Put what it needs "
@@ -134,6 +139,10 @@ def changed(known: Origins, *, training: bool) -> list[str]:
     }
     advice = []
     for dist, then in sorted(needed):
+        if not _can_be_installed(dist, then):
+            # pip would take it for an option or an address.
+            advice.append(f"The run's environment.json has no package's name and version: {dist!r}, {then!r}")
+            continue
         now = _installed(dist)
         how = f"pip install {pasted(f'{dist}=={then}')}"
         known_as = f"{one_line(dist)} {one_line(then)}"
@@ -146,7 +155,9 @@ def changed(known: Origins, *, training: bool) -> list[str]:
 
 def _migrated(where: str, origin: Mapping[str, str], name: str, options: dict[str, Any]) -> dict[str, Any]:
     try:
-        component = resolve(origin["kind"], name).component
+        # A run's environment.json is data: it has no file run.
+        with only_files(()):
+            component = resolve(origin["kind"], name).component
     except PluginError:
         # Reported with its place when the recipe is checked.
         return options
@@ -158,6 +169,15 @@ def _migrated(where: str, origin: Mapping[str, str], name: str, options: dict[st
         raise PluginError(
             f"{where}: {name!r} cannot bring its options of version {origin['version']} up to date: {described(error)}"
         ) from error
+
+
+def _can_be_installed(dist: str, version: str) -> bool:
+    """Whether these are a distribution's name and version: what a command may be made of."""
+    try:
+        Version(version)
+    except InvalidVersion:
+        return False
+    return _DISTRIBUTION.fullmatch(dist) is not None and version.isascii() and version == version.strip()
 
 
 def _installed(dist: str) -> str | None:

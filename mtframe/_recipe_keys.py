@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from mtframe.errors import RecipeError
-from mtframe.registry import local_file, name_of
+from mtframe.registry import in_texts, local_file, name_of
 
 CONFIG = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -48,6 +48,10 @@ def _choice(value: Any, info: ValidationInfo) -> Any:
     if strange:
         raise ValueError(f"expected names of options, got {strange[0]!r}")
     name = {"name": _named(value["name"], info)} if "name" in value else {}
+    context = info.context or {}
+    if context.get("kept"):
+        # A run keeps the files that its options name, too.
+        given = in_texts(given, lambda text: local_file(text, context["base"]))
     return {**name, "options": given}
 
 

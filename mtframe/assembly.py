@@ -37,6 +37,7 @@ from mtframe.kinds import (
 from mtframe.model import MultiTaskModel
 from mtframe.options import build, check, construct
 from mtframe.recipe import CheckedPart, CheckedRecipe, Choice, Recipe
+from mtframe.registry import only_files
 
 if TYPE_CHECKING:
     from mtframe.gradients import AnyBalancer
@@ -67,6 +68,7 @@ class Assembly:
         self.recipe = recipe if isinstance(recipe, Recipe) else recipe.recipe
         self._parts = {} if isinstance(recipe, Recipe) else dict(recipe.parts)
         self._trained = trained or self.recipe
+        self._files = self.recipe.files() | self._trained.files()
         self._train_sets: dict[str, Dataset] = {}
         self._datasets: dict[tuple[str, str], Dataset] = {}
         self._transforms: dict[tuple[str, bool], Transform] = {}
@@ -318,13 +320,14 @@ class Assembly:
         weights, lender = backbone.component, recipe.tasks[task].images or task
         chosen = recipe.tasks[lender].transform
         transform = self._part("transform", chosen, f"tasks.{lender}.transform").resolved.component
-        known = [
-            weights.pretraining(backbone.member, **recipe.backbone.options)
-            if isinstance(weights, TellsPretraining)
-            else None,
-            transform.outside(**chosen.options) if isinstance(transform, KnowsOutside) else None,
-            recipe.train.start and f"what the weights of {recipe.train.start} have learned from",
-        ]
+        with only_files(self._files):
+            known = [
+                weights.pretraining(backbone.member, **recipe.backbone.options)
+                if isinstance(weights, TellsPretraining)
+                else None,
+                transform.outside(**chosen.options) if isinstance(transform, KnowsOutside) else None,
+                recipe.train.start and f"what the weights of {recipe.train.start} have learned from",
+            ]
         others = [f"task {name} ({part.dataset.name})" for name, part in recipe.tasks.items() if name != task]
         return (*filter(None, known), *others)
 
@@ -365,7 +368,8 @@ class Assembly:
     def _build(self, kind: str, choice: Choice, where: str, wired: dict[str, Any]) -> Any:
         found = self._part(kind, choice, where)
         wired = {"member": found.resolved.member, **wired}
-        part = construct(found.resolved.component, kind, found.options, wired, where)
+        with only_files(self._files):
+            part = construct(found.resolved.component, kind, found.options, wired, where)
         if missing := KINDS[kind].missing(part):
             raise PluginError(
                 f"{where}: {choice.name!r} is no {kind}: it has no {', '.join(missing)}. "
@@ -397,7 +401,8 @@ def observe(recipe: Recipe, *, strict: bool = False) -> Hooks:
     for number, choice in enumerate(recipe.hooks):
         where = f"hooks.{number}"
         found = recipe.resolve("hooks", choice.name)
-        built = build(found.component, "hooks", choice.options, {}, where)
+        with only_files(recipe.files()):
+            built = build(found.component, "hooks", choice.options, {}, where)
         observers[f"{where} ({choice.name})"] = built, found.label
     hooks = Hooks(strict=strict)
     # The one that was registered last is called first, and a recipe's first should be.

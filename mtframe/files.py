@@ -20,6 +20,9 @@ from mtframe.paths import no_name
 # Letters of a goal's name in that of its partial file, which must not be too long where the goal's is not.
 _LETTERS = 40
 
+# What makes a folder a run.
+_OF_A_RUN = ("recipe.yaml", "labels.json")
+
 _PARTIAL = re.compile(r"\..*\.[0-9a-f]{8}\.partial", re.DOTALL)
 
 # How a file is opened to be flushed: Windows wants the right to write.
@@ -40,14 +43,17 @@ def replacing(path: Path, *, private: bool = False, follow: bool = True, flush: 
     Args:
         path: The path.
         private: Only the user may read and write it.
-        follow: Whether a link at the path is followed; it is replaced if not.
+        follow: Whether a link at the path is followed; it is replaced if not, and in a run in any case.
         flush: Whether the file, and the folder's entry of it, must survive a loss of power.
 
     Raises:
-        OSError: It cannot be written, or what is written within raises one; with the path.
+        OSError: It cannot be written, or what is written within raises one; with the path. A folder of a run that it is
+            in is a link out of the run.
     """
     partial: Path | None = None
     try:
+        # What lies in a run may be a stranger's.
+        follow = not check_run_folder(path.parent) and follow
         there = _status(path, follow)
         goal = Path(os.path.realpath(path)) if follow and path.is_symlink() else path
         if there is not None and _in_place(there, goal.parent, follow):
@@ -59,14 +65,15 @@ def replacing(path: Path, *, private: bool = False, follow: bool = True, flush: 
                     _flush(file.fileno())
             return
         beside = partial_beside(goal)
-        with open(beside, "x+b", opener=_private if private else None) as file:
+        known = there is not None and stat.S_ISREG(there.st_mode)
+        with open(beside, "x+b", opener=_private if private or known else None) as file:
             partial = beside
-            yield file
-            file.flush()
-            if there is not None and stat.S_ISREG(there.st_mode) and not private:
-                # Some file systems have no permissions.
+            if there is not None and known and not private:
+                # Before there is anything to read. Some file systems have no permissions.
                 with suppress(OSError):
                     partial.chmod(stat.S_IMODE(there.st_mode))
+            yield file
+            file.flush()
             if flush:
                 _flush(file.fileno())
         partial.replace(goal)
@@ -101,11 +108,26 @@ def appending(path: Path) -> IO[str]:
         OSError: It cannot be opened; it is a link, which may lead anywhere, or a pipe, which may wait for a reader for
             ever.
     """
+    check_run_folder(path.parent)
     if (there := _status(path, follow=False)) is not None:
         kind = there.st_mode
         if stat.S_ISLNK(kind) or stat.S_ISFIFO(kind):
             raise OSError(errno.EINVAL, "is a link or a pipe, and only files are added to", str(path))
     return path.open("a", encoding="utf-8", newline="")
+
+
+def check_run_folder(folder: Path) -> bool:
+    """Whether a folder, which need not be there yet, is one of a run, so that no link in it is followed.
+
+    Raises:
+        OSError: It is, and is a link out of the run, or lies behind one: a stranger's run may lead anywhere.
+    """
+    named = Path(os.path.abspath(folder))
+    runs = [run for run in (named, *named.parents) if all(os.path.isfile(run / name) for name in _OF_A_RUN)]
+    for run in runs:
+        if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(run)):
+            raise OSError(errno.ELOOP, f"is a link out of the run {run}, which is not followed; remove it", str(folder))
+    return bool(runs)
 
 
 def partial_beside(goal: Path) -> Path:

@@ -24,7 +24,7 @@ from mtframe._recipe_keys import TrainOptions as TrainOptions
 from mtframe._recipe_keys import check_task_name as check_task_name
 from mtframe.errors import RecipeError
 from mtframe.paths import regular
-from mtframe.registry import Lookups, Resolved, did_you_mean
+from mtframe.registry import Lookups, Resolved, did_you_mean, in_texts, only_files, split_local, texts_in
 from mtframe.yaml import dump_yaml, parse_yaml
 
 # What of a task is a component, and of which kind.
@@ -89,13 +89,31 @@ class Recipe(BaseModel):
         for number, observer in enumerate(self.hooks):
             yield f"hooks.{number}", "hooks", observer
 
+    def named_files(self) -> Iterator[tuple[str, str]]:
+        """Every name of a component in a file, with its place: of a part, of a preset, or in an option."""
+        names: list[tuple[str, str]] = [
+            (f"tasks.{task}.preset", part.preset) for task, part in self.tasks.items() if part.preset
+        ]
+        for where, _, choice in self.choices():
+            names.append((where, choice.name))
+            for option, value in choice.options.items():
+                names += [(f"{where}.{option}", text) for text in texts_in({option: value})]
+        return ((where, name) for where, name in names if split_local(name) is not None)
+
+    def files(self) -> frozenset[Path]:
+        """The Python files that it names, which are all that may be run for it."""
+        named = {local[0] for _, name in self.named_files() if (local := split_local(name)) is not None}
+        # What an option names is relative to the current folder.
+        return frozenset(path.resolve() for file in named for path in (file, (self.base or Path()) / file))
+
     def resolve(self, kind: str, name: str) -> Resolved:
         """What a name in this recipe stands for; looked up once, whoever asks: check, assembly, a run's origins.
 
         Raises:
             PluginError: It cannot be found or imported.
         """
-        return self._lookups.resolve(kind, name, self.base)
+        with only_files(self.files() if split_local(name) else ()):
+            return self._lookups.resolve(kind, name, self.base)
 
     def check(self, *, training: bool = True) -> CheckedRecipe:
         """Imports every component, checks its options, and whether a task's parts agree on a kind of target.
@@ -170,10 +188,10 @@ class Recipe(BaseModel):
         return dump_yaml({**whole, "tasks": tasks, "hooks": hooks}) + dump_yaml({"train": train}, flow=False)
 
     def renamed(self, rename: Callable[[str], str]) -> Self:
-        """The recipe with every name of a component or preset changed."""
+        """The recipe with every name of a component or preset changed, and every text in an option."""
 
         def part(choice: Choice) -> Choice:
-            return Choice(name=rename(choice.name), options=choice.options)
+            return Choice(name=rename(choice.name), options=in_texts(choice.options, rename))
 
         tasks = {
             name: task.model_copy(
@@ -223,7 +241,7 @@ class Recipe(BaseModel):
         if unlent := lend(filled, plain):
             raise RecipeError("\n".join(unlent))
         try:
-            recipe = cls.model_validate(filled, context={"base": base})
+            recipe = cls.model_validate(filled, context={"base": base, "kept": not presets})
         except ValidationError as error:
             problems = options.problems(error, filled, "", _known)
             raise RecipeError("\n".join(_report(problems, filled, wrong))) from None

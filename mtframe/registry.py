@@ -14,7 +14,8 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -43,6 +44,9 @@ _COMPARED_LETTERS, _COMPARED_NAMES = 100, 5000
 
 # Classes that the program itself has given in place of names, by the name that a recipe then has.
 _GIVEN: dict[str, Any] = {}
+
+# The files that may be run now; any if None.
+_ONLY: ContextVar[Collection[Path] | None] = ContextVar("_ONLY", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,20 @@ def resolve(kind: str, name: str, base: Path | None = None) -> Resolved:
     return Resolved(kind, name, component, member, origin)
 
 
+@contextlib.contextmanager
+def only_files(files: Collection[Path]) -> Iterator[None]:
+    """Within it, in this thread, no component is taken from other files than these.
+
+    A recipe, which may be a stranger's, is asked for its code before it is used. What it names only later, by an option
+    or in a file of data, must not be more than was asked for.
+    """
+    token = _ONLY.set(files)
+    try:
+        yield
+    finally:
+        _ONLY.reset(token)
+
+
 class Lookups:
     """What names stand for, each found once: a component that was checked is the one that is built and noted down."""
 
@@ -213,6 +231,29 @@ def split_local(name: str) -> tuple[Path, str] | None:
     """The file of a component in a file, and the rest of its name, `:MyHead`; None for other names."""
     local = _LOCAL.fullmatch(name)
     return None if local is None else (Path(local["file"]), name[local.end("file") :])
+
+
+def in_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """An option with every text in it changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key) if isinstance(key, str) else key: in_texts(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [in_texts(item, change) for item in value]
+    return value
+
+
+def texts_in(value: Any) -> list[str]:
+    """Every text in an option."""
+    found: list[str] = []
+
+    def note(text: str) -> str:
+        found.append(text)
+        return text
+
+    in_texts(value, note)
+    return found
 
 
 def name_of(component: Any) -> str:
@@ -296,6 +337,12 @@ def _find(kind: str, name: str) -> tuple[Component, str | None]:
 def _from_file(kind: str, path: Path, attribute: str) -> Any:
     """The class `attribute` of the Python file at `path`."""
     label = f"{kind} '{path}:{attribute}'"
+    only = _ONLY.get()
+    if only is not None and path not in only:
+        raise PluginError(
+            f"{label}: the recipe names no such file, so it is not run. A component in a file is named in the recipe, "
+            "as a part or in an option: FILE.py:NAME"
+        )
     try:
         source = regular(path).read_bytes()
     except OSError as error:

@@ -24,7 +24,7 @@ from mtframe.drawing import save_picture
 from mtframe.errors import Code, MtframeError
 from mtframe.evaluation import Bars
 from mtframe.evaluation._plots import draw_detail
-from mtframe.files import is_partial, replacing, write_bytes, write_text
+from mtframe.files import appending, is_partial, replacing, write_bytes, write_text
 from mtframe.inference import save_embeddings
 from mtframe.run import agree
 from mtframe.run import write_text as write_run_text
@@ -137,6 +137,49 @@ def test_files_have_the_permissions_of_the_umask(writer: tuple[Path, Callable[[P
     path.chmod(0o600)
     write(path, 1)
     assert oct(path.stat().st_mode & 0o777) == oct(0o600)
+
+
+def test_nobody_else_reads_a_file_while_it_is_rewritten(tmp_path: Path, umask: None) -> None:
+    for mode in (0o600, 0o604):
+        (tmp_path / "a").write_bytes(b"old")
+        (tmp_path / "a").chmod(mode)
+        with replacing(tmp_path / "a") as file:
+            assert oct(os.fstat(file.fileno()).st_mode & 0o777) == oct(mode)
+        (tmp_path / "a").unlink()
+
+
+def a_run(path: Path) -> Path:
+    path.mkdir()
+    for name in ("recipe.yaml", "labels.json"):
+        (path / name).write_text("{}", encoding="utf-8")
+    return path
+
+
+def test_in_a_run_no_link_is_followed(tmp_path: Path) -> None:
+    run, victim = a_run(tmp_path / "run"), tmp_path / "victim"
+    victim.mkdir()
+    (victim / "a").write_bytes(b"precious")
+    (run / "a").symlink_to(victim / "a")
+    write_bytes(run / "a", b"new")
+    assert ((run / "a").read_bytes(), (victim / "a").read_bytes()) == (b"new", b"precious")
+    (run / "out").symlink_to(victim)
+    # A run itself: from the outside it is none of the other's folders all the same.
+    a_run(tmp_path / "other")
+    (run / "other").symlink_to(tmp_path / "other")
+    for folder in ("out", "out/deeper", "other"):
+        for write in (write_bytes, lambda path, _: appending(path).close()):
+            with pytest.raises(OSError, match=f"is a link out of the run {run}, which is not followed; remove it"):
+                write(run / folder / "a", b"new")
+    assert (victim / "a").read_bytes() == b"precious"
+    assert not (tmp_path / "other" / "a").exists()
+    # What is beside a run is not in it, even if it is named from there.
+    write_bytes(run / ".." / "beside", b"new")
+    # A run may itself lie behind a link, and have links that stay in it.
+    (tmp_path / "link").symlink_to(run)
+    (run / "folder").mkdir()
+    (run / "within").symlink_to("folder")
+    write_bytes(tmp_path / "link" / "within" / "a", b"new")
+    assert (run / "folder" / "a").read_bytes() == b"new"
 
 
 def test_what_this_user_trusts_is_his_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: None) -> None:

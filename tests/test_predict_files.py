@@ -59,6 +59,32 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+def test_pictures_in_a_run_follow_no_link(small_run: Path, tmp_path: Path) -> None:
+    """`RUN/predictions` is where pictures go by default, and the run may be a stranger's."""
+    run, victim = tmp_path / "run", tmp_path / "victim"
+    shutil.copytree(small_run, run)
+    (run / "predictions").mkdir()
+    for name in ("a.jpg", "b.png"):
+        picture(tmp_path / name)
+        (tmp_path / f"precious-{name}").write_bytes(b"precious")
+        (run / "predictions" / name).symlink_to(tmp_path / f"precious-{name}")
+        result = mtframe("predict", run, tmp_path / name, "--format", Path(name).suffix[1:])
+        assert result.code == 0, result
+        assert (tmp_path / f"precious-{name}").read_bytes() == b"precious"
+        assert not (run / "predictions" / name).is_symlink()
+    shutil.rmtree(run / "predictions")
+    victim.mkdir()
+    (run / "predictions").symlink_to(victim)
+    result = mtframe("predict", run, tmp_path / "a.jpg")
+    assert result.code == 2
+    assert f"predictions cannot be a folder (is a link out of the run {run}, which is not followed" in result.err
+    assert not list(victim.iterdir())
+    # Where the user says so, links are followed.
+    (tmp_path / "out").symlink_to(victim)
+    assert mtframe("predict", run, tmp_path / "a.jpg", "--out", tmp_path / "out").code == 0
+    assert names_in(victim) == ["a.jpg"]
+
+
 def test_images_of_a_folder_are_found_sorted_and_files_are_taken_as_they_are(tmp_path: Path) -> None:
     for name in ("b/2.JPG", "b/1.png", "a.jpeg", "notes.txt", "c.tiff"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

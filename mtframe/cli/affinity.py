@@ -57,8 +57,10 @@ def affinity(
 def make_folder(path: Path) -> None:
     """Makes a folder, if it is not there. Raises RecipeError if it cannot be made."""
     from mtframe.errors import RecipeError
+    from mtframe.files import check_run_folder
 
     try:
+        check_run_folder(path)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecipeError(f"--out: {path} cannot be made ({error.strerror or error})") from None

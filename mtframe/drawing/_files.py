@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from mtframe.errors import MtframeError, RecipeError
-from mtframe.files import replacing, write_bytes
+from mtframe.files import check_run_folder, replacing, write_bytes
 
 PictureFormat = Literal["jpg", "png", "webp"]
 FORMATS: tuple[str, ...] = get_args(PictureFormat)
@@ -31,6 +31,7 @@ def to_pil(image: Tensor) -> Image.Image:
 def make_folder(path: Path) -> None:
     """Makes a folder for pictures. Raises RecipeError if it cannot be one."""
     try:
+        check_run_folder(path)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecipeError(f"--out: {path} cannot be a folder ({error.strerror or error})") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtframe.errors import MtframeError
-from mtframe.files import replacing
+from mtframe.files import check_run_folder, replacing
 from mtframe.palette import COLOURS, as_drawn, line_of
 from mtframe.run import write_text
 
@@ -45,6 +45,7 @@ def write_details(evaluation: Evaluation, task: str, out: Path) -> list[Path]:
         "details": [{"kind": type(detail).__name__.lower(), **asdict(detail)} for detail in evaluation.details],
     }
     try:
+        check_run_folder(out)
         out.mkdir(parents=True, exist_ok=True)
         files = [out / f"{task}.json"]
         write_text(files[0], json.dumps(finite(report), indent=1) + "\n")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mtframe import options
 from mtframe.errors import CheckpointError
-from mtframe.files import to_disk
+from mtframe.files import check_run_folder, to_disk
 from mtframe.paths import regular
 
 from ._files import digest, file_digest
@@ -189,6 +189,7 @@ def write(
         OSError: The disk is full or cannot be written; what was there still is.
         RuntimeError: Likewise: torch.save reports a full disk so.
     """
+    check_run_folder(folder.parent)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

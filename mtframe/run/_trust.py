@@ -24,7 +24,7 @@ _AGREED: set[str] = set()
 
 
 def code_of(recipe: Recipe, run: Path, recorded: Mapping[str, str]) -> list[Code]:
-    """The Python files that a run's recipe names.
+    """The Python files that a run's recipe names: as parts, as presets, and in options.
 
     Args:
         recipe: The recipe, its names of files resolved.
@@ -37,8 +37,7 @@ def code_of(recipe: Recipe, run: Path, recorded: Mapping[str, str]) -> list[Code
     # Not through a link: the folder itself may be one.
     home = run.resolve() / COMPONENTS
     found: dict[Path, Code] = {}
-    names = {choice.name: where for where, _, choice in recipe.choices()}
-    for name, where in names.items():
+    for where, name in recipe.named_files():
         local = split_local(name)
         if local is None or local[0] in found:
             continue

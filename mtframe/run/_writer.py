@@ -30,6 +30,9 @@ LOCK, _HOLDER = ".lock", ".writer.json"
 # What a folder may hold that nobody has written a run into.
 RESERVED = frozenset({LOCK, _HOLDER})
 
+# Windows follows no links unasked.
+_NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0)
+
 # A file system that knows no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
@@ -72,9 +75,10 @@ class Writer:
     def acquire(self) -> None:
         """Takes it. Raises RecipeError, with who has it, if another one does, or if nobody can write there."""
         try:
-            number = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            number = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | _NOT_A_LINK, 0o666)
         except OSError as error:
-            raise RecipeError(f"{self._folder}: cannot be written ({error.strerror or error})") from None
+            why = f"{LOCK} is a link; remove it" if error.errno == errno.ELOOP else error.strerror or error
+            raise RecipeError(f"{self._folder}: cannot be written ({why})") from None
         try:
             self._lock(number)
         except BaseException:

@@ -69,7 +69,8 @@ class FaceAlign:
         size: Side of the network's square input in pixels.
         train: Whether to augment.
         detector: What finds the points where a sample has none: a name of the entry-point group
-            `mtframe_face.landmarks`, or `./file.py:Class`, relative to the current folder; null for none.
+            `mtframe_face.landmarks`, or `./file.py:Class`, relative to the current folder; null for none. A run
+            keeps a copy of the file and names it relative to its own folder.
         aligned: Whether a picture without points is aligned already: its middle square is taken as it is.
         flip: Probability of mirroring.
         rotate: Largest turn to either side in degrees.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtframe.files import appending, replacing
+from mtframe.files import appending, check_run_folder, replacing
 from mtframe.hooks import hookimpl
 from mtframe.palette import as_drawn
 from mtframe.paths import regular
@@ -132,6 +132,7 @@ def plot_losses(metrics_csv: Path, path: Path) -> None:
         axis.set(title=as_drawn(task), xlabel="step", ylabel="loss")
         axis.grid(alpha=0.3)
         axis.legend()
+    check_run_folder(path.parent)
     path.parent.mkdir(exist_ok=True)
     with replacing(path, follow=False) as file, warnings.catch_warnings():
         # Of names too long for the layout, which a damaged file may have.

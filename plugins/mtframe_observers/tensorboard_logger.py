@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtframe.errors import RecipeError
+from mtframe.files import check_run_folder
 from mtframe.hooks import hookimpl
 
 
@@ -37,8 +38,13 @@ class TensorBoard:
     @hookimpl
     def training_started(self, trainer: Any) -> None:
         """Opens the log; of a run that goes on, what came after its checkpoint is no longer shown."""
+        folder = trainer.run.path / "tensorboard"
+        try:
+            check_run_folder(folder)
+        except OSError as error:
+            raise RecipeError(f"{folder} {error.strerror}") from None
         self._writer = self._make(
-            str(trainer.run.path / "tensorboard"), flush_secs=self._flush_secs,
+            str(folder), flush_secs=self._flush_secs,
             purge_step=trainer.step + 1 if trainer.step else None,
         )  # fmt: skip
         if trainer.step == 0:

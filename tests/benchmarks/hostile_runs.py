@@ -4,8 +4,9 @@
 
 Each trick is played on a copy of a run that this user has not trained, and each command that takes a run is called on
 it, without `--trust` and, where it is about code, with it. Right: an answer or a message (exit code 0, 1 or 2), no
-traceback, no code run that the user has not agreed to, no control character printed, a run that is only read unchanged,
-within the seconds and 8 GiB of addresses more than before.
+traceback, no code run that the user has not agreed to, no control character printed, no command to install from an
+address, a run that is only read unchanged, nothing changed in the folder `victim` beside it, within the seconds and
+8 GiB of addresses more than before.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from mtframe.assembly import Assembly
 from mtframe.recipe import Recipe
 from mtframe.run._files import file_digest
 from mtframe.training import Trainer
+from mtframe.yaml import dump_yaml, parse_yaml
 from sealed import reseal
 from stopped import train_until
 from toy import toy_recipe
@@ -52,7 +54,8 @@ FILES = ("recipe.yaml", "environment.json", "labels.json", "log.txt", "metrics.c
 COMMANDS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate", "{run}"),
     "predict": ("predict", "{run}", "{picture}", "--out", "{out}"),
-    "resume": ("train", "--resume", "{run}"),
+    "predict in it": ("predict", "{run}", "{picture}"),
+    "resume": ("train", "--resume", "{run}", "--with", "tensorboard"),
     "from": ("train", "{recipe}", "--from", "{run}", "--out", "{out}"),
     "add-task": ("add-task", "{run}", "more=image-classification:{empty}", "--out", "{out}"),
     "remove-task": ("remove-task", "{run}", "two", "--out", "{out}"),
@@ -60,6 +63,17 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 READING = ("evaluate", "predict", "from")
 
 Trick = Callable[[Path, Path], None]
+
+# Code that is run by nobody, agreed to or not: its trace is a folder, in place of that of other code.
+NEVER = """
+import os
+if os.path.isfile({trace!r}):
+    os.unlink({trace!r})
+os.makedirs({trace!r}, exist_ok=True)
+
+class D:
+    def __init__(self, *given, **named): pass
+"""
 
 
 class Reduces:
@@ -92,6 +106,55 @@ def recipe(old: str, new: str) -> Trick:
         changed = re.sub(old, new.replace("{outside}", str(outside)), text)
         assert changed != text, old
         (run / "recipe.yaml").write_text(changed, encoding="utf-8")
+
+    return trick
+
+
+def beside(change: Callable[[dict[str, Any], dict[str, Any], str], Any], *, absolute: bool = True) -> Trick:
+    """Has recipe or labels name code in the run that is not in its components, and the digests fit."""
+
+    def trick(run: Path, trace: Path) -> None:
+        (run / "extra").mkdir()
+        (run / "extra" / "d.py").write_text(NEVER.format(trace=str(trace)), encoding="utf-8")
+        plain = parse_yaml((run / "recipe.yaml").read_text(encoding="utf-8"), "recipe")
+        labels = json.loads((run / "labels.json").read_text(encoding="utf-8"))
+        # Commands are called in the run's parent.
+        change(plain, labels, f"{run if absolute else './run'}/extra/d.py:D")
+        (run / "recipe.yaml").write_text(dump_yaml(plain), encoding="utf-8")
+        (run / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+        for file in run.glob("checkpoints/*/checkpoint.json"):
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            manifest |= {"labels": file_digest(run / "labels.json"), "recipe": plain}
+            file.write_text(json.dumps(manifest), encoding="utf-8")
+
+    return trick
+
+
+def detector(plain: dict[str, Any], labels: dict[str, Any], name: str) -> None:
+    """An option that names a component by its file."""
+    plain["tasks"]["one"]["transform"] = {"name": "face-align", "detector": name, "aligned": True}
+
+
+def origin(run: Path, trace: Path) -> None:
+    """A text of the recipe is said to be a component of another version, whose options are brought up to date."""
+    beside(lambda plain, labels, name: plain["train"].update(start=name))(run, trace)
+    name = parse_yaml((run / "recipe.yaml").read_text(encoding="utf-8"), "recipe")["train"]["start"]
+    said = {"kind": "head", "name": name, "distribution": "mtframe", "version": "0.0"}
+    edited("environment.json", lambda known: known["components"].update({"train.start": said}))(run, trace)
+
+
+def leading_out(name: str, *, to: str = "") -> Trick:
+    """A file or folder of the run is a link out of it, to a victim's folder or a file in it."""
+
+    def trick(run: Path, trace: Path) -> None:
+        victim, place = run.parent / "victim", run / name
+        if place.is_dir():
+            shutil.move(place, victim)
+        victim.mkdir(exist_ok=True)
+        (victim / "precious").write_bytes(b"precious")
+        place.parent.mkdir(exist_ok=True)
+        place.unlink(missing_ok=True)
+        place.symlink_to(victim / to)
 
     return trick
 
@@ -185,6 +248,11 @@ CODE: dict[str, Trick] = {
     "a link to a folder": linked_folder,
     "an installed module": recipe(r"(\./)?components/toy\.py:ToyHead", "os:system"),
     "an observer": recipe(r"(?m)^hooks:.*$(\n- .*)*", "hooks: [{outside}:Evil]"),
+    "an option that is a file": beside(detector),
+    "an option that is a file here": beside(detector, absolute=False),
+    "a preset that is a file": beside(lambda plain, labels, name: plain["tasks"]["one"].update(preset=name)),
+    "a kind of target that is a file": beside(lambda plain, labels, name: labels["one"].update(target=name)),
+    "an origin that is a file": origin,
     "weights of a run elsewhere": recipe(r"(?m)^train:$", "train:\n  start: ../other"),
 }
 # Of these, not even the code that was agreed to may run: it is another, or elsewhere.
@@ -199,7 +267,13 @@ DATA: dict[str, Trick] = {
         "labels.json", lambda labels: labels["one"].update(classes=[STEERING, "b" + STEERING])),
     "distributions that steer": edited("environment.json", lambda known: [
         origin.update(distribution=STEERING, version=STEERING) for origin in known["components"].values()] and None),
+    "distributions that are options": edited("environment.json", lambda known: [
+        origin.update(distribution="--index-url=http://evil/x") for origin in known["components"].values()] and None),
     "names that steer": steering_recipe,
+    "a picture that leads out": leading_out("predictions/picture.jpg", to="precious"),
+    "pictures that lead nowhere": leading_out("predictions/picture.jpg", to="nothing"),
+    **{f"{name} leads out": leading_out(name) for name in ("predictions", "checkpoints", "plots", "tensorboard")},
+    **{f"{name} leads nowhere": leading_out(name, to="nothing") for name in (".lock", "log.txt", "plots")},
     "a manifest that leaves its folder": edited(
         "checkpoints/last/checkpoint.json", lambda known: known["files"].update({"../../../outside.py": "0" * 64})),
     "a million classes": edited("labels.json", lambda labels: labels["one"].update(
@@ -258,7 +332,7 @@ def played(folder: Path, name: str, trick: Trick, command: str, trusted: bool, s
     edited("environment.json", lambda known: known["files"].update(
         {"components/toy.py": file_digest(run / "components" / "toy.py")}))(run, trace)  # fmt: skip
     trick(run, trace)
-    before = snapshot(run)
+    before, victim = snapshot(run), snapshot(at / "victim")
     texts = {"run": run, "picture": folder / "picture.png", "out": at / "out", "empty": folder / "empty",
              "recipe": folder / "recipe.yaml"}  # fmt: skip
     # `--from` runs no code of the run, so it has no such option.
@@ -270,6 +344,8 @@ def played(folder: Path, name: str, trick: Trick, command: str, trusted: bool, s
     allowed = trusted and name not in FOREIGN
     if trace.exists() and (not allowed or trace.is_dir()):
         outcome = "WRONG: code was run"
+    elif snapshot(at / "victim") != victim:
+        outcome = "WRONG: what a link leads to was changed"
     elif command in READING and snapshot(run) != before:
         outcome = "WRONG: the run was changed"
     shutil.rmtree(at)
@@ -284,6 +360,8 @@ def judged(code: int, said: str) -> str:
         return f"WRONG: exit code {code}, {said[-300:]!r}"
     if re.search(r"[^\n\t -~\u00a0-\u2027\u202f-\uffff]|\u202e", said):
         return f"WRONG: control characters, {said[-300:]!r}"
+    if re.search(r"pip install '?(-|\S*[:@])", said):
+        return f"WRONG: a command of a stranger's, {said[-300:]!r}"
     return "done as asked" if code == 0 else "a message"
 
 

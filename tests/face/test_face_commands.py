@@ -48,6 +48,24 @@ def test_a_loss_trains_on_folders_and_people_are_identified(
     assert (values["known_probes"], values["unknown_probes"]) == (18, 8)
 
 
+def test_a_run_keeps_the_detector_in_a_file_that_it_was_trained_with(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    points = "[[20, 20], [40, 20], [30, 32], [22, 44], [38, 44]]"
+    Path("d.py").write_text(f"class D:\n    def __call__(self, image):\n        return {points}\n", encoding="utf-8")
+    given = ("-t", f"faces=face-identification:{people}", "tasks.faces.transform={name: face-align}")
+    result = mtframe("train", *SMALL, *given, "tasks.faces.transform.detector=./d.py:D", "--out", "run")
+    assert (result.code, result.err) == (0, ""), result
+    Path("d.py").unlink()
+    assert "./components/d.py:D" in Path("run/recipe.yaml").read_text(encoding="utf-8")
+    assert mtframe("evaluate", "run").code == 0
+    # Neither is it of the folder that a command is called in, nor of where the run was made.
+    shutil.move("run", "moved")
+    monkeypatch.chdir("moved")
+    assert mtframe("evaluate", tmp_path / "moved").code == 0
+
+
 def test_a_run_on_aligned_records_takes_plain_pictures_too(tmp_path: Path, people: Path) -> None:
     root, run = tmp_path / "records", tmp_path / "run"
     write_training(root, [4, 4, 4])

@@ -6,19 +6,22 @@ import io
 import json
 import os
 import pty
-import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from command import mtframe
+from mtframe._origins import changed
 from mtframe.errors import RecipeError, UntrustedError, printable
 from mtframe.inference import load_run
 from mtframe.run import RunFolder, _trust, trust
 from mtframe.training import Trainer
+from mtframe.yaml import dump_yaml, parse_yaml
 
 
 @pytest.fixture
@@ -147,6 +150,127 @@ def test_code_that_is_not_what_was_trained_is_refused_even_with_trust(foreign: P
     assert not ran(foreign)
 
 
+@pytest.fixture
+def elsewhere(foreign: Path) -> str:
+    """Code of the run that is not in its components: a class, by its file."""
+    file = foreign / "extra" / "d.py"
+    file.parent.mkdir()
+    file.write_text(
+        f"from pathlib import Path\nPath({str(foreign.with_name('ran elsewhere'))!r}).touch()\n"
+        "class D:\n    head = loss = target = None\n    def __init__(self, *given, **named): pass\n"
+        "    def __call__(self, image): return None\n",
+        encoding="utf-8",
+    )
+    return f"{file}:D"
+
+
+def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    recipe = run / "recipe.yaml"
+    plain = parse_yaml(recipe.read_text(encoding="utf-8"), "recipe")
+    change(plain)
+    recipe.write_text(dump_yaml(plain), encoding="utf-8")
+
+
+@pytest.mark.parametrize("how", ["text", "list", "key"])
+def test_an_option_runs_no_file_outside_of_the_run_even_with_trust(foreign: Path, elsewhere: str, how: str) -> None:
+    value = {"text": elsewhere, "list": [{"a": elsewhere}], "key": {elsewhere: 1}}[how]
+    edit(foreign, lambda plain: plain["tasks"]["one"].update(transform={"name": "face-align", "detector": value}))
+    for command in COMMANDS.values():
+        result = mtframe(*(part.format(run=foreign) for part in command), "--trust")
+        assert result.code == 2
+        where = f"tasks.one.transform.detector: {elsewhere.removesuffix(':D')} is outside of {foreign}/components; of a"
+        assert where in result.err
+        assert not foreign.with_name("ran elsewhere").exists()
+
+
+def test_an_option_names_a_file_relative_to_the_run_and_is_asked_for(foreign: Path, elsewhere: str) -> None:
+    shutil.move(elsewhere.removesuffix(":D"), foreign / "components" / "d.py")
+    edit(
+        foreign,
+        lambda plain: plain["tasks"]["one"].update(
+            transform={"name": "face-align", "detector": "./components/d.py:D", "aligned": True}
+        ),
+    )
+    _trust.agree([code for code in RunFolder.open(foreign).code() if code.file.name == "toy.py"], for_good=False)
+    result = mtframe("evaluate", foreign)
+    assert f"{foreign}/components/d.py (SHA-256 " in result.err
+    assert not foreign.with_name("ran elsewhere").exists()
+    assert "is outside" not in mtframe("evaluate", foreign, "--trust").err
+    assert foreign.with_name("ran elsewhere").exists()
+
+
+def test_what_a_part_composes_is_no_way_to_other_files(
+    foreign: Path, elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mtframe_face.alignment as face
+
+    found = face.find_detector
+    monkeypatch.setattr(face, "find_detector", lambda name: found(name + "py:D"))
+    edit(
+        foreign,
+        lambda plain: plain["tasks"]["one"].update(
+            transform={"name": "face-align", "detector": elsewhere.removesuffix("py:D")}
+        ),
+    )
+    result = mtframe("evaluate", foreign, "--trust")
+    assert "the recipe names no such file, so it is not run" in result.err
+    assert not foreign.with_name("ran elsewhere").exists()
+
+
+def test_a_preset_in_a_file_is_code_too(foreign: Path, elsewhere: str) -> None:
+    edit(foreign, lambda plain: plain["tasks"]["one"].update(preset=elsewhere))
+    result = mtframe("remove-task", foreign, "two", "--trust")
+    assert "tasks.one.preset: " in result.err
+    assert "is outside of" in result.err
+    assert not foreign.with_name("ran elsewhere").exists()
+
+
+def test_labels_run_no_file(foreign: Path, elsewhere: str) -> None:
+    file = foreign / "labels.json"
+    labels = json.loads(file.read_text(encoding="utf-8"))
+    labels["one"]["target"] = elsewhere
+    file.write_text(json.dumps(labels), encoding="utf-8")
+    for folder in (foreign / "checkpoints").iterdir():
+        manifest = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+        manifest["labels"] = _trust.file_digest(file)
+        (folder / "checkpoint.json").write_text(json.dumps(manifest), encoding="utf-8")
+    for command in COMMANDS.values():
+        result = mtframe(*(part.format(run=foreign) for part in command), "--trust")
+        assert f"labels.json: one.target: {elsewhere!r} is a Python file, and labels run none" in result.err
+        assert not foreign.with_name("ran elsewhere").exists()
+
+
+def test_where_parts_came_from_runs_no_file(foreign: Path, elsewhere: str) -> None:
+    edit(foreign, lambda plain: plain["train"].update(start=elsewhere))
+    file = foreign / "environment.json"
+    known = json.loads(file.read_text(encoding="utf-8"))
+    known["components"]["train.start"] = {
+        "kind": "head", "name": elsewhere, "distribution": "mtframe", "version": "0.0"}  # fmt: skip
+    file.write_text(json.dumps(known), encoding="utf-8")
+    mtframe("evaluate", foreign, "--trust")
+    assert not foreign.with_name("ran elsewhere").exists()
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "plots", ".lock"])
+def test_a_training_that_goes_on_writes_nothing_out_of_the_run(run: Path, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("tensorboard")
+    victim = tmp_path / "victim"
+    if name == "checkpoints":
+        shutil.move(run / name, victim)
+    elif name == ".lock":
+        (run / name).unlink(missing_ok=True)
+    else:
+        shutil.rmtree(run / name, ignore_errors=True)
+        victim.mkdir()
+    (run / name).symlink_to(victim)
+    before = {file: file.stat().st_mtime_ns for file in victim.rglob("*")}
+    result = mtframe("train", "--resume", run, "--with", "tensorboard")
+    assert name in result.err, result
+    assert result.code in ((0,) if name in ("plots", "tensorboard") else (1, 2)), result
+    assert {file: file.stat().st_mtime_ns for file in victim.rglob("*")} == before
+    assert victim.exists() == (name != ".lock")
+
+
 def test_what_others_may_write_is_no_consent(foreign: Path, tmp_path: Path) -> None:
     for text in ("{", "[1, 2]", "{}", ""):
         (tmp_path / "state").mkdir(exist_ok=True)
@@ -173,8 +297,27 @@ def test_names_of_strangers_do_not_steer_the_terminal(foreign: Path) -> None:
     command = [sys.executable, "-m", "mtframe", "evaluate", str(foreign), "--trust"]
     said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stderr
     assert "\x1b" not in said
-    assert r"The run was trained with x\x1b[2J'; rm -rf ~ 1'; id" in said
-    assert f"pip install {shlex.quote(printable(evil['distribution'] + '==' + evil['version']))}" in said
+    assert f"no package's name and version: {evil['distribution']!r}, {evil['version']!r}" in said
+    assert "pip install" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("--index-url=http://evil/simple", "1.0"), ("-rhttp://evil/r.txt", "1.0"), ("git+https://evil/x", "1.0"),
+        ("kit @ https://evil/x.zip", "1.0"), ("kit[all]", "1.0"), ("kit", "1.0 --pre"), ("kit", "1.0 "), ("kit", "١"),
+        ("kit-", "1.0"), ("kit\n", "1.0"), ("kıt", "1.0"), ("", ""),
+    ],
+)  # fmt: skip
+def test_no_command_is_made_of_what_is_no_package(name: str, version: str) -> None:
+    (said,) = changed({"a": {"kind": "head", "name": "x", "distribution": name, "version": version}}, training=False)
+    assert said == f"The run's environment.json has no package's name and version: {name!r}, {version!r}"
+
+
+def test_what_a_command_installs_is_a_package() -> None:
+    (said,) = changed({"a": {"kind": "head", "name": "x", "distribution": "A-kit.x_1", "version": "1!2.0rc1+cu118"}},
+                      training=False)  # fmt: skip
+    assert said.endswith("is not installed. Install it with: pip install 'A-kit.x_1==1!2.0rc1+cu118'")
 
 
 def test_commands_to_paste_are_quoted(run: Path) -> None:
