@@ -357,7 +357,7 @@ EXCEPTIONS = {
     ("mtframe/run/_checkpoint.py", "write"): "a checkpoint is a folder, flushed and renamed as one",
     ("mtframe/run/_writer.py", "acquire"): "the lock: empty",
     ("mtframe/download.py", "_fetch"): "a transfer goes on from what is there; flushed, then renamed",
-    ("mtframe/download.py", "_unpack"): "into a folder of its own, which is flushed, then moved",
+    ("mtframe/download.py", "_untar"): "into a folder of its own, which is flushed, then moved",
     ("mtframe/download.py", "_unzip"): "into a folder of its own, which is flushed, then moved",
     ("mtframe/import_probe.py", "_in_process"): "in a temporary folder",
     ("mtframe/import_probe.py", "_main"): "in a temporary folder",
