@@ -25,6 +25,7 @@ from mtframe.errors import CheckpointError, Code, MtframeError, RecipeError, Tra
 from mtframe.files import is_partial
 from mtframe.paths import regular
 from mtframe.recipe import CheckedRecipe, Recipe, in_file, read_recipe
+from mtframe.registry import split_local
 from mtframe.yaml import parse_yaml
 
 from ._changes import LENGTH, Changes, check_changes, described, differences, is_harmless
@@ -374,7 +375,16 @@ class RunFolder:
     def keep_changes(self) -> None:
         """Writes the recipe that a training was taken up with, if it has changed. Raises TrainingError."""
         if self._trained is not None and differences(read_recipe(self.recipe_file), self._trained):
-            write_text(self.recipe_file, self._resolved(self._trained).to_yaml())
+            recipe = self._resolved(self._trained)
+            write_text(self.recipe_file, recipe.renamed(self._within).to_yaml())
+
+    def _within(self, name: str) -> str:
+        """A component's name, its file relative to the run: a run may be moved."""
+        local = split_local(name)
+        if local is None:
+            return name
+        file, rest = local
+        return f"./{file.resolve().relative_to(self.path.resolve()).as_posix()}{rest}"
 
     def last(self) -> Checkpoint:
         """The newest whole checkpoint that a training can go on from.

@@ -92,6 +92,14 @@ def test_an_edit_of_the_recipe_counts_as_the_change_it_is(run: Path) -> None:
     assert "changed: train.log_every 2 (was 1)" in result.out
 
 
+def test_a_run_that_was_changed_can_be_moved(run: Path, tmp_path: Path) -> None:
+    assert mtframe("train", "--resume", run, "train.log_every=2").code == 0
+    assert str(tmp_path) not in (run / "recipe.yaml").read_text(encoding="utf-8")
+    run.rename(tmp_path / "moved")
+    result = mtframe("evaluate", tmp_path / "moved")
+    assert result.code == 0, result
+
+
 def test_a_finished_run_goes_on_only_with_a_longer_training_and_says_by_what_schedule(run: Path) -> None:
     Trainer.resume(run).fit()
     with pytest.raises(RecipeError, match=r"already trained to its end, step 12 of 12\. For more: .* train\.steps=24"):
