@@ -108,7 +108,8 @@ def amount(size: float) -> str:
 def is_memory_short(error: BaseException) -> bool:
     """Whether an exception says that memory could not be had: Python's, numpy's and torch's own all differ."""
     said = isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("can't allocate memory", "bad_alloc", "not enough memory")
+        words in str(error)
+        for words in ("can't allocate memory", "bad_alloc", "not enough memory", "unable to allocate shared memory")
     )
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM

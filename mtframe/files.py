@@ -130,6 +130,12 @@ def check_run_folder(folder: Path) -> bool:
     return bool(runs)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it, if it is not there. Raises OSError, also where `check_run_folder` does."""
+    check_run_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def partial_beside(goal: Path) -> Path:
     """Where a file or folder is made that will be renamed to a path: a name that no other process takes."""
     return goal.with_name(f".{goal.name[:_LETTERS]}.{os.urandom(4).hex()}.partial")

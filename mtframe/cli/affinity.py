@@ -40,7 +40,7 @@ def affinity(
     # What would fail after the training fails before it.
     check_count(list(chosen.tasks))
     if out is not None:
-        make_folder(out)
+        _make(out)
 
     hooks = Hooks()
     if not json_output:
@@ -54,13 +54,12 @@ def affinity(
         say([*report.lines(), *written])
 
 
-def make_folder(path: Path) -> None:
-    """Makes a folder, if it is not there. Raises RecipeError if it cannot be made."""
+def _make(out: Path) -> None:
+    """Makes the folder of results. Raises RecipeError if it cannot be made."""
     from mtframe.errors import RecipeError
-    from mtframe.files import check_run_folder
+    from mtframe.files import make_folder
 
     try:
-        check_run_folder(path)
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     except OSError as error:
-        raise RecipeError(f"--out: {path} cannot be made ({error.strerror or error})") from None
+        raise RecipeError(f"--out: {out} cannot be made ({error.strerror or error})") from None

@@ -84,7 +84,9 @@ def read_image(
         The image, (3, H, W) uint8, and its (height, width) on disk; turned, if it was.
 
     Raises:
-        BadImageError: The file is missing, empty, truncated, no image, or holds more than MAX_PIXELS pixels.
+        BadImageError: The file is missing, empty, truncated, no image, or holds more pixels than `most_pixels`.
+        OSError: Too many files are open, or memory is short, which says nothing of this one.
+        MemoryError: Likewise.
     """
     try:
         data = regular(path, MAX_BYTES).read_bytes()
@@ -107,7 +109,8 @@ def decode_image(
         upright: As in `read_image`.
 
     Raises:
-        BadImageError: The data is empty, truncated, no image, or holds more than MAX_PIXELS pixels.
+        BadImageError: The data is empty, truncated, no image, or holds more pixels than `most_pixels`.
+        MemoryError: There is no room to decode it.
     """
     # Before: below, whatever is raised is laid to the image.
     most_pixels()
@@ -136,7 +139,8 @@ def read_map(path: str | os.PathLike[str]) -> Tensor:
         (H, W), uint8, or int32 of 16 bits.
 
     Raises:
-        BadImageError: The file is missing, damaged, of another form, or holds more than MAX_PIXELS pixels.
+        BadImageError: The file is missing, damaged, of another form, or holds more pixels than `most_pixels`.
+        OSError: As in `read_image`; so is MemoryError.
     """
     most_pixels()
     try:

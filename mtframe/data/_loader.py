@@ -260,8 +260,9 @@ def _answers(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
                 f"a process that reads images is gone ({said}). If memory is short, lower train.workers or batch sizes"
             ) from None
         except (OSError, EOFError) as error:
-            # What is read comes as an item, be it an error: this is the pipe to a worker that was killed on the way.
-            if not workers:
+            # An OSError of a data set comes as an item: this is the pipe to a worker that was killed on the way, or an
+            # EOFError that the data set raised, which is a bug of it.
+            if not workers or "in DataLoader worker process" in str(error):
                 raise
             raise StarvedError(
                 f"a process that reads images is gone ({described(error)}). If memory is short, lower train.workers or "

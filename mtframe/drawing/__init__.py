@@ -3,6 +3,7 @@
 from ._files import FORMATS as FORMATS
 from ._files import PictureFormat as PictureFormat
 from ._files import make_folder as make_folder
+from ._files import save_figure as save_figure
 from ._files import save_picture as save_picture
 from ._files import to_pil as to_pil
 from ._marks import caption as caption

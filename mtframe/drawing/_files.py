@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,8 +11,9 @@ import simplejpeg
 from PIL import Image
 from torch import Tensor
 
+from mtframe import files
 from mtframe.errors import MtframeError, RecipeError
-from mtframe.files import check_run_folder, replacing, write_bytes
+from mtframe.files import replacing, write_bytes
 
 PictureFormat = Literal["jpg", "png", "webp"]
 FORMATS: tuple[str, ...] = get_args(PictureFormat)
@@ -31,10 +33,17 @@ def to_pil(image: Tensor) -> Image.Image:
 def make_folder(path: Path) -> None:
     """Makes a folder for pictures. Raises RecipeError if it cannot be one."""
     try:
-        check_run_folder(path)
-        path.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path)
     except OSError as error:
         raise RecipeError(f"--out: {path} cannot be a folder ({error.strerror or error})") from None
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a matplotlib figure as a PNG file; a link there is replaced. Raises OSError."""
+    with replacing(path, follow=False) as file, warnings.catch_warnings():
+        # Of scripts that the font lacks, and of names too long for the layout, which a damaged file may have.
+        warnings.simplefilter("ignore")
+        figure.savefig(file, format="png", dpi=120)
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

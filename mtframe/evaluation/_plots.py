@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mtframe.drawing import save_figure
 from mtframe.errors import MtframeError
-from mtframe.files import check_run_folder, replacing
+from mtframe.files import make_folder
 from mtframe.palette import COLOURS, as_drawn, line_of
 from mtframe.run import write_text
 
@@ -45,8 +46,7 @@ def write_details(evaluation: Evaluation, task: str, out: Path) -> list[Path]:
         "details": [{"kind": type(detail).__name__.lower(), **asdict(detail)} for detail in evaluation.details],
     }
     try:
-        check_run_folder(out)
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         files = [out / f"{task}.json"]
         write_text(files[0], json.dumps(finite(report), indent=1) + "\n")
         for detail in evaluation.details:
@@ -74,8 +74,7 @@ def draw_detail(detail: Detail, path: Path) -> None:
         else:
             _draw_bars(detail, figure, axes)
         axes.set_title(as_drawn(detail.name.replace("-", " ")))
-        with replacing(path, follow=False) as file:
-            figure.savefig(file, format="png", dpi=120)
+    save_figure(figure, path)
 
 
 def finite(value: Any) -> Any:

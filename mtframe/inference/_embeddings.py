@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from mtframe.errors import MtframeError, RecipeError
-from mtframe.files import check_run_folder, replacing
+from mtframe.files import make_folder, replacing
 
 _EMBEDDINGS = (".npz", ".parquet")
 
@@ -44,8 +44,7 @@ def save_embeddings(embeddings: Mapping[str, Tensor], files: Sequence[str], path
     sources = np.array(files, np.str_)
     arrays = {f"{task}.embedding": rows.float().numpy() for task, rows in embeddings.items()}
     try:
-        check_run_folder(path.parent)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replacing(path) as file:
             if path.suffix == ".npz":
                 savez: Any = np.savez

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mtframe.files import check_run_folder, replacing
+from mtframe.drawing import save_figure
+from mtframe.files import make_folder
 from mtframe.gradients import ALL
 from mtframe.palette import as_drawn, line_of
 
@@ -45,12 +45,8 @@ def plot_gradients(rows: Sequence[dict[str, str]], path: Path) -> None:
     rates = _by_name([row for row in rows if row["stage"] == ALL], "effective_lr")
     _draw(axes[1, 1], {name: _smooth(points) for name, points in rates.items()},
           f"effective learning rate, mean of {_WINDOW} measured steps", at=0)  # fmt: skip
-    check_run_folder(path.parent)
-    path.parent.mkdir(exist_ok=True)
-    with replacing(path, follow=False) as file, warnings.catch_warnings():
-        # Of names too long for the layout, which a damaged file may have.
-        warnings.simplefilter("ignore")
-        figure.savefig(file, format="png", dpi=120)
+    make_folder(path.parent)
+    save_figure(figure, path)
 
 
 def _by_name(rows: Sequence[dict[str, str]], column: str) -> dict[str, _Points]:

@@ -19,6 +19,8 @@ from mtframe.registry import did_you_mean
 # Those of timm's that need nothing but the step. Its factory has no list of its own.
 _SCHEDULES = ("cosine", "constant", "multistep", "poly", "step", "tanh")
 
+# Of a group of parameters, what schedules set, and what optimisers count: some only from their first step on.
+_SCHEDULED, _COUNTERS = ("lr", "initial_lr"), ("step", "lookahead_step")
 
 # These need the loss's second derivatives, which no step of ours computes.
 _SECOND_ORDER = ("adahessian",)
@@ -71,10 +73,17 @@ def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, 
     if not isinstance(groups, list) or not isinstance(state, Mapping) or len(groups) != len(here):
         raise CheckpointError("the optimiser's state is not one of this recipe's optimiser")
     for ours, theirs in zip(here, groups, strict=True):
-        if not isinstance(theirs, Mapping) or theirs.keys() != ours.keys() or theirs["params"] != ours["params"]:
+        if (
+            not isinstance(theirs, Mapping)
+            or not ours.keys() <= theirs.keys() <= {*ours, *_COUNTERS}
+            or theirs["params"] != ours["params"]
+        ):
             raise CheckpointError("the optimiser's groups of parameters are not those of this recipe's optimiser")
         for name, value in theirs.items():
-            if not _is_alike(value, ours[name]) or (name not in _SCHEDULED and value != ours[name]):
+            if name in _COUNTERS:
+                if not _is_count(value) or not 0 <= float(value) <= step:
+                    raise CheckpointError(f"the optimiser's {name} is {value!r}, of {step} done")
+            elif not _is_alike(value, ours[name]) or (name not in _SCHEDULED and value != ours[name]):
                 raise CheckpointError(f"the optimiser's {name} is {value!r}, and {ours[name]!r} in this recipe's")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     # By a parameter's number of dimensions and the name of a value: what kind of value it is for the first of them.
@@ -110,8 +119,9 @@ def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, 
                 raise CheckpointError(f"the optimiser's {name} of parameter {number} is not what it is of {first}")
 
 
-# Of a group of parameters, what schedules set.
-_SCHEDULED = ("lr", "initial_lr")
+def _is_count(value: Any) -> bool:
+    """Whether a value is a whole number, or a tensor of one number, as some optimisers count."""
+    return type(value) is int or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 def _is_alike(value: object, known: object) -> bool:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -24,6 +24,9 @@ from .tide import Errors, analyse, judge
 if TYPE_CHECKING:
     from mtframe.data import DataInfo, Sample
     from mtframe.kinds import Dataset
+
+# What is kept of an image's boxes.
+_OF_OBJECTS, _OF_DETECTIONS = ("boxes", "labels", "crowd", "area"), ("boxes", "scores", "labels")
 
 # Up to this many classes have a curve of their own: more could not be told apart.
 _MAX_CURVES = 10
@@ -162,33 +165,32 @@ class CocoAP:
         return {name: (recalls, precision.tolist()) for name, precision in lines.items()}
 
     def _objects(self) -> Boxes:
-        return _together(
-            (index, {name: sample.target[name].numpy() for name in ("boxes", "labels", "crowd", "area")})
-            for index, (sample, _) in self._seen.in_order().items()
+        targets = {index: sample.target for index, (sample, _) in self._seen.in_order().items()}
+        image, columns = _together(
+            {index: {name: target[name].numpy() for name in _OF_OBJECTS} for index, target in targets.items()},
+            _OF_OBJECTS,
         )
+        values = {"area": columns["area"], "iscrowd": columns["crowd"].astype(int)}
+        return Boxes(image, columns["labels"].astype(int), columns["boxes"], values)
 
     def _detections(self) -> Boxes:
-        return _together((index, found) for index, (_, found) in self._seen.in_order().items())
+        found = {index: found for index, (_, found) in self._seen.in_order().items()}
+        image, columns = _together(found, _OF_DETECTIONS)
+        values = {"area": box_areas(columns["boxes"]), "score": columns["scores"]}
+        return Boxes(image, columns["labels"].astype(int), columns["boxes"], values)
 
 
 def _arrays(prediction: Mapping[str, Tensor], sample: Sample) -> tuple[Sample, dict[str, np.ndarray]]:
     """An image's sample, and what was found on it."""
-    names = ("boxes", "scores", "labels")
-    return sample, {name: prediction[name].detach().cpu().double().numpy() for name in names}
+    return sample, {name: prediction[name].detach().cpu().double().numpy() for name in _OF_DETECTIONS}
 
 
-def _together(images: Iterable[tuple[int, Mapping[str, np.ndarray]]]) -> Boxes:
-    """The boxes of images in order: objects with `crowd` and `area`, or detections with `scores`."""
-    found = list(images)
-    counts = [len(one["labels"]) for _, one in found]
-
-    def column(name: str, empty: tuple[int, ...] = (0,)) -> np.ndarray:
-        return np.concatenate([np.zeros(empty), *(one[name] for _, one in found)])
-
-    boxes = column("boxes", (0, 4))
-    if found and "scores" not in found[0][1]:
-        values = {"area": column("area"), "iscrowd": column("crowd").astype(int)}
-    else:
-        values = {"area": box_areas(boxes), "score": column("scores")}
-    image = np.repeat([index for index, _ in found], counts).astype(int)
-    return Boxes(image, column("labels").astype(int), boxes, values)
+def _together(
+    images: Mapping[int, Mapping[str, np.ndarray]], names: Sequence[str]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What images have of each of their boxes, as (N,) images and (N, ...) by name."""
+    counts = [len(image["labels"]) for image in images.values()]
+    # Of no image, the shapes of no box.
+    none = {name: np.zeros((0, 4) if name == "boxes" else 0) for name in names}
+    columns = {name: np.concatenate([none[name], *(image[name] for image in images.values())]) for name in names}
+    return np.repeat(list(images), counts).astype(int), columns

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtframe.files import appending, check_run_folder, replacing
+from mtframe.drawing import save_figure
+from mtframe.files import appending, make_folder
 from mtframe.hooks import hookimpl
 from mtframe.palette import as_drawn
 from mtframe.paths import regular
@@ -132,9 +132,5 @@ def plot_losses(metrics_csv: Path, path: Path) -> None:
         axis.set(title=as_drawn(task), xlabel="step", ylabel="loss")
         axis.grid(alpha=0.3)
         axis.legend()
-    check_run_folder(path.parent)
-    path.parent.mkdir(exist_ok=True)
-    with replacing(path, follow=False) as file, warnings.catch_warnings():
-        # Of names too long for the layout, which a damaged file may have.
-        warnings.simplefilter("ignore")
-        figure.savefig(file, format="png", dpi=120)
+    make_folder(path.parent)
+    save_figure(figure, path)

@@ -56,6 +56,14 @@ def no_tensor() -> None:
     raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried")
 
 
+def no_shared_memory() -> None:
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device (28)")
+
+
+def cut_off() -> None:
+    raise EOFError("a reader of its own")
+
+
 def failing(number: int) -> None:
     raise OSError(number, os.strerror(number))
 
@@ -64,9 +72,11 @@ FAULTS: dict[str, Callable[[], object]] = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "memory": no_memory,
     "tensor": no_tensor,
+    "shared": no_shared_memory,
     "files": partial(failing, errno.EMFILE),
     "disk": partial(failing, errno.EIO),
     "address": partial(failing, errno.ENOMEM),
+    "end of file": cut_off,
     "hangs": lambda: time.sleep(1000),
     "term": lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(1000),
     "hangup": lambda: os.kill(os.getpid(), signal.SIGHUP) or time.sleep(1000),
@@ -91,6 +101,7 @@ def losses(run: Path) -> list[list[str]]:
         ("memory", 2, "out of memory while reading images (MemoryError: Unable to allocate 3.00 GiB"),
         ("memory", 0, "out of memory while reading images (MemoryError: Unable to allocate 3.00 GiB"),
         ("tensor", 2, "out of memory while reading images (RuntimeError: [enforce fail"),
+        ("shared", 2, "out of memory while reading images (RuntimeError: unable to allocate shared memory(shm)"),
         ("files", 2, "images cannot be read any more (OSError: [Errno 24] Too many open files)"),
         ("disk", 0, "images cannot be read any more (OSError: [Errno 5] Input/output error)"),
         ("address", 2, "out of memory while reading images (OSError: [Errno 12]"),
@@ -126,6 +137,14 @@ def test_starving_in_a_data_set_saves_everything_and_resumes_exactly(
     assert losses(run) == losses(whole)
     weights = [(path / "checkpoints" / "last" / "weights.safetensors").read_bytes() for path in (run, whole)]
     assert weights[0] == weights[1]
+
+
+def test_what_a_data_set_does_wrong_is_not_laid_to_its_process(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trainer = make(run, "end of file", workers=1)
+    run.with_suffix(".fault").touch()
+    with pytest.raises(EOFError, match="in DataLoader worker process"):
+        trainer.fit()
 
 
 def test_a_worker_that_is_killed_raises_nowhere_but_where_its_batch_is_waited_for(tmp_path: Path) -> None:
