@@ -136,12 +136,21 @@ def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
+def one_message(text: str) -> str:
+    """A message as it is shown: printable, and its further lines indented.
+
+    A name with a line break in it begins no line that could pass for a message of its own.
+    """
+    first, *others = printable(text).split("\n")
+    return "\n".join([first, *(line if not line or line[0] in " \t" else f"  {line}" for line in others)])
+
+
 class Printable(logging.Filter):
-    """Has a log say what it says without control characters."""
+    """Has a log say what it says as `one_message`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Changes the record, and keeps it."""
-        record.msg, record.args = printable(record.getMessage()), None
+        record.msg, record.args = one_message(record.getMessage()), None
         return True
 
 

@@ -18,7 +18,7 @@ from command import Result, mtframe
 from fake_dist import make_dist
 from mtframe import cli
 from mtframe.cli import _app, _health
-from mtframe.errors import BadImageError, one_line, printable
+from mtframe.errors import BadImageError, one_line, one_message, printable
 
 EVIL = "z\x1b[31m\x1b]0;title\a\x1b[2J\u202e\nval: ok"
 
@@ -118,6 +118,17 @@ def test_a_line_is_one_line() -> None:
     assert printable("a\tb\nc\u2028\x85") == "a\tb\nc\\u2028\\x85"
     error = BadImageError("a\nb", "why")
     assert (str(error), error.path) == (r"a\nb: why", "a\nb")
+
+
+def test_no_line_of_a_message_passes_for_a_message() -> None:
+    assert one_message("a\nb\n  - c\n\n\td\x1b\n") == "a\n  b\n  - c\n\n\td\\x1b\n"
+
+
+@pytest.mark.parametrize("source", ["yolo", "voc", "coco", "image-folder", "identity-folders", "lfw"])
+def test_a_folder_begins_no_line_of_an_error(tmp_path: Path, source: str) -> None:
+    result = mtframe("data", "check", source, tmp_path / EVIL)
+    assert result.code != 0
+    assert "\n  val: ok" in harmless(result) or "\\nval: ok" in result.err
 
 
 def test_json_has_no_control_characters() -> None:

@@ -14,7 +14,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mtframe import __version__
-from mtframe.errors import MtframeError, Printable, UntrustedError, described, is_memory_short, one_line, printable
+from mtframe.errors import (
+    MtframeError,
+    Printable,
+    UntrustedError,
+    described,
+    is_memory_short,
+    one_line,
+    one_message,
+    printable,
+)
 
 app = typer.Typer(
     name="mtframe",
@@ -77,14 +86,14 @@ def run() -> None:
             # It is raised before anything is done.
             app()
     except MtframeError as error:
-        say(f"error: {error}", err=True)
+        say(one_message(f"error: {error}"), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _interrupted()
     except OSError as error:
         # A disk, a path or a permission; whatever it is, it is no bug that a traceback would help to find.
         place = f"{one_line(error.filename)}: " if error.filename is not None else ""
-        say(f"error: {place}{error.strerror or error}", err=True)
+        say(one_message(f"error: {place}{error.strerror or error}"), err=True)
         sys.exit(MtframeError.exit_code)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
@@ -92,7 +101,8 @@ def run() -> None:
             _interrupted()
         if not is_memory_short(error):
             raise
-        say(f"error: out of memory ({described(error)}). Lower batch sizes, sizes, widths or train.workers", err=True)
+        advice = "Lower batch sizes, sizes, widths or train.workers"
+        say(one_message(f"error: out of memory ({described(error)}). {advice}"), err=True)
         sys.exit(MtframeError.exit_code)
 
 
