@@ -22,7 +22,7 @@ the shared layers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -56,6 +56,7 @@ LOG = logging.getLogger("mtframe")
 Images = Mapping[str, Tensor]
 Lenders = Mapping[str, str]
 Forward = Callable[[], Mapping[str, Tensor]]
+_Key = tuple[frozenset[str], tuple[tuple[str, tuple[int, ...]], ...]]
 
 
 class GradientObserver(Protocol):
@@ -88,9 +89,9 @@ class GradientEngine:
     def __init__(self, model: MultiTaskModel, *, exact: bool = False) -> None:
         self.model = model
         self.exact = exact
-        # By tasks and shapes of a step's images: why rows do not tell the tasks apart, None if they do.
-        self._tried: dict[tuple[tuple[str, tuple[int, ...]], ...], str | None] = {}
-        self._tried_backward: set[tuple[str, ...]] = set()
+        # By what is trained, tasks and their images' shapes: why rows do not tell the tasks apart, None if they do.
+        self._tried: dict[_Key, str | None] = {}
+        self._tried_backward: set[tuple[frozenset[str], tuple[str, ...]]] = set()
 
     def backward(
         self,
@@ -211,7 +212,7 @@ class GradientEngine:
                 traced = PassByRows(cut, forward(), attribution, stands, lenders, mixed=mixed)
             except Unattributable as error:
                 # Not met in the trial passes. The pass is repeated, which moves running statistics once more.
-                self._give_up(images, str(error))
+                self._give_up(shared, images, str(error))
                 return None
             stack.push(attempt.pop_all())
             return traced
@@ -220,22 +221,22 @@ class GradientEngine:
         """Whether rows tell the tasks apart, for batches like these; `exact` unless BatchNorm mixes them."""
         if exact and mixes_rows(self.model.sharing):
             return False
-        key = _key(images)
+        key = _key(parameters, images)
         if key not in self._tried:
             self._tried[key] = None
             # Which uses are seen does not depend on the images' size.
-            backward = tuple(images) not in self._tried_backward
-            reason = why_rows_fail(self.model, parameters, images, backward=backward)
+            uses = frozenset(parameters), tuple(images)
+            reason = why_rows_fail(self.model, parameters, images, backward=uses not in self._tried_backward)
             if reason is not None:
-                self._give_up(images, reason)
+                self._give_up(parameters, images, reason)
             else:
-                self._tried_backward.add(tuple(images))
+                self._tried_backward.add(uses)
         return self._tried[key] is None
 
-    def _give_up(self, images: Images, reason: str) -> None:
+    def _give_up(self, parameters: Iterable[str], images: Images, reason: str) -> None:
         if reason not in self._tried.values():
             LOG.warning("gradients take a backward pass a task, since rows do not tell tasks apart: %s", reason)
-        self._tried[_key(images)] = reason
+        self._tried[_key(parameters, images)] = reason
 
     def _uncompiled(self) -> AbstractContextManager[Any]:
         compiled = any(
@@ -262,5 +263,6 @@ class _Taken:
     derivatives: dict[str, Gradients]
 
 
-def _key(images: Images) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((task, tuple(pixels.shape)) for task, pixels in images.items())
+def _key(parameters: Iterable[str], images: Images) -> _Key:
+    # Parts may begin to train later, and with them layers that mix rows.
+    return frozenset(parameters), tuple((task, tuple(pixels.shape)) for task, pixels in images.items())

@@ -18,6 +18,7 @@ from mtframe.recipe import TrainOptions
 
 from ._distillation import Distillation
 from ._finite import FiniteCheck
+from ._freezing import Thawing
 from ._inputs import ModelInputs
 from ._parts import TrainingParts
 from ._terms import Terms
@@ -36,6 +37,7 @@ class Step:
         engine: Of the model: runs its backward passes.
         optimizer: Of the parameters of model and balancer.
         scheduler: Sets the learning rate of each step.
+        thawing: What is trained only after some steps.
         following: Losses whose strength changes during training.
         finite: Stops a training whose losses or gradient are not finite.
         average: The moving average of the weights; None for none.
@@ -53,6 +55,7 @@ class Step:
     engine: GradientEngine
     optimizer: torch.optim.Optimizer
     scheduler: Scheduler
+    thawing: Thawing
     following: tuple[FollowsProgress, ...]
     finite: FiniteCheck
     average: ModelEmaV3 | None
@@ -68,7 +71,7 @@ class Step:
     def of(cls, parts: TrainingParts, options: TrainOptions, finite: FiniteCheck) -> Step:
         """The step of a training with these parts, as its recipe says."""
         return cls(
-            parts.model, parts.balancer, parts.engine, parts.optimizer, parts.scheduler,
+            parts.model, parts.balancer, parts.engine, parts.optimizer, parts.scheduler, parts.thawing,
             following=tuple(loss for loss in parts.model.losses.values() if isinstance(loss, FollowsProgress)),
             finite=finite, average=parts.average, distillation=parts.distillation, steps=parts.length.steps,
             seed=options.seed, precision=options.precision, balance_at=options.balance_at, clip_grad=options.clip_grad,
@@ -78,6 +81,7 @@ class Step:
     def begin(self, number: int) -> None:
         """Sets what depends on nothing but the step's number, counted from 0."""
         self.scheduler.step(number)
+        self.thawing.begin(number)
         for loss in self.following:
             loss.set_progress(number / self.steps)
 
