@@ -211,11 +211,7 @@ def test_a_run_does_not_go_on_with_other_groups(tmp_path: Path) -> None:
 
 
 def test_what_would_never_train_is_told(tmp_path: Path) -> None:
-    with pytest.raises(
-        RecipeError, match=r"groups: frozen_steps of 6, and the training has 6\. .*train\.freeze"
-    ):
+    with pytest.raises(RecipeError, match=r"groups: frozen_steps of 6, and the training has 6\. .*train\.freeze"):
         trainer_of(tmp_path / "run", {"part": "backbone", "frozen_steps": 6}, steps=6)
-    with pytest.raises(
-        RecipeError, match=r"groups: in the first steps nothing of 'one', 'two' is left to train"
-    ):
+    with pytest.raises(RecipeError, match=r"groups: in the first steps nothing of 'one', 'two' is left to train"):
         trainer_of(tmp_path / "run", {"part": "*", "frozen_steps": 2}, steps=6)
