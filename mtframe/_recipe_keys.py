@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from mtframe.errors import RecipeError
 from mtframe.registry import in_texts, local_file, name_of
@@ -127,6 +127,41 @@ class TaskRecipe(BaseModel):
     test_scales: Annotated[list[Annotated[float, Field(gt=0, le=8)]], Field(min_length=1)] = [1.0]
 
 
+class GroupRecipe(BaseModel):
+    """How a part of the model trains, where that is not as the rest does.
+
+    For each option, the first group counts that names a parameter and has the option.
+
+    Attributes:
+        part: Whose parameters: a name, or a pattern, of parts or parameters, as `sharing`, `heads.faces` or `*.bias`;
+            `backbone` is the backbone, wherever the sharing scheme keeps it.
+        lr_scale: What the learning rate is multiplied by, at every step.
+        layer_decay: By what the rate falls from layer to layer of a backbone towards the input: layer i of L, counted
+            from 0, has lr_scale * layer_decay ** (L - i).
+        weight_decay: Instead of `train.weight_decay`; biases and norms have none.
+        frozen_steps: Steps at the beginning in which it stays as it is.
+    """
+
+    model_config = CONFIG
+
+    part: Annotated[str, Field(min_length=1)]
+    lr_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    weight_decay: NotNegative | None = None
+    frozen_steps: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.plain().keys() - {"part"}:
+            options = [name for name in type(self).model_fields if name != "part"]
+            raise ValueError(f"says nothing of {self.part!r}; expected one of {', '.join(options)}")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """What YAML writes for it."""
+        return self.model_dump(exclude_none=True)
+
+
 class TrainOptions(BaseModel):
     """How training runs.
 
@@ -142,6 +177,7 @@ class TrainOptions(BaseModel):
         optimizer: Name of an optimiser of timm.optim.
         lr: Peak learning rate.
         weight_decay: Weight decay; biases and norms have none.
+        groups: Parts with a learning rate or weight decay of their own, or that begin to train later.
         momentum: Momentum, for the optimisers that have one.
         lr_schedule: Name of a schedule of timm.scheduler.
         warmup: Fraction of all steps in which the learning rate rises to its peak.
@@ -177,6 +213,7 @@ class TrainOptions(BaseModel):
     optimizer: str = "adamw"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     weight_decay: NotNegative = 0.05
+    groups: list[GroupRecipe] = []
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     lr_schedule: str = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05

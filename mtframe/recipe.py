@@ -19,6 +19,7 @@ from mtframe._overrides import apply_overrides as apply_overrides
 from mtframe._presets import LENT, fill, lend
 from mtframe._recipe_keys import CONFIG, Part, Parts, TaskName
 from mtframe._recipe_keys import Choice as Choice
+from mtframe._recipe_keys import GroupRecipe as GroupRecipe
 from mtframe._recipe_keys import TaskRecipe as TaskRecipe
 from mtframe._recipe_keys import TrainOptions as TrainOptions
 from mtframe._recipe_keys import check_task_name as check_task_name
@@ -184,7 +185,8 @@ class Recipe(BaseModel):
         tasks = {name: _plain(task) for name, task in self.tasks.items()}
         whole = {slot: getattr(self, slot).plain() for slot in ("backbone", "sharing", "balancer")}
         hooks = [observer.plain() for observer in self.hooks]
-        train = self.train.model_dump() | {"schedule": self.train.schedule.plain()}
+        parts = {"schedule": self.train.schedule.plain(), "groups": [group.plain() for group in self.train.groups]}
+        train = self.train.model_dump() | parts
         return dump_yaml({**whole, "tasks": tasks, "hooks": hooks}) + dump_yaml({"train": train}, flow=False)
 
     def renamed(self, rename: Callable[[str], str]) -> Self:
@@ -394,6 +396,8 @@ def _known(place: Sequence[int | str]) -> Sequence[str]:
     """The keys that a recipe may have at a place."""
     if not place:
         return [name for name in Recipe.model_fields if name != "base"]
+    if tuple(place[:2]) == ("train", "groups"):
+        return list(GroupRecipe.model_fields) if len(place) == 3 else []
     fields = TrainOptions.model_fields if place[0] == "train" else TaskRecipe.model_fields
     return list(fields) if len(place) == (1 if place[0] == "train" else 2) else []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mtframe.assembly import Assembly
+from mtframe.balance import MGDA, CAGrad, GradNorm, ImtlG, UPGrad
 from mtframe.gradients import GradientEngine
 from mtframe.gradients._gram import gram_matrix
 from mtframe.kinds import FeatureSpec
@@ -565,10 +566,8 @@ class Ones:
         return torch.ones(len(gram), dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("schedule", "every"), [("joint", ("one", "two")), ("round-robin", None)])
-def test_training_with_weights_of_one_is_training_with_the_sum(
-    tmp_path: Path, schedule: str, every: tuple[str, ...] | None
-) -> None:
+@pytest.mark.parametrize("schedule", ["joint", "round-robin"])
+def test_training_with_weights_of_one_is_training_with_the_sum(tmp_path: Path, schedule: str) -> None:
     losses = {}
     for balancer in ("sum", f"{Path(__file__).resolve()}:Ones"):
         # The toy has BatchNorm.
@@ -582,7 +581,113 @@ def test_training_with_weights_of_one_is_training_with_the_sum(
             [float(v or "nan") for k, v in zip(keys, row.split(","), strict=True) if "/cross" in k] for row in rows[1:]
         ]
     torch.testing.assert_close(*map(torch.tensor, losses.values()), rtol=1e-4, atol=1e-5, equal_nan=True)
-    assert trainer.parts.balancer.steps == ([every] * 16 if every else [])
+    # Once a step: of tasks that take turns, a step of two batches has both.
+    assert trainer.parts.balancer.steps == [("one", "two")] * 8
+
+
+def halves(step: Step) -> Iterator[tuple[dict[str, Tensor], Callable[[], dict[str, Tensor]]]]:
+    """A step's images in two batches of half the size, each with what gives its losses."""
+    for half in (0, 1):
+
+        def part(rows: Tensor, half: int = half) -> Tensor:
+            return rows.chunk(2)[half]
+
+        images = {task: part(pixels) for task, pixels in step.images.items()}
+
+        def losses(images: dict[str, Tensor] = images, part: Callable[[Tensor], Tensor] = part) -> dict[str, Tensor]:
+            outputs = step.model(images, {})
+            return {
+                task: step.model.loss(task, found, {"values": part(step.targets[task]["values"])})["square"]
+                for task, found in outputs.items()
+            }
+
+        yield images, losses
+
+
+class Rooted:
+    """Makes one gradient of all, which is no weighing of them."""
+
+    def combine(self, gradients: Tensor, losses: Tensor) -> Tensor:
+        return gradients.abs().sum(0).sqrt() * losses.sum()
+
+
+class Observed:
+    """Keeps what an observer is given."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Mapping[str, Any], Mapping[str, float]]] = []
+
+    def add(self, gradients: Mapping[str, Any], weights: Mapping[str, float]) -> None:
+        self.kept.append((gradients, weights))
+
+
+@pytest.mark.parametrize("observed", [False, True])
+@pytest.mark.parametrize("balancer", [MGDA, CAGrad, UPGrad, ImtlG, lambda: GradNorm(TASKS), Rooted])
+def test_accumulated_batches_are_balanced_as_one_batch_of_all_images(balancer: Any, observed: bool) -> None:
+    # Nothing mixes images here, and losses are means over them: two halves and the whole are the same step.
+    step, observer = Step(Staged(), counts=dict.fromkeys(TASKS, 4)), Observed() if observed else None
+    whole = engine_step(step, balancer(), observer=observer)
+    step.model.zero_grad()
+    with GradientEngine(step.model).step(balancer(), divide=2, observer=observer) as gradients:
+        for images, losses in halves(step):
+            gradients.backward(images, {}, losses)
+    for name, parameter in step.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, whole[name], rtol=1e-7, atol=1e-10)
+    if observer is not None:
+        (one, weights), (two, same) = observer.kept
+        assert same == pytest.approx(weights, rel=1e-6)
+        for task in TASKS:
+            for name, gradient in one[task].items():
+                torch.testing.assert_close(two[task][name], gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_at_the_maps_each_batch_is_balanced() -> None:
+    step = Step(Staged(), counts=dict.fromkeys(TASKS, 4))
+    with GradientEngine(step.model).step(MGDA(), at="maps", divide=2) as gradients:
+        for images, losses in halves(step):
+            gradients.backward(images, {}, losses)
+    found = {name: p.grad for name, p in step.model.named_parameters()}
+    step.model.zero_grad()
+    for images, losses in halves(step):
+        GradientEngine(step.model).backward(images, {}, losses, MGDA(), at="maps", divide=2)
+    for name, parameter in step.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, found[name])
+
+
+def test_tasks_that_take_turns_within_a_step_are_balanced_at_its_end() -> None:
+    step, balancer = Step(Staged()), Weigh(0.5, 2.0, 3.0)
+    expected, values = step.expected(), step.losses()
+    with GradientEngine(step.model).step(balancer, divide=4) as gradients:
+        # In another order than the balancer's, and one of them twice.
+        for task in ("scenes", "objects", "faces", "objects"):
+
+            def losses(task: str = task) -> dict[str, Tensor]:
+                outputs = step.model({task: step.images[task]})
+                return {task: step.model.loss(task, outputs[task], step.targets[task])["square"]}
+
+            gradients.backward({task: step.images[task]}, {}, losses)
+    torch.testing.assert_close(balancer.losses, torch.stack([values[task] for task in TASKS]).detach())
+    # The mean over the batches: ¼ of the gradient of faces and scenes, ½ of that of objects.
+    rows = torch.stack([torch.cat([g.flatten() for g in expected[task].values()]) for task in TASKS])
+    rows *= torch.tensor([[0.25], [0.5], [0.25]])
+    torch.testing.assert_close(balancer.gram, rows @ rows.T, rtol=1e-9, atol=0)
+    for name in step.shared:
+        faces, objects, scenes = (expected[task][name] for task in ("faces", "objects", "scenes"))
+        wanted = 0.5 * faces / 4 + 2 * objects / 2 + 3 * scenes / 4
+        torch.testing.assert_close(step.shared[name].grad, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_heads_are_weighed_once_a_step() -> None:
+    step = Step(Staged(), counts=dict.fromkeys(TASKS, 4))
+    plain = engine_step(step, Weigh(1.0, 1.0, 1.0))
+    step.model.zero_grad()
+    with GradientEngine(step.model).step(Weigh(0.5, 2.0, 3.0, weighs_heads=True), divide=2) as gradients:
+        for images, losses in halves(step):
+            gradients.backward(images, {}, losses)
+    for task, weight in zip(TASKS, (0.5, 2.0, 3.0), strict=True):
+        for name, parameter in step.model.heads[task].named_parameters():
+            before = plain[f"heads.{task}.{name}"]
+            torch.testing.assert_close(parameter.grad, weight * before, rtol=1e-9, atol=1e-12)
 
 
 def test_parameters_are_the_models_own_again_after_a_step_that_failed() -> None:

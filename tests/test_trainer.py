@@ -331,20 +331,20 @@ def test_names_that_timm_or_torch_do_not_know_are_named(tmp_path: Path, key: str
 def test_too_little_memory_says_what_to_lower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
-    def forward_backward(*_: object, **__: object) -> None:
+    def one_pass(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("mtframe.training._step.forward_backward", forward_backward)
+    monkeypatch.setattr("mtframe.training._step.one_pass", one_pass)
     said = r"out of memory on cpu at step 1\. Lower a task's batch_size or size \(one: 4 of 32 pixels, two: 4 of 32"
     with pytest.raises(TrainingError, match=said):
         make(tmp_path / "run").fit()
 
 
 def test_another_error_of_torch_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forward_backward(*_: object, **__: object) -> None:
+    def one_pass(*_: object, **__: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("mtframe.training._step.forward_backward", forward_backward)
+    monkeypatch.setattr("mtframe.training._step.one_pass", one_pass)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         make(tmp_path / "run").fit()
 

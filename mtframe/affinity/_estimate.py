@@ -72,12 +72,13 @@ class LookaheadObserver:
     @hookimpl
     def step_started(self, step: int, batches: Sequence[Mapping[str, Batch]]) -> None:
         """Measures a step whose turn it is, with one of the batches that it accumulates: that of the most tasks."""
-        if not self._meetings.due(step + 1, self._every):
+        if not self._meetings.due(step + 1, self._every) or not self._engine.shared_parameters():
+            # In the first steps nothing that tasks share may be trained (`frozen_steps`).
             return
         most = max((self._trainer.on_device(by_task) for by_task in batches), key=_count)
         if _count(most) < 2:
             return
-        model, lr = self._trainer.model, self._trainer.optimizer.param_groups[0]["lr"]
+        model, lr = self._trainer.model, self._trainer.learning_rate
         affinity_TT, gradients = lookahead(model, self._engine, most, lr, seed=step)
         self._affinities.append(affinity_TT)
         for stage, cosines_TT in self._cosines_of(gradients).items():

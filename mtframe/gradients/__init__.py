@@ -4,6 +4,7 @@ from ._balancing import AnyBalancer as AnyBalancer
 from ._balancing import Place as Place
 from ._engine import GradientEngine as GradientEngine
 from ._engine import GradientObserver as GradientObserver
+from ._engine import GradientStep as GradientStep
 from ._measurement import Measurement as Measurement
 from ._measurement import Row as Row
 from ._passes import Gradients as Gradients

@@ -79,7 +79,7 @@ def balance(
     parameters: Mapping[str, nn.Parameter],
     losses: Mapping[str, Tensor],
     gradients: Mapping[str, Gradients],
-    divide: int,
+    divide: float,
 ) -> dict[str, float]:
     """Adds the balanced gradient to the parameters', in the memory of the tasks' gradients.
 
@@ -154,7 +154,7 @@ def accumulate(parameter: Tensor, gradient: Tensor | None) -> None:
 
 
 def _weights(
-    balancer: AnyBalancer, losses: Mapping[str, Tensor], gradients: Mapping[str, Gradients], divide: int
+    balancer: AnyBalancer, losses: Mapping[str, Tensor], gradients: Mapping[str, Gradients], divide: float
 ) -> dict[str, float]:
     assert isinstance(balancer, GradientBalancer)
     _tell_present(balancer, losses)

@@ -22,7 +22,7 @@ the shared layers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -46,6 +46,7 @@ from ._balancing import (
     total,
     unweighed,
 )
+from ._held import Held
 from ._passes import Gradients, PassByRows, PassByTask, TaskPass, cut_at_maps
 from ._row_parameters import Unattributable
 from ._standing_in import standing_in
@@ -56,6 +57,7 @@ LOG = logging.getLogger("mtframe")
 Images = Mapping[str, Tensor]
 Lenders = Mapping[str, str]
 Forward = Callable[[], Mapping[str, Tensor]]
+_Key = tuple[frozenset[str], tuple[tuple[str, tuple[int, ...]], ...]]
 
 
 class GradientObserver(Protocol):
@@ -69,6 +71,75 @@ class GradientObserver(Protocol):
             weights: What the balancer gave to each task; none of one that combines gradients.
         """
         ...
+
+
+class GradientStep:
+    """The backward passes of one step of the optimiser: what `GradientEngine.step` gives.
+
+    Args:
+        engine: Of the model.
+        balancer: As of `GradientEngine.backward`, and so are the others.
+    """
+
+    def __init__(
+        self,
+        engine: GradientEngine,
+        balancer: AnyBalancer,
+        at: Place,
+        divide: int,
+        observer: GradientObserver | None,
+    ) -> None:
+        self._engine, self._balancer, self._at, self._divide = engine, balancer, at, divide
+        self._observer, self._held = observer, Held()
+
+    def backward(self, images: Images, lenders: Lenders, forward: Forward) -> None:
+        """That of one batch of each task; arguments as of `GradientEngine.backward`."""
+        engine, balancer = self._engine, self._balancer
+        shared = engine.shared_parameters()
+        several = len(images) + len(lenders) > 1 and bool(shared)
+        observed = several and self._observer is not None
+        weighs = of_gradients(balancer)
+        late = weighs and self._at == "parameters" and bool(shared)
+        # Of a batch of one task in a step of several, other batches may have other tasks.
+        if not (several and (observed or weighs)) and not (late and self._divide > 1):
+            (objective(balancer, forward()) / self._divide).backward()
+            return
+        apart = nullcontext(_nothing) if late else heads_apart(engine.model, balancer)
+        with apart as weigh_heads, engine._uncompiled():
+            found = engine._take(
+                shared, images, lenders, forward, balancer, self._at, self._divide, several=several, observed=observed
+            )
+            if found.weights is None:
+                own = found.derivatives is found.gradients or not observed
+                self._held.add(found.losses, found.gradients, None if own else found.derivatives)
+                return
+            if found.gradients:
+                add_up(shared, found.gradients)
+                unweighed(found.gradients, found.weights)
+            if weighs:
+                weigh_heads(found.weights)
+        if observed and self._observer is not None:
+            self._observer.add(found.derivatives, found.weights)
+
+    def end(self) -> dict[str, float]:
+        """Balances what was held, if a balancer weighs it; the weights by task, none of one that gives none."""
+        held, shared = self._held, self._engine.shared_parameters()
+        losses = held.losses(self._engine.model.tasks)
+        if len(losses) < 2:
+            if losses:
+                add_up(shared, held.gradients)
+            return {}
+        # What an observer keeps must not be summed up in.
+        own = self._observer is not None and held.derivatives is held.gradients
+        gradients = to_be_changed(held.gradients, losses) if own else held.gradients
+        weights = balance(self._balancer, shared, losses, gradients, self._divide / held.batches)
+        if self._observer is not None:
+            self._observer.add(held.derivatives, weights)
+        return weights
+
+
+def _nothing(weights: Mapping[str, float]) -> None:
+    """Weighs no heads: they have their gradients apart as long as something else says."""
 
 
 class GradientEngine:
@@ -88,9 +159,9 @@ class GradientEngine:
     def __init__(self, model: MultiTaskModel, *, exact: bool = False) -> None:
         self.model = model
         self.exact = exact
-        # By tasks and shapes of a step's images: why rows do not tell the tasks apart, None if they do.
-        self._tried: dict[tuple[tuple[str, tuple[int, ...]], ...], str | None] = {}
-        self._tried_backward: set[tuple[str, ...]] = set()
+        # By what is trained, tasks and their images' shapes: why rows do not tell the tasks apart, None if they do.
+        self._tried: dict[_Key, str | None] = {}
+        self._tried_backward: set[tuple[frozenset[str], tuple[str, ...]]] = set()
 
     def backward(
         self,
@@ -120,26 +191,35 @@ class GradientEngine:
             observer: Is given each task's gradient and weight, of a step of several tasks. The parameters get what they
                 get without, up to the order of summation.
         """
-        shared = self.shared_parameters()
-        several = len(images) + len(lenders) > 1 and bool(shared)
-        if not several or (observer is None and not of_gradients(balancer)):
-            (objective(balancer, forward()) / divide).backward()
-            return
-        with heads_apart(self.model, balancer) as weigh_heads, self._uncompiled():
-            found = self._take(shared, images, lenders, forward, balancer, at, divide, observed=observer is not None)
-            weights = found.weights
-            if weights is None:
-                # What an observer keeps must not be summed up in.
-                own = found.gradients is found.derivatives
-                gradients = to_be_changed(found.gradients, found.losses) if own else found.gradients
-                weights = balance(balancer, shared, found.losses, gradients, divide)
-            elif found.gradients:
-                add_up(shared, found.gradients)
-                unweighed(found.gradients, weights)
-            if of_gradients(balancer):
-                weigh_heads(weights)
-        if observer is not None:
-            observer.add(found.derivatives, weights)
+        with self.step(balancer, at=at, divide=divide, observer=observer) as step:
+            step.backward(images, lenders, forward)
+
+    @contextmanager
+    def step(
+        self,
+        balancer: AnyBalancer,
+        *,
+        at: Place = "parameters",
+        divide: int = 1,
+        observer: GradientObserver | None = None,
+    ) -> Iterator[GradientStep]:
+        """Within it, the backward passes of a step that accumulates several batches.
+
+        A balancer that weighs the gradients of the shared parameters gets those of the whole step, at its end: each
+        task's mean over the batches, and its mean loss over those in which it takes part. One of losses, and one at the
+        maps, has each batch as it comes: what it weighs is gone after it.
+
+        Args:
+            balancer: As of `backward`, and so is `at`.
+            at: Likewise.
+            divide: The number of batches.
+            observer: Is given the gradients of the step where these are balanced, else those of each batch.
+        """
+        late = of_gradients(balancer) and at == "parameters"
+        step = GradientStep(self, balancer, at, divide, observer)
+        with heads_apart(self.model, balancer) if late else nullcontext(_nothing) as weigh_heads:
+            yield step
+            weigh_heads(step.end())
 
     def gradients(
         self, images: Images, lenders: Lenders, forward: Forward
@@ -171,12 +251,13 @@ class GradientEngine:
         at: Place,
         divide: int,
         *,
+        several: bool,
         observed: bool,
     ) -> _Taken:
         """The backward pass down to the maps, and from there for each task, or for all at once where that will do."""
         late = of_gradients(balancer) and at == "parameters"
         # Gradients that are weighed at the maps are separated by task for an observer only, who wants the derivative.
-        by_rows = (late or observed) and self._by_rows(shared, images, exact=self.exact or not late)
+        by_rows = several and (late or observed) and self._by_rows(shared, images, exact=self.exact or not late)
         with self._traced(shared, images, lenders, forward, by_rows=by_rows) as traced:
             weights = to_the_maps(balancer, traced, lenders, at, divide)
             losses = {task: loss.detach() for task, loss in traced.losses.items()}
@@ -211,7 +292,7 @@ class GradientEngine:
                 traced = PassByRows(cut, forward(), attribution, stands, lenders, mixed=mixed)
             except Unattributable as error:
                 # Not met in the trial passes. The pass is repeated, which moves running statistics once more.
-                self._give_up(images, str(error))
+                self._give_up(shared, images, str(error))
                 return None
             stack.push(attempt.pop_all())
             return traced
@@ -220,22 +301,22 @@ class GradientEngine:
         """Whether rows tell the tasks apart, for batches like these; `exact` unless BatchNorm mixes them."""
         if exact and mixes_rows(self.model.sharing):
             return False
-        key = _key(images)
+        key = _key(parameters, images)
         if key not in self._tried:
             self._tried[key] = None
             # Which uses are seen does not depend on the images' size.
-            backward = tuple(images) not in self._tried_backward
-            reason = why_rows_fail(self.model, parameters, images, backward=backward)
+            uses = frozenset(parameters), tuple(images)
+            reason = why_rows_fail(self.model, parameters, images, backward=uses not in self._tried_backward)
             if reason is not None:
-                self._give_up(images, reason)
+                self._give_up(parameters, images, reason)
             else:
-                self._tried_backward.add(tuple(images))
+                self._tried_backward.add(uses)
         return self._tried[key] is None
 
-    def _give_up(self, images: Images, reason: str) -> None:
+    def _give_up(self, parameters: Iterable[str], images: Images, reason: str) -> None:
         if reason not in self._tried.values():
             LOG.warning("gradients take a backward pass a task, since rows do not tell tasks apart: %s", reason)
-        self._tried[_key(images)] = reason
+        self._tried[_key(parameters, images)] = reason
 
     def _uncompiled(self) -> AbstractContextManager[Any]:
         compiled = any(
@@ -262,5 +343,6 @@ class _Taken:
     derivatives: dict[str, Gradients]
 
 
-def _key(images: Images) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((task, tuple(pixels.shape)) for task, pixels in images.items())
+def _key(parameters: Iterable[str], images: Images) -> _Key:
+    # Parts may begin to train later, and with them layers that mix rows.
+    return frozenset(parameters), tuple((task, tuple(pixels.shape)) for task, pixels in images.items())

@@ -69,7 +69,7 @@ def combined(
     parameters: Mapping[str, Tensor],
     combine: Callable[[Tensor, Tensor], Tensor],
     losses: Tensor,
-    divide: int,
+    divide: float,
 ) -> dict[str, Tensor]:
     """What `combine` makes of all gradients in one (T, P) buffer, by parameter. Empties `gradients`.
 

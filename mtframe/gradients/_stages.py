@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from mtframe.model import backbones_in
+
 from ._gram import gram_matrix
 
 ALL = "all"
@@ -26,10 +28,8 @@ def names_by_stage(sharing: nn.Module, names: Iterable[str]) -> dict[str, list[s
     """
     prefixes = [
         (number, f"{path}.{prefix}." if path else f"{prefix}.")
-        for path, module in sharing.named_modules()
-        # Of a backbone, as the contract has it: models have modules of that name.
-        if isinstance(stages := getattr(module, "stages", None), tuple)
-        for number, of_stage in enumerate(stages, 1)
+        for path, backbone in backbones_in(sharing)
+        for number, of_stage in enumerate(backbone.stages, 1)
         for prefix in of_stage
     ]
     found: dict[str, list[str]] = {}

@@ -37,6 +37,7 @@ from ._model import HasColourOrder as HasColourOrder
 from ._model import Head as Head
 from ._model import Loss as Loss
 from ._model import MergesViews as MergesViews
+from ._model import NamesLayers as NamesLayers
 from ._model import NamesShared as NamesShared
 from ._model import Sharing as Sharing
 from ._model import TakesOver as TakesOver

@@ -27,7 +27,7 @@ class Backbone(Protocol):
     Wired: `member` (for a family: what follows `family/` in the name), `size` (the largest square input in pixels
     that the tasks ask for), `restoring` (True where a run's trained weights are loaded right after, so that
     pretrained ones need not be fetched). All are optional to take. Optional: `HasColourOrder`, `TellsPretraining`,
-    `BuiltForSize`; `Family`, `DescribesMembers`, `HasExampleMember`.
+    `BuiltForSize`, `NamesLayers`; `Family`, `DescribesMembers`, `HasExampleMember`.
 
     Attributes:
         features: The maps that `forward` returns, finest first.
@@ -63,6 +63,20 @@ class BuiltForSize(Protocol):
     """
 
     size: int
+
+
+@runtime_checkable
+class NamesLayers(Protocol):
+    """A backbone that says what its layers are, where learning rates fall towards the input (`layer_decay`).
+
+    Of one that does not, these are its stages.
+
+    Attributes:
+        lr_layers: Parameter name prefixes of each layer, input first. No parameter is under two; what is under none is
+            new, and has the rate of the heads.
+    """
+
+    lr_layers: tuple[tuple[str, ...], ...]
 
 
 @runtime_checkable

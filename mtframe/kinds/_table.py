@@ -27,6 +27,7 @@ from ._model import (
     Head,
     Loss,
     MergesViews,
+    NamesLayers,
     NamesShared,
     Sharing,
     TakesOver,
@@ -170,7 +171,7 @@ _ANY = (Migrates, HasExamples)
 
 
 _ABILITIES: dict[str, tuple[type, ...]] = {
-    "backbone": (HasColourOrder, TellsPretraining, BuiltForSize, *_FAMILY, *_ANY),
+    "backbone": (HasColourOrder, TellsPretraining, BuiltForSize, NamesLayers, *_FAMILY, *_ANY),
     "sharing": (NamesShared, TakesOver, *_ANY),
     "head": (MergesViews, *_ANY),
     "loss": (FollowsProgress, *_ANY),

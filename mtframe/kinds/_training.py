@@ -29,7 +29,8 @@ class GradientBalancer(Protocol):
     """The other sort of balancer: weighs the tasks' gradients of what they share. Wired: `tasks` (their names).
 
     Heads and losses keep the gradient of their own task's loss. Tasks that take no part in a step are left out, and a
-    step of one task is not balanced. Where a step accumulates several batches, each is balanced.
+    step of one task is not balanced. Where a step accumulates several batches, it gets each task's mean gradient over
+    them, once; at the feature maps (`train.balance_at`) each batch is balanced.
 
     Instead of `weigh` it may have what `GradientCombiner` has.
     """

@@ -21,6 +21,7 @@ from ._rows import rows_of as rows_of
 from ._sharing import Network as Network
 from ._sharing import by_task as by_task
 from ._stages import StageEnd as StageEnd
+from ._stages import backbones_in as backbones_in
 from ._stages import stage_ends as stage_ends
 from ._stagewise import Stagewise as Stagewise
 from ._stagewise import StagewisePass as StagewisePass

@@ -40,6 +40,12 @@ class StageEnd:
     channels: int
 
 
+def backbones_in(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The backbones that a module holds, each with its name there: a sharing scheme may have several copies."""
+    # As the contract has it: other networks have modules of that name.
+    return ((name, part) for name, part in module.named_modules() if isinstance(getattr(part, "stages", None), tuple))
+
+
 @torch.enable_grad()
 def stage_ends(backbone: Any) -> tuple[StageEnd, ...]:
     """Finds out what each stage ends with, from a pass of a copy of the backbone, on the meta device where that works.

@@ -16,10 +16,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mtframe.errors import MtframeError
+from mtframe.kinds import NamesLayers
 
 from ._check import checks
 from ._companions import build_backbone
 from ._gradients import check_gradients
+from ._subject import can
 from ._violation import expect
 
 if TYPE_CHECKING:
@@ -101,6 +103,19 @@ def stages(subject: Subject) -> None:
     expect(not empty, f"stage {empty[:1]} has neither parameters nor buffers")
 
 
+def lr_layers(subject: Subject) -> None:
+    """If it names its layers for learning rates, no parameter is in two, and no layer is without."""
+    backbone = make(subject)
+    if not can(backbone, NamesLayers):
+        return
+    names = dict(backbone.named_parameters())
+    held = [{n for n in names if any(f"{n}.".startswith(f"{p}.") for p in layer)} for layer in backbone.lr_layers]
+    for number, layer in enumerate(held):
+        expect(layer != set(), f"layer {number} of lr_layers has no parameter")
+        twice = layer & set().union(*held[:number])
+        expect(not twice, f"{min(twice, default='')} is in layer {number} of lr_layers and in one before it")
+
+
 def normalisation(subject: Subject) -> None:
     """Its mean and std are three finite numbers each, the latter above 0."""
     backbone = make(subject)
@@ -148,4 +163,4 @@ def _close(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     return all(torch.allclose(one, other, rtol=1e-3, atol=1e-4) for one, other in zip(some, others, strict=True))
 
 
-CHECKS = checks(maps, deterministic, gradients, bf16, saves_and_loads, stages, normalisation)
+CHECKS = checks(maps, deterministic, gradients, bf16, saves_and_loads, stages, lr_layers, normalisation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 
 from torch import nn
 
@@ -33,7 +33,56 @@ def freeze_parts(model: nn.Module, names: Sequence[str]) -> None:
         raise RecipeError("train.freeze: nothing is left to train")
 
 
-def check_trained(model: MultiTaskModel, tasks: Collection[str]) -> None:
+class Thawing:
+    """Parts that stay as they are in the first steps, and are trained after them: what `frozen_steps` asks for.
+
+    Until then they get no gradient, no weight decay and no state of the optimiser, and what is frozen as a whole is in
+    evaluation mode: BatchNorm normalises with the statistics that it has, and nothing is dropped.
+
+    Args:
+        model: The model.
+        steps: By name of a parameter, in how many steps it is frozen.
+    """
+
+    def __init__(self, model: nn.Module, steps: Mapping[str, int]) -> None:
+        frozen = {name: count for name, count in steps.items() if count > 0}
+        self._parameters = [(model.get_parameter(name), count) for name, count in frozen.items()]
+        # A module is as long as it is whole. Those within it come after it, and may stay longer.
+        self._modules: list[tuple[nn.Module, int]] = []
+        for module_name, module in model.named_modules() if frozen else ():
+            prefix = f"{module_name}." if module_name else ""
+            held = [frozen.get(prefix + name, 0) for name, p in module.named_parameters() if p.requires_grad]
+            if held and (count := min(held)) > 0:
+                self._modules.append((module, count))
+        self.steps = max(frozen.values(), default=0)
+        self._done = False
+
+    def begin(self, step: int) -> None:
+        """Before the step with this number, counted from 0: freezes what is frozen in it, and thaws the rest."""
+        if self._done:
+            return
+        for parameter, count in self._parameters:
+            parameter.requires_grad_(step >= count)
+        for module, count in self._modules:
+            module.train(step >= count)
+        self._done = step >= self.steps
+
+    def check(self, model: MultiTaskModel, tasks: Collection[str], steps: int) -> None:
+        """Raises RecipeError if one of these tasks has nothing to train at first, or a part is never trained."""
+        if self.steps >= steps:
+            raise RecipeError(
+                f"train.groups: frozen_steps of {self.steps}, and the training has {steps}. What is never trained is "
+                "named in train.freeze"
+            )
+        self.begin(0)
+        try:
+            check_trained(model, tasks, "train.groups: in the first steps")
+        finally:
+            self.begin(self.steps)
+            self._done = False
+
+
+def check_trained(model: MultiTaskModel, tasks: Collection[str], key: str = "train.freeze:") -> None:
     """Raises RecipeError if nothing is trained of what one of these tasks runs through, nor of its loss."""
     own = own_parts(model)
     shared = set(model.sharing.shared_parameters() if isinstance(model.sharing, NamesShared) else ())
@@ -48,9 +97,7 @@ def check_trained(model: MultiTaskModel, tasks: Collection[str]) -> None:
     if still := [task for task in tasks if task not in trained]:
         few = [task for task in tasks if task in trained]
         alone = f", or name the tasks that are trained: train.tasks=[{', '.join(few)}]" if few else ""
-        raise RecipeError(
-            f"train.freeze: nothing of {', '.join(map(repr, still))} is left to train. Freeze less of it{alone}"
-        )
+        raise RecipeError(f"{key} nothing of {', '.join(map(repr, still))} is left to train. Freeze less of it{alone}")
 
 
 def parts_within(module: nn.Module, names: Set[str], new: Collection[str], prefix: str = "") -> Iterator[str]:

@@ -19,6 +19,7 @@ from mtframe.run import KEPT, RunFolder
 from mtframe.yaml import parse_yaml
 
 from ._freezing import parts_within
+from ._groups import still_meant
 from ._log import LOG, log_to
 from ._own import own_parts
 from ._start import Start
@@ -106,6 +107,9 @@ def remove_task(
     for name in sorted(folder.name for folder in old.checkpoints.glob("[!.]*")):
         if name not in (f"best_{task}", KEPT):
             weights[name] = _without(task, Start(old.checkpoints / name / "weights.safetensors", old, before), assembly)
+    train = assembly.recipe.train
+    groups = still_meant(assembly.model(restoring=True), train)
+    assembly.recipe = assembly.recipe.model_copy(update={"train": train.model_copy(update={"groups": groups})})
     if not weights:
         raise CheckpointError(f"{old.checkpoints}: no checkpoint, so there is nothing to take over")
     new.create(assembly.recipe, assembly.infos, weights)
@@ -137,7 +141,7 @@ def _extended(
     plain["hooks"] = [hook for hook in plain["hooks"] if not _follows(hook, () if finetune else old.tasks)]
     # What makes one gradient of several tasks', or compares them, has nothing to do for one.
     plain["balancer"] = "sum"
-    plain["train"] |= {"balance_at": "parameters", "exact_gradients": False, "gradients_every": None}
+    plain["train"] |= {"balance_at": "parameters", "exact_gradients": False, "gradients_every": None, "groups": []}
     plain["train"] |= {"start": run, "tasks": [name], "freeze": [], "distil": 1.0 if finetune else None}
     recipe = Recipe.from_plain(apply_overrides(add_hooks(plain, hooks, ()), overrides))
     start = run_of(recipe.train.start) if recipe.train.start is not None else None

@@ -16,6 +16,8 @@ from mtframe.errors import CheckpointError, RecipeError
 from mtframe.recipe import TrainOptions
 from mtframe.registry import did_you_mean
 
+from ._groups import optimizer_groups, settings_of
+
 # Those of timm's that need nothing but the step. Its factory has no list of its own.
 _SCHEDULES = ("cosine", "constant", "multistep", "poly", "step", "tanh")
 
@@ -30,7 +32,7 @@ def make_optimizer(model: nn.Module, balancer: object, options: TrainOptions) ->
     """The optimiser over all parameters that are not frozen; no weight decay on biases, norms and the balancer's.
 
     Raises:
-        RecipeError: timm knows no such optimiser.
+        RecipeError: timm knows no such optimiser, or `train.groups` names nothing of the model.
     """
     known = [name for name in list_optimizers() if not name.startswith(_SECOND_ORDER)]
     if options.optimizer.lower().removeprefix("lookahead_") not in known:
@@ -49,15 +51,22 @@ def _create(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     # timm's sgd is Nesterov's, which is nothing without momentum; its momentum is the plain one.
     plain = options.momentum == 0 and options.optimizer.lower().removeprefix("lookahead_") == "sgd"
     name = options.optimizer.lower().replace("sgd", "momentum") if plain else options.optimizer
+    groups = optimizer_groups(model, settings_of(model, options))
     try:
         # torch's own optimisers in one pass over the parameters: AdamW on two cores takes a sixth of the time.
-        return create_optimizer_v2(model, opt=name, fused=True, **common)
+        return create_optimizer_v2(groups, opt=name, fused=True, **common)
     except (TypeError, RuntimeError):
         # An optimiser, or a device, that has no such thing.
         pass
     except (ValueError, AssertionError) as error:
         raise RecipeError(f"train.optimizer: timm.optim cannot make {options.optimizer!r} ({error})") from None
-    return create_optimizer_v2(model, opt=name, **common)
+    return create_optimizer_v2(groups, opt=name, **common)
+
+
+def learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The rate, as it is set at the moment, of a part whose `lr_scale` is 1."""
+    group = optimizer.param_groups[0]
+    return float(group["lr"] / group.get("lr_scale", 1.0))
 
 
 def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -19,7 +19,8 @@ from mtframe.recipe import TrainOptions
 
 from ._demands import check_demands, check_step
 from ._distillation import Distillation
-from ._freezing import check_trained, freeze_parts
+from ._freezing import Thawing, check_trained, freeze_parts
+from ._groups import settings_of
 from ._loaded import Loaded
 from ._optim import make_average, make_optimizer, make_scheduler
 from ._start import start_model
@@ -64,6 +65,7 @@ class TrainingParts:
         optimizer: Of the parameters of model and balancer.
         scheduler: Sets the learning rate of each step.
         average: The moving average of the weights; None for none.
+        thawing: What is trained only after some steps.
     """
 
     model: MultiTaskModel
@@ -76,6 +78,7 @@ class TrainingParts:
     optimizer: torch.optim.Optimizer
     scheduler: Scheduler
     average: ModelEmaV3 | None
+    thawing: Thawing
 
     @property
     def device(self) -> torch.device:
@@ -119,8 +122,10 @@ def build_parts(assembly: Assembly, *, restoring: bool) -> TrainingParts:
     batches = assembly.batches()
     length = Length.of(batches, options)
     optimizer = make_optimizer(model, balancer, options)
+    thawing = Thawing(model, {name: setting.frozen_steps for name, setting in settings_of(model, options).items()})
+    thawing.check(model, assembly.recipe.trained, length.steps)
     scheduler = make_scheduler(optimizer, options, length.steps)
     return TrainingParts(
         model, loaded, distillation, balancer, GradientEngine(model, exact=options.exact_gradients), batches, length,
-        optimizer, scheduler, make_average(model, options),
+        optimizer, scheduler, make_average(model, options), thawing,
     )  # fmt: skip

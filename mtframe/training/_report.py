@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from ._optim import learning_rate
 from ._parts import TrainingParts
 from ._state import TrainingState
 
@@ -33,7 +34,7 @@ class Report:
         seconds = max(self._since[0] - then, 1e-9)
         return {
             "epoch": state.step / length.steps_per_epoch,
-            "lr": self._parts.optimizer.param_groups[0]["lr"],
+            "lr": learning_rate(self._parts.optimizer),
             "images_per_second": (state.step - at) * length.images_per_step / seconds,
             **{f"epochs_{task}": seen for task, seen in self.seen().items()},
             **state.meter.take(),

@@ -11,13 +11,14 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from mtframe.data import Batch
-from mtframe.gradients import AnyBalancer, GradientEngine, GradientObserver, Measurement, Place
+from mtframe.gradients import AnyBalancer, GradientEngine, GradientObserver, GradientStep, Measurement, Place
 from mtframe.kinds import FollowsProgress
 from mtframe.model import MultiTaskModel
 from mtframe.recipe import TrainOptions
 
 from ._distillation import Distillation
 from ._finite import FiniteCheck
+from ._freezing import Thawing
 from ._inputs import ModelInputs
 from ._parts import TrainingParts
 from ._terms import Terms
@@ -36,6 +37,7 @@ class Step:
         engine: Of the model: runs its backward passes.
         optimizer: Of the parameters of model and balancer.
         scheduler: Sets the learning rate of each step.
+        thawing: What is trained only after some steps.
         following: Losses whose strength changes during training.
         finite: Stops a training whose losses or gradient are not finite.
         average: The moving average of the weights; None for none.
@@ -53,6 +55,7 @@ class Step:
     engine: GradientEngine
     optimizer: torch.optim.Optimizer
     scheduler: Scheduler
+    thawing: Thawing
     following: tuple[FollowsProgress, ...]
     finite: FiniteCheck
     average: ModelEmaV3 | None
@@ -68,7 +71,7 @@ class Step:
     def of(cls, parts: TrainingParts, options: TrainOptions, finite: FiniteCheck) -> Step:
         """The step of a training with these parts, as its recipe says."""
         return cls(
-            parts.model, parts.balancer, parts.engine, parts.optimizer, parts.scheduler,
+            parts.model, parts.balancer, parts.engine, parts.optimizer, parts.scheduler, parts.thawing,
             following=tuple(loss for loss in parts.model.losses.values() if isinstance(loss, FollowsProgress)),
             finite=finite, average=parts.average, distillation=parts.distillation, steps=parts.length.steps,
             seed=options.seed, precision=options.precision, balance_at=options.balance_at, clip_grad=options.clip_grad,
@@ -78,6 +81,7 @@ class Step:
     def begin(self, number: int) -> None:
         """Sets what depends on nothing but the step's number, counted from 0."""
         self.scheduler.step(number)
+        self.thawing.begin(number)
         for loss in self.following:
             loss.set_progress(number / self.steps)
 
@@ -99,14 +103,12 @@ class Step:
         """
         # Dropout and stochastic depth draw from it; seeding every step makes a resumed run draw the same.
         torch.manual_seed(self.seed * 1_000_003 + number)
-        passes = [
-            forward_backward(
-                self.model, batches, self.balancer, engine=self.engine, distillation=self.distillation,
-                precision=self.precision, at=self.balance_at, divide=len(group), observer=measurement,
-            )
-            for batches in map(self.on_device, group)
-            if batches
-        ]  # fmt: skip
+        with self.engine.step(self.balancer, at=self.balance_at, divide=len(group), observer=measurement) as gradients:
+            passes = [
+                one_pass(self.model, batches, gradients, self.distillation, self.precision)
+                for batches in map(self.on_device, group)
+                if batches
+            ]
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
         self.finite.check(number + 1, passes, norm)
@@ -137,7 +139,6 @@ def forward_backward(
     distillation: Distillation | None = None,
     precision: str = "fp32",
     at: Place = "parameters",
-    divide: int = 1,
     observer: GradientObserver | None = None,
 ) -> Terms:
     """Adds the gradient of one batch of each task, balanced, to the parameters' `.grad`.
@@ -150,12 +151,23 @@ def forward_backward(
         distillation: Adds losses of tasks that are not trained but kept.
         precision: `bf16` (autocast) or `fp32`.
         at: Which gradients a balancer that weighs them gets, see `GradientEngine.backward`.
-        divide: What the gradient is divided by: the number of batches that a step accumulates.
         observer: Is handed each task's gradient and weight, of batches of several tasks.
 
     Returns:
         The loss terms.
     """
+    with (engine or GradientEngine(model)).step(balancer, at=at, observer=observer) as gradients:
+        return one_pass(model, batches, gradients, distillation, precision)
+
+
+def one_pass(
+    model: MultiTaskModel,
+    batches: Mapping[str, Batch],
+    gradients: GradientStep,
+    distillation: Distillation | None,
+    precision: str,
+) -> Terms:
+    """One of the passes of a step, whose gradients it takes; arguments and result as of `forward_backward`."""
     autocast = torch.autocast(model.mean.device.type, torch.bfloat16, enabled=precision == "bf16")
     inputs, answers = ModelInputs.of(batches), dict[str, dict[str, Tensor]]()
     if distillation is not None:
@@ -173,8 +185,5 @@ def forward_backward(
             terms.update({task: named[task] for task in model.tasks if task in named})
             return {task: torch.stack(list(named.values())).sum() for task, named in terms.items()}
 
-    observer = observer if len(inputs.targets) > 1 else None
-    (engine or GradientEngine(model)).backward(
-        inputs.images, inputs.lenders, forward, balancer, at=at, divide=divide, observer=observer
-    )
+    gradients.backward(inputs.images, inputs.lenders, forward)
     return {task: {name: term.detach() for name, term in named.items()} for task, named in terms.items()}

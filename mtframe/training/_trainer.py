@@ -25,10 +25,12 @@ from ._evaluations import Evaluations
 from ._exposure import account, announce, cautions
 from ._finite import FiniteCheck
 from ._gradient_log import GradientLog
+from ._groups import described
 from ._guards import guards
 from ._interruption import Interrupted, Interruption, StopNow
 from ._log import LOG, log_to
 from ._memory import memory_explained
+from ._optim import learning_rate
 from ._parts import build_parts
 from ._report import Report
 from ._state import Evaluated, TrainingState, training_images
@@ -135,6 +137,11 @@ class Trainer:
     def optimizer(self) -> torch.optim.Optimizer:
         """What updates it."""
         return self.parts.optimizer
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the step which was begun last, of a part whose `lr_scale` is 1."""
+        return learning_rate(self.optimizer)
 
     @property
     def batches(self) -> MixedBatches:
@@ -281,6 +288,8 @@ class Trainer:
         for task, why in self.evaluations.unevaluated.items():
             LOG.warning("task %s: what becomes of it is not measured: %s", task, why)
         LOG.info("training %s from step %d to %d", ", ".join(self.recipe.trained), self.step, self.steps)
+        for line in described(self.model, self.options):
+            LOG.info("group %s", line)
         announce(self.batches, self.steps * self.options.accumulate)
         for text in self.cautions:
             LOG.warning("%s", text)

@@ -20,7 +20,7 @@ from mtframe.backbones import FINEST, Stages, UnfitError, at_size, either, perha
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 
-from ._stages import stages_of
+from ._stages import layers_of, stages_of
 
 LISTING = "list them with: mtframe backbones PATTERN"
 
@@ -54,6 +54,11 @@ class Plan:
         """The names of each stage's parts in a backbone that has the network in `network`."""
         info: Any = self.network.feature_info
         return stages_of(self.network, [str(entry["module"]) for entry in info.info])
+
+    @property
+    def layers(self) -> Stages:
+        """Likewise of each layer; the stages where timm does not say what its layers are."""
+        return layers_of(self.network, self.whole) or self.stages
 
     def build(self, *, pretrained: bool) -> nn.Module:
         """The network with random weights or the hub's; what no map depends on is not trained."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from timm.models import group_parameters
 from torch import nn
 
 from mtframe.backbones import Stages, stage_prefixes
@@ -45,6 +47,28 @@ def stages_of(network: nn.Module, boundaries: Sequence[str]) -> Stages:
         stages[name] = within[0] if within else min(following, len(ends) - 1)
         following = within[0] + 1 if within else following
     return stage_prefixes(model, stages, f"network.{outer}")
+
+
+def layers_of(network: nn.Module, whole: nn.Module) -> Stages | None:
+    """Parameter names of each layer, as timm's own layer-wise decay has them (`group_matcher`); None without.
+
+    Args:
+        network: timm's feature extractor, as it is called in a backbone.
+        whole: The complete model. Of its layers, those that the extractor has nothing of are left out.
+    """
+    matcher: Any = getattr(whole, "group_matcher", None)
+    if matcher is None:
+        return None
+    outer, model = unwrapped(network)
+    number = {
+        plain_name(name): layer for name, layer in group_parameters(whole, matcher(coarse=False), reverse=True).items()
+    }
+    found: dict[str, int] = {}
+    for name, _ in model.named_parameters():
+        if (layer := number.get(plain_name(name))) is None:
+            return None
+        found[name] = layer
+    return stage_prefixes(model, found, f"network.{outer}")
 
 
 def _leaves(module: nn.Module, prefix: str) -> Iterator[str]:

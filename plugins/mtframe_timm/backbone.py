@@ -50,6 +50,8 @@ class TimmBackbone(nn.Module):
         features: The maps that `forward` returns, finest first.
         stages: Name prefixes of parameters, buffers and modules per stage; a plain ViT's pyramid is the last
             stage.
+        lr_layers: Likewise per layer, for `train.groups` with `layer_decay`: timm's own, finer than stages; the
+            pyramid, which is new, is in none.
         mean: What an image in 0..1 is normalised with.
         std: Likewise.
         colour_order: As given; so is `size`.
@@ -99,6 +101,7 @@ class TimmBackbone(nn.Module):
 
         stages = found.stages
         self.stages = (*stages, ("pyramid",)) if self.pyramid else stages
+        self.lr_layers = found.layers
         freeze_stages(self, stages, frozen=frozen, frozen_stages=frozen_stages, name=f"timm/{member}")
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -92,6 +92,8 @@ class TorchvisionBackbone(nn.Module):
 
         stages = found.stages
         self.stages = (*stages, ("pyramid",)) if self.pyramid else stages
+        # The pyramid is new, as heads are.
+        self.lr_layers = stages
         freeze_stages(self, stages, frozen=frozen, frozen_stages=frozen_stages, name=f"torchvision/{member}")
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -142,6 +142,18 @@ class HalfStaged(ToyBackbone):
     stages = (("stem",),)
 
 
+class TwiceLayered(ToyBackbone):
+    """Counts a part in two layers."""
+
+    lr_layers = (("stem.0",), ("stem.1", "body.0"), ("body",))
+
+
+class GoodLayers(ToyBackbone):
+    """Has finer layers than stages; what is in none of them is new."""
+
+    lr_layers = (("stem.0",), ("stem.1",), ("body.0",))
+
+
 class Flat(ToyBackbone):
     """Divides by zero when it normalises."""
 

@@ -24,6 +24,7 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("bf16", "Fp32Only", "same scalar type"),
         ("saves-and-loads", "Forgetful", "persistent buffer"),
         ("stages", "HalfStaged", "body.0.weight is under no prefix"),
+        ("lr-layers", "TwiceLayered", "body.0.bias is in layer 2 of lr_layers and in one before it"),
         ("normalisation", "Flat", "above 0"),
     ],
     "sharing": [

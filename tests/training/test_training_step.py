@@ -48,13 +48,13 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[Terms]:
     from mtframe.training import _step
 
     found: list[Terms] = []
-    whole = _step.forward_backward
+    whole = _step.one_pass
 
-    def forward_backward(*arguments: Any, **options: Any) -> Terms:
+    def one_pass(*arguments: Any, **options: Any) -> Terms:
         found.append(whole(*arguments, **options))
         return found[-1]
 
-    monkeypatch.setattr(_step, "forward_backward", forward_backward)
+    monkeypatch.setattr(_step, "one_pass", one_pass)
     return found
 
 
