@@ -102,13 +102,15 @@ def remove_task(
         _reduced(before.recipe, os.fspath(path), task),
         {name: info for name, info in before.infos.items() if name != task},
     )
-    weights = {}
+    checkpoints = {}
     for name in sorted(folder.name for folder in old.checkpoints.glob("[!.]*")):
         if name not in (f"best_{task}", KEPT):
-            weights[name] = _without(task, Start(old.checkpoints / name / "weights.safetensors", old, before), assembly)
-    if not weights:
+            start = Start(old.checkpoints / name / "weights.safetensors", old, before)
+            thresholds = {known: its for known, its in start.thresholds.items() if known != task}
+            checkpoints[name] = _without(task, start, assembly), thresholds
+    if not checkpoints:
         raise CheckpointError(f"{old.checkpoints}: no checkpoint, so there is nothing to take over")
-    new.create(assembly.recipe, assembly.infos, weights)
+    new.create(assembly.recipe, assembly.infos, checkpoints)
     with new.writing(), log_to(new.log_file):
         LOG.info("made of %s without its task %s", path, task)
     return new
