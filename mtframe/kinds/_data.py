@@ -70,10 +70,10 @@ class LabelsImages(Protocol):
 
 @runtime_checkable
 class OrdersEpochs(Protocol):
-    """A data set whose batches must hold several images of a sort."""
+    """A data set whose batches must hold several images of a sort, or show all sorts equally often."""
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """(len,) int: the positions of one epoch in the order of training."""
+        """(len,) int: the positions of one epoch in the order of training; one may come several times."""
         ...
 
 
