@@ -84,6 +84,11 @@ class Assembly:
         """Names of the tasks."""
         return tuple(self.recipe.tasks)
 
+    def is_validation(self, task: str, split: str) -> bool:
+        """Whether a split is the one that the weights' training was evaluated on, and that chose what is kept."""
+        trained = self._trained.tasks.get(task)
+        return split == "val" and trained is not None and trained.dataset == self.recipe.tasks[task].dataset
+
     def model(self, *, restoring: bool = False, sharing: Choice | None = None) -> MultiTaskModel:
         """A freshly initialised model.
 

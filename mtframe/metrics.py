@@ -1,9 +1,12 @@
-"""What metrics need: predictions collected image by image, and classes that are those of the training."""
+"""What metrics need: predictions collected image by image, thresholds, and classes that are those of the training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from pydantic import ConfigDict, FiniteFloat, with_config
 
 from mtframe.errors import DataError
 
@@ -14,6 +17,28 @@ if TYPE_CHECKING:
     from mtframe.kinds import Dataset
 
 Kept = TypeVar("Kept")
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """From which score on a prediction counts: chosen on a split, kept with the weights, used in prediction.
+
+    Attributes:
+        chosen: Key of the threshold that is used where nobody names another.
+        values: Thresholds by what they were chosen for, as `accuracy` or `far=1e-2`; a score of a threshold or more
+            counts. What the split could not tell is left out, and may be what `chosen` says.
+        data: What they were chosen on, in words: `500 pairs of one person and 500 of two`.
+    """
+
+    chosen: str
+    values: dict[str, FiniteFloat]
+    data: str
+
+    @property
+    def value(self) -> float | None:
+        """The chosen threshold; None if the split could not tell it."""
+        return self.values.get(self.chosen)
 
 
 class PerImage(Generic[Kept]):

@@ -73,6 +73,12 @@ class Recipe(BaseModel):
         chosen = self.train.tasks
         return tuple(name for name in self.tasks if chosen is None or name in chosen)
 
+    def seeing(self, task: str) -> tuple[object, ...]:
+        """What a task's answer to a picture depends on besides weights: equal for recipes in which it looks alike."""
+        part = self.tasks[task]
+        lender = self.tasks[part.images or task]
+        return lender.transform, lender.size, part.flip_test, tuple(part.test_scales)
+
     def choices(self) -> Iterator[tuple[str, str, Choice]]:
         """Every component that is named: (place in the recipe, kind, choice)."""
         yield "backbone", "backbone", self.backbone

@@ -17,6 +17,7 @@ from . import (
     predict,
     remove_task,
     train,
+    verify,
 )
 from ._app import app as app
 from ._app import run
@@ -29,6 +30,7 @@ app.command()(add_task.add_task)
 app.command()(remove_task.remove_task)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(verify.verify)
 app.command()(backbones.backbones)
 
 _plugins = typer.Typer(no_args_is_help=True, help="List, check and begin plugins.")

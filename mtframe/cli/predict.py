@@ -30,6 +30,10 @@ def predict(
         Path | None,
         typer.Option(metavar="DIR", help="A folder with a folder of pictures for each name, to compare with."),
     ] = None,
+    accept: Annotated[
+        str | None,
+        typer.Option(metavar="SIMILARITY", help="Least similarity of a match, or a name of the run's thresholds."),
+    ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write embeddings, to FILE.npz or FILE.parquet.")
     ] = None,
@@ -42,7 +46,8 @@ def predict(
 ) -> None:
     """Run a trained model on pictures.
 
-    What each task sees is drawn on each picture, or stands below it; with a gallery, the most similar names do too.
+    What each task sees is drawn on each picture, or stands below it; with a gallery, the most similar names do too, and
+    whether the first of them is similar enough.
     For embeddings, a sheet shows each picture beside those most similar to it. A file that cannot be read is named and
     left out; the exit code is then 1.
 
@@ -61,7 +66,9 @@ def predict(
     inference.check_out(found, folder, picture_format, [] if gallery is None else inference.gallery_pictures(gallery))
     if embeddings is not None:
         inference.embedding_tasks(predictor, chosen, "--embeddings")
-    galleries = {} if gallery is None else _galleries(predictor, chosen, gallery)
+    if gallery is None and accept is not None:
+        raise RecipeError("--accept: says who of a gallery is a match, so it needs --gallery")
+    galleries = {} if gallery is None else _galleries(predictor, chosen, gallery, accept)
     read: list[str] = []
 
     def take(said: dict[str, Any], written: list[Path]) -> None:
@@ -130,9 +137,17 @@ def _sources_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[st
     return sources, overrides
 
 
-def _galleries(predictor: Predictor, tasks: Sequence[str], folder: Path) -> dict[str, Gallery]:
+def _galleries(predictor: Predictor, tasks: Sequence[str], folder: Path, accept: str | None) -> dict[str, Gallery]:
     """The identities in a folder as each task that gives embeddings sees them. Raises RecipeError if none does."""
     from mtframe import inference
 
     able = inference.embedding_tasks(predictor, tasks, "--gallery")
-    return {name: inference.Gallery.read(predictor, name, folder) for name in able}
+    galleries = {name: inference.Gallery.read(predictor, name, folder, accept) for name in able}
+    for name, known in galleries.items():
+        if known.threshold is None:
+            say(
+                f"{name}: the run has no threshold, so the most similar name is shown, but nobody is rejected as "
+                "unknown; say one with --accept",
+                err=True,
+            )
+    return galleries

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, SplitBatches
 from mtframe.errors import DataError
-from mtframe.kinds import Dataset, HasDetails, HasNotes, LabelsImages, Metric
+from mtframe.kinds import ChoosesThresholds, Dataset, HasDetails, HasNotes, LabelsImages, Metric
+from mtframe.metrics import Thresholds
 from mtframe.model import MultiTaskModel
 
 from ._details import Detail
@@ -28,6 +29,7 @@ class Evaluation:
         skipped: Images that could not be read, with the reason.
         notes: What else the metrics have to say, in sentences.
         details: What does not fit into a number.
+        thresholds: What the first metric that chooses thresholds has chosen here; None if none does.
     """
 
     values: dict[str, float]
@@ -37,6 +39,7 @@ class Evaluation:
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     details: list[Detail] = field(default_factory=list)
+    thresholds: Thresholds | None = None
 
     @property
     def score(self) -> float:
@@ -45,7 +48,13 @@ class Evaluation:
 
 
 def evaluate(
-    model: MultiTaskModel, assembly: Assembly, tasks: Sequence[str], split: str, *, details: bool = False
+    model: MultiTaskModel,
+    assembly: Assembly,
+    tasks: Sequence[str],
+    split: str,
+    *,
+    details: bool = False,
+    kept: Mapping[str, Thresholds] | None = None,
 ) -> dict[str, Evaluation]:
     """Scores tasks on one split of their data as their recipe says: transform, metrics, views, precision.
 
@@ -58,6 +67,7 @@ def evaluate(
         tasks: Which of its tasks.
         split: One of the splits of their data sets.
         details: Whether to ask the metrics for details as well, which may take longer.
+        kept: By task, the thresholds that are kept with the weights: what they do here is scored too.
 
     Returns:
         By task, in the order of `tasks`.
@@ -72,7 +82,7 @@ def evaluate(
         found: dict[str, Evaluation] = {}
         for group in assembly.input_groups(tasks):
             for reader, others in _readers(assembly, group, split):
-                found |= _score(passes, assembly, reader, others, split, details=details)
+                found |= _score(passes, assembly, reader, others, split, kept or {}, details=details)
         return {task: found[task] for task in tasks}
     finally:
         model.train(was_training)
@@ -106,6 +116,7 @@ def _score(
     reader: str,
     others: Mapping[str, LabelsImages],
     split: str,
+    kept: Mapping[str, Thresholds],
     *,
     details: bool,
 ) -> dict[str, Evaluation]:
@@ -114,7 +125,7 @@ def _score(
     batches = SplitBatches(reader, dataset, transform, assembly.recipe.tasks[reader].batch_size, others)
     with ExitStack() as lent:
         metrics = {task: lent.enter_context(assembly.scoring(task, split)) for task in (reader, *others)}
-        return _scores(passes, assembly, batches, metrics, split, details=details)
+        return _scores(passes, assembly, batches, metrics, split, kept, details=details)
 
 
 def _scores(
@@ -123,6 +134,7 @@ def _scores(
     batches: SplitBatches,
     metrics: Mapping[str, Sequence[Metric]],
     split: str,
+    kept: Mapping[str, Thresholds],
     *,
     details: bool,
 ) -> dict[str, Evaluation]:
@@ -139,7 +151,10 @@ def _scores(
                 f"tasks.{task}.dataset: none of its {len(assembly.dataset(task, split))} images can be read, so there "
                 "is nothing to score" + "".join(f"\n  {reason}" for reason in skipped[task][:3])
             )
-    return {task: _evaluation(metrics[task], counts[task], skipped[task], details=details) for task in metrics}
+    return {
+        task: _evaluation(metrics[task], counts[task], skipped[task], kept.get(task), details=details)
+        for task in metrics
+    }
 
 
 def _update(passes: Passes, batch: Batch, metrics: Mapping[str, Sequence[Metric]], counts: dict[str, int]) -> None:
@@ -152,15 +167,20 @@ def _update(passes: Passes, batch: Batch, metrics: Mapping[str, Sequence[Metric]
         counts[task] += len(seen)
 
 
-def _evaluation(metrics: Sequence[Metric], images: int, skipped: list[str], *, details: bool) -> Evaluation:
+def _evaluation(
+    metrics: Sequence[Metric], images: int, skipped: list[str], kept: Thresholds | None, *, details: bool
+) -> Evaluation:
     values: dict[str, float] = {}
     for metric in metrics:
         values |= metric.compute()
-    first = metrics[0]
+    first, choosing = metrics[0], next((metric for metric in metrics if isinstance(metric, ChoosesThresholds)), None)
+    if choosing is not None and kept is not None and kept.value is not None:
+        values |= choosing.scores_at(kept.value)
     return Evaluation(
         values, first.primary, first.higher_is_better, images, skipped,
         notes=[note for metric in metrics if isinstance(metric, HasNotes) for note in metric.notes],
         details=[
             detail for metric in metrics if details and isinstance(metric, HasDetails) for detail in metric.details()
         ],
+        thresholds=None if choosing is None else choosing.thresholds(),
     )  # fmt: skip

@@ -14,3 +14,5 @@ from ._predictor import Predictor as Predictor
 from ._predictor import load_run as load_run
 from ._sheets import prediction_sheet as prediction_sheet
 from ._sheets import preview as preview
+from ._verify import Verification as Verification
+from ._verify import verify as verify

@@ -21,7 +21,7 @@ from mtframe.drawing import draw_marks, make_folder, save_picture, to_pil
 from mtframe.errors import BadImageError, MtframeError, described
 from mtframe.files import write_bytes
 from mtframe.kinds import Embeds, WritesFiles
-from mtframe.marks import Bar, Mark
+from mtframe.marks import Bar, Mark, Text
 
 from ._gallery import Gallery
 from ._paths import Paths
@@ -254,7 +254,12 @@ def _described(
         for task, gallery in galleries.items()
         if task in predictions
     }
-    return {**said, "nearest": nearest_to} if nearest_to else said
+    matches = {
+        task: {"name": gallery.match(predictor.embedding(task, predictions[task])), "threshold": gallery.threshold}
+        for task, gallery in galleries.items()
+        if task in predictions and gallery.threshold is not None
+    }
+    return {**said, **({"match": matches} if matches else {}), **({"nearest": nearest_to} if nearest_to else {})}
 
 
 def _marks(
@@ -265,7 +270,11 @@ def _marks(
     for task, prediction in predictions.items():
         marks[task] = predictor.targets[task].marks(prediction)
         if task in galleries:
-            found = galleries[task].nearest(predictor.embedding(task, prediction))
+            gallery, embedding = galleries[task], predictor.embedding(task, prediction)
+            if gallery.threshold is not None:
+                match = gallery.match(embedding)
+                marks[task] = [*marks[task], Text("nobody in the gallery" if match is None else match)]
+            found = gallery.nearest(embedding)
             marks[f"{task}: most similar"] = [Bar(name, f"{value:.2f}", max(0.0, value)) for name, value in found]
     return marks
 

@@ -29,20 +29,31 @@ class Gallery:
         templates: (G, D), of unit length: the mean of the embeddings of an identity's pictures.
         unreadable: Pictures that could not be read, with the reason.
         files: All its pictures.
+        threshold: The least similarity of a match; None rejects nobody.
     """
 
     names: tuple[str, ...]
     templates: Tensor
     unreadable: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    threshold: float | None = None
 
     @classmethod
-    def read(cls, predictor: Predictor, task: str, folder: str | os.PathLike[str]) -> Gallery:
+    def read(
+        cls, predictor: Predictor, task: str, folder: str | os.PathLike[str], accept: str | None = None
+    ) -> Gallery:
         """Embeds the pictures of a folder that has a folder of pictures for each identity.
+
+        Args:
+            predictor: A loaded run.
+            task: One that gives embeddings.
+            folder: The folder.
+            accept: What threshold a match takes, see `Predictor.threshold`; the one that the run has chosen if None.
 
         Raises:
             RecipeError: There is no identity in it.
         """
+        threshold = predictor.threshold(task, accept)
         people, unreadable = _people(Path(folder))
         files = [(file, name) for name, its in people.items() for file in its]
         embeddings: dict[str, list[Tensor]] = {}
@@ -57,7 +68,7 @@ class Gallery:
         if not names:
             why = "\n  ".join(map(one_line, unreadable[:3]))
             raise RecipeError(f"--gallery: no picture in {folder} can be read:\n  {why}")
-        return cls(tuple(names), torch.stack(templates), tuple(unreadable), tuple(file for file, _ in files))
+        return cls(tuple(names), torch.stack(templates), tuple(unreadable), tuple(file for file, _ in files), threshold)
 
     def nearest(self, embedding: Tensor, most: int = 5) -> list[tuple[str, float]]:
         """The most similar identities with their cosine similarity, falling.
@@ -68,6 +79,11 @@ class Gallery:
         """
         values, order = (self.templates @ embedding).topk(min(most, len(self.names)))
         return [(self.names[n], value) for n, value in zip(order.tolist(), values.tolist(), strict=True)]
+
+    def match(self, embedding: Tensor) -> str | None:
+        """The most similar identity, if it is as similar as the threshold asks; None for somebody unknown."""
+        (name, similarity), *_ = self.nearest(embedding, 1)
+        return name if self.threshold is None or similarity >= self.threshold else None
 
 
 def gallery_pictures(folder: str | os.PathLike[str]) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -16,11 +18,14 @@ from mtframe.device import lay_out_channels_last, pick_device
 from mtframe.errors import DataError, RecipeError, one_line
 from mtframe.evaluation import Evaluation, Passes, evaluate, finite
 from mtframe.kinds import Embeds
+from mtframe.metrics import Thresholds
 from mtframe.model import MultiTaskModel
 from mtframe.registry import name_of
 from mtframe.run import RunFolder
 
 from ._pictures import Picture, Transforms, decode_size_of, sample_of
+
+LOG = logging.getLogger("mtframe")
 
 # Pictures in a pass: more take more memory, and are hardly faster.
 BATCH_SIZE = 8
@@ -38,10 +43,18 @@ class Predictor:
         assembly: The run's parts.
         model: With trained weights.
         device: Where the model is.
+        thresholds: By task, those that were chosen with these weights.
     """
 
-    def __init__(self, assembly: Assembly, model: MultiTaskModel, device: torch.device) -> None:
+    def __init__(
+        self,
+        assembly: Assembly,
+        model: MultiTaskModel,
+        device: torch.device,
+        thresholds: Mapping[str, Thresholds] | None = None,
+    ) -> None:
         self.assembly = assembly
+        self.thresholds = dict(thresholds or {})
         self.model = model.eval()
         self.device = device
         self.infos = assembly.infos
@@ -102,7 +115,8 @@ class Predictor:
     ) -> dict[str, Evaluation]:
         """Scores tasks on one split by their fields' own protocols.
 
-        Tasks on the same images are scored together: each image is read once and passes the backbone once.
+        Tasks on the same images are scored together: each image is read once and passes the backbone once. Thresholds
+        that are kept with the weights are scored too, with a note where they were chosen on this very split.
 
         Args:
             tasks: Which; all if None.
@@ -114,12 +128,18 @@ class Predictor:
             RecipeError: There is no such task.
         """
         most = self.assembly.recipe.train.max_unreadable
-        results = evaluate(self.model, self.assembly, self.chosen(tasks), split, details=details)
+        results = evaluate(self.model, self.assembly, self.chosen(tasks), split, details=details, kept=self.thresholds)
         for task, result in results.items():
             if len(result.skipped) > most:
                 raise DataError(
                     f"tasks.{task}.dataset: {len(result.skipped)} images of {split} cannot be read, more than "
                     f"train.max_unreadable={most}:\n  " + "\n  ".join(map(one_line, result.skipped[:10]))
+                )
+            kept = self.thresholds.get(task)
+            if result.thresholds is not None and kept is not None and self.assembly.is_validation(task, split):
+                result.notes.append(
+                    f"the run's threshold was chosen on this split ({kept.data}), so what it does here is better than "
+                    "what it will do elsewhere; evaluate it on another split, or on other data"
                 )
         return results
 
@@ -133,6 +153,37 @@ class Predictor:
         if not isinstance(target, Embeds):
             raise RecipeError(f"{task}: gives no embeddings")
         return target.embedding(prediction)
+
+    def threshold(self, task: str, accept: str | None = None) -> float | None:
+        """From which similarity of their embeddings on two pictures show the same.
+
+        Args:
+            task: One that gives embeddings.
+            accept: A cosine, `0.4`, or the name of one of the run's thresholds, as `far=1e-2`; the one that the run has
+                chosen if None.
+
+        Returns:
+            None if the run has chosen none, and none is asked for.
+
+        Raises:
+            RecipeError: The run has none of that name, or it is no cosine.
+        """
+        known = self.thresholds.get(task)
+        if accept is None:
+            return None if known is None else known.value
+        if known is not None and accept in known.values:
+            return known.values[accept]
+        try:
+            value = float(accept)
+        except ValueError:
+            value = math.nan
+        if not -1 <= value <= 1:
+            names = "none" if known is None or not known.values else f"those for {', '.join(known.values)}"
+            raise RecipeError(
+                f"--accept: expected a similarity, -1 to 1, or the name of one of the run's thresholds, got {accept!r}"
+                f"; for task {task} it has {names}"
+            )
+        return value
 
     def chosen(self, tasks: Sequence[str] | None) -> Sequence[str]:
         """These tasks, each once, or all if None. Raises RecipeError if there is no such task."""
@@ -183,9 +234,15 @@ def load_run(
     checked = run.checked_recipe(overrides)
     assembly = Assembly(checked, run.infos(), trained=run.recipe())
     model = assembly.model(restoring=True)
-    run.load_weights(model, checkpoint)
+    _, thresholds = run.load_weights(model, checkpoint)
     where = pick_device(device)
     model.to(where)
     if checked.recipe.train.channels_last:
         lay_out_channels_last(model)
-    return Predictor(assembly, model, where)
+    trained = run.recipe()
+    for task in thresholds:
+        if task in trained.tasks and trained.seeing(task) != checked.recipe.seeing(task):
+            LOG.warning(
+                "task %s looks at pictures otherwise than when its threshold was chosen, which may not fit", task
+            )
+    return Predictor(assembly, model, where, thresholds)

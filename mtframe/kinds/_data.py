@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from mtframe.data import DataInfo, DecodeSize, Inputs, Sample
     from mtframe.evaluation import Bars, Curves, Matrix
+    from mtframe.metrics import Thresholds
 
 
 class Samples(Protocol):
@@ -69,10 +70,10 @@ class LabelsImages(Protocol):
 
 @runtime_checkable
 class OrdersEpochs(Protocol):
-    """A data set whose batches must hold several images of a sort."""
+    """A data set whose batches must hold several images of a sort, or show all sorts equally often."""
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """(len,) int: the positions of one epoch in the order of training."""
+        """(len,) int: the positions of one epoch in the order of training; one may come several times."""
         ...
 
 
@@ -159,7 +160,7 @@ class Metric(Protocol):
 
     Wired: `dataset` (the evaluated split), `info`, `outside` (what else than the task's own training data the model
     has learned from, in words). Optional: `HasDetails`, `HasNotes`,
-    `AsksDataset`.
+    `AsksDataset`, `ChoosesThresholds`.
 
     Attributes:
         primary: The value that `best` checkpoints follow, a key of `compute()`.
@@ -193,6 +194,22 @@ class HasDetails(Protocol):
 
     def details(self) -> Sequence[Curves | Matrix | Bars]:
         """What does not fit into a number; asked for by `mtframe evaluate --out`."""
+        ...
+
+
+@runtime_checkable
+class ChoosesThresholds(Protocol):
+    """A metric that chooses from which score on a prediction counts: a threshold of similarity, for example.
+
+    Those that it chooses on the validation data are kept in the checkpoint of the weights that were scored.
+    """
+
+    def thresholds(self) -> Thresholds:
+        """Those that suit this split; asked for after `compute`."""
+        ...
+
+    def scores_at(self, threshold: float) -> dict[str, float]:
+        """Values by name of this split with a threshold that was chosen before, which `compute` does not have."""
         ...
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ._any import DescribesMembers, Family, HasExampleMember, HasExamples, HasNotes, Migrates
 from ._data import (
     AsksDataset,
+    ChoosesThresholds,
     Dataset,
     Downloads,
     EvaluatesAs,
@@ -178,7 +179,7 @@ _ABILITIES: dict[str, tuple[type, ...]] = {
     "dataset": (LabelsImages, OrdersEpochs, Downloads, Synthesizes, HasNotes, *_ANY),
     "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds),
     "transform": (MixesImages, EvaluatesAs, KnowsOutside, *_ANY),
-    "metric": (HasDetails, HasNotes, AsksDataset, *_ANY),
+    "metric": (HasDetails, HasNotes, ChoosesThresholds, AsksDataset, *_ANY),
     "balancer": (KeepsState, WeighsHeads, KnowsPresent, CountsFailures, *_FAMILY, *_ANY),
     "preset": (),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mtframe import options
 from mtframe.errors import CheckpointError
 from mtframe.files import check_run_folder, to_disk
+from mtframe.metrics import Thresholds
 from mtframe.paths import regular
 
 from ._files import digest, file_digest
@@ -27,10 +29,15 @@ LAST, KEPT = "last", "previous"
 
 WEIGHTS, STATE, _MANIFEST = "weights.safetensors", "training.pt", "checkpoint.json"
 
+# What was chosen with these very weights, on the validation data.
+_THRESHOLDS = "thresholds.json"
+
 # A training that saves beside a reader puts a checkpoint aside for a moment: tries, and seconds from one to the next.
 _TRIES, _PAUSE = 20, 0.05
 
 T = TypeVar("T")
+
+_BY_TASK = TypeAdapter(dict[str, Thresholds])
 
 
 class Manifest(BaseModel):
@@ -95,6 +102,20 @@ class Checkpoint:
         """What evaluation uses: tensors by name. Raises CheckpointError if damaged, or NaN is in it."""
         return weights_of(self.bytes_of(WEIGHTS), self.folder / WEIGHTS)
 
+    def thresholds(self) -> dict[str, Thresholds]:
+        """By task, what was chosen with its weights, if they were scored. Raises CheckpointError if damaged."""
+        if _THRESHOLDS not in self.manifest.files:
+            return {}
+        data = self.bytes_of(_THRESHOLDS)
+        try:
+            return _BY_TASK.validate_json(data)
+        except ValidationError as error:
+            plain: Any = {}
+            with suppress(ValueError, RecursionError):
+                plain = json.loads(data)
+            said = "; ".join(options.problems(error, plain, "", lambda _: []))
+            raise CheckpointError(f"{self.folder / _THRESHOLDS}: not thresholds by task: {said}") from None
+
     def state(self) -> dict[str, Any]:
         """What going on needs besides. Raises CheckpointError if damaged."""
         data = self.bytes_of(STATE)
@@ -149,17 +170,20 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             left += value.values() if isinstance(value, Mapping) else value
 
 
-def read_weights(file: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name, of a file of weights that may lie in a checkpoint.
+def read_weights(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Thresholds]]:
+    """Tensors by name, of a file of weights that may lie in a checkpoint; and by task, what was chosen with them.
 
     Raises:
         CheckpointError: It is no safetensors, is not what its checkpoint was written with, or has NaN in it.
     """
     if ((there(file.parent) or file.parent) / _MANIFEST).is_file():
         # It may be replaced while it is read.
-        return weights_of(whole(file.parent, lambda checkpoint: checkpoint.bytes_of(file.name)), file)
+        data, thresholds = whole(
+            file.parent, lambda checkpoint: (checkpoint.bytes_of(file.name), checkpoint.thresholds())
+        )
+        return weights_of(data, file), thresholds
     try:
-        return weights_of(regular(file).read_bytes(), file)
+        return weights_of(regular(file).read_bytes(), file), {}
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from None
 
@@ -172,6 +196,7 @@ def write(
     step: int | None,
     labels: str,
     recipe: Mapping[str, Any],
+    thresholds: Mapping[str, Thresholds] | None = None,
     keep: Path | None = None,
 ) -> None:
     """Writes a checkpoint; the one that was there stays until the new one is complete and on the disk.
@@ -183,6 +208,7 @@ def write(
         step: See `Manifest`, as `labels` and `recipe`.
         labels: SHA-256.
         recipe: Plain values.
+        thresholds: By task, what was chosen with these weights.
         keep: Where the one that was there goes, in place of what is there; it is removed if None.
 
     Raises:
@@ -201,6 +227,10 @@ def write(
         if state is not None:
             torch.save(dict(state), partial / STATE)
             files[STATE] = file_digest(partial / STATE)
+        if thresholds:
+            chosen = _BY_TASK.dump_json(dict(thresholds), indent=1) + b"\n"
+            (partial / _THRESHOLDS).write_bytes(chosen)
+            files[_THRESHOLDS] = digest(chosen)
         manifest = Manifest(step=step, files=files, labels=labels, recipe=dict(recipe))
         (partial / _MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
         for file in (*partial.iterdir(), partial):

@@ -23,6 +23,7 @@ from mtframe._overrides import add_hooks, apply_overrides
 from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, Code, MtframeError, RecipeError, TrainingError, pasted
 from mtframe.files import is_partial
+from mtframe.metrics import Thresholds
 from mtframe.paths import regular
 from mtframe.recipe import CheckedRecipe, Recipe, in_file, read_recipe
 from mtframe.registry import split_local
@@ -131,14 +132,15 @@ class RunFolder:
         self,
         recipe: Recipe,
         infos: Mapping[str, DataInfo],
-        checkpoints: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+        checkpoints: Mapping[str, tuple[Mapping[str, torch.Tensor], Mapping[str, Thresholds]]] | None = None,
     ) -> RunFolder:
         """Makes a run of this folder, and returns it.
 
         Args:
             recipe: The resolved recipe.
             infos: DataInfo by task.
-            checkpoints: Weights by name of a checkpoint, of a run that is not trained but made of another.
+            checkpoints: By name of a checkpoint, of a run that is not trained but made of another, weights and the
+                thresholds that were chosen with them.
 
         Raises:
             RecipeError: It is there already and not empty, cannot be made, or another process writes there.
@@ -156,15 +158,18 @@ class RunFolder:
         return self
 
     def _fill(
-        self, recipe: Recipe, infos: Mapping[str, DataInfo], checkpoints: Mapping[str, Mapping[str, torch.Tensor]]
+        self,
+        recipe: Recipe,
+        infos: Mapping[str, DataInfo],
+        checkpoints: Mapping[str, tuple[Mapping[str, torch.Tensor], Mapping[str, Thresholds]]],
     ) -> None:
         labels = json.dumps({task: asdict(info) for task, info in infos.items()})
         try:
             kept = keep_sources(recipe, self.path)
             self._trained, self._labels = parse_yaml(kept.to_yaml(), "recipe"), digest(labels.encode())
             self.checkpoints.mkdir()
-            for name, weights in checkpoints.items():
-                self.save_checkpoint(name, weights, step=None)
+            for name, (weights, thresholds) in checkpoints.items():
+                self.save_checkpoint(name, weights, step=None, thresholds=thresholds)
             write_text(self.path / "labels.json", labels)
             code = code_of(self._resolved(self._trained), self.path, {})
             files = {one.file.relative_to(self.path.resolve()).as_posix(): one.digest for one in code}
@@ -276,7 +281,12 @@ class RunFolder:
         return infos
 
     def save_checkpoint(
-        self, name: str, weights: Mapping[str, Any], step: int | None, state: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        weights: Mapping[str, Any],
+        step: int | None,
+        state: Mapping[str, Any] | None = None,
+        thresholds: Mapping[str, Thresholds] | None = None,
     ) -> Path:
         """Writes a checkpoint; the old one of that name stays until the new one is complete.
 
@@ -287,6 +297,7 @@ class RunFolder:
             weights: What evaluation uses: tensors by name.
             step: Steps done; None if the run was made of another one without training.
             state: What going on needs besides: tensors, numbers, text and containers of these.
+            thresholds: By task, what was chosen with these weights.
 
         Raises:
             TrainingError: It cannot be written, e.g. because the disk is full.
@@ -297,7 +308,10 @@ class RunFolder:
         folder = self.checkpoints / name
         keep = self.checkpoints / KEPT if name == LAST and name not in self._broken else None
         try:
-            write(folder, weights, state, step=step, labels=self._labels, recipe=self._trained, keep=keep)
+            write(
+                folder, weights, state, step=step, labels=self._labels, recipe=self._trained, thresholds=thresholds,
+                keep=keep,
+            )  # fmt: skip
         except (OSError, RuntimeError, SafetensorError) as error:
             # torch.save reports a full disk as a RuntimeError that says nothing of it.
             full = shutil.disk_usage(self.path).free < _NEARLY_FULL
@@ -313,19 +327,21 @@ class RunFolder:
         self._broken.discard(name)
         return folder
 
-    def load_weights(self, model: nn.Module, name: str = "best") -> str:
+    def load_weights(self, model: nn.Module, name: str = "best") -> tuple[str, dict[str, Thresholds]]:
         """Loads a checkpoint's evaluation weights; `last` where there is no `best` yet.
 
         Warns of what in `recipe.yaml` is not what was trained.
 
         Returns:
-            The name of the checkpoint that was loaded.
+            The name of the checkpoint that was loaded; and by task, the thresholds that were chosen with its weights.
 
         Raises:
             CheckpointError: There is none, it or `labels.json` is damaged, or it is of another architecture.
         """
         name, folder = self._found(name)
-        checkpoint, weights = self._whole(folder, lambda checkpoint: (checkpoint, checkpoint.weights()))
+        checkpoint, weights, thresholds = self._whole(
+            folder, lambda checkpoint: (checkpoint, checkpoint.weights(), checkpoint.thresholds())
+        )
         self._check_labels(checkpoint)
         changes = differences(checkpoint.manifest.recipe, read_recipe(self.recipe_file))
         if changed := described({key: values for key, values in changes.items() if not is_harmless(key)}):
@@ -333,7 +349,7 @@ class RunFolder:
         with self._explained():
             check_fit(model, weights, folder / WEIGHTS)
         take_weights(model, weights)
-        return name
+        return name, thresholds
 
     def weights_file(self, name: str = "best") -> tuple[str, Path]:
         """A checkpoint's name and file of weights; of `last` where there is no `best` yet.

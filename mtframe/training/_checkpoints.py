@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mtframe.errors import CheckpointError, MtframeError, RecipeError, described
 from mtframe.kinds import KeepsState
+from mtframe.metrics import Thresholds
 from mtframe.run import LAST, STATE, Checkpoint, RunFolder, check_finite, check_fit, take_weights
 
 from ._best import BEST
 from ._optim import check_optimizer
 from ._parts import TrainingParts
 from ._state import TrainingState
+from ._thresholds import UntrainedThresholds
 
 
 class Checkpoints:
@@ -24,23 +26,35 @@ class Checkpoints:
         run: The run's folder.
         parts: What is trained.
         state: How far it is.
+        trained: The tasks that are trained.
     """
 
-    def __init__(self, run: RunFolder, parts: TrainingParts, state: TrainingState) -> None:
-        self._run, self._parts, self._state = run, parts, state
+    def __init__(self, run: RunFolder, parts: TrainingParts, state: TrainingState, trained: Collection[str]) -> None:
+        self._run, self._parts, self._state, self._trained = run, parts, state, trained
         self._restored: Checkpoint | None = None
+        self._untrained = self._begun_with(parts.loaded.thresholds if parts.loaded is not None else {})
 
     @property
     def last(self) -> Path:
         """The folder of the one that the run goes on from."""
         return self._run.checkpoints / LAST
 
-    def save_best(self, name: str) -> Path:
-        """The weights for use, under the name of what they are the best of. Raises TrainingError."""
-        return self._run.save_checkpoint(name, self._parts.evaluated_model.state_dict(), self._state.step)
+    def save_best(self, name: str, thresholds: Mapping[str, Thresholds]) -> Path:
+        """The weights for use, under the name of what they are the best of. Raises TrainingError.
 
-    def save_last(self) -> Path:
-        """The weights for use, and all that going on needs. Raises TrainingError."""
+        Args:
+            name: It.
+            thresholds: By task, what was chosen as these weights were scored.
+        """
+        weights = self._parts.evaluated_model.state_dict()
+        return self._run.save_checkpoint(name, weights, self._state.step, thresholds=self._all(thresholds))
+
+    def save_last(self, thresholds: Mapping[str, Thresholds]) -> Path:
+        """The weights for use, and all that going on needs. Raises TrainingError.
+
+        Args:
+            thresholds: By task, what was chosen if these weights were scored; none if they were not.
+        """
         parts = self._parts
         state: dict[str, Any] = {
             **self._state.state_dict(),
@@ -48,7 +62,8 @@ class Checkpoints:
             "optimizer": parts.optimizer.state_dict(),
             "balancer": parts.balancer.state_dict() if isinstance(parts.balancer, KeepsState) else {},
         }
-        return self._run.save_checkpoint(LAST, parts.evaluated_model.state_dict(), self._state.step, state)
+        weights = parts.evaluated_model.state_dict()
+        return self._run.save_checkpoint(LAST, weights, self._state.step, state, self._all(thresholds))
 
     def check_current(self) -> None:
         """Raises RecipeError if another process has trained the run since it was restored."""
@@ -94,10 +109,21 @@ class Checkpoints:
             check_fit(parts.average.module, weights, checkpoint.folder)
             take_weights(parts.average.module, weights)
         self._state.load_state_dict(saved, parts.device)
+        self._untrained = self._begun_with(checkpoint.thresholds())
         broken = self._run.broken(self._state.best.steps, self._state.step)
         for name in broken:
             self._state.best.forget(name)
         return broken
+
+    def _begun_with(self, thresholds: Mapping[str, Thresholds]) -> UntrainedThresholds:
+        return UntrainedThresholds(thresholds, self._evaluated, self._trained)
+
+    def _all(self, chosen: Mapping[str, Thresholds]) -> dict[str, Thresholds]:
+        return {**self._untrained.of(self._evaluated), **chosen}
+
+    @property
+    def _evaluated(self) -> Any:
+        return self._parts.evaluated_model
 
 
 @contextmanager

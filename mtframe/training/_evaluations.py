@@ -10,6 +10,7 @@ from mtframe.assembly import Assembly
 from mtframe.errors import MtframeError
 from mtframe.evaluation import Evaluation, evaluate, finite
 from mtframe.hooks import Calls
+from mtframe.metrics import Thresholds
 from mtframe.run import RunFolder, write_text
 
 from ._checkpoints import Checkpoints
@@ -65,6 +66,14 @@ class Evaluations:
         last = state.step == length.steps or state.stopped is not None
         return (due or last) and not done
 
+    @property
+    def thresholds(self) -> dict[str, Thresholds]:
+        """By task, what the last evaluation has chosen, if it was of the weights as they are now."""
+        history = self._state.history
+        if not history or history[-1]["step"] != self._state.step:
+            return {}
+        return self._chosen()
+
     def evaluate(self) -> None:
         """Scores all tasks on their validation data.
 
@@ -82,7 +91,8 @@ class Evaluations:
         higher = {task: result.higher_is_better for task, result in self.latest.items()}
         names, gain = state.best.update(state.step, scores, higher)
         for name in names:
-            self._call.checkpoint_saved(path=self._checkpoints.save_best(name), step=state.step)
+            saved = self._checkpoints.save_best(name, self._chosen())
+            self._call.checkpoint_saved(path=saved, step=state.step)
         values = {task: result.values for task, result in self.latest.items()}
         epochs = self._parts.batches.epochs(state.step * self._assembly.recipe.train.accumulate)
         state.history.append(Evaluated(step=state.step, gain=gain, epochs=epochs, tasks=values))
@@ -90,6 +100,9 @@ class Evaluations:
         write_text(self._run.metrics_json, json.dumps(finite(record), indent=2))
         LOG.info("step %d: %s", state.step, ", ".join(f"{task} {score:.4f}" for task, score in scores.items()))
         self._call.evaluation_ended(step=state.step, metrics=deepcopy(values), scores=dict(scores))
+
+    def _chosen(self) -> dict[str, Thresholds]:
+        return {task: result.thresholds for task, result in self.latest.items() if result.thresholds is not None}
 
     def _tasks(self) -> tuple[tuple[str, ...], dict[str, str]]:
         trained = self._assembly.recipe.trained

@@ -103,16 +103,18 @@ def remove_task(
         _reduced(before.recipe, os.fspath(path), task),
         {name: info for name, info in before.infos.items() if name != task},
     )
-    weights = {}
+    checkpoints = {}
     for name in sorted(folder.name for folder in old.checkpoints.glob("[!.]*")):
         if name not in (f"best_{task}", KEPT):
-            weights[name] = _without(task, Start(old.checkpoints / name / "weights.safetensors", old, before), assembly)
+            start = Start(old.checkpoints / name / "weights.safetensors", old, before)
+            thresholds = {known: its for known, its in start.thresholds.items() if known != task}
+            checkpoints[name] = _without(task, start, assembly), thresholds
     train = assembly.recipe.train
     groups = still_meant(assembly.model(restoring=True), train)
     assembly.recipe = assembly.recipe.model_copy(update={"train": train.model_copy(update={"groups": groups})})
-    if not weights:
+    if not checkpoints:
         raise CheckpointError(f"{old.checkpoints}: no checkpoint, so there is nothing to take over")
-    new.create(assembly.recipe, assembly.infos, weights)
+    new.create(assembly.recipe, assembly.infos, checkpoints)
     with new.writing(), log_to(new.log_file):
         LOG.info("made of %s without its task %s", path, task)
     return new

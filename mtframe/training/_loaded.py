@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mtframe.metrics import Thresholds
+
 Shape = tuple[int, ...]
 
 # What the backbone wants of images belongs to its weights.
@@ -27,6 +29,7 @@ class Loaded:
         missing: Tensors of the model of which the weights have none.
         unused: Tensors of the weights that the model has no place for.
         like: By task whose own part of the sharing scheme started as a copy, the task of the run that it is one of.
+        thresholds: By task, what was chosen with the weights, if it looks at pictures as it did there.
     """
 
     file: Path
@@ -35,6 +38,7 @@ class Loaded:
     missing: Sequence[str] = field(repr=False)
     unused: Sequence[str] = field(repr=False)
     like: Mapping[str, str]
+    thresholds: Mapping[str, Thresholds] = field(default_factory=dict, repr=False)
 
     def lines(self, most: int | None = None) -> list[str]:
         """What was loaded and what was not, for people; of what did not fit, the first `most` tensors by name."""

@@ -15,6 +15,7 @@ from mtframe._labels import run_of
 from mtframe.assembly import Assembly
 from mtframe.errors import CheckpointError, MtframeError, RecipeError
 from mtframe.kinds import TakesOver
+from mtframe.metrics import Thresholds
 from mtframe.model import STATISTICS, MultiTaskModel
 from mtframe.recipe import Recipe, read_recipe
 from mtframe.run import RunFolder, check_fit, read_weights, take_weights
@@ -37,7 +38,7 @@ class Start:
 
     def __init__(self, file: Path, run: RunFolder | None, assembly: Assembly | None = None) -> None:
         self.file = file
-        self.weights = read_weights(file)
+        self.weights, self.thresholds = read_weights(file)
         self.run = run
         self.recipe = assembly.recipe if assembly is not None else None if run is None else _as_data(run)
         self._assembly = assembly
@@ -113,8 +114,19 @@ class Start:
         copied = {task for part, task in own.items() for name, source in sources.items()
                   if name != source and is_within(name, (part,))}  # fmt: skip
         return Loaded(
-            self.file, sources, unfit, missing, unused, {task: known for task, known in like.items() if task in copied}
-        )
+            self.file, sources, unfit, missing, unused, {task: known for task, known in like.items() if task in copied},
+            self._thresholds_in(assembly.recipe),
+        )  # fmt: skip
+
+    def _thresholds_in(self, recipe: Recipe) -> dict[str, Thresholds]:
+        """By task, the thresholds of those that look at pictures there as they do here."""
+        old = self.recipe
+        return {
+            task: its
+            for task, its in self.thresholds.items()
+            if old is not None and {task} <= old.tasks.keys() & recipe.tasks.keys()
+            and old.seeing(task) == recipe.seeing(task)
+        }  # fmt: skip
 
     def _found(
         self, sources: Mapping[str, str], model: MultiTaskModel, assembly: Assembly, like: Mapping[str, str]

@@ -84,7 +84,7 @@ class Trainer:
             teacher=distillation.digest if distillation is not None else None,
             images={task: training_images(source.dataset) for task, source in self.batches.sources.items()},
         )
-        self._checkpoints = Checkpoints(self.run, self.parts, self.state)
+        self._checkpoints = Checkpoints(self.run, self.parts, self.state, self.recipe.trained)
         self.forgotten = self._checkpoints.restore() if resume else {}
         # The step that the last checkpoint is of.
         self._saved = self.step if resume else -1
@@ -340,7 +340,7 @@ class Trainer:
             self._gradient_log.end()
 
     def _save(self) -> None:
-        path = self._checkpoints.save_last()
+        path = self._checkpoints.save_last(self.evaluations.thresholds)
         self._saved = self.step
         self._call.checkpoint_saved(path=path, step=self.step)
 

@@ -147,6 +147,38 @@ def grouped_order(labels: np.ndarray, per_identity: int, rng: np.random.Generato
     return order[np.argsort(place_G[group], kind="stable")]
 
 
+def balanced_order(labels: np.ndarray, per_identity: int, rng: np.random.Generator) -> np.ndarray:
+    """One epoch's order in which every person comes equally often, `per_identity` images in a row.
+
+    It is as long as there are images: people with few come with the same ones again, and of people with many some are
+    left to other epochs. People come in permutations, one after the other, so that P × K consecutive images show P
+    people wherever these do not span two of them.
+
+    Args:
+        labels: (N,) int, the person in each image.
+        per_identity: K, 1 or more.
+        rng: Draws the order.
+
+    Returns:
+        (N,) int64, positions.
+    """
+    shuffled = rng.permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    groups = -(-len(labels) // per_identity)
+    rounds = -(-groups // len(counts))
+    people_G = np.concatenate([rng.permutation(len(counts)) for _ in range(rounds)])[:groups]
+    # Each time a person comes, with the next of the person's images.
+    first_G = np.arange(groups) // len(counts) * per_identity
+    place_GK = (first_G[:, None] + np.arange(per_identity)) % counts[people_G, None]
+    return order[(starts[people_G, None] + place_GK).ravel()[: len(labels)]]
+
+
+def epoch_order(labels: np.ndarray, per_identity: int, balanced: bool, rng: np.random.Generator) -> np.ndarray:
+    """One epoch's order (N,): every image once (`grouped_order`), or every person equally often (`balanced_order`)."""
+    return (balanced_order if balanced else grouped_order)(labels, per_identity, rng)
+
+
 def draw_pairs(identity: np.ndarray, count: int, rng: np.random.Generator) -> Pairs:
     """Different pairs of images: `count` of one person and as many of two people.
 

@@ -15,7 +15,7 @@ from mtframe.data import IMAGE_SUFFIXES, DataInfo, DecodeSize, Sample, read_imag
 from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
-from .identities import Roles, Texts, at_least, check_split, class_by_path, draw_pairs, enrol, grouped_order
+from .identities import Roles, Texts, at_least, check_split, class_by_path, draw_pairs, enrol, epoch_order
 from .landmarks import Landmarks
 from .pairs import Pairs
 from .synthesis import LANDMARKS, synthesize_folders
@@ -44,6 +44,7 @@ class IdentityFolders:
         seed: Other seeds set other people aside, and draw other pairs and other unknown people.
         min_images: A person with fewer images is not trained on: one picture shows no variation.
         per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
+        balanced: Whether every person comes equally often in training, whoever has more images; else every image does.
         pairs: Pairs of one person to verify, and as many of two; as many of both as there are of the rarer sort.
         gallery: Enrolled images of a person.
         unknown: Part of the evaluated people whom the gallery leaves out, to be rejected; 0 to below 1.
@@ -74,6 +75,7 @@ class IdentityFolders:
         seed: int = 0,
         min_images: int = 2,
         per_identity: int = 1,
+        balanced: bool = False,
         pairs: int = 3000,
         gallery: int = 1,
         unknown: float = 0.3,
@@ -86,7 +88,7 @@ class IdentityFolders:
             raise RecipeError(f"validate: must be above 0 and below 1, got {validate:g}")
         if not 0 <= unknown < 1:
             raise RecipeError(f"unknown: must be 0 or more and below 1, got {unknown:g}")
-        self.root, self.split, self.per_identity = Path(root), split, per_identity
+        self.root, self.split, self.per_identity, self.balanced = Path(root), split, per_identity, balanced
         self.decode_size: DecodeSize | None = None
         self.pairs: Pairs | None = None
         self.roles: Roles | None = None
@@ -131,8 +133,8 @@ class IdentityFolders:
         return (few,) if self.passed_over and self.split == "train" else ()
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """One epoch's order, `per_identity` images of a person in a row."""
-        return grouped_order(self._persons, self.per_identity, rng)
+        """One epoch's order, `per_identity` images of a person in a row; see `balanced`."""
+        return epoch_order(self._persons, self.per_identity, self.balanced, rng)
 
     def ids(self) -> list[str]:
         """Path of each image below `root`."""

@@ -14,7 +14,7 @@ from mtframe.errors import DataError, RecipeError
 
 from ._centres import NOBODY
 from ._pickled_pairs import PickledPairs
-from .identities import at_least, check_split, grouped_order
+from .identities import at_least, check_split, epoch_order
 from .pairs import FOLDS, VIEW_2, VIEW_2_PAIRS, Pairs
 from .recordio import Records
 
@@ -44,6 +44,7 @@ class InsightFace:
         val: Verification file of the split `val`.
         test: Verification file of the split `test`.
         per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
+        balanced: Whether every person comes equally often in training, whoever has more images; else every image does.
 
     Attributes:
         pairs: Pairs of positions in this split; None in training.
@@ -67,10 +68,11 @@ class InsightFace:
         val: str = "lfw.bin",
         test: str = "agedb_30.bin",
         per_identity: int = 1,
+        balanced: bool = False,
     ) -> None:
         check_split("insightface", split, self.splits)
         at_least(1, per_identity=per_identity)
-        self.root, self.split, self.per_identity = Path(root), split, per_identity
+        self.root, self.split, self.per_identity, self.balanced = Path(root), split, per_identity, balanced
         if not self.root.is_dir():
             raise RecipeError(f"root: no folder '{root}'. It holds train.rec, train.idx and files such as lfw.bin")
         self.decode_size: DecodeSize | None = None
@@ -117,8 +119,8 @@ class InsightFace:
         return Sample(image, {"label": torch.tensor(label)}, size, index, name)
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """One epoch's order, `per_identity` images of a person in a row."""
-        return grouped_order(self._labels, self.per_identity, rng)
+        """One epoch's order, `per_identity` images of a person in a row; see `balanced`."""
+        return epoch_order(self._labels, self.per_identity, self.balanced, rng)
 
     @property
     def notes(self) -> tuple[str, ...]:

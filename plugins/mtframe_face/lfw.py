@@ -16,7 +16,7 @@ from mtframe.download import download
 from mtframe.errors import DataError, RecipeError, pasted
 
 from ._download import LFW_FILES
-from .identities import Roles, at_least, check_split, class_by_path, enrol, grouped_order
+from .identities import Roles, at_least, check_split, class_by_path, enrol, epoch_order
 from .landmarks import Landmarks
 from .pairs import VIEW_2, NamedPair, Pairs, read_pairs, read_people
 from .synthesis import synthesize_people
@@ -46,6 +46,7 @@ class LFW:
         people: File that names the training people; null for everybody whom no pairs file names.
         min_images: A person with fewer images on disk is not trained on: one picture shows no variation.
         per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
+        balanced: Whether every person comes equally often in training, whoever has more images; else every image does.
         landmarks: File of five points for each image, below `root` (see `face-align`); null for none.
 
     Attributes:
@@ -75,12 +76,13 @@ class LFW:
         people: str | None = PEOPLE,
         min_images: int = 2,
         per_identity: int = 1,
+        balanced: bool = False,
         landmarks: str | None = None,
     ) -> None:
         check_split("lfw", split, self.splits)
         at_least(1, min_images=min_images, per_identity=per_identity)
         self.root = Path(root)
-        self.split, self.per_identity = split, per_identity
+        self.split, self.per_identity, self.balanced = split, per_identity, balanced
         self.decode_size: DecodeSize | None = None
         self.folder = _image_folder(self.root)
         self.pairs: Pairs | None = None
@@ -125,8 +127,8 @@ class LFW:
         return Sample(image, target, size, index, path.relative_to(self.root).as_posix())
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """One epoch's order, `per_identity` images of a person in a row."""
-        return grouped_order(self._labels, self.per_identity, rng)
+        """One epoch's order, `per_identity` images of a person in a row; see `balanced`."""
+        return epoch_order(self._labels, self.per_identity, self.balanced, rng)
 
     def ids(self) -> list[str]:
         """Path of each image below `root`."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -17,6 +18,11 @@ from mtframe.errors import RecipeError
 from ._centres import NOBODY, count_classes
 from .embedding import EmbeddingHead
 
+LOG = logging.getLogger("mtframe")
+
+# Batches by which it is judged whether there are triplets: by chance one may have none.
+_JUDGED = 20
+
 
 class TripletLoss(nn.Module):
     """Triplet loss over Euclidean distances of unit embeddings: no class centres, no weights.
@@ -27,13 +33,17 @@ class TripletLoss(nn.Module):
     are not squared, which arXiv:1703.07737 (section 3.2) found less prone to collapse.
 
     A batch needs several pictures of a person: give the data set `per_identity`, e.g. 4. Without a triplet the loss
-    is 0.
+    is 0, from which nothing is learned: a training that has seen none in its first 20 batches is ended, and one in
+    which most pictures are alone is warned.
 
     Args:
         head: The head that makes the embedding.
         info: Its `classes` are the people; there must be two.
         margin: By how much nearer, in 0..2, the range of distances; null for the soft margin, ln(1 + exp(d)).
         mining: Which triplets of a batch count, `batch-hard` or `semi-hard`.
+
+    Raises:
+        RecipeError: `margin` is out of its range; or in training, batches hold no two pictures of a person.
     """
 
     target: ClassVar[str] = "identity"
@@ -51,6 +61,7 @@ class TripletLoss(nn.Module):
             raise RecipeError(f"margin: must be 0 to 2, or null for the soft margin; got {margin:g}")
         count_classes(info)
         self.margin, self.mining = margin, mining
+        self._company = _Company()
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`triplet`: mean over the triplets of images whose label is a class; 0 if there is none."""
@@ -61,10 +72,41 @@ class TripletLoss(nn.Module):
             # The floor keeps the root's gradient finite where two embeddings are equal.
             distances_BB = (2 - 2 * unit_BD @ unit_BD.T).clamp(min=1e-6).sqrt()
             mine = _batch_hard if self.mining == "batch-hard" else _semi_hard
-            violations = mine(distances_BB, *_relations(labels_B))
+            same_BB, other_BB = _relations(labels_B)
+            if self.training:
+                self._company.see(labels_B, same_BB)
+            violations = mine(distances_BB, same_BB, other_BB)
             losses = F.softplus(violations) if self.margin is None else (violations + self.margin).clamp(min=0)
             # Of no triplet: 0, of which the gradient is 0.
             return {"triplet": losses.sum() / max(1, len(losses)) + 0 * unit_BD.sum()}
+
+
+class _Company:
+    """Whether the batches of a training hold several pictures of a person, judged once, by the first of them."""
+
+    def __init__(self) -> None:
+        self._batches, self._known, self._accompanied = 0, 0, 0
+
+    def see(self, labels_B: Tensor, same_BB: Tensor) -> None:
+        """Takes a batch into account. Raises RecipeError after the last of them if no two showed one person."""
+        if self._batches >= _JUDGED:
+            return
+        self._batches += 1
+        self._known += int((labels_B != NOBODY).sum())
+        self._accompanied += int(same_BB.any(1).sum())
+        if self._batches < _JUDGED or not self._known:
+            return
+        advice = "Give the data set per_identity, e.g. per_identity: 4 with a batch_size of a multiple of 4"
+        if not self._accompanied:
+            raise RecipeError(
+                f"triplet: none of the first {_JUDGED} batches ({self._known} faces) shows a person twice, so there is "
+                f"nothing to learn from. {advice}"
+            )
+        if 2 * self._accompanied < self._known:
+            LOG.warning(
+                "triplet: %d of the first %d faces are the only one of their person in the batch, and are not learned "
+                "from. %s", self._known - self._accompanied, self._known, advice,
+            )  # fmt: skip
 
 
 def _relations(labels_B: Tensor) -> tuple[Tensor, Tensor]:

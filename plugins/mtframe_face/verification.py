@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -11,16 +12,27 @@ import numpy as np
 from torch import Tensor
 
 from mtframe.data import DataInfo, Sample
-from mtframe.errors import DataError
+from mtframe.errors import DataError, RecipeError
 from mtframe.evaluation import Curves
 from mtframe.kinds import Dataset
-from mtframe.metrics import PerImage
+from mtframe.metrics import PerImage, Thresholds
 
 from ._embeddings import embedding, refuse_learned, unit_vectors
 from .identities import FollowsProtocol, HasPairs, NamesPeople
 from .landmarks import OUTSIDE
 from .pairs import VIEW_2, Pairs
-from .verification_scores import roc, verification_scores
+from .verification_scores import (
+    FALSE_ACCEPT_RATES,
+    best_threshold,
+    decisions,
+    far_name,
+    roc,
+    threshold_at,
+    verification_scores,
+)
+
+# What the threshold is chosen for where no false accept rate is asked for.
+ACCURACY = "accuracy"
 
 
 class FaceVerification:
@@ -30,6 +42,11 @@ class FaceVerification:
     Beside it stand its standard error, the area under the ROC curve, the equal error rate and the true accept
     rate at false accept rates of 1e-1 to 1e-4 (n/a with fewer than 1 / rate pairs of different people).
 
+    `threshold@accuracy` is the cosine from which on most of all pairs are decided rightly if it counts as the same
+    person; `threshold@far=1e-2` is the lowest with which at most one in a hundred pairs of different people does. Those
+    of the validation pairs are kept with the weights, for `mtframe verify` and galleries; `accuracy@kept`, `far@kept`
+    and `frr@kept` are what the kept one does with the pairs that are evaluated.
+
     Huang et al., TR 07-49, section 4; Huang and Learned-Miller, UM-CS-2014-003 ("unrestricted" results).
 
     Args:
@@ -37,14 +54,17 @@ class FaceVerification:
             protocol (`FollowsProtocol`); all in `mtframe_face.identities`.
         info: Of the training data; its `classes` are the people that the model learned from.
         outside: What else the model has learned from, in words.
+        far: False accept rate for which the kept threshold is chosen, above 0 and below 1; null for the threshold that
+            decides most pairs rightly.
 
     Attributes:
         notes: For View 2 of LFW, the category of outside data. Landmarks by which faces are aligned are label-free.
             Anything else that was learned from other data counts as labelled: pretrained weights come from labels
-            too, and this is the category with least claims.
+            too, and this is the category with least claims. And which false accept rates the pairs are too few for.
 
     Raises:
         DataError: The split has no pairs, or one of its people was trained on.
+        RecipeError: `far` is out of its range.
     """
 
     target: ClassVar[str] = "identity"
@@ -52,13 +72,23 @@ class FaceVerification:
     primary = "accuracy"
     higher_is_better = True
 
-    def __init__(self, dataset: Dataset, info: DataInfo | None = None, outside: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        info: DataInfo | None = None,
+        outside: Sequence[str] = (),
+        *,
+        far: float | None = None,
+    ) -> None:
+        if far is not None and not 0 < far < 1:
+            raise RecipeError(f"far: must be above 0 and below 1, got {far:g}")
         pairs = dataset.pairs if isinstance(dataset, HasPairs) else None
         if not isinstance(pairs, Pairs):
             raise DataError("face-verification compares pairs of images; this split has none. Use split val or test")
         refuse_learned(dataset, info, "verified")
         self.pairs = pairs
-        self.notes = _outside_data(dataset, info, outside)
+        self.far = far
+        self.notes = (*_outside_data(dataset, info, outside), *_too_few(pairs, self._rates))
         self.embeddings = PerImage(embedding)
 
     def reset(self) -> None:
@@ -89,7 +119,23 @@ class FaceVerification:
             DataError: No pair is complete, or an embedding is not finite.
         """
         scores, same, fold = self._complete()
-        return verification_scores(scores, same, fold) | {"missing_pairs": len(self.pairs) - len(scores)}
+        chosen = {f"threshold@{name}": value for name, value in self._thresholds().items()}
+        return verification_scores(scores, same, fold) | chosen | {"missing_pairs": len(self.pairs) - len(scores)}
+
+    def thresholds(self) -> Thresholds:
+        """Those that suit these pairs, as `compute` has them."""
+        _, same, _ = self._complete()
+        return Thresholds(
+            ACCURACY if self.far is None else far_name(self.far),
+            {name: value for name, value in self._thresholds().items() if not math.isnan(value)},
+            f"{same.sum()} pairs of one person and {(~same).sum()} of two",
+        )
+
+    def scores_at(self, threshold: float) -> dict[str, float]:
+        """`threshold@kept`, and what it does with these pairs: `accuracy@kept`, `far@kept`, `frr@kept`."""
+        scores, same, _ = self._complete()
+        done = {f"{name}@kept": value for name, value in decisions(scores, same, threshold).items()}
+        return {"threshold@kept": threshold, **done}
 
     def details(self) -> Sequence[Curves]:
         """The curve `roc`."""
@@ -97,12 +143,33 @@ class FaceVerification:
         lines = {"pairs": (false_rates.tolist(), true_rates.tolist())}
         return [Curves("roc", "false accept rate", "true accept rate", lines)]
 
+    @property
+    def _rates(self) -> tuple[float, ...]:
+        return FALSE_ACCEPT_RATES if self.far in (None, *FALSE_ACCEPT_RATES) else (*FALSE_ACCEPT_RATES, self.far)
+
+    def _thresholds(self) -> dict[str, float]:
+        """By what they are chosen for; NaN where the pairs cannot tell, or a threshold would tell no pairs apart."""
+        scores, same, _ = self._complete()
+        found = {ACCURACY: best_threshold(scores, same)}
+        found |= {far_name(rate): threshold_at(scores, same, rate) for rate in self._rates}
+        return {name: value if math.isfinite(value) else math.nan for name, value in found.items()}
+
     def _complete(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores of the pairs whose images both have an embedding, whether they are the same, and their folds."""
         scores, present = self.similarities()
         if not present.any():
             raise DataError(f"none of the {len(self.pairs)} pairs has both its images embedded; nothing to score")
         return scores[present], self.pairs.same[present], self.pairs.fold[present]
+
+
+def _too_few(pairs: Pairs, rates: Sequence[float]) -> tuple[str, ...]:
+    """Which false accept rates no threshold can be chosen for."""
+    others = int((~pairs.same).sum())
+    small = [f"{rate:g}" for rate in rates if others * rate < 1 - 1e-9]
+    if not small:
+        return ()
+    said = f"false accept rates of {' and '.join(small)} are n/a: less than one of the {others} pairs of two people"
+    return (said,)
 
 
 def _outside_data(dataset: object, info: DataInfo | None, outside: Sequence[str]) -> tuple[str, ...]:

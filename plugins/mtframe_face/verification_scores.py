@@ -35,7 +35,63 @@ def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
         return -math.inf
     if cut == len(scores):
         return math.inf
-    low, high = float(scores[cut - 1]), float(scores[cut])
+    return _between(float(scores[cut - 1]), float(scores[cut]))
+
+
+def threshold_at(scores: np.ndarray, same: np.ndarray, rate: float) -> float:
+    """The lowest threshold with which at most `rate` of the pairs of two people are taken for one person.
+
+    It lies halfway between the lowest score that is accepted then and the next below, as `best_threshold` does, and
+    accepts what `true_accept_rate` counts.
+
+    Args:
+        scores: (P,) float, similarity; larger for the same person.
+        same: (P,) bool.
+        rate: False accept rate, above 0 and below 1.
+
+    Returns:
+        NaN if `rate` is less than one of the pairs of two people, which cannot be told from zero; inf if even the most
+        similar pairs are too many.
+    """
+    impostors = np.sort(scores[~same])[::-1]
+    allowed = _allowed(len(impostors), rate)
+    if allowed < 1:
+        return math.nan
+    # The most similar pair of two people that must be rejected.
+    limit = impostors[min(allowed, len(impostors) - 1)]
+    above = scores[scores > limit]
+    return _between(float(limit), float(above.min())) if len(above) else math.inf
+
+
+def decisions(scores: np.ndarray, same: np.ndarray, threshold: float) -> dict[str, float]:
+    """What a threshold that was chosen elsewhere does with these pairs.
+
+    Returns:
+        `accuracy`, `far` (the part of the pairs of two people that is accepted) and `frr` (the part of those of one
+        that is rejected); NaN without such pairs.
+    """
+    accepted = scores >= threshold
+    return {
+        "accuracy": float(np.mean(accepted == same)),
+        "far": float(accepted[~same].mean()) if (~same).any() else math.nan,
+        "frr": float(1 - accepted[same].mean()) if same.any() else math.nan,
+    }
+
+
+def far_name(rate: float) -> str:
+    """A false accept rate as names of values have it: `far=1e-2`."""
+    digits, exponent = f"{rate:.6e}".split("e")
+    return f"far={digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _allowed(negatives: int, rate: float) -> int:
+    """How many of the pairs of two people a false accept rate lets through."""
+    # 1000 * 1e-3 may fall short of 1 by a rounding error.
+    return math.floor(negatives * rate + 1e-9)
+
+
+def _between(low: float, high: float) -> float:
+    """A threshold that rejects `low` and accepts `high`, halfway between."""
     middle = low + (high - low) / 2
     # Between neighbouring floats there is no middle, and `low` itself must be rejected.
     return middle if middle > low else high
@@ -103,8 +159,7 @@ def true_accept_rate(false_rates: np.ndarray, true_rates: np.ndarray, at: float,
     Returns:
         NaN if `at` is less than one of the `negatives` pairs: such a rate cannot be told from zero.
     """
-    # 1000 * 1e-3 may fall short of 1 by a rounding error.
-    if negatives * at < 1 - 1e-9:
+    if _allowed(negatives, at) < 1:
         return math.nan
     return float(true_rates[false_rates <= at * (1 + 1e-9)].max())
 
@@ -130,6 +185,5 @@ def verification_scores(scores: np.ndarray, same: np.ndarray, fold: np.ndarray) 
         "eer": equal_error_rate(false_rates, true_rates),
     }
     for at in FALSE_ACCEPT_RATES:
-        name = f"tar@far=1e-{-round(math.log10(at))}"
-        values[name] = true_accept_rate(false_rates, true_rates, at, int((~same).sum()))
+        values[f"tar@{far_name(at)}"] = true_accept_rate(false_rates, true_rates, at, int((~same).sum()))
     return values

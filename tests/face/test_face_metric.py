@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from mtframe.data import DataInfo, Sample
-from mtframe.errors import DataError
+from mtframe.errors import DataError, RecipeError
+from mtframe.kinds import ChoosesThresholds
+from mtframe.metrics import Thresholds
 from mtframe_face.pairs import Pairs
 from mtframe_face.verification import FaceVerification
 
 
-def _metric(pairs: list[tuple[int, int, bool, int]]) -> FaceVerification:
+def _metric(pairs: list[tuple[int, int, bool, int]], far: float | None = None) -> FaceVerification:
     first, second, same, fold = (np.array(column) for column in zip(*pairs, strict=True))
-    return FaceVerification(SimpleNamespace(pairs=Pairs(first, second, same, fold)), DataInfo("identity", ()))
+    data = SimpleNamespace(pairs=Pairs(first, second, same, fold))
+    return FaceVerification(data, DataInfo("identity", ()), far=far)
 
 
 def _feed(metric: FaceVerification, vectors: dict[int, list[float]]) -> None:
@@ -76,3 +79,44 @@ def test_the_roc_curve_is_in_the_details() -> None:
     assert curve.name == "roc"
     # The same pair twice, then two different ones.
     assert curve.lines == {"pairs": ([0.0, 0.0, 0.5, 1.0], [0.0, 1.0, 1.0, 1.0])}
+
+
+# Cosines with image 0: 1.0, 0.8 (same), 0.6, 0.0 (other).
+TURNED = {0: [1.0, 0.0], 1: [1.0, 0.0], 2: [0.8, 0.6], 3: [0.6, 0.8], 4: [0.0, 1.0]}
+OF_ONE_AND_TWO = [(0, 1, True, 0), (0, 2, True, 1), (0, 3, False, 0), (0, 4, False, 1)]
+
+
+def test_thresholds_are_chosen_and_what_the_pairs_cannot_tell_is_said() -> None:
+    metric = _metric(OF_ONE_AND_TWO)
+    assert isinstance(metric, ChoosesThresholds)
+    _feed(metric, TURNED)
+    values, found = metric.compute(), metric.thresholds()
+    assert (found.chosen, found.data) == ("accuracy", "2 pairs of one person and 2 of two")
+    assert found.values == {"accuracy": pytest.approx(0.7)}
+    assert found.value == values["threshold@accuracy"]
+    assert math.isnan(values["threshold@far=1e-1"])
+    assert metric.notes == ("false accept rates of 0.1 and 0.01 and 0.001 and 0.0001 are n/a: less than one of the 2 "
+                            "pairs of two people",)  # fmt: skip
+
+
+def test_a_threshold_is_chosen_for_a_false_accept_rate() -> None:
+    metric = _metric(OF_ONE_AND_TWO, far=0.5)
+    _feed(metric, TURNED)
+    # One of two pairs of different people may pass, at 0.6, and the other must not, at 0.
+    assert metric.thresholds() == Thresholds(
+        "far=5e-1",
+        {"accuracy": pytest.approx(0.7), "far=5e-1": pytest.approx(0.3)},
+        "2 pairs of one person and 2 of two",
+    )
+    none = _metric(OF_ONE_AND_TWO, far=0.25)
+    _feed(none, TURNED)
+    assert (none.thresholds().chosen, none.thresholds().value) == ("far=2.5e-1", None)
+    with pytest.raises(RecipeError, match="far: must be above 0 and below 1, got 1"):
+        _metric(OF_ONE_AND_TWO, far=1.0)
+
+
+def test_a_kept_threshold_is_scored_on_other_pairs() -> None:
+    metric = _metric(OF_ONE_AND_TWO)
+    _feed(metric, TURNED)
+    assert metric.scores_at(0.5) == {"threshold@kept": 0.5, "accuracy@kept": 0.75, "far@kept": 0.5, "frr@kept": 0.0}
+    assert metric.scores_at(0.9) == {"threshold@kept": 0.9, "accuracy@kept": 0.75, "far@kept": 0.0, "frr@kept": 0.5}

@@ -11,10 +11,13 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from mtframe_face.verification_scores import (
     area_under,
     best_threshold,
+    decisions,
     equal_error_rate,
+    far_name,
     fold_accuracies,
     mean_and_error,
     roc,
+    threshold_at,
     true_accept_rate,
     verification_scores,
 )
@@ -159,3 +162,35 @@ def test_pairs_of_one_kind_leave_the_curve_open() -> None:
     values = verification_scores(np.array([0.1, 0.9]), np.array([True, True]), np.array([0, 1]))
     assert values["accuracy"] == 1.0
     assert all(math.isnan(values[name]) for name in ("auc", "eer", "tar@far=1e-1"))
+
+
+def test_a_threshold_for_a_false_accept_rate_lies_below_the_lowest_score_that_it_accepts() -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
+    same = np.array([True, False, True, False, True, False, False])
+    # Of four impostors one may pass: 0.8 does, 0.6 must not; the lowest score above it is 0.7.
+    assert threshold_at(scores, same, 0.25) == pytest.approx(0.65)
+    # None may, and the rate is less than one of four.
+    assert math.isnan(threshold_at(scores, same, 0.24))
+    # The two most similar pairs are equal impostors, of which one may pass.
+    assert threshold_at(np.array([0.9, 0.9, 0.1]), np.array([False, False, True]), 0.5) == math.inf
+
+
+@given(_BOTH_KINDS, st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.9]))
+def test_a_threshold_for_a_rate_keeps_it_and_accepts_as_many_as_can_be(
+    pairs: tuple[np.ndarray, np.ndarray], rate: float
+) -> None:
+    scores, same = pairs
+    threshold = threshold_at(scores, same, rate)
+    if math.isnan(threshold):
+        assert (~same).sum() * rate < 1
+        return
+    done = decisions(scores, same, threshold)
+    assert done["far"] <= rate + 1e-9
+    assert 1 - done["frr"] == pytest.approx(true_accept_rate(*roc(scores, same), rate, int((~same).sum())))
+    # Any lower one that decides otherwise lets too many through, or accepts nobody else.
+    for lower in np.unique(scores[scores < threshold]):
+        assert decisions(scores, same, lower)["far"] > rate
+
+
+def test_rates_are_named_as_reports_do() -> None:
+    assert [far_name(rate) for rate in (0.1, 1e-4, 0.05, 2.5e-3)] == ["far=1e-1", "far=1e-4", "far=5e-2", "far=2.5e-3"]

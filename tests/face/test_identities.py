@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtframe_face.identities import Texts, draw_pairs, enrol, grouped_order
+from mtframe_face.identities import Texts, balanced_order, draw_pairs, enrol, epoch_order, grouped_order
 
 
 @settings(max_examples=80, deadline=None)
@@ -35,6 +35,39 @@ def test_orders_differ_between_epochs_and_mix_images_and_people() -> None:
     assert set(map(frozenset, one.reshape(-1, 4).tolist())) != set(map(frozenset, two.reshape(-1, 4).tolist()))
     # A person's two groups seldom meet.
     assert np.mean(np.diff(labels[one][::4]) == 0) < 0.3
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 99))
+def test_a_balanced_order_shows_everybody_equally_often(people: list[int], each: int, seed: int) -> None:
+    labels = np.array(people)
+    order = balanced_order(labels, each, np.random.default_rng(seed))
+    assert (len(order), order.min() >= 0, order.max() < len(labels)) == (len(labels), True, True)
+    whole = len(order) // each
+    groups = labels[order][: whole * each].reshape(whole, each)
+    assert (groups == groups[:, :1]).all()
+    times = Counter(groups[:, 0].tolist())
+    for start in range(0, whole, len(set(people))):
+        # Permutations of the people, one after the other.
+        some = groups[start : start + len(set(people)), 0]
+        assert len(set(some.tolist())) == len(some)
+    assert max(times.values(), default=0) - min((times[name] for name in set(people)), default=0) <= 1
+    images = order[: whole * each].reshape(whole, each)
+    for name, row in zip(groups[:, 0], images, strict=True):
+        # As many different ones as there are.
+        assert len(set(row.tolist())) == min(each, people.count(name))
+
+
+def test_a_balanced_order_goes_on_with_other_images_of_a_person() -> None:
+    labels = np.array([0] * 90 + [1] * 6 + [2] * 6)
+    order = epoch_order(labels, 3, True, np.random.default_rng(3))
+    # 34 groups: eleven of each person, and one more of one.
+    assert sorted(np.bincount(labels[order]).tolist()) == [33, 33, 36]
+    # Of the person with 90 images, none comes twice; the others' each about equally often.
+    assert np.bincount(order[labels[order] == 0]).max() == 1
+    times = np.bincount(order[labels[order] == 1])[90:96]
+    assert times.max() - times.min() <= 1
+    assert (epoch_order(labels, 3, False, np.random.default_rng(3)) != order).any()
 
 
 def _as_set(pairs: object, same: bool) -> set[tuple[int, int]]:

@@ -20,6 +20,11 @@ WritePerson = Callable[..., None]
 SIZE = (40, 40)
 
 
+def category(metric: FaceVerification) -> tuple[str, ...]:
+    """What its notes say of View 2's rules."""
+    return tuple(note for note in metric.notes if note.startswith("LFW View 2"))
+
+
 def test_training_takes_the_listed_people_that_have_enough_images(lfw_root: Path) -> None:
     train = LFW("train", root=lfw_root)
     assert train.info.target == "identity"
@@ -167,24 +172,24 @@ def test_view_2_is_reported_in_its_category_of_outside_data(view2: Path, write_p
     test = LFW("test", root=view2, people=None)
     write_person(view2 / "lfw-deepfunneled", "Gus", [1, 2])
     inside, elsewhere = DataInfo("identity", ("Eve", "Gus")), DataInfo("identity", ("Eve", "Zoe", "Yan"))
-    assert FaceVerification(test, inside).notes == ("LFW View 2: Unrestricted, No Outside Data (UM-CS-2014-003)",)
-    assert FaceVerification(test, inside, ("pretrained weights of timm/resnet18",)).notes == (
+    assert category(FaceVerification(test, inside)) == ("LFW View 2: Unrestricted, No Outside Data (UM-CS-2014-003)",)
+    assert category(FaceVerification(test, inside, ("pretrained weights of timm/resnet18",))) == (
         "LFW View 2: Unrestricted, Labeled Outside Data (UM-CS-2014-003): learned from pretrained weights of "
         "timm/resnet18",
     )
-    assert FaceVerification(test, elsewhere, ("task objects (coco)",)).notes == (
+    assert category(FaceVerification(test, elsewhere, ("task objects (coco)",))) == (
         "LFW View 2: Unrestricted, Labeled Outside Data (UM-CS-2014-003): learned from 2 people of other data, "
         "task objects (coco)",
     )
     landmarks = FaceAlign.outside(detector="./finder.py:Finder")
     assert landmarks == "landmarks of the faces"
-    assert FaceVerification(test, inside, (landmarks,)).notes == (
+    assert category(FaceVerification(test, inside, (landmarks,))) == (
         "LFW View 2: Unrestricted, Label-Free Outside Data (UM-CS-2014-003): learned from landmarks of the faces",
     )
     for info, outside in ((inside, (landmarks, "task objects (coco)")), (elsewhere, (landmarks,))):
-        (note,) = FaceVerification(test, info, outside).notes
+        (note,) = category(FaceVerification(test, info, outside))
         assert note.startswith("LFW View 2: Unrestricted, Labeled Outside Data (UM-CS-2014-003): learned from ")
-    assert FaceVerification(LFW("val", root=view2), elsewhere, ("anything",)).notes == ()
+    assert category(FaceVerification(LFW("val", root=view2), elsewhere, ("anything",))) == ()
 
 
 def test_first_images_are_the_gallery_of_identification(lfw_root: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe.kinds import FeatureSpec
 from mtframe_face.embedding import EmbeddingHead
+from mtframe_face.identities import balanced_order
 from mtframe_face.triplet import TripletLoss
 
 
@@ -116,3 +118,65 @@ def test_autocast_changes_nothing_and_there_are_no_weights() -> None:
 def test_a_margin_out_of_range_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"margin: must be 0 to 2, or null for the soft margin; got 2\.5"):
         _loss(margin=2.5)
+
+
+def _feed(loss: TripletLoss, labels: list[int], batches: int) -> None:
+    for seed in range(batches):
+        _value(loss, torch.randn(len(labels), 2, generator=torch.Generator().manual_seed(seed)), labels)
+
+
+def test_a_training_without_two_pictures_of_a_person_is_ended_with_what_it_needs() -> None:
+    with pytest.raises(
+        RecipeError, match=r"none of the first 20 batches \(60 faces\) shows a person twice.*per_identity: 4"
+    ):
+        _feed(_loss(), [0, 1, 2], 20)
+    # One batch may lack them by chance; evaluation, and images of nobody known, say nothing.
+    _feed(_loss(), [0, 1, 2], 19)
+    _feed(_loss().eval(), [0, 1, 2], 30)
+    _feed(_loss(), [-1, -1, -1], 30)
+
+
+def test_a_training_in_which_most_faces_are_alone_is_warned_once(caplog: pytest.LogCaptureFixture) -> None:
+    _feed(_loss(), [0, 0, 1, 2, -1, -1], 45)
+    assert not caplog.records
+    loss = _loss()
+    for _ in range(2):
+        _feed(loss, [0, 1, 2], 15)
+        _feed(loss, [0, 0, 1, 1], 1)
+    (record,) = caplog.records
+    assert "triplet: 57 of the first 61 faces are the only one of their person" in record.getMessage()
+    _feed(_loss(), [0, 0, 1, 1, 2], 30)
+    assert len(caplog.records) == 1
+
+
+def test_people_come_apart_with_p_by_k_batches_and_not_without() -> None:
+    """24 people, 4 noisy views each, through a linear head: drawn by identity, the loss pulls each together."""
+    rng = np.random.default_rng(0)
+    people = torch.randn(24, 8, generator=torch.Generator().manual_seed(0))
+    labels = np.repeat(np.arange(24), 4)
+    views = people[labels] + 1.5 * torch.randn(96, 8, generator=torch.Generator().manual_seed(1))
+    info = DataInfo("identity", tuple(map(str, range(24))))
+
+    def apart(linear: torch.nn.Linear) -> float:
+        unit = F.normalize(linear(views).detach())
+        same = torch.from_numpy(labels[:, None] == labels)
+        alike = unit @ unit.T
+        return float(alike[same & ~torch.eye(96, dtype=torch.bool)].mean() - alike[~same].mean())
+
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(8, 8, bias=False)
+    loss = TripletLoss(EmbeddingHead([FeatureSpec("last", 8, 32)], dim=8), info)
+    before = apart(linear)
+    optimizer = torch.optim.Adam(linear.parameters(), lr=0.01)
+    for _ in range(8):
+        order = balanced_order(labels, 4, rng)
+        for batch in order.reshape(-1, 32):
+            value = loss({"embedding": linear(views[batch])}, {"label": torch.from_numpy(labels[batch])})["triplet"]
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    assert apart(linear) > before + 0.1
+    # One image of each person: nothing to learn from.
+    alone = loss({"embedding": linear(views[::4])}, {"label": torch.arange(24)})["triplet"]
+    (gradient,) = torch.autograd.grad(alone, linear.weight)
+    assert (alone.detach().item(), gradient.abs().max().item()) == (0, 0)

@@ -34,7 +34,7 @@ from stopped import train_until
 from toy import toy_recipe
 
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
-LAST = "run/checkpoints/last"
+LAST, BEST = "run/checkpoints/last", "run/checkpoints/best"
 
 
 @cache
@@ -53,6 +53,18 @@ def write_run(home: Path) -> None:
     shutil.copytree(_stopped(), home / "run")
 
 
+def write_thresholds(home: Path) -> None:
+    """A run with thresholds beside its best weights."""
+    write_run(home)
+    manifest = home / BEST / "checkpoint.json"
+    plain = json.loads(manifest.read_text(encoding="utf-8"))
+    plain["files"]["thresholds.json"] = ""
+    manifest.write_text(json.dumps(plain), encoding="utf-8")
+    kept = {"one": {"chosen": "accuracy", "values": {"accuracy": 0.5, "far=1e-1": 0.75}, "data": "4 pairs"}}
+    (home / BEST / "thresholds.json").write_text(json.dumps(kept), encoding="utf-8")
+    reseal(home / BEST)
+
+
 def evaluated(home: Path) -> None:
     load_run(home / "run").evaluate_many()
 
@@ -67,6 +79,7 @@ def resumed(home: Path) -> None:
 def resealed(read: Callable[[Path], object], home: Path) -> None:
     """With digests that fit: of somebody who can write the whole run."""
     reseal(home / LAST)
+    reseal(home / BEST)
     for manifest in (home / "run/checkpoints").glob("*/checkpoint.json"):
         plain = json.loads(manifest.read_text(encoding="utf-8"))
         plain["labels"] = digest((home / "run/labels.json").read_bytes())
@@ -196,6 +209,9 @@ READERS = [
     Reader("run: .writer.json", write_holder, "held.json", JSON, held),
     Reader("run: checkpoint.json of last", write_run, f"{LAST}/checkpoint.json", JSON, evaluated_and_resumed, 3),
     Reader("run: checkpoint.json of best", write_run, "run/checkpoints/best/checkpoint.json", JSON, evaluated, 2),
+    Reader("run: thresholds.json", write_thresholds, f"{BEST}/thresholds.json", JSON, evaluated, 3),
+    Reader("run: thresholds.json, resealed", write_thresholds, f"{BEST}/thresholds.json", JSON,
+           partial(resealed, evaluated), 3),
     Reader("run: weights", write_run, f"{LAST}/weights.safetensors", SAFETENSORS, evaluated_and_resumed, 6),
     Reader("run: weights, resealed", write_run, f"{LAST}/weights.safetensors", SAFETENSORS,
            partial(resealed, resumed), 3),

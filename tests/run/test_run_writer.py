@@ -192,7 +192,7 @@ def test_reading_changes_nothing_in_a_run(run: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in [run, *run.rglob("*")]}
     found = RunFolder.open(run)
     model = Assembly(found.recipe(), found.infos()).model(restoring=True)
-    assert found.load_weights(model) == "best"
+    assert found.load_weights(model) == ("best", {})
     assert {file: file.stat().st_mtime_ns for file in [run, *run.rglob("*")]} == before
 
 
