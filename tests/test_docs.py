@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,7 +17,7 @@ from mtframe.cli import app
 from mtframe.kinds import KINDS
 from mtframe.recipe import Recipe, TaskRecipe, TrainOptions, load_recipe
 from mtframe.registry import resolve
-from mtframe.yaml import dump_yaml, parse_yaml
+from mtframe.yaml import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
@@ -156,25 +154,6 @@ def test_readme_component_works_from_a_file_and_from_a_package(tmp_path: Path) -
     weights = balance.weigh(torch.tensor([[1.0, 0.5], [0.5, 9.0]]).double(), torch.ones(2).double())
     assert weights.tolist() == pytest.approx([2.0, 2 / 3], rel=1e-5)
     assert options.describe(component, kind)[0].doc
-
-
-def test_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from PIL import Image
-
-    from toy import toy_recipe
-
-    monkeypatch.chdir(tmp_path)
-    Path("recipe.yaml").write_text(dump_yaml(toy_recipe(steps=2)), encoding="utf-8")
-    Image.new("RGB", (16, 16), "white").save("photo.png")
-    # As a notebook does: one module, whose classes are found by name.
-    notebook = ModuleType("notebook")
-    monkeypatch.setitem(sys.modules, "notebook", notebook)
-    for block in blocks(ROOT / "docs" / "python.md", "python"):
-        exec(compile(block, "docs/python.md", "exec"), vars(notebook))
-    printed = capsys.readouterr().out
-    assert "one accuracy" in printed
-    assert "two [{'label': " in printed
-    assert "already trained to its end" in printed
 
 
 @pytest.mark.parametrize(

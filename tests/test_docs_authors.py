@@ -30,8 +30,8 @@ REFERENCE = {kind: DOCS / "reference" / f"{kind}.md" for kind in KINDS if kind !
 
 TUTORIAL = DOCS / "write-a-plugin.md"
 
-# Whose blocks need more than to be run in order: tests of their own, here or in test_docs.py.
-ELSEWHERE = {ROOT / "README.md", DOCS / "python.md", TUTORIAL}
+# Whose blocks need more than to be run in order: tests of their own, here, in test_docs.py or in test_docs_users.py.
+ELSEWHERE = {ROOT / "README.md", DOCS / "python.md", TUTORIAL, *DOCS.glob("coming-from-*.md")}
 RUN = [path for path in PAGES if path not in ELSEWHERE and blocks(path, "python")]
 
 PYTHON = re.compile(r"^```python\n(.*?)^```$(?:\n\n```\n(?!mtframe )(.*?)^```$)?", flags=re.MULTILINE | re.DOTALL)

@@ -273,7 +273,7 @@ def test_a_map_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, cont
 
 def test_a_picture_of_colours_is_no_map(tmp_path: Path) -> None:
     picture().save(tmp_path / "mask.png")
-    with pytest.raises(BadImageError, match=r"is a picture in RGB; expected one number a pixel, grey or with a pal"):
+    with pytest.raises(BadImageError, match=r"is a picture in RGB; expected one integer a pixel, grey or with a pal"):
         read_map(tmp_path / "mask.png")
     with pytest.raises(BadImageError, match=r"gone\.png: No such file"):
         read_map(tmp_path / "gone.png")

@@ -15,7 +15,7 @@ import torch
 from PIL import ExifTags, Image, ImageColor
 
 from mtframe.assembly import Assembly
-from mtframe.data import DataInfo
+from mtframe.data import DataInfo, SplitBatches
 from mtframe.drawing import caption, contact_sheet, draw_marks, save_picture, similarity_sheet
 from mtframe.errors import BadImageError, MtframeError, RecipeError
 from mtframe.inference import (
@@ -30,6 +30,7 @@ from mtframe.inference import (
     prediction_sheet,
     save_embeddings,
 )
+from mtframe.inference._pictures import FilePictures, samples_of
 from mtframe.marks import Bar, Box, Mark, Point, Polyline, Text
 from mtframe.palette import COLOURS
 from mtframe.recipe import Recipe
@@ -212,12 +213,125 @@ def test_only_the_tasks_that_are_asked_for_run(predictor: Predictor, photo: Path
         predictor.predict(photo, ["faecs"])
 
 
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two predictions of all tasks are equal."""
+    return one.keys() == other.keys() and all(
+        torch.equal(one[task][key], other[task][key]) for task in other for key in other[task]
+    )
+
+
+def test_arrays_and_lists_of_everything_that_is_a_picture_give_what_the_file_gives(
+    predictor: Predictor, photo: Path
+) -> None:
+    picture = opened(photo)
+    array = np.asarray(picture)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    forms = [
+        photo, str(photo), picture, array, tensor, array[..., ::-1][..., ::-1], tensor.contiguous(), array / 255,
+        array.astype(np.float32), array.astype(np.uint16) * 257, tensor / 255, array.astype(np.int64),
+    ]  # fmt: skip
+    expected = predictor.predict(photo)
+    for form in forms:
+        assert same(predictor.predict(form), expected)
+    # A tuple is a list, and a batch is several pictures.
+    for many in (predictor.predict([photo, picture]), predictor.predict((array, tensor))):
+        assert isinstance(many, list)
+        assert len(many) == 2
+    alone = [next(predictor.predict_many([form], batch_size=1)) for form in (array, tensor)]
+    assert all(same(one, expected) for one in alone)
+    for batch in (np.stack([array, array]), torch.stack([tensor, tensor])):
+        assert len(list(predictor.predict_many(batch))) == 2
+    assert len(list(predictor.predict_many(form for form in forms))) == len(forms)
+    assert list(predictor.predict_many([])) == []
+
+
 def test_what_is_no_picture_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     with pytest.raises(BadImageError, match="No such file"):
         predictor.predict(tmp_path / "none.jpg")
-    for wrong in (torch.zeros(3, 8, 8), torch.zeros(8, 8, 3, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.uint8)):
-        with pytest.raises(ValueError, match=r"expected a \(3, H, W\) uint8 tensor"):
-            predictor.predict(wrong)
+    good = np.zeros((8, 8, 3), np.uint8)
+    for wrong, reason in (
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), r"^the picture: expected a tensor of channels x.*its channels last"),
+        (np.zeros((3, 8, 8)), r"^the picture: expected height x width x channels.*its channels first"),
+        (torch.zeros(2, 3, 8, 8), r"^the picture: .*got 2 x 3 x 8 x 8; give several pictures as a list"),
+        (np.full((8, 8), np.nan), r"^the picture: has 64 of 64 numbers that are nan"),
+        (torch.randn(3, 8, 8), r"^the picture: has floats from -.*it looks normalised"),
+        (b"\xff\xd8", r"^the picture: expected a Pillow image, an array or a tensor, got bytes"),
+        (None, r"^the picture: expected a Pillow image, an array or a tensor, got NoneType"),
+        ([], r"^predict: expected a picture or a list of pictures, got an empty list"),
+        ([good, None], r"^picture 1: expected a Pillow image, an array or a tensor, got NoneType"),
+        ([[good]], r"^picture 0: expected a Pillow image, an array or a tensor, got list"),
+        ([good, good.astype(complex)], r"^picture 1: expected booleans, integers or floats, got complex128"),
+        ((form for form in [good]), r"^predict: expected a picture or a list.*got generator; predict_many takes any"),
+    ):
+        with pytest.raises(MtframeError, match=reason):
+            predictor.predict(wrong)  # type: ignore[call-overload]
+    with pytest.raises(BadImageError, match=r"^camera 2: has no pixels"):
+        predictor.predict(Image.new("RGB", (0, 0)), name="camera 2")
+    for wrong, reason in (
+        ("photo.png", r"^predict_many: expected several pictures, got str 'photo.png'; predict takes a single one"),
+        (tmp_path, r"^predict_many: expected several pictures, got \w*Path; predict takes a single one"),
+        (good, r"^predict_many: expected several pictures, got ndarray of 8 x 8 x 3; predict takes a single one"),
+        (torch.zeros(3, 8, 8), r"^predict_many: .*got Tensor of 3 x 8 x 8; predict takes a single one"),
+        (black(4, 4), r"^predict_many: expected several pictures, got Image; predict takes a single one"),
+        (7, r"^predict_many: expected several pictures, got int"),
+    ):
+        # At once, not when the first answer is asked for.
+        with pytest.raises(RecipeError, match=reason):
+            predictor.predict_many(wrong)
+    for size in (0, -1, 2.0, None, True):
+        with pytest.raises(RecipeError, match=f"^predict_many: batch_size must be a positive integer, got {size}"):
+            predictor.predict_many([good], batch_size=size)  # type: ignore[arg-type]
+    later = predictor.predict_many([good, np.zeros((3, 9, 9))], batch_size=1)
+    assert next(later).keys() == {"faces", "objects"}
+    with pytest.raises(BadImageError, match=r"^picture 1: expected height x width x channels"):
+        next(later)
+
+
+@pytest.mark.parametrize("tasks", ["faces", [], (), ["faces", "f"], [3]])
+def test_tasks_are_a_list_of_those_of_the_run(predictor: Predictor, tasks: Any) -> None:
+    named = r"no such task; the tasks of this run are faces, objects$"
+    listed = r"^tasks: expected a list of one or more of faces, objects, or None for all, got "
+    for ask in (predictor.predict, lambda it, tasks: predictor.predict_many([it], tasks)):
+        with pytest.raises(RecipeError, match=f"{named}|{listed}"):
+            ask(np.zeros((8, 8, 3), np.uint8), tasks)
+    with pytest.raises(RecipeError, match=f"{named}|{listed}"):
+        predictor.evaluate_many(tasks)
+
+
+def test_all_tasks_together_see_the_pixels_that_each_of_them_is_evaluated_on(
+    small: Small, small_run: Path, tmp_path: Path
+) -> None:
+    """A JPEG so large that it is decoded smaller, for one task less so than for another."""
+    shutil.copytree(small.objects, tmp_path / "objects")
+    (picture, *_) = (tmp_path / "objects" / "val2017").iterdir()
+    with Image.open(picture) as image:
+        size = image.size
+    noise = np.random.default_rng(0).integers(0, 255, (size[1] * 8, size[0] * 8, 3), np.uint8)
+    Image.fromarray(noise).save(picture, "JPEG", quality=90)
+    annotations = tmp_path / "objects" / "annotations" / "instances_val2017.json"
+    plain = json.loads(annotations.read_text())
+    for row in plain["images"]:
+        if row["file_name"] == picture.name:
+            row["width"], row["height"] = size[0] * 8, size[1] * 8
+    annotations.write_text(json.dumps(plain))
+    loaded = load_run(small_run, device="cpu", overrides=[f"tasks.objects.dataset.root={tmp_path / 'objects'}"])
+    sizes = {transform.decode_size for transform in loaded.transforms().values()}
+    assert len(sizes) == 2, "the tasks ask for one size; this shows nothing"
+    dataset = loaded.assembly.readable("objects", "val")
+    (sample,) = (
+        it for it in (dataset[place] for place in range(len(dataset))) if it.size == (size[1] * 8, size[0] * 8)
+    )
+    seen = samples_of(picture, loaded.transforms())
+    assert len({tuple(its.image.shape) for its in seen.values()}) == 2
+    assert torch.equal(seen["objects",].image, sample.image)
+    together = loaded.predict(picture)
+    for task in ("faces", "objects"):
+        for key, value in loaded.predict(picture, [task])[task].items():
+            # Rows of one batch are rounded like no others.
+            torch.testing.assert_close(value, together[task][key], rtol=1e-4, atol=1e-2)
+    batch = FilePictures([picture], loaded.transforms(), 1)[0].batches["objects",]
+    scored = SplitBatches("objects", dataset, loaded.assembly.transform("objects", train=False), 1)[sample.index]
+    assert torch.equal(batch.images, scored.images)
 
 
 def test_the_smallest_picture_can_be_predicted(predictor: Predictor) -> None:

@@ -412,7 +412,7 @@ def test_memory_holds_a_batch_and_a_few_pictures_to_draw_however_many_there_are(
     for number in range(40):
         picture(tmp_path / "in" / f"{number:02}.png", number)
     lock, counts, most = threading.Lock(), Counter[str](), Counter[str]()
-    real_draw, real_sample, real_marks = files_module._draw, pictures_module.sample_of, files_module._marks
+    real_draw, real_sample, real_marks = files_module._draw, pictures_module.samples_of, files_module._marks
 
     def note(**changes: int) -> None:
         with lock:
@@ -439,7 +439,7 @@ def test_memory_holds_a_batch_and_a_few_pictures_to_draw_however_many_there_are(
 
     monkeypatch.setattr(files_module, "_draw", draw)
     monkeypatch.setattr(files_module, "_marks", marks)
-    monkeypatch.setattr(pictures_module, "sample_of", read)
+    monkeypatch.setattr(pictures_module, "samples_of", read)
     result = predict_files(predictor, find_pictures([tmp_path / "in"]), tmp_path / "out", ["objects"], batch_size=4)
     assert len(result.described) == counts["drawn"] == 40
     assert most["read"] <= 4

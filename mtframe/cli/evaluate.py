@@ -38,7 +38,7 @@ def evaluate(
 
     trust_runs(trust, run)
     predictor = load_run(run, checkpoint, overrides=overrides or [])
-    results = predictor.evaluate_many(task, split, details=out is not None)
+    results = predictor.evaluate_many(task or None, split, details=out is not None)
     for name, result in results.items():
         for reason in result.skipped:
             say(f"{name}: skipped {one_line(reason)}", err=True)

@@ -62,7 +62,7 @@ def predict(
     sources, overrides = _sources_and_overrides(arguments)
     trust_runs(trust, run)
     predictor = inference.load_run(run, checkpoint, device, overrides=overrides)
-    found, chosen, folder = inference.find_pictures(sources), predictor.chosen(task), out or run / "predictions"
+    found, chosen, folder = inference.find_pictures(sources), predictor.chosen(task or None), out or run / "predictions"
     inference.check_out(found, folder, picture_format, [] if gallery is None else inference.gallery_pictures(gallery))
     if embeddings is not None:
         inference.embedding_tasks(predictor, chosen, "--embeddings")

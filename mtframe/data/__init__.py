@@ -9,6 +9,8 @@ from ._loader import MixedBatches as MixedBatches
 from ._loader import Source as Source
 from ._loader import load as load
 from ._names import Names as Names
+from ._pixels import PictureInMemory as PictureInMemory
+from ._pixels import to_rgb as to_rgb
 from ._placement import Inputs as Inputs
 from ._placement import Placement as Placement
 from ._placement import covers as covers

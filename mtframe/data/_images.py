@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import io
 import os
+import sys
 import warnings
+from typing import Any
 
 import numpy as np
 import simplejpeg
 import torch
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from mtframe.errors import BadImageError, RecipeError
 from mtframe.paths import regular
 
+from ._pixels import NUMBERS, Refused, is_deep, rgb_of_image, rgb_of_values
 from ._sample import DecodeSize
 
 # Above this an image is refused before it is decoded: a 50 kB file can claim to hold gigabytes. The environment may ask
@@ -43,6 +46,12 @@ _BYTES_A_PIXEL = 16
 _JPEG = b"\xff\xd8\xff"
 _TEXT_PPM = (b"P1", b"P2", b"P3")
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+
+# In names of Pillow's raw modes: which byte of two comes first, and the order that takes the other one.
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SCAN = b"\xff\xda"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -73,8 +82,8 @@ def read_image(
     """Reads an image file as RGB.
 
     Args:
-        path: A JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file. Palettes, grey (8 or 16 bits), CMYK and alpha
-            become RGB.
+        path: A JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file. Palettes, grey, CMYK, 16 bits, floats and what is
+            transparent become RGB as in `to_rgb`.
         decode_size: If given, a JPEG may be decoded at half its size or less, as long as its sides keep that many
             pixels: faster for large photographs.
         upright: Whether to turn the image as its EXIF orientation says and every viewer does. Not where coordinates
@@ -84,7 +93,8 @@ def read_image(
         The image, (3, H, W) uint8, and its (height, width) on disk; turned, if it was.
 
     Raises:
-        BadImageError: The file is missing, empty, truncated, no image, or holds more pixels than `most_pixels`.
+        BadImageError: The file is missing, empty, truncated, no image, holds more pixels than `most_pixels`, or numbers
+            of which it cannot be told how bright they are.
         OSError: Too many files are open, or memory is short, which says nothing of this one.
         MemoryError: Likewise.
     """
@@ -116,7 +126,7 @@ def decode_image(
     most_pixels()
     try:
         array, size = _decode_jpeg(data, decode_size) if data.startswith(_JPEG) else _decode_other(data)
-    except _Refused as error:
+    except Refused as error:
         raise BadImageError(name, str(error)) from None
     except MemoryError:
         # That says nothing of the image.
@@ -148,7 +158,7 @@ def read_map(path: str | os.PathLike[str]) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.from_numpy(_decode_map(data))
-    except _Refused as error:
+    except Refused as error:
         raise BadImageError(path, str(error)) from None
     except MemoryError:
         raise
@@ -164,8 +174,11 @@ def _decode_map(data: bytes) -> np.ndarray:
     with _opened(data, _MAP_FORMATS) as image:
         if image.mode.startswith("I;16"):
             return np.array(image).astype(np.int32)
+        if image.mode == "I":
+            return np.array(image)
         if image.mode not in ("1", "L", "P"):
-            raise _Refused(f"is a picture in {image.mode}; expected one number a pixel, grey or with a palette")
+            kind = "floats" if image.mode == "F" else image.mode
+            raise Refused(f"is a picture in {kind}; expected one integer a pixel, grey or with a palette")
         array = np.array(image).astype(np.uint8, copy=False)
     # Bytes 24 and 25 of a PNG are the bits of a number and what it stands for, 0 for grey.
     stretched = _STRETCHED.get(data[24], 1) if data.startswith(_PNG) and data[25] == 0 else 1
@@ -218,26 +231,27 @@ def _webp_pixels(data: bytes) -> int:
     return (int.from_bytes(data[26:28], "little") & 0x3FFF) * (int.from_bytes(data[28:30], "little") & 0x3FFF)
 
 
-class _Refused(Exception):
-    pass
-
-
-def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+def _opened(data: bytes, formats: tuple[str, ...]) -> ImageFile.ImageFile:
     """What Pillow reads of a file, before it decodes anything."""
     if not data:
-        raise _Refused("is empty")
+        raise Refused("is empty")
     if data.startswith(_TEXT_PPM):
         # Pillow's reader takes minutes for ten megabytes of comments.
-        raise _Refused("is a PPM in text; expected a binary one (P4, P5 or P6)")
+        raise Refused("is a PPM in text; expected a binary one (P4, P5 or P6)")
     if Image.MAX_IMAGE_PIXELS is not None:
         # Pillow's own limit, where the user has asked for more.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most_pixels())
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
-        raise _Refused(f"is not an image of a kind that is read here ({', '.join(formats)})") from None
+        if data.startswith(_TIFF):
+            raise Refused(
+                "is a TIFF of a form that is not read here: damaged, or of colours in 32 bits or floats; save it with "
+                "8 bits"
+            ) from None
+        raise Refused(f"is not an image of a kind that is read here ({', '.join(formats)})") from None
     except Image.DecompressionBombError:
-        raise _Refused(f"has more pixels than the limit of {most_pixels():,} (a decompression bomb?)") from None
+        raise Refused(f"has more pixels than the limit of {most_pixels():,} (a decompression bomb?)") from None
     _check_size(image.height, image.width)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # A tile is decoded as a whole, however little of it is the image.
@@ -248,7 +262,7 @@ def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
 
 def _check_size(height: int, width: int) -> None:
     if height * width > (limit := most_pixels()):
-        raise _Refused(
+        raise Refused(
             f"{width}x{height} pixels, more than the limit of {limit:,} (a decompression bomb?); a good image is "
             f"allowed with MTFRAME_MAX_PIXELS={height * width} in the environment"
         )
@@ -258,11 +272,11 @@ def _decode_jpeg(data: bytes, decode_size: DecodeSize | None) -> tuple[np.ndarra
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, LookupError):
-        raise _Refused("its JPEG header is damaged or cut off") from None
+        raise Refused("its JPEG header is damaged or cut off") from None
     _check_size(height, width)
     limit = min(_MAX_SCANS, _SCANS_OF_LARGEST * most_pixels() // max(height * width, 1))
     if (scans := data.count(_SCAN)) > limit:
-        raise _Refused(f"has {scans:,} scans, more than the limit of {limit} for its {height * width:,} pixels")
+        raise Refused(f"has {scans:,} scans, more than the limit of {limit} for its {height * width:,} pixels")
     if colorspace in ("CMYK", "YCCK", "CMYK/YCCK"):
         return _decode_other(data)
     least_height, least_width = 0, 0
@@ -290,8 +304,44 @@ def _decode_other(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
         # Of large images, before Pillow refuses them (the limit above is ours), and of transparent palettes.
         warnings.simplefilter("ignore")
         with _opened(data, _FORMATS) as image:
-            if image.mode.startswith("I;16"):
-                # Pillow would clip 16 bits to 8, which makes nearly everything white.
-                image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
-            array = np.array(image.convert("RGB"))
+            bits, negative = _numbers_of(image)
+            array = _decode_deep(data, image) if is_deep(image) else rgb_of_image(image, bits, negative=negative)
     return array, (array.shape[0], array.shape[1])
+
+
+def _numbers_of(image: Image.Image) -> tuple[int | None, bool]:
+    """Of a grey picture of more than 8 bits: how many bits its format says it has, and whether 0 is white."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        if image.mode == "L" and 2 in tags.get(_SAMPLE_FORMAT, ()):
+            raise Refused("has integers with a sign; expected 0 to 255")
+        (bits, *_) = tags.get(_BITS, (0,))
+        return (bits if 8 < bits < 16 else None), image.mode in NUMBERS and tags.get(_PHOTOMETRIC) == 0
+    # Pillow scales a PGM to its 16 bits, by the largest value that the file names.
+    return (16 if image.format == "PPM" and image.mode == "I" else None), False
+
+
+def _decode_deep(data: bytes, image: ImageFile.ImageFile) -> np.ndarray:
+    """16 bits a colour: the upper 8, or fewer than 16 bits by what is used of them, as of grey.
+
+    Pillow keeps one byte of two. Which, is a matter of the order that it is told they are in.
+    """
+    upper = np.array(image)
+    colours = upper if image.mode in ("RGB", "RGBX", "CMYK") else upper[..., :-1]
+    if image.mode == "CMYK" or colours.max() >= 1 << 6:
+        return rgb_of_image(image)
+    with _opened(data, _FORMATS) as again:
+        again.tile = [tile._replace(args=_in_other_order(tile.args)) for tile in again.tile]
+        try:
+            lower = np.array(again)
+        except ValueError:
+            raise Refused("has 16 bits a colour, of which only the lower ones are used; save it with 8 bits") from None
+    values = upper.astype(np.uint16) << 8 | lower
+    return rgb_of_values(values[..., :3] if image.mode == "RGBX" else values)
+
+
+def _in_other_order(arguments: Any) -> Any:
+    """What Pillow's decoder is told of a tile, with the other order of two bytes: `RGB;16L` for `RGB;16B`."""
+    if isinstance(arguments, tuple):
+        return _in_other_order(arguments[0]), *arguments[1:]
+    return arguments[:-1] + _OTHER_ORDER[arguments[-1]]

@@ -66,14 +66,32 @@ def exact_inputs(transform: Transform, samples: Sequence[Sample]) -> Inputs:
 
     No generator is seeded, since torch's is the whole process's: a thread that predicts leaves one that trains alone.
     """
+    _check_images(samples)
     return transform(samples, np.random.default_rng(0))
 
 
 def make_inputs(transform: Transform, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
     """Calls a transform with both generators seeded, leaving torch's global one as it was."""
+    _check_images(samples)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**63)))
         return transform(samples, rng)
+
+
+def _check_images(samples: Sequence[Sample]) -> None:
+    """Raises DataError for what a transform would take for another picture, all black or in wrong colours."""
+    for sample in samples:
+        image = sample.image
+        if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
+            form = (
+                f"{tuple(image.shape)} {image.dtype}"
+                if isinstance(image, Tensor | np.ndarray)
+                else type(image).__name__
+            )
+            raise DataError(
+                f"{sample.id or f'sample {sample.index}'}: expected its data set to give an image that is a (3, H, W) "
+                f"uint8 tensor, RGB, got {form}; mtframe.data.to_rgb makes one of an array, a tensor or a Pillow image"
+            )
 
 
 def fitting(

@@ -8,20 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor
 
 from mtframe.data import (
     IMAGE_SUFFIXES,
     Batch,
     DecodeSize,
+    PictureInMemory,
     Sample,
     evaluation_batch,
     inputs_of,
     load,
     read_image,
+    to_rgb,
 )
 from mtframe.errors import BadImageError, RecipeError
 from mtframe.kinds import Transform
@@ -31,7 +30,11 @@ from ._names import distinct_names
 # By the tasks that look at its inputs.
 Transforms = Mapping[tuple[str, ...], Transform]
 
-Picture = str | os.PathLike[str] | Image.Image | Tensor
+# What is predicted: a file, or what `to_rgb` takes.
+Picture = str | os.PathLike[str] | PictureInMemory
+
+# A picture as each group of tasks is given it.
+SamplesOf = Mapping[tuple[str, ...], Sample]
 
 
 @dataclass
@@ -64,31 +67,33 @@ class FilePictures(torch.utils.data.Dataset[Any]):
         self.files = files
         self.transforms = dict(transforms)
         self.batch_size = batch_size
-        self.decode_size = decode_size_of(transforms)
 
     def __len__(self) -> int:
         return -(-len(self.files) // self.batch_size)
 
     def __getitem__(self, number: int) -> Pictures:
         """Batch `number`: the files of which every transform can make an input."""
-        samples, unreadable = list[Sample](), list[str]()
+        pictures, unreadable = list[SamplesOf](), list[str]()
         for file in self.files[number * self.batch_size : (number + 1) * self.batch_size]:
             try:
-                samples.append(sample_of(file, self.decode_size))
+                pictures.append(samples_of(file, self.transforms))
             except BadImageError as error:
                 unreadable.append(str(error))
         batches: dict[tuple[str, ...], Batch] = {}
         taken = -1
         # Once more where a later transform makes nothing of what an earlier one has taken.
-        while samples and len(samples) != taken:
-            taken = len(samples)
+        while pictures and len(pictures) != taken:
+            taken = len(pictures)
             for tasks, transform in self.transforms.items():
-                samples, inputs, unfit = inputs_of(transform, samples)
+                samples, inputs, unfit = inputs_of(transform, [picture[tasks] for picture in pictures])
+                fit = {id(sample) for sample in samples}
+                pictures = [picture for picture in pictures if id(picture[tasks]) in fit]
                 unreadable += unfit
                 if inputs is not None:
                     batches[tasks] = evaluation_batch(inputs, {})
-        names, sizes = [sample.id for sample in samples], [sample.size for sample in samples]
-        return Pictures(names, sizes, batches if samples else {}, unreadable)
+        first = [next(iter(picture.values())) for picture in pictures]
+        names, sizes = [sample.id for sample in first], [sample.size for sample in first]
+        return Pictures(names, sizes, batches if pictures else {}, unreadable)
 
     def batches(self, workers: int) -> Iterator[Pictures]:
         """All batches, prefetched by worker processes where there are enough to be worth their start."""
@@ -139,33 +144,27 @@ def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> list[Source]:
     return [Source(file, name) for (file, _), name in zip(files, distinct_names(files), strict=True)]
 
 
-def sample_of(picture: Picture, decode_size: DecodeSize | None, name: str = "") -> Sample:
-    """A picture without labels; files and Pillow images upright, as their EXIF orientation says.
+def samples_of(picture: Picture, transforms: Transforms, name: str = "") -> SamplesOf:
+    """A picture without labels, for each group of tasks; of a file or a Pillow image upright, as EXIF says.
+
+    Each group is given the pixels that evaluation gives it: a large JPEG is decoded for each at the size that its own
+    transform asks for, whatever other tasks are asked at the same time.
 
     Args:
-        picture: A file, a Pillow image, or a (3, H, W) uint8 RGB tensor.
-        decode_size: Of files, see `read_image`.
+        picture: A file, or what `to_rgb` takes.
+        transforms: What will make inputs of it.
         name: What errors call it; a file has one.
 
     Raises:
-        BadImageError: The file cannot be read.
-        ValueError: A tensor of another form.
+        BadImageError: The file cannot be read, or the picture is none that `to_rgb` takes.
+        RecipeError: It is nothing of the kind.
     """
-    if isinstance(picture, str | os.PathLike):
-        pixels, size = read_image(picture, decode_size, upright=True)
-        return Sample(pixels, {}, size, id=name or os.fspath(picture))
-    if isinstance(picture, Image.Image):
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
-        picture = torch.from_numpy(np.array(upright)).permute(2, 0, 1)
-    elif picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3:
-        raise ValueError(f"expected a (3, H, W) uint8 tensor, got {tuple(picture.shape)} {picture.dtype}")
-    return Sample(picture, {}, (picture.shape[1], picture.shape[2]), id=name)
-
-
-def decode_size_of(transforms: Transforms) -> DecodeSize | None:
-    """How large pictures are worth decoding for all of these; None, the full size, if one wants that."""
-    sizes = [transform.decode_size for transform in transforms.values()]
-    known = [size for size in sizes if size is not None]
-    if not known or len(known) < len(sizes):
-        return None
-    return DecodeSize(max(size.shorter for size in known), max(size.longer for size in known))
+    if not isinstance(picture, str | os.PathLike):
+        pixels = to_rgb(picture, name or "the picture")
+        return dict.fromkeys(transforms, Sample(pixels, {}, (pixels.shape[1], pixels.shape[2]), id=name))
+    decoded: dict[DecodeSize | None, Sample] = {}
+    for transform in transforms.values():
+        if (decode_size := transform.decode_size) not in decoded:
+            pixels, size = read_image(picture, decode_size, upright=True)
+            decoded[decode_size] = Sample(pixels, {}, size, id=name or os.fspath(picture))
+    return {tasks: decoded[transform.decode_size] for tasks, transform in transforms.items()}

@@ -7,13 +7,15 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mtframe.assembly import Assembly
-from mtframe.data import Batch, Sample, evaluation_batch, exact_inputs
+from mtframe.data import Batch, evaluation_batch, exact_inputs
 from mtframe.device import lay_out_channels_last, pick_device
 from mtframe.errors import DataError, RecipeError, one_line
 from mtframe.evaluation import Evaluation, Passes, evaluate, finite
@@ -23,7 +25,7 @@ from mtframe.model import MultiTaskModel
 from mtframe.registry import name_of
 from mtframe.run import RunFolder
 
-from ._pictures import Picture, Transforms, decode_size_of, sample_of
+from ._pictures import Picture, SamplesOf, Transforms, samples_of
 
 LOG = logging.getLogger("mtframe")
 
@@ -61,25 +63,46 @@ class Predictor:
         self.targets = {task: assembly.target(task) for task in assembly.tasks}
         self.passes = Passes.of(self.model, assembly)
 
-    def predict(self, image: Picture, tasks: Sequence[str] | None = None, *, name: str = "") -> Predictions:
+    @overload
+    def predict(self, image: Picture, tasks: Sequence[str] | None = None, *, name: str = "") -> Predictions: ...
+
+    @overload
+    def predict(
+        self, image: list[Any] | tuple[Any, ...], tasks: Sequence[str] | None = None, *, name: str = ""
+    ) -> list[Predictions]: ...
+
+    def predict(
+        self, image: Picture | list[Any] | tuple[Any, ...], tasks: Sequence[str] | None = None, *, name: str = ""
+    ) -> Predictions | list[Predictions]:
         """What each task says of one picture; tasks that look at the same input share a pass of the backbone.
 
         Args:
-            image: A file, a Pillow image, or a (3, H, W) uint8 RGB tensor. Files and Pillow images are turned
-                upright as their EXIF orientation says.
+            image: A file; a Pillow image; an array (H, W) or (H, W, C); a tensor (H, W) or (C, H, W), with the colours
+                and numbers that `mtframe.data.to_rgb` takes. Files and Pillow images are turned upright as their EXIF
+                orientation says. Or a list or tuple of these.
             tasks: Only these; all if None.
             name: What errors call the picture; a file has one.
 
         Returns:
             By task, the prediction in the form that its kind of target documents; what has a place in it is in pixels
-            of the picture.
+            of the picture. Of a list, one of these for each picture.
 
         Raises:
-            BadImageError: The file cannot be read, or a task's transform can make nothing of the picture.
-            RecipeError: There is no such task.
+            BadImageError: A file cannot be read, a picture is none that `to_rgb` takes, or a task's transform can make
+                nothing of it.
+            RecipeError: It is nothing of the kind, the list is empty, or there is no such task.
         """
+        if isinstance(image, list | tuple):
+            if not image:
+                raise RecipeError("predict: expected a picture or a list of pictures, got an empty list")
+            return list(self.predict_many(image, tasks))
+        if isinstance(image, Iterator):
+            raise RecipeError(
+                f"predict: expected a picture or a list of pictures, got {_kind(image)}; predict_many takes "
+                "any iterable"
+            )
         transforms = self.transforms(tasks)
-        return next(self._predict([sample_of(image, decode_size_of(transforms), name)], transforms))
+        return next(self._predict([samples_of(image, transforms, name)], transforms))
 
     def predict_many(
         self, images: Iterable[Picture], tasks: Sequence[str] | None = None, *, batch_size: int = BATCH_SIZE
@@ -87,17 +110,38 @@ class Predictor:
         """What `predict` says of each picture, several in a pass; they are asked for as they are needed.
 
         Args:
-            images: As of `predict`, in any number.
+            images: As of `predict`, in any number: a list, a generator, a batch (B, C, H, W) of tensors, or
+                (B, H, W, C) of arrays.
             tasks: Only these; all if None.
             batch_size: Pictures in a pass.
 
         Raises:
-            BadImageError: A file cannot be read, or a task's transform can make nothing of a picture.
-            RecipeError: There is no such task.
+            BadImageError: When its turn comes: as of `predict`.
+            RecipeError: Likewise; or, at once, there is no such task, or `images` is a single picture or nothing that
+                can be iterated over.
         """
-        transforms, left = self.transforms(tasks), iter(images)
-        while some := list(islice(left, batch_size)):
-            yield from self._predict([sample_of(image, decode_size_of(transforms)) for image in some], transforms)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise RecipeError(f"predict_many: batch_size must be a positive integer, got {batch_size!r}")
+        single = isinstance(images, str | bytes | os.PathLike | Image.Image)
+        if single or (isinstance(images, np.ndarray | Tensor) and images.ndim != 4):
+            raise RecipeError(
+                f"predict_many: expected several pictures, got {_kind(images)}; predict takes a single one"
+            )
+        if not isinstance(images, Iterable):
+            raise RecipeError(f"predict_many: expected several pictures, got {_kind(images)}")
+        return self._predict_many(iter(images), self.transforms(tasks), batch_size)
+
+    def _predict_many(self, left: Iterator[Picture], transforms: Transforms, batch_size: int) -> Iterator[Predictions]:
+        # Numbered for errors: what is in memory has no name.
+        numbered = enumerate(left)
+        while some := list(islice(numbered, batch_size)):
+            yield from self._predict(
+                [
+                    samples_of(image, transforms, "" if isinstance(image, str | os.PathLike) else f"picture {number}")
+                    for number, image in some
+                ],
+                transforms,
+            )
 
     def predict_batches(self, batches: Mapping[tuple[str, ...], Batch]) -> Iterator[Predictions]:
         """What tasks say of each image of some batches of the same images, by the tasks that look at these."""
@@ -186,24 +230,39 @@ class Predictor:
         return value
 
     def chosen(self, tasks: Sequence[str] | None) -> Sequence[str]:
-        """These tasks, each once, or all if None. Raises RecipeError if there is no such task."""
-        for task in tasks or ():
+        """These tasks, each once, or all if None. Raises RecipeError if there is no such task, or none is named."""
+        if tasks is None:
+            return self.assembly.tasks
+        if isinstance(tasks, str) or not tasks:
+            raise RecipeError(
+                f"tasks: expected a list of one or more of {', '.join(self.assembly.tasks)}, or None for all, got "
+                f"{tasks!r}"
+            )
+        for task in tasks:
             if task not in self.assembly.tasks:
                 raise RecipeError(
                     f"-t {task}: no such task; the tasks of this run are {', '.join(self.assembly.tasks)}"
                 )
-        return tuple(dict.fromkeys(tasks)) if tasks else self.assembly.tasks
+        return tuple(dict.fromkeys(tasks))
 
     def transforms(self, tasks: Sequence[str] | None = None) -> Transforms:
         """What makes inputs of pictures, by the tasks that look at these. Raises RecipeError for a task not there."""
         groups = self.assembly.input_groups(self.chosen(tasks))
         return {group: self.assembly.transform(group[0], train=False) for group in groups}
 
-    def _predict(self, samples: Sequence[Sample], transforms: Transforms) -> Iterator[Predictions]:
+    def _predict(self, pictures: Sequence[SamplesOf], transforms: Transforms) -> Iterator[Predictions]:
         batches = {
-            tasks: evaluation_batch(exact_inputs(transform, samples), {}) for tasks, transform in transforms.items()
+            tasks: evaluation_batch(exact_inputs(transform, [picture[tasks] for picture in pictures]), {})
+            for tasks, transform in transforms.items()
         }
         return self.predict_batches(batches)
+
+
+def _kind(thing: object) -> str:
+    """What something is, for a message."""
+    shape = f" of {' x '.join(map(str, thing.shape))}" if isinstance(thing, np.ndarray | Tensor) else ""
+    text = f" {one_line(repr(thing))}" if isinstance(thing, str) and len(thing) < 100 else ""
+    return f"{type(thing).__name__}{shape}{text}"
 
 
 def load_run(
