@@ -118,6 +118,7 @@ def build_parts(assembly: Assembly, *, restoring: bool) -> TrainingParts:
         balancer.to(device)
     batches = assembly.batches()
     length = Length.of(batches, options)
+    batches.steps = length.steps * options.accumulate
     optimizer = make_optimizer(model, balancer, options)
     scheduler = make_scheduler(optimizer, options, length.steps)
     return TrainingParts(
