@@ -184,7 +184,8 @@ def test_boxes_on_mosaics_stay_in_their_windows() -> None:
             for x1, y1, x2, y2 in boxes[valid].tolist():
                 top, left = max(0, math.floor(y1) - 1), max(0, math.floor(x1) - 1)
                 outside[top : math.ceil(y2) + 1, left : math.ceil(x2) + 1] = 0
-            assert (outside > 200).sum() < 40
+            # Less than two pixels that a window leaves of a thing, however long, are none to look for.
+            assert (outside > 200).sum() < 2 * 128
     assert count > 40
 
 

@@ -84,6 +84,28 @@ def test_batches_from_a_later_step_on_are_those_of_a_loader_that_was_never_stopp
             assert torch.equal(expected[task].targets[task]["label"], batch[task].targets[task]["label"])
 
 
+class Fading(ToyTransform):
+    """Its images are as bright as training is far."""
+
+    def set_progress(self, fraction: float) -> None:
+        self.fraction = fraction
+
+    def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
+        inputs = super().__call__(samples, rng)
+        return Inputs(torch.full_like(inputs.images, round(100 * self.fraction)), inputs.placements)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_transform_is_told_how_far_training_is_whichever_process_asks_for_which_step(workers: int) -> None:
+    batches = MixedBatches({"one": source("one", ToyData("train", count=7), 2, Fading)}, seed=0)
+    # A sheet of pictures belongs to no training: all are as at its start.
+    assert int(batches[3]["one"].images.max()) == 0  # type: ignore[index]
+    batches.steps = 5
+    shown = [int(batch["one"].images.max()) for batch in batches.batches(1, 5, workers)]
+    assert shown == [20, 40, 60, 80]
+    assert int(batches[0]["one"].images.max()) == 0  # type: ignore[index]
+
+
 def test_a_task_that_takes_part_now_and_then_goes_through_its_images_all_the_same() -> None:
     parts = sources()
     parts["short"].every = 2

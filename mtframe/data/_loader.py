@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mtframe.errors import BadImageError, DataError, MtframeError, StarvedError, described, is_memory_short
-from mtframe.kinds import Dataset, OrdersEpochs, Schedule, Transform
+from mtframe.kinds import Dataset, FollowsProgress, OrdersEpochs, Schedule, Transform
 from mtframe.schedule import Joint, turns
 
 from ._packing import Packed, packed
@@ -81,6 +81,8 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
 
     Attributes:
         schedule: Which task trains when.
+        steps: How many steps the whole training has, for transforms that follow its progress; None where nobody knows,
+            and every step is as the first.
     """
 
     def __init__(
@@ -94,13 +96,15 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
                 raise DataError(f"tasks.{task}.dataset: the training split has no images")
         self.sources = sources
         self.seed = seed
+        self.steps: int | None = None
         self.schedule = schedule(
             {task: source.batches_per_epoch for task, source in sources.items()},
             {task: source.every for task, source in sources.items()},
         )
 
     def __getitem__(self, step: int) -> dict[str, Batch]:
-        return {task: self._batch(task, number) for task, number in self.at(step).items()}
+        progress = step / self.steps if self.steps else 0.0
+        return {task: self._batch(task, number, progress) for task, number in self.at(step).items()}
 
     def at(self, step: int) -> dict[str, int]:
         """The tasks whose images a step sees, in the order of the sources, each with the number of its batch."""
@@ -120,14 +124,23 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
                 seen[viewer] = draws * source.batch_size / len(source.dataset)
         return seen
 
-    def inputs(self, task: str, number: int) -> tuple[list[Sample], Inputs, list[str]]:
+    def inputs(self, task: str, number: int, progress: float = 0.0) -> tuple[list[Sample], Inputs, list[str]]:
         """Batch `number` of one source: the samples, what its transform makes of them, and what could not be read.
+
+        Args:
+            task: The source's task.
+            number: Of the batch.
+            progress: How much of the training is done, from 0 to below 1.
 
         Raises:
             DataError: Too many images in a row cannot be read.
             BadImageError: The transform can make nothing of any of them.
         """
         source = self.sources[task]
+        transform = source.transform
+        if isinstance(transform, FollowsProgress):
+            # Each time: several processes ask for steps, each for those that it gets.
+            transform.set_progress(progress)
         rng = np.random.default_rng([self.seed, zlib.crc32(task.encode()), number])
         samples, skipped = list[Sample](), list[str]()
         for draw in range(number * source.batch_size, (number + 1) * source.batch_size):
@@ -135,17 +148,17 @@ class MixedBatches(torch.utils.data.Dataset[Any]):
             samples.append(sample)
             skipped += missed
         try:
-            return samples, make_inputs(source.transform, samples, rng), skipped
+            return samples, make_inputs(transform, samples, rng), skipped
         except BadImageError:
-            fit, unfit = fitting(samples, lambda one: make_inputs(source.transform, one, np.random.default_rng(0)))
+            fit, unfit = fitting(samples, lambda one: make_inputs(transform, one, np.random.default_rng(0)))
             if not fit:
                 raise
             # As many as before: others of the batch stand in.
             samples = [fit[place % len(fit)] for place in range(len(samples))]
-            return samples, make_inputs(source.transform, samples, rng), [*skipped, *unfit]
+            return samples, make_inputs(transform, samples, rng), [*skipped, *unfit]
 
-    def _batch(self, task: str, number: int) -> Batch:
-        samples, inputs, skipped = self.inputs(task, number)
+    def _batch(self, task: str, number: int, progress: float) -> Batch:
+        samples, inputs, skipped = self.inputs(task, number, progress)
         known = {}
         for name, viewer in self.sources[task].viewers.items():
             labels, unread = viewer.labels(samples)

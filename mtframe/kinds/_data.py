@@ -104,7 +104,8 @@ class Transform(Protocol):
     """Images to inputs of one size: cropping, resizing, padding, augmenting. Labels follow by themselves.
 
     Wired: `size` (pixels of the square input), `train` (augment or not). Works on the whole batch, so that what can run
-    on the batch does, and images can be mixed. Optional: `MixesImages`, `EvaluatesAs`, `KnowsOutside`.
+    on the batch does, and images can be mixed. Optional: `MixesImages`, `FollowsProgress`, `EvaluatesAs`,
+    `KnowsOutside`.
 
     Attributes:
         fixed_size: False if the size changes from batch to batch (multi-scale training).

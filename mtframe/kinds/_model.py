@@ -190,8 +190,11 @@ class Loss(Protocol):
 
 @runtime_checkable
 class FollowsProgress(Protocol):
-    """A loss whose strength changes during training."""
+    """A loss or a transform that is not the same all through a training: its strength grows, or it ends before it.
+
+    A transform is told in loader processes, before each of its batches: steps come in any order.
+    """
 
     def set_progress(self, fraction: float) -> None:
-        """Called before each step with the part of training that is done, 0..1."""
+        """Called before each step with the part of training that is done, from 0 to below 1."""
         ...

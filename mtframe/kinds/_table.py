@@ -178,7 +178,7 @@ _ABILITIES: dict[str, tuple[type, ...]] = {
     "loss": (FollowsProgress, *_ANY),
     "dataset": (LabelsImages, OrdersEpochs, Downloads, Synthesizes, HasNotes, *_ANY),
     "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds),
-    "transform": (MixesImages, EvaluatesAs, KnowsOutside, *_ANY),
+    "transform": (MixesImages, FollowsProgress, EvaluatesAs, KnowsOutside, *_ANY),
     "metric": (HasDetails, HasNotes, ChoosesThresholds, AsksDataset, *_ANY),
     "balancer": (KeepsState, WeighsHeads, KnowsPresent, CountsFailures, *_FAMILY, *_ANY),
     "preset": (),

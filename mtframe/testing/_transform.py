@@ -15,7 +15,7 @@ import torch
 
 from mtframe.data import Inputs, Placement, Sample, make_inputs, shares
 from mtframe.errors import BadImageError, MtframeError
-from mtframe.kinds import MixesImages
+from mtframe.kinds import FollowsProgress, MixesImages
 
 from ._check import checks, passes_first
 from ._spots import Spot, seen_where_placed, spot_on
@@ -65,9 +65,17 @@ def placements(subject: Subject) -> None:
 
 
 def deterministic(subject: Subject) -> None:
-    """One generator gives one batch: everything random comes from it, or from torch's."""
+    """One generator gives one batch: everything random comes from it, or from torch's; steps may come in any order."""
     transform, given = make(subject), _samples(subject)
-    _check_same(_inputs(transform, given), _inputs(transform, given), "two batches of the same generator differ")
+    before = _inputs(transform, given)
+    _check_same(before, _inputs(transform, given), "two batches of the same generator differ")
+    if isinstance(transform, FollowsProgress):
+        for fraction in (0.0, 0.99, 0.0):
+            transform.set_progress(fraction)
+            after = _inputs(transform, given)
+        _check_same(
+            before, after, "at the start of training, a batch differs from the same one made after one of its end"
+        )
 
 
 def evaluation_is_exact(subject: Subject) -> None:

@@ -121,6 +121,7 @@ def build_parts(assembly: Assembly, *, restoring: bool) -> TrainingParts:
         balancer.to(device)
     batches = assembly.batches()
     length = Length.of(batches, options)
+    batches.steps = length.steps * options.accumulate
     optimizer = make_optimizer(model, balancer, options)
     thawing = Thawing(model, {name: setting.frozen_steps for name, setting in settings_of(model, options).items()})
     thawing.check(model, assembly.recipe.trained, length.steps)

@@ -41,9 +41,9 @@ class Matches:
         return self.positive.sum().clamp(min=1)
 
 
-def match_points(points: Tensor, targets: Mapping[str, Tensor], strides: Sequence[int]) -> Matches:
+def match_points(points: Tensor, targets: Mapping[str, Tensor], strides: Sequence[int], anchor_scale: float) -> Matches:
     """Targets of a dense head's points (P, 3), as ATSS assigns them."""
-    owner = assign(points, targets["boxes"].float(), targets["valid"], strides)
+    owner = assign(points, targets["boxes"].float(), targets["valid"], strides, anchor_scale=anchor_scale)
     ignored = inside_any(points, targets["ignore"].float(), targets["ignore_valid"])
     return _matches(owner, ignored, targets)
 

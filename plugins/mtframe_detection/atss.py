@@ -11,14 +11,19 @@ from torch import Tensor
 
 from .box_geometry import box_overlap, centres_inside
 
-# The square anchor that stands for a point in the statistics has this many strides a side (section 4.2).
-ANCHOR_SCALE = 8
-
 # Elements of the largest temporary, boxes times points: bounds memory for images full of boxes.
 _CHUNK = 1 << 24
 
 
-def assign(points: Tensor, boxes: Tensor, valid: Tensor, strides: Sequence[int], *, candidates: int = 9) -> Tensor:
+def assign(
+    points: Tensor,
+    boxes: Tensor,
+    valid: Tensor,
+    strides: Sequence[int],
+    *,
+    anchor_scale: float = 8.0,
+    candidates: int = 9,
+) -> Tensor:
     """Gives each point the box it should predict, or none.
 
     For each box: the `candidates` points of each level nearest to its centre; of these, those whose anchor's IoU
@@ -31,6 +36,7 @@ def assign(points: Tensor, boxes: Tensor, valid: Tensor, strides: Sequence[int],
         boxes: (B, M, 4) XYXY, padded; M may be 0.
         valid: (B, M) bool, false for padding.
         strides: Those of the levels. Not read off the points: shapes would depend on what is in them.
+        anchor_scale: Strides a side of the square anchor that stands for a point in the statistics (8 in section 4.2).
         candidates: Points per level and box.
 
     Returns:
@@ -40,7 +46,8 @@ def assign(points: Tensor, boxes: Tensor, valid: Tensor, strides: Sequence[int],
     if count == 0:
         return torch.full((images, len(points)), -1, dtype=torch.long, device=points.device)
     wanted = [
-        _candidates(points, part, mask, strides, candidates) for part, mask in in_chunks(len(points), boxes, valid)
+        _candidates(points, part, mask, strides, anchor_scale, candidates)
+        for part, mask in in_chunks(len(points), boxes, valid)
     ]
     index_BMK = torch.cat([index for index, _ in wanted], dim=1)
     iou_BMK = torch.cat([iou for _, iou in wanted], dim=1)
@@ -48,7 +55,7 @@ def assign(points: Tensor, boxes: Tensor, valid: Tensor, strides: Sequence[int],
 
 
 def _candidates(
-    points: Tensor, boxes: Tensor, valid: Tensor, strides: Sequence[int], number: int
+    points: Tensor, boxes: Tensor, valid: Tensor, strides: Sequence[int], anchor_scale: float, number: int
 ) -> tuple[Tensor, Tensor]:
     """Candidate points (B, M, K) of each box and their IoU with it, -1 where a candidate is not taken."""
     centres = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -61,7 +68,7 @@ def _candidates(
     index_BMK = torch.cat([found.indices for found in nearest], dim=-1)
     # A level of fewer points is filled up with those of others, which do not count.
     known = torch.cat([found.values for found in nearest], dim=-1).isfinite()
-    centre, half = points[index_BMK][..., :2], points[index_BMK][..., 2:] * (ANCHOR_SCALE / 2)
+    centre, half = points[index_BMK][..., :2], points[index_BMK][..., 2:] * (anchor_scale / 2)
     anchors = torch.cat([centre - half, centre + half], dim=-1)
     iou = box_overlap(anchors, boxes[:, :, None])
     count = known.sum(dim=-1, keepdim=True)

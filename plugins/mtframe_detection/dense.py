@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from mtframe.errors import RecipeError
 from mtframe.model import FeaturePyramid, group_norm
 
-from .atss import ANCHOR_SCALE
 from .box_geometry import distances_to_boxes, grid_points, reach_out
 from .suppression import Nms, Suppression
 
@@ -43,6 +42,8 @@ class DenseHead(nn.Module):
         width: Channels of the pyramid and of the towers.
         depth: 3x3 convolutions in each of the two towers.
         strides: Pyramid levels in pixels. Default: the backbone's own from 7 up, doubled until about 64.
+        anchor_scale: Side of the square that stands for a point when boxes are assigned to points, and that its box
+            is at first, in strides.
         score_threshold: Detections below are dropped.
         nms: Which of overlapping detections stay: `per-class` or `class-agnostic` drop the weaker, `soft-linear`
             and `soft-gaussian` (Soft-NMS, arXiv:1704.04503) lower the score of the weaker of one class.
@@ -64,6 +65,7 @@ class DenseHead(nn.Module):
         width: int = 128,
         depth: int = 2,
         strides: tuple[int, ...] | None = None,
+        anchor_scale: float = 8.0,
         score_threshold: float = 0.05,
         nms: Nms = "per-class",
         nms_iou: float = 0.6,
@@ -75,6 +77,9 @@ class DenseHead(nn.Module):
             raise RecipeError(f"dense head: width must be at least 1, got {width}")
         if depth < 0:
             raise RecipeError(f"dense head: depth must not be negative, got {depth}")
+        if not 1 <= anchor_scale <= 64:
+            raise RecipeError(f"dense head: anchor_scale must be within 1..64, got {anchor_scale:g}")
+        self.anchor_scale = anchor_scale
         self.strides = tuple(strides) if strides else _default_strides(features)
         if list(self.strides) != sorted(set(self.strides)) or self.strides[0] < 1:
             raise RecipeError(f"dense head: strides must rise, as in [8, 16, 32], got {list(self.strides)}")
@@ -89,7 +94,7 @@ class DenseHead(nn.Module):
         self.scales = nn.Parameter(torch.ones(len(self.strides)))
         initialise(self.score, -math.log(1 / _PRIOR - 1))
         # The first boxes are the anchors that the assignment reasons with.
-        initialise(self.distance, math.log(ANCHOR_SCALE / 2))
+        initialise(self.distance, math.log(anchor_scale / 2))
 
     def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Feature maps to predictions of all levels, one after the other.

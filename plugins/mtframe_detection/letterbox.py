@@ -28,8 +28,9 @@ class Letterbox:
     """Fits each image, its proportions kept, into a square; the rest is grey.
 
     In training the image is also scaled at random, cut or moved where it is then larger or smaller than the
-    square, mirrored, varied in colour, and with some probability made a mosaic of four images of the batch.
-    Nothing is known of what is left of an object that was cut to a sliver.
+    square, mirrored, varied in colour, and with some probability made a mosaic of four images of the batch. Of each
+    of the four a part is shown, at the scale that it would have alone: objects keep the size that they are looked for
+    at. Nothing is known of what is left of an object that was cut to a sliver.
 
     Args:
         size: Pixels of the square.
@@ -37,6 +38,8 @@ class Letterbox:
         flip: Probability of mirroring.
         scale: Range of the random scale against a plain fit, at most 8, drawn evenly in logarithm.
         mosaic: Probability of a mosaic.
+        close_mosaic: Share of the training, at its end, that has no mosaics: pictures in four parts are none that a
+            model meets later (YOLOX, arXiv:2107.08430, 2.2).
         brightness: Largest relative change: the factor is drawn from 1 ± this.
         contrast: The same for contrast.
         saturation: The same for saturation.
@@ -55,6 +58,7 @@ class Letterbox:
         flip: float = 0.5,
         scale: tuple[float, float] = (0.7, 1.5),
         mosaic: float = 0.0,
+        close_mosaic: float = 0.15,
         brightness: float = 0.3,
         contrast: float = 0.3,
         saturation: float = 0.3,
@@ -62,7 +66,7 @@ class Letterbox:
         min_visible: float = 0.2,
     ) -> None:
         for name, value in (
-            ("flip", flip), ("mosaic", mosaic), ("min_visible", min_visible),
+            ("flip", flip), ("mosaic", mosaic), ("close_mosaic", close_mosaic), ("min_visible", min_visible),
             ("brightness", brightness), ("contrast", contrast), ("saturation", saturation),
         ):  # fmt: skip
             if not 0 <= value <= 1:
@@ -78,6 +82,7 @@ class Letterbox:
         # Without augmentation all options are idle.
         self.evaluates_as = ()
         self.flip, self.scale, self.mosaic, self.min_visible = flip, scale, mosaic, min_visible
+        self.close_mosaic, self.closed = close_mosaic, close_mosaic == 1
         self.sizes = tuple(sizes) if sizes and train else (size,)
         self.fixed_size = len(set(self.sizes)) == 1
         self.mixes = train and mosaic > 0
@@ -86,6 +91,10 @@ class Letterbox:
         zoom = math.sqrt(max(scale[1], 1.0)) if train else 1.0
         self.decode_size: DecodeSize | None = DecodeSize(longer=math.floor(max(self.sizes) * zoom))
         self.colour = np.array([brightness, contrast, saturation])
+
+    def set_progress(self, fraction: float) -> None:
+        """How much of the training is done, from 0 to below 1; the start, where nobody says."""
+        self.closed = fraction >= 1 - self.close_mosaic
 
     def __call__(self, samples: Sequence[Sample], rng: np.random.Generator) -> Inputs:
         """Images of any sizes to (B, 3, side, side) uint8."""
@@ -108,11 +117,13 @@ class Letterbox:
         whole = (0, 0, side, side)
         if not self.train:
             return [_fit(samples, number, side, whole, 1.0, 0.5, 0.5)]
-        if rng.random() >= self.mosaic:
+        if rng.random() >= self.mosaic or self.closed:
             return [self._random_fit(samples, number, side, whole, rng)]
         x, y = (int(value) for value in rng.uniform(0.3, 0.7, 2) * side)
         windows = [(0, 0, x, y), (x, 0, side, y), (0, y, x, side), (x, y, side, side)]
-        chosen = [number, *rng.integers(len(samples), size=3).tolist()]
+        # Of a batch of fewer than four, some come twice.
+        others = rng.permutation([other for other in range(len(samples)) if other != number] or [number])
+        chosen = [number, *np.resize(others, 3).tolist()]
         return [
             self._random_fit(samples, sample, side, window, rng)
             for sample, window in zip(chosen, rng.permutation(windows).tolist(), strict=True)
@@ -135,13 +146,13 @@ class Letterbox:
 def _fit(
     samples: Sequence[Sample], sample: int, side: int, window: Sequence[int], zoom: float, right: float, down: float
 ) -> Placement:
-    """Scales an image to `zoom` times what fits a window; `right` and `down` place it there, 0..1.
+    """Scales an image to `zoom` times what fits the square; `right` and `down` place it in a window of it, 0..1.
 
-    A larger image covers the window and is cut; a smaller one lies in it whole.
+    Along each side, a larger image covers the window and is cut; a smaller one lies in it whole.
     """
     x1, y1, x2, y2 = window
     size = samples[sample].size
-    factor = zoom * min((y2 - y1) / size[0], (x2 - x1) / size[1])
+    factor = zoom * side / max(size)
     height, width = (max(1, round(length * factor)) for length in size)
     offset = x1 + round((x2 - x1 - width) * right), y1 + round((y2 - y1 - height) * down)
     scale = width / size[1], height / size[0]

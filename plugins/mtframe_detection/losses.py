@@ -29,7 +29,8 @@ class DetectionLoss(nn.Module):
     ignored (crowds) are not punished for scores. The same for the proposals of a head of two stages.
 
     Args:
-        head: The head that predicts; its `strides` are the levels that targets are spread over.
+        head: The head that predicts; its `strides` are the levels that targets are spread over, by anchors of its
+            `anchor_scale`.
         box: Which overlap the box loss is one minus of.
         beta: Focusing of the score loss: 0 is plain cross-entropy. Not between 0 and 1, where the gradient of a
             perfect score is infinite.
@@ -49,7 +50,7 @@ class DetectionLoss(nn.Module):
             raise RecipeError(f"detection loss: beta must be 0, or 1 or more, got {beta}")
         if box_weight < 0:
             raise RecipeError(f"detection loss: box_weight must not be negative, got {box_weight}")
-        self.strides = head.strides
+        self.strides, self.anchor_scale = head.strides, head.anchor_scale
         self.box, self.beta, self.box_weight = box, beta, box_weight
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -64,7 +65,7 @@ class DetectionLoss(nn.Module):
         Returns:
             Scalars `score` and `box`, and `second_score` and `second_box` of two stages; finite without any target.
         """
-        return _by_stage(self._terms, outputs, targets, self.strides)
+        return _by_stage(self._terms, outputs, targets, self.strides, self.anchor_scale)
 
     def _terms(self, logits: Tensor, boxes: Tensor, matches: Matches) -> dict[str, Tensor]:
         quality_BP = box_overlap(boxes.detach(), matches.boxes).masked_fill(~matches.positive, 0.0)
@@ -82,7 +83,8 @@ class CrossEntropyIoULoss(nn.Module):
     sigmoid. Targets are spread over points and proposals as by `detection`.
 
     Args:
-        head: The head that predicts; its `strides` are the levels that targets are spread over.
+        head: The head that predicts; its `strides` are the levels that targets are spread over, by anchors of its
+            `anchor_scale`.
         box: Which overlap the box loss is one minus of.
         box_weight: Weight of the box loss against the cross-entropy.
 
@@ -96,7 +98,7 @@ class CrossEntropyIoULoss(nn.Module):
         super().__init__()
         if box_weight < 0:
             raise RecipeError(f"cross-entropy-iou loss: box_weight must not be negative, got {box_weight}")
-        self.strides = head.strides
+        self.strides, self.anchor_scale = head.strides, head.anchor_scale
         self.box, self.box_weight = box, box_weight
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -110,7 +112,7 @@ class CrossEntropyIoULoss(nn.Module):
             Scalars `cross_entropy` and `box`, and `second_cross_entropy` and `second_box` of two stages; finite
             without any target.
         """
-        return _by_stage(self._terms, outputs, targets, self.strides)
+        return _by_stage(self._terms, outputs, targets, self.strides, self.anchor_scale)
 
     def _terms(self, logits: Tensor, boxes: Tensor, matches: Matches) -> dict[str, Tensor]:
         wanted_BP = (matches.labels + 1).masked_fill(~matches.positive, 0)
@@ -124,10 +126,12 @@ def _by_stage(
     outputs: Mapping[str, Tensor],
     targets: Mapping[str, Tensor],
     strides: Sequence[int],
+    anchor_scale: float,
 ) -> dict[str, Tensor]:
     """The terms of the dense predictions and, where the head has a second stage, those of its proposals."""
     outputs = {name: value.float() for name, value in outputs.items()}
-    losses = terms(outputs["logits"], outputs["boxes"], match_points(outputs["points"], targets, strides))
+    matches = match_points(outputs["points"], targets, strides, anchor_scale)
+    losses = terms(outputs["logits"], outputs["boxes"], matches)
     if "proposals" in outputs:
         matches = match_proposals(outputs["proposals"], targets)
         second = terms(outputs["refined_logits"], outputs["refined_boxes"], matches)

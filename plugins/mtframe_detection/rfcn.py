@@ -47,8 +47,8 @@ class RFCNHead(nn.Module):
         proposals: Boxes of the dense head that are scored again, an image.
         bins: Parts of a box, a side.
         pool_stride: Which of the pyramid's levels has the position-sensitive maps. Default: the finest.
-        width, depth, strides: As in the head `dense` (see `mtframe plugins show head dense`), whose pyramid and towers
-            they shape; the second stage has one tower of one convolution.
+        width, depth, strides, anchor_scale: As in the head `dense` (see `mtframe plugins show head dense`), whose
+            pyramid and towers they shape; the second stage has one tower of one convolution.
         score_threshold, nms, nms_iou, max_detections, pre_nms: As in the head `dense`.
 
     Raises:
@@ -68,6 +68,7 @@ class RFCNHead(nn.Module):
         width: int = 128,
         depth: int = 2,
         strides: tuple[int, ...] | None = None,
+        anchor_scale: float = 8.0,
         score_threshold: float = 0.05,
         nms: Nms = "per-class",
         nms_iou: float = 0.6,
@@ -79,10 +80,10 @@ class RFCNHead(nn.Module):
             if number < 1:
                 raise RecipeError(f"rfcn head: {name} must be at least 1, got {number}")
         self.dense = DenseHead(
-            features, info, width=width, depth=depth, strides=strides, score_threshold=score_threshold, nms=nms,
-            nms_iou=nms_iou, max_detections=max_detections, pre_nms=pre_nms,
+            features, info, width=width, depth=depth, strides=strides, anchor_scale=anchor_scale,
+            score_threshold=score_threshold, nms=nms, nms_iou=nms_iou, max_detections=max_detections, pre_nms=pre_nms,
         )  # fmt: skip
-        self.strides = self.dense.strides
+        self.strides, self.anchor_scale = self.dense.strides, self.dense.anchor_scale
         self.pool_stride = self.strides[0] if pool_stride is None else pool_stride
         if self.pool_stride not in self.strides:
             raise RecipeError(f"rfcn head: pool_stride must be one of {list(self.strides)}, got {pool_stride}")

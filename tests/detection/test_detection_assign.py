@@ -13,9 +13,9 @@ from mtframe_detection.box_geometry import grid_points
 STRIDES = (8, 16, 32)
 
 
-def assign(points: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
+def assign(points: Tensor, boxes: Tensor, valid: Tensor, anchor_scale: float = 8) -> Tensor:
     """With the strides that the points have."""
-    return _assign.assign(points, boxes, valid, points[:, 2].unique().tolist())
+    return _assign.assign(points, boxes, valid, points[:, 2].unique().tolist(), anchor_scale=anchor_scale)
 
 
 def points_of(size: int) -> Tensor:
@@ -29,7 +29,9 @@ def iou(a: list[float], b: list[float]) -> float:
     return width * height / union
 
 
-def assign_one_image(points: list[list[float]], boxes: list[list[float]], number: int = 9) -> list[int]:
+def assign_one_image(
+    points: list[list[float]], boxes: list[list[float]], anchor_scale: float = 8, number: int = 9
+) -> list[int]:
     """ATSS, algorithm 1 of arXiv:1912.02424, line by line; the cell that holds a box's centre always counts as inside,
     and no box goes empty that has a candidate inside."""
     best: list[tuple[float, int]] = [(-1.0, -1)] * len(points)
@@ -49,7 +51,8 @@ def assign_one_image(points: list[list[float]], boxes: list[list[float]], number
         ious = []
         for index in candidates:
             px, py, stride = points[index]
-            ious.append(iou([px - 4 * stride, py - 4 * stride, px + 4 * stride, py + 4 * stride], box))
+            half = stride * anchor_scale / 2
+            ious.append(iou([px - half, py - half, px + half, py + half], box))
         mean = sum(ious) / len(ious)
         deviation = (sum((value - mean) ** 2 for value in ious) / (len(ious) - 1)) ** 0.5
         inside = {index: value for index, value in zip(candidates, ious, strict=True) if within(*points[index], box)}
@@ -61,8 +64,11 @@ def assign_one_image(points: list[list[float]], boxes: list[list[float]], number
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), size=st.sampled_from([32, 64, 96]), most=st.integers(0, 6))
-def test_agrees_with_the_paper_image_by_image(seed: int, size: int, most: int) -> None:
+@given(
+    seed=st.integers(0, 10**6), size=st.sampled_from([32, 64, 96]), most=st.integers(0, 6),
+    scale=st.sampled_from([8.0, 5.0, 3.3]),
+)  # fmt: skip
+def test_agrees_with_the_paper_image_by_image(seed: int, size: int, most: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     points = points_of(size)
     valid = torch.rand(3, most, generator=generator) < 0.7
@@ -70,10 +76,10 @@ def test_agrees_with_the_paper_image_by_image(seed: int, size: int, most: int) -
     # Irrational-like sides: exact ties would leave the order of equals open.
     side = 3 + torch.rand(3, most, 2, generator=generator, dtype=torch.float64) * size * 0.7
     boxes = torch.cat([corner, corner + side], dim=-1)
-    assigned = assign(points.double(), boxes, valid)
+    assigned = assign(points.double(), boxes, valid, scale)
     for image in range(3):
         numbers = valid[image].nonzero()[:, 0].tolist()
-        expected = assign_one_image(points.tolist(), boxes[image][valid[image]].tolist())
+        expected = assign_one_image(points.tolist(), boxes[image][valid[image]].tolist(), scale)
         assert assigned[image].tolist() == [numbers[owner] if owner >= 0 else -1 for owner in expected]
 
 
@@ -83,6 +89,18 @@ def test_a_small_box_has_points_even_with_two_levels() -> None:
     chosen = points[assigned[0] == 0]
     assert chosen[:, 2].unique().tolist() == [8]
     assert sorted(chosen[:, :2].tolist()) == [[x, y] for x in (12, 20, 28) for y in (12, 20, 28)]
+
+
+def test_the_coarsest_level_learns_large_boxes_where_anchors_are_no_larger_than_the_image() -> None:
+    """At 320 pixels an anchor of 8 strides is 512 wide at stride 64: whatever the box, it overlaps less than others."""
+    strides = (8, 16, 32, 64)
+    points = grid_points([(320 // stride, 320 // stride) for stride in strides], strides, torch.device("cpu"))
+    whole = torch.tensor([[[20.0, 30, 300, 310]]])
+    levels = {
+        scale: points[assign(points, whole, torch.ones(1, 1, dtype=torch.bool), scale)[0] == 0, 2].unique().tolist()
+        for scale in (8, 4)
+    }
+    assert levels == {8: [32], 4: [64]}
 
 
 def test_memory_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,12 +56,13 @@ def test_default_strides_follow_the_backbone(strides: tuple[int, ...], expected:
     assert DenseHead(features, INFO, width=8, depth=0).strides == expected
 
 
-def test_starts_with_rare_things_and_with_the_anchors_of_the_assignment() -> None:
+@pytest.mark.parametrize("scale", [8.0, 4.0])
+def test_starts_with_rare_things_and_with_the_anchors_of_the_assignment(scale: float) -> None:
     torch.manual_seed(0)
-    outputs = DenseHead(FEATURES, INFO, width=32)(maps_for(128))
+    outputs = DenseHead(FEATURES, INFO, width=32, anchor_scale=scale)(maps_for(128))
     assert outputs["logits"].sigmoid().mean().item() == pytest.approx(0.01, rel=0.1)
     sides = (outputs["boxes"][..., 2:] - outputs["boxes"][..., :2]) / outputs["points"][:, 2:]
-    assert sides.mean().item() == pytest.approx(8, rel=0.1)
+    assert sides.mean().item() == pytest.approx(scale, rel=0.1)
 
 
 def test_each_level_has_its_own_scale_and_boxes_hold_their_points() -> None:

@@ -124,6 +124,19 @@ def test_computes_in_single_precision_from_half() -> None:
     assert losses["score"].item() == pytest.approx(DetectionLoss(HEAD)(outputs, target)["score"].item(), rel=0.02)
 
 
+@pytest.mark.parametrize(("scale", "levels"), [(8.0, {8.0}), (2.0, {16.0, 32.0})])
+def test_boxes_are_assigned_by_the_anchors_of_the_head(scale: float, levels: set[float]) -> None:
+    head = DenseHead((FeatureSpec("c3", 8, 8),), DataInfo("boxes", ("a",)), strides=(8, 16, 32), anchor_scale=scale)
+    points = grid_points([(8, 8), (4, 4), (2, 2)], head.strides, torch.device("cpu"))
+    boxes = torch.cat([points[:, :2] - 3, points[:, :2] + 3], dim=1)[None].requires_grad_()
+    logits, target = torch.zeros(1, len(points), 1), targets_of([[6, 6, 50, 46, 0]])
+    DetectionLoss(head, box="iou")({"logits": logits, "boxes": boxes, "points": points}, target)["box"].backward()
+    assert boxes.grad is not None
+    owner = assign(points, target["boxes"], target["valid"], head.strides, anchor_scale=scale)
+    assert torch.equal(boxes.grad.abs().sum(-1) > 0, owner >= 0)
+    assert set(points[owner[0] >= 0, 2].tolist()) == levels
+
+
 def test_shapes_do_not_depend_on_what_is_in_the_tensors() -> None:
     """Fake tensors have shapes and no values: whatever needs a value to go on raises."""
     outputs, target = outputs_for(2, 3), targets_of([[6, 6, 50, 46, 1]], [], ignore=[[], [[0, 0, 9, 9]]])

@@ -94,6 +94,46 @@ def test_an_image_decoded_smaller_gives_the_same_targets() -> None:
     assert torch.equal(targets["boxes"][0], targets["boxes"][1])
 
 
+def longer_sides(transform: Letterbox, samples: list[Sample], rng: np.random.Generator) -> list[float]:
+    """Of the boxes that are to be found, in pixels of the input."""
+    _, targets = labelled(transform, BOXES, samples, rng)
+    sides = targets["boxes"][targets["valid"]]
+    return (sides[:, 2:] - sides[:, :2]).amax(dim=1).tolist()
+
+
+@pytest.mark.parametrize(("side", "least"), [(10, 0.85), (40, 0.85), (120, 0.75)])
+def test_objects_on_mosaics_keep_the_size_that_they_are_looked_for_at(side: int, least: float) -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, [640 - side, 480 - side], (60, 2))
+    samples = [sample_of(480, 640, [[x, y, x + side, y + side]], [0]) for x, y in corners]
+    (looked_for,) = set(np.round(longer_sides(Letterbox(256, False), samples, rng), 3))
+    trained = [
+        length
+        for _ in range(20)
+        for length in longer_sides(Letterbox(256, True, mosaic=1.0, min_visible=0.5), samples, rng)
+    ]
+    ratios = np.array(trained) / looked_for
+    # They vary as the scale does, 0.7 to 1.5; of what is magnified less is seen, and of large ones a part is cut off.
+    assert least < np.median(ratios) < 1.1
+    assert ratios.max() == pytest.approx(1.5, abs=0.03)
+    assert np.quantile(ratios, 0.9) > 1.2
+
+
+def test_mosaics_end_before_the_training_does() -> None:
+    transform = Letterbox(64, True, mosaic=1.0, close_mosaic=0.25)
+    samples = [sample_of(40, 60), sample_of(50, 50)]
+
+    def parts(fraction: float) -> set[int]:
+        transform.set_progress(fraction)
+        return {len(one) for one in transform(samples, np.random.default_rng(0)).placements}
+
+    assert [parts(fraction) for fraction in (0.0, 0.7499, 0.75, 0.99, 0.5)] == [{4}, {4}, {1}, {1}, {4}]
+    never, always = Letterbox(64, True, mosaic=1.0, close_mosaic=0.0), Letterbox(64, True, mosaic=1.0, close_mosaic=1.0)
+    never.set_progress(0.999)
+    assert {len(one) for one in never(samples, np.random.default_rng(0)).placements} == {4}
+    assert {len(one) for one in always(samples, np.random.default_rng(0)).placements} == {1}
+
+
 @pytest.mark.parametrize("mosaic", [0.0, 1.0])
 def test_boxes_follow_their_pixels_through_every_augmentation(mosaic: float) -> None:
     rng, boxes = np.random.default_rng(0), [[20, 15, 70, 50], [100, 60, 150, 110]]

@@ -115,7 +115,7 @@ def test_lines_lie_on_their_pixels_cropped_scaled_mirrored_and_in_mosaics(roads:
     assembly = Assembly(Recipe.from_plain(plain))
     source = assembly.sources()["counted"]
     batches = MixedBatches({"counted": source}, seed=3)
-    several = on = off = beside = cut = 0
+    several = on = off = beside = cut = all_lit = astray = 0
     for step in range(4):
         samples, inputs, _ = batches.inputs("counted", step)
         labels = source.viewers["lanes"].placed(source.viewers["lanes"].labels(samples)[0], inputs)
@@ -123,18 +123,21 @@ def test_lines_lie_on_their_pixels_cropped_scaled_mirrored_and_in_mosaics(roads:
             several += len(its) > 1
             cut += int((~label["sure"]).sum())
             light = image.amax(0).float()
-            # Lines are a pixel wide where four images share the input.
+            # Lines are a few pixels wide.
             around = functional.max_pool2d(light[None], 3, 1, 1)[0]
             seen = around[places(label["points"], image.shape[-1])]
             on += int((seen > 120).sum())
             off += int((seen <= 120).sum())
             beside += int((around[places(label["points"] + 6, image.shape[-1])] <= 120).sum())
             # And the other way round: what is light is on a line.
-            for y, x in (light > 180).nonzero().tolist():
-                assert float(nearest(label["points"], x + 0.5, y + 0.5)) < 5, (step, x, y)
+            lit = (light > 180).nonzero().tolist()
+            all_lit += len(lit)
+            astray += sum(float(nearest(label["points"], x + 0.5, y + 0.5)) >= 5 for y, x in lit)
     assert several > 8
     assert on > 500
     assert off < 0.05 * on
+    # But along the edge of a window, which shows one side of a line whose middle is outside of it.
+    assert astray < 0.03 * all_lit
     # Six pixels further few are.
     assert beside > on / 2
     assert cut > 0

@@ -102,6 +102,17 @@ def test_means_are_taken_of_what_is_there_in_the_order_of_tasks() -> None:
     assert mean_terms([], ("a",)) == {}
 
 
+def test_transforms_are_told_of_each_batch_how_much_of_the_training_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    trainer = trainer_of(tmp_path / "run", toy_recipe({"one": {}}, steps=2, accumulate=3))
+    kind = type(trainer.batches.sources["one"].transform)
+    monkeypatch.setattr(kind, "set_progress", lambda _, fraction: told.append(fraction), raising=False)
+    trainer.fit()
+    assert told == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+
+
 class Reads(TorchDispatchMode):
     """Counts how often a tensor's value is read, for which an accelerator has to be waited for."""
 
