@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 # Images that are scored; a protocol that needs pairs needs all of them.
 _MOST = 200
 
+# How much values may differ, relatively: where other instances have added up, and where the same one has in another
+# order. A sum in float32 passes; equal predictions that are taken as they come do not.
+_OF_SUMS, _OF_ORDER = 1e-5, 1e-6
+
 
 @dataclass
 class Setup:
@@ -99,14 +103,15 @@ def perfect_is_best(subject: Subject) -> None:
 
 
 def order_does_not_matter(subject: Subject) -> None:
-    """Predictions in another order, in other batches, score the same."""
+    """Predictions in another order, in other batches, score the same, also where some are equal."""
     setup = make(subject)
-    metric, wanted = setup.build(), setup.of(setup.mixed)
-    pairs = list(zip(setup.mixed, setup.samples, strict=True))[::-1]
-    for start in range(0, len(pairs), 3):
-        predictions, samples = zip(*pairs[start : start + 3], strict=True)
-        metric.update(list(predictions), list(samples))
-    _check_same(metric.compute(), wanted, "backwards and in batches of three")
+    for given, kind in ((setup.mixed, ""), (coarse(setup.mixed), "in bfloat16, ")):
+        wanted = setup.of(given)
+        for size, seed in ((3, None), (1, 0), (7, 1)):
+            order = shuffled(len(given), seed)
+            found = in_batches(setup.build(), given, setup.samples, order, size)
+            how = "backwards" if seed is None else "shuffled"
+            _check_same(found, wanted, f"{kind}{how} and in batches of {size}", _OF_ORDER)
 
 
 def reset(subject: Subject) -> None:
@@ -147,15 +152,43 @@ def primary_of(companions: Companions, predictions: Sequence[Mapping[str, Tensor
     return found
 
 
+def coarse(predictions: Sequence[Mapping[str, Tensor]]) -> list[Mapping[str, Tensor]]:
+    """The same numbers as a network in bfloat16 gives them: 8 bits each, so that many are equal."""
+    return [
+        {name: its.bfloat16().to(its.dtype) if its.is_floating_point() else its for name, its in prediction.items()}
+        for prediction in predictions
+    ]
+
+
+def shuffled(length: int, seed: int | None) -> list[int]:
+    """A permutation; for None the falling one."""
+    if seed is None:
+        return list(range(length))[::-1]
+    order: list[int] = torch.randperm(length, generator=torch.Generator().manual_seed(seed)).tolist()
+    return order
+
+
+def in_batches(
+    metric: Any, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample], order: Sequence[int], size: int
+) -> dict[str, float]:
+    """The scores of a metric that is shown images in an order, `size` at a time."""
+    for start in range(0, len(order), size):
+        places = order[start : start + size]
+        metric.update([predictions[place] for place in places], [samples[place] for place in places])
+    found: dict[str, float] = metric.compute()
+    return found
+
+
 def _primary(metric: Any, found: Mapping[str, float]) -> float:
     return float(found.get(metric.primary, float("nan")))
 
 
-def _check_same(found: Mapping[str, float], wanted: Mapping[str, float], how: str) -> None:
+def _check_same(found: Mapping[str, float], wanted: Mapping[str, float], how: str, tolerance: float = _OF_SUMS) -> None:
     expect(set(found) == set(wanted), f"{how}: computed {', '.join(found)}, expected {', '.join(wanted)}")
     for name, value in wanted.items():
-        same = torch.allclose(torch.tensor(float(found[name])), torch.tensor(float(value)), rtol=1e-5, equal_nan=True)
-        expect(same, f"{how}: {name} is {found[name]:.6g}, expected {value:.6g}")
+        both_nan = math.isnan(found[name]) and math.isnan(value)
+        same = both_nan or math.isclose(found[name], value, rel_tol=tolerance, abs_tol=1e-8)
+        expect(same, f"{how}: {name} is {found[name]:.9g}, expected {value:.9g}")
 
 
 CHECKS = checks(primary, perfect_is_best, order_does_not_matter, reset, merges)

@@ -216,8 +216,8 @@ class Value:
         return _mean(views, "values")
 
     def plain(self, prediction: Mapping[str, Tensor]) -> dict[str, float]:
-        """The numbers by name, with six digits."""
-        return {name: round(value, 6) for name, value in zip(self.names, prediction["values"].tolist(), strict=True)}
+        """The numbers by name."""
+        return dict(zip(self.names, prediction["values"].tolist(), strict=True))
 
     def label_marks(self, label: Mapping[str, Tensor]) -> list[Mark]:
         """The numbers that are known, by name."""
@@ -269,7 +269,7 @@ def _mean(views: Parts, name: str) -> dict[str, Tensor]:
 def _ranked(classes: Sequence[str], probabilities: Tensor, most: int) -> list[dict[str, Any]]:
     values, order = probabilities.topk(min(most, len(classes)))
     return [
-        {"label": classes[number], "probability": round(value, 6)}
+        {"label": classes[number], "probability": value}
         for number, value in zip(order.tolist(), values.tolist(), strict=True)
     ]
 

@@ -33,7 +33,8 @@ class Annotations:
             the other side of it, and AP would differ from COCO's.
         labels: (A,) int32.
         crowd: (A,) bool; neither learned nor punished.
-        area: (A,) float32, as annotated; that of the box where nothing else is.
+        area: (A,) float64, as annotated; that of the box where nothing else is. In float32, one just beyond 32² would
+            be that of a small object, which it is not to COCO.
         annotation_ids: (A,) int64.
         image_ids: (I,) int64.
         notes: What was left out.
@@ -65,7 +66,7 @@ class Annotations:
         """One image's annotations, without its pixels.
 
         Target: `boxes` (N, 4) double XYXY in pixels of the original, `labels` (N,) long, `crowd` (N,) bool, `area`
-        (N,) float, `annotation_id` (N,) long and `image_id` () long.
+        (N,) double, `annotation_id` (N,) long and `image_id` () long.
 
         Args:
             index: Of the image.
@@ -78,7 +79,7 @@ class Annotations:
             size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
         else:
             boxes *= (size[1], size[0]) * 2
-            area = box_areas(boxes).astype(np.float32)
+            area = box_areas(boxes)
         target = {
             "boxes": torch.from_numpy(boxes),
             "labels": torch.from_numpy(self.labels[own].astype(np.int64)),
@@ -250,7 +251,7 @@ def collect(
         boxes=boxes[order],
         labels=labels[order].astype(np.int32),
         crowd=crowd[order],
-        area=area[order].astype(np.float32),
+        area=area[order].astype(np.float64),
         annotation_ids=ids[order],
         image_ids=np.arange(len(files)) if image_ids is None else image_ids,
         notes=notes,

@@ -39,6 +39,9 @@ class CocoAP:
     below 32², below 96² and above (area as annotated, in pixels of the original); AR1, AR10 and AR100 are
     recalls with at most that many detections an image. Crowd regions are neither wanted nor punished.
 
+    Detections of one score are taken in the order of their images' ids, as pycocotools does, and on one image in the
+    order in which they were predicted; so scores do not depend on the order of images.
+
     Details, at IoU 0.5 but for the AP of each class: precision over recall, a confusion matrix, and what AP50 is
     lost to by type of error (TIDE, arXiv:2008.08115).
 
@@ -137,7 +140,7 @@ class CocoAP:
         number = len(self.info.classes)
         counts, judged = np.zeros((number + 1, number + 1), dtype=np.int64), []
         # IoUs are not kept: those of a thousand boxes with a thousand take 8 MB.
-        for sample, found in self._seen.in_order().values():
+        for sample, found in self._images():
             image = match_image(found, sample.target, self.max_detections)
             add_confusions(counts, image, self.score_threshold)
             judged.append(judge(image))
@@ -165,19 +168,19 @@ class CocoAP:
         return {name: (recalls, precision.tolist()) for name, precision in lines.items()}
 
     def _objects(self) -> Boxes:
-        targets = {index: sample.target for index, (sample, _) in self._seen.in_order().items()}
-        image, columns = _together(
-            {index: {name: target[name].numpy() for name in _OF_OBJECTS} for index, target in targets.items()},
-            _OF_OBJECTS,
-        )
+        targets = [{name: sample.target[name].numpy() for name in _OF_OBJECTS} for sample, _ in self._images()]
+        image, columns = _together(targets, _OF_OBJECTS)
         values = {"area": columns["area"], "iscrowd": columns["crowd"].astype(int)}
         return Boxes(image, columns["labels"].astype(int), columns["boxes"], values)
 
     def _detections(self) -> Boxes:
-        found = {index: found for index, (_, found) in self._seen.in_order().items()}
-        image, columns = _together(found, _OF_DETECTIONS)
+        image, columns = _together([found for _, found in self._images()], _OF_DETECTIONS)
         values = {"area": box_areas(columns["boxes"]), "score": columns["scores"]}
         return Boxes(image, columns["labels"].astype(int), columns["boxes"], values)
+
+    def _images(self) -> list[tuple[Sample, dict[str, np.ndarray]]]:
+        """Samples and what was found on them, by the images' ids: the order in which COCO takes equal scores."""
+        return sorted(self._seen.in_order().values(), key=lambda image: _image_id(image[0]))
 
 
 def _arrays(prediction: Mapping[str, Tensor], sample: Sample) -> tuple[Sample, dict[str, np.ndarray]]:
@@ -185,12 +188,18 @@ def _arrays(prediction: Mapping[str, Tensor], sample: Sample) -> tuple[Sample, d
     return sample, {name: prediction[name].detach().cpu().double().numpy() for name in _OF_DETECTIONS}
 
 
+def _image_id(sample: Sample) -> int:
+    """That of the data, or the place in a data set that has none."""
+    id = sample.target.get("image_id")
+    return sample.index if id is None else int(id)
+
+
 def _together(
-    images: Mapping[int, Mapping[str, np.ndarray]], names: Sequence[str]
+    images: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """What images have of each of their boxes, as (N,) images and (N, ...) by name."""
-    counts = [len(image["labels"]) for image in images.values()]
+    """What images have of each of their boxes, as (N,) places of the images and (N, ...) by name."""
+    counts = [len(image["labels"]) for image in images]
     # Of no image, the shapes of no box.
     none = {name: np.zeros((0, 4) if name == "boxes" else 0) for name in names}
-    columns = {name: np.concatenate([none[name], *(image[name] for image in images.values())]) for name in names}
-    return np.repeat(list(images), counts).astype(int), columns
+    columns = {name: np.concatenate([none[name], *(image[name] for image in images)]) for name in names}
+    return np.repeat(np.arange(len(images)), np.array(counts, dtype=int)), columns

@@ -26,7 +26,7 @@ class Matched:
         objects: (G,) labels; crowds are not among them.
         ious: (D, G).
         match: (D,) which object it has found: in its turn, the one of its class that is still free and that it
-            overlaps most, by IoU 0.5 or more; -1 for none.
+            overlaps most, by IoU 0.5 or more, of equal ones the last; -1 for none.
         ignored: (D,) whether it has found none, but lies in a crowd of its class.
     """
 
@@ -60,10 +60,13 @@ def match_image(found: Mapping[str, np.ndarray], target: Mapping[str, Tensor], m
 
 
 def pair(ious: np.ndarray) -> np.ndarray:
-    """For each row in turn, the free column of the highest IoU, if that is 0.5 or more; -1 for none."""
+    """For each row in turn, the free column of the highest IoU, if that is 0.5 or more; -1 for none.
+
+    Of equal IoUs the last column, as pycocotools takes it.
+    """
     match, free = np.full(len(ious), -1), np.ones(ious.shape[1], dtype=bool)
     rows, columns = np.nonzero(ious >= FOUND_IOU)
-    order = np.lexsort((-ious[rows, columns], rows))
+    order = np.lexsort((-columns, -ious[rows, columns], rows))
     for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
         if match[row] < 0 and free[column]:
             match[row], free[column] = column, False

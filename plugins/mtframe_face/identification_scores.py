@@ -14,6 +14,10 @@ import numpy as np
 
 FALSE_POSITIVE_RATES = (1e-1, 1e-2)
 
+# Similarities that differ by less are equal: embeddings are float32, but a sum in float64 depends on where in a matrix
+# product it stands.
+_EQUAL = 1e-12
+
 # Probes whose similarities are computed at a time: those of all at once may not fit into memory.
 _BLOCK = 1024
 
@@ -63,8 +67,8 @@ def search(probes: np.ndarray, identity: np.ndarray, gallery: np.ndarray, people
         block = slice(start, start + _BLOCK)
         similarities = probes[block] @ gallery.T
         own = np.take_along_axis(similarities, place[block, None], axis=1)
-        rank[block] = np.where(known[block], (similarities >= own).sum(1), 0)
-        best[block] = similarities.max(1)
+        rank[block] = np.where(known[block], (similarities >= own - _EQUAL).sum(1), 0)
+        best[block] = similarities.max(1).round(12)
     return Searches(rank, best, len(people))
 
 

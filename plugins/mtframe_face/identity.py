@@ -59,8 +59,8 @@ class Identity:
         return {"embedding": F.normalize(torch.stack([view["embedding"] for view, _ in views]).sum(0), dim=0)}
 
     def plain(self, prediction: Mapping[str, Tensor]) -> dict[str, list[float]]:
-        """The embedding, with six digits."""
-        return {"embedding": [round(value, 6) for value in prediction["embedding"].tolist()]}
+        """The embedding."""
+        return {"embedding": prediction["embedding"].tolist()}
 
     def label_marks(self, label: Mapping[str, Tensor]) -> list[Mark]:
         """The person's name."""

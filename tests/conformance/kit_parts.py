@@ -791,6 +791,26 @@ class Recent(ToyMetric):
         return {"accuracy": float(np.average(self.marks, weights=np.arange(1, len(self.marks) + 1)))}
 
 
+class FirstCome(Recent):
+    """The accuracy of the surer half; of equally sure ones, those that came first."""
+
+    def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
+        super().update(predictions, samples)
+        self.sure += [float(prediction["probabilities"].max()) for prediction in predictions]
+
+    def reset(self) -> None:
+        super().reset()
+        self.sure: list[float] = []
+
+    def merge(self, other: Recent) -> None:
+        super().merge(other)
+        self.sure += other.sure if isinstance(other, FirstCome) else []
+
+    def compute(self) -> dict[str, float]:
+        surest = sorted(range(len(self.sure)), key=lambda place: -self.sure[place])
+        return {"accuracy": float(np.mean([self.marks[place] for place in surest[: max(1, len(surest) // 2)]]))}
+
+
 class Remembering(ToyMetric):
     """Forgets what it has seen, and not how much of it was right."""
 

@@ -116,7 +116,7 @@ def test_detections_come_back_to_the_original() -> None:
 def test_detections_are_told_and_of_two_classes_on_one_thing_the_surer_is_drawn() -> None:
     found = found_of([[10, 10, 50, 50], [11, 10, 50, 50], [60, 60, 90, 90]], [0.9, 0.6, 0.25], [0, 1, 1])
     described = BOXES.plain(found)
-    assert described[1] == {"label": "dog", "score": 0.6, "box": [11, 10, 50, 50]}
+    assert described[1] == {"label": "dog", "score": float(found["scores"][1]), "box": [11, 10, 50, 50]}
     assert json.loads(json.dumps(described)) == described
     assert BOXES.marks(found) == [
         Box((10, 10, 50, 50), "cat 0.90", 0, pytest.approx(0.9)), Box((60, 60, 90, 90), "dog 0.25", 1, 0.25)

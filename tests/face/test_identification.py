@@ -170,3 +170,15 @@ def test_roles_that_find_nobody_are_refused_before_anything_is_trained() -> None
     for gallery, enrolled in ([], 0), ([0, 1], 1):
         with pytest.raises(DataError, match=rf"of the 2 people .* {enrolled} are enrolled.*'gallery'.* has 2 at most"):
             _metric([0, 0, 1, 1], gallery)
+
+
+@pytest.mark.parametrize("enrolled", [1, 2])
+def test_a_model_that_says_the_same_of_all_finds_nobody_whatever_sums_round_to(enrolled: int) -> None:
+    vector = np.random.default_rng(0).normal(size=128)
+    vector /= np.linalg.norm(vector)
+    # Templates of one image and of several: their sums round differently.
+    people = np.concatenate([np.arange(33), *[np.arange(16)] * (enrolled - 1)])
+    gallery, names = ranking.templates(np.tile(vector, (len(people), 1)), people)
+    found = ranking.search(np.tile(vector, (77, 1)), np.arange(77) % 40, gallery, names)
+    assert set(found.rank.tolist()) == {0, 33}
+    assert len(set(found.best.tolist())) == 1
