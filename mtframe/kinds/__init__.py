@@ -26,6 +26,8 @@ from ._data import LabelsImages as LabelsImages
 from ._data import Metric as Metric
 from ._data import MixesImages as MixesImages
 from ._data import OrdersEpochs as OrdersEpochs
+from ._data import Recognises as Recognises
+from ._data import ReportsOmissions as ReportsOmissions
 from ._data import Samples as Samples
 from ._data import Synthesizes as Synthesizes
 from ._data import Transform as Transform

@@ -30,7 +30,7 @@ class Dataset(Samples, Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
     Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). Optional: `LabelsImages`,
-    `OrdersEpochs`, `Downloads`, `Synthesizes`, `HasNotes`.
+    `OrdersEpochs`, `Downloads`, `Synthesizes`, `Recognises`, `ReportsOmissions`, `HasNotes`.
 
     Attributes:
         splits: The splits that it may be asked for.
@@ -96,6 +96,33 @@ class Synthesizes(Protocol):
     @staticmethod
     def synthesize(root: Path, *, seed: int = 0) -> Mapping[str, int] | None:
         """Renders data into a folder; what it returns is printed as counts. `mtframe.synthesis` helps."""
+        ...
+
+
+@runtime_checkable
+class Recognises(Protocol):
+    """A data set that knows its own files, so that `-t NAME=PRESET:ROOT` need not say which data set reads them."""
+
+    @staticmethod
+    def recognises(root: Path) -> Mapping[str, Any] | None:
+        """The options that read what lies in a folder, or a file; `{}` for the defaults, None if it is another format.
+
+        It looks at names, and into a few small files at most, and raises nothing for what it does not know. Options may
+        hold another `root`, as where what is given is a file in it.
+        """
+        ...
+
+
+@runtime_checkable
+class ReportsOmissions(Protocol):
+    """A data set that counts what it leaves out: what lies among its files, or is labelled, and is not used."""
+
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """How many were left out of this split, by the reason in plain words, as `{"hidden files": 3}`.
+
+        What cannot be known without reading an image is not in it.
+        """
         ...
 
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mtframe import options
 from mtframe._fit import targets_of
 from mtframe.data import Placement, Sample
 from mtframe.errors import PluginError, RecipeError
-from mtframe.kinds import ChecksForm, LabelsImages, OrdersEpochs, Target
+from mtframe.files import write_text
+from mtframe.kinds import ChecksForm, LabelsImages, OrdersEpochs, Recognises, ReportsOmissions, Target
 
 from ._check import checks
 from ._companions import target_of
@@ -176,6 +180,40 @@ def order(subject: Subject) -> None:
     expect((first == second).all(), "it differs with the same generator, so that a training could not be resumed")
 
 
+def recognised(subject: Subject) -> None:
+    """`recognises`, where there is one, knows its own files, and neither an empty folder nor one that is not there."""
+    if not can(subject.cls, Recognises):
+        raise Skip("it has no recognises, so -t NAME=PRESET:ROOT must name it")
+    if "root" not in subject.options:
+        raise Skip("it is not given a root")
+    found = subject.cls.recognises(Path(subject.options["root"]))
+    expect(isinstance(found, Mapping), f"expected options of its own files in {subject.options['root']}, got {found!r}")
+    plain = {**subject.options, **found}
+    options.check(subject.cls, subject.kind, plain, f"{subject}, as it recognises them")
+    with TemporaryDirectory() as empty:
+        for place in (Path(empty), Path(empty) / "missing", _text_file(Path(empty))):
+            strange = subject.cls.recognises(place)
+            expect(strange is None, f"it takes '{place.name}', in which nothing of it is, for its own: {strange!r}")
+
+
+def omissions(subject: Subject) -> None:
+    """`omitted`, where there is one, counts by reasons in words."""
+    for split, dataset in subject.kit.splits(subject):
+        if not can(dataset, ReportsOmissions):
+            raise Skip("it has no omitted, so nobody learns how many it leaves out")
+        omitted = dataset.omitted
+        expect(isinstance(omitted, Mapping), f"{split}: expected counts by reason, got {omitted!r}")
+        for reason, count in omitted.items():
+            expect(isinstance(reason, str) and bool(reason), f"{split}: expected a reason in words, got {reason!r}")
+            expect(isinstance(count, int) and count >= 0, f"{split}: {reason}: expected a count, got {count!r}")
+
+
+def _text_file(folder: Path) -> Path:
+    path = folder / "readme.txt"
+    write_text(path, "nothing\n")
+    return path
+
+
 def _refusal(subject: Subject, split: str) -> RecipeError | None:
     try:
         subject.build(split=split)
@@ -236,4 +274,16 @@ def _shown(target: dict[str, Tensor]) -> str:
     return ", ".join(f"{name} {value.tolist()}" for name, value in target.items())
 
 
-CHECKS = checks(splits, samples, positions, labels, ends_with_index_error, picklable, workers, labels_by_id, order)
+CHECKS = checks(
+    splits,
+    samples,
+    positions,
+    labels,
+    ends_with_index_error,
+    picklable,
+    workers,
+    labels_by_id,
+    order,
+    recognised,
+    omissions,
+)
