@@ -1,5 +1,6 @@
 """Samples, placements, batches, image reading and the loader that mixes tasks."""
 
+from ._contents import same_contents as same_contents
 from ._images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from ._images import decode_image as decode_image
 from ._images import read_image as read_image
