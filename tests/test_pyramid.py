@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -164,3 +166,25 @@ def test_groups_of_a_norm_have_two_channels_so_that_a_map_of_one_pixel_is_not_al
     assert norm.num_groups == groups
     if width > 1:
         assert norm(torch.randn(1, width, 1, 1)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_group_norm_of_bf16_maps_is_that_of_fp32(layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    norm, kernel, seen = group_norm(64), nn.functional.group_norm, []
+
+    def recorded(maps: Tensor, *others: Any) -> Tensor:
+        # torch's own kernel of bf16 maps is as exact, but many times slower where they are NHWC.
+        seen.append(maps.dtype)
+        return kernel(maps, *others)
+
+    monkeypatch.setattr(nn.functional, "group_norm", recorded)
+    maps = (torch.randn(2, 64, 8, 8) + 10).bfloat16().contiguous(memory_format=layout)
+    with torch.autocast("cpu", torch.bfloat16):
+        given = norm(maps)
+    assert (seen, given.dtype) == ([torch.float32], torch.bfloat16)
+    assert given.is_contiguous(memory_format=layout)
+    groups = maps.double().reshape(2, 32, 2, 8, 8)
+    mean, variance = groups.mean((2, 3, 4), keepdim=True), groups.var((2, 3, 4), keepdim=True, correction=0)
+    expected = ((groups - mean) / (variance + norm.eps).sqrt()).reshape(maps.shape)
+    torch.testing.assert_close(given.double(), expected, rtol=2**-8, atol=2**-8)

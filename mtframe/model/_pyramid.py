@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -144,7 +145,18 @@ def _resize(feature_map: Tensor, scale: float) -> Tensor:
 def group_norm(width: int) -> nn.GroupNorm:
     """GroupNorm of up to 32 groups of two channels or more: one alone, on a map of 1 × 1, would always be 0."""
     groups = math.gcd(32, width)
-    return nn.GroupNorm(groups // 2 if groups == width > 1 else groups, width)
+    return _GroupNorm(groups // 2 if groups == width > 1 else groups, width)
+
+
+class _GroupNorm(nn.GroupNorm):
+    """GroupNorm in fp32 on a CPU, too, as autocast has it on a GPU: torch's kernel for NHWC maps in bf16 takes 1 to 4
+    times as long, the longer the smaller the map, and more than the convolutions around it.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if maps.device.type == "cpu" and maps.dtype == torch.bfloat16:
+            return super().forward(maps.float()).to(maps.dtype)
+        return super().forward(maps)
 
 
 def _conv(channels: int, width: int, kernel: int, *, stride: int = 1, norm: Norm) -> nn.Sequential:
