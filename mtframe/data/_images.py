@@ -18,7 +18,7 @@ from torch import Tensor
 from mtframe.errors import BadImageError, RecipeError
 from mtframe.paths import regular
 
-from ._pixels import NUMBERS, Refused, is_deep, rgb_of_image, rgb_of_values
+from ._pixels import NUMBERS, Refused, is_deep, rgb_of_image, rgb_of_values, without_idle_alpha
 from ._sample import DecodeSize
 
 # Above this an image is refused before it is decoded: a 50 kB file can claim to hold gigabytes. The environment may ask
@@ -305,7 +305,10 @@ def _decode_other(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
         warnings.simplefilter("ignore")
         with _opened(data, _FORMATS) as image:
             bits, negative = _numbers_of(image)
-            array = _decode_deep(data, image) if is_deep(image) else rgb_of_image(image, bits, negative=negative)
+            if is_deep(image):
+                array = _decode_deep(data, image)
+            else:
+                array = rgb_of_image(without_idle_alpha(image), bits, negative=negative)
     return array, (array.shape[0], array.shape[1])
 
 
