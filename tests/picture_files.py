@@ -12,12 +12,19 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png16(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits a channel: (H, W, C), C of 1 to 4."""
+def png16(values: np.ndarray, transparent: tuple[int, int, int] | None = None) -> bytes:
+    """A PNG of 16 bits a channel: (H, W, C), C of 1 to 4; of RGB perhaps with a colour that is transparent."""
     height, width, channels = values.shape
     head = struct.pack(">IIBBBBB", width, height, 16, (0, 4, 2, 6)[channels - 1], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    colour = b"" if transparent is None else _chunk(b"tRNS", struct.pack(">HHH", *transparent))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", head)
+        + colour
+        + _chunk(b"IDAT", zlib.compress(rows))
+        + _chunk(b"IEND", b"")
+    )
 
 
 def tiff(

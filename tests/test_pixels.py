@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,15 @@ def test_16_bits_a_colour_are_scaled_by_those_that_are_used(tmp_path: Path, bits
     assert close(read_image(file(tmp_path, content))[0], torch.from_numpy(COLOURS_SHOWN))
 
 
+def test_a_colour_of_16_bits_that_stands_for_nothing_is_grey(tmp_path: Path) -> None:
+    values = np.array([[[65535, 0, 0], [0, 65535, 0]]], np.uint16)
+    content = png16(values, transparent=(65535, 0, 0))
+    assert read_image(file(tmp_path, content))[0][:, 0].T.tolist() == [[BACKDROP] * 3, [0, 255, 0]]
+
+
 @pytest.mark.parametrize("colour_bits", ["15", "16"])
 def test_bitmaps_of_16_bits_a_pixel_are_no_pictures_of_16_bits_a_colour(tmp_path: Path, colour_bits: str) -> None:
     """Two pixels, pure red and pure green, of 5 bits (or 6 of green) a colour, as BITMAPINFOHEADER has them."""
-    import struct
-
     red, green = (0x7C00, 0x03E0) if colour_bits == "15" else (0xF800, 0x07E0)
     masks = b"" if colour_bits == "15" else struct.pack("<III", 0xF800, 0x07E0, 0x001F)
     head = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3 if masks else 0, 4, 0, 0, 0, 0) + masks
@@ -165,6 +170,23 @@ def test_a_palette_is_its_colours_and_its_transparent_ones_are_grey(tmp_path: Pa
 def test_a_colour_that_stands_for_nothing_is_grey(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8))
     assert shown(image, tmp_path, transparency=(1, 2, 3)) == [[BACKDROP] * 3, [4, 5, 6]]
+
+
+def test_a_picture_of_which_nothing_is_seen_is_refused_and_an_alpha_that_is_none_ignored(tmp_path: Path) -> None:
+    hidden = Image.fromarray(np.full((2, 2, 4), (9, 8, 7, 0), np.uint8))
+    hidden.save(tmp_path / "a.png")
+    for refused in (lambda: read_image(tmp_path / "a.png"), lambda: to_rgb(hidden), lambda: to_rgb(np.array(hidden))):
+        with pytest.raises(BadImageError, match="is transparent everywhere, so that nothing of it is seen"):
+            refused()
+    # Bit fields with one for alpha (BITMAPV4HEADER), of which this writer knows nothing.
+    head = struct.pack("<IiiHHIIiiII", 108, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0)
+    head += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(52)
+    content = b"BM" + struct.pack("<IHHI", 14 + 108 + 4, 0, 0, 14 + 108) + head + bytes([7, 8, 9, 0])
+    path = file(tmp_path, content, "a.bmp")
+    with Image.open(path) as image:
+        assert (image.mode, image.getpixel((0, 0))) == ("RGBA", (9, 8, 7, 0))
+        assert to_rgb(image).flatten().tolist() == [9, 8, 7]
+    assert read_image(path)[0].flatten().tolist() == [9, 8, 7]
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
@@ -265,7 +287,14 @@ def test_tensors_of_all_types_and_pictures_of_booleans() -> None:
     assert close(to_rgb(tensor.bfloat16()), wanted)
     assert close(to_rgb(tensor.requires_grad_()), wanted)
     pattern = np.array([[True, False]])
-    for form in (pattern, pattern[..., None], torch.from_numpy(pattern), torch.from_numpy(pattern)[None]):
+    for form in (
+        pattern,
+        np.ma.masked_array(pattern),
+        pattern.view(np.matrix),
+        pattern[..., None],
+        torch.from_numpy(pattern),
+        torch.from_numpy(pattern)[None],
+    ):
         assert to_rgb(form).tolist() == [[[255, 0]]] * 3
 
 
@@ -280,6 +309,15 @@ def test_an_image_of_every_mode_of_pillow_has_its_brightness(mode: str) -> None:
         image = Image.fromarray(np.array([[[0] * 3, [255] * 3]], np.uint8)).convert(mode)
     assert image.mode == mode
     assert close(to_rgb(image), torch.tensor([[[0, 255]]] * 3), 2)
+
+
+def test_a_large_picture_is_converted_row_by_row_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (9, 7, 4), np.uint8)
+    for form in (rgba, rgba[..., :3] / 255):
+        whole = to_rgb(form)
+        with monkeypatch.context() as few:
+            few.setattr("mtframe.data._pixels._AT_A_TIME", 14)
+            assert torch.equal(to_rgb(form), whole)
 
 
 def test_a_picture_that_is_rgb_bytes_is_not_copied() -> None:

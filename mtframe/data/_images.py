@@ -18,7 +18,8 @@ from torch import Tensor
 from mtframe.errors import BadImageError, RecipeError
 from mtframe.paths import regular
 
-from ._pixels import NUMBERS, Refused, is_deep, rgb_of_image, rgb_of_values
+from ._pixels import NUMBERS, is_deep, rgb_of_image, rgb_of_values, without_idle_alpha
+from ._pixels import Refused as _Refused
 from ._sample import DecodeSize
 
 # Above this an image is refused before it is decoded: a 50 kB file can claim to hold gigabytes. The environment may ask
@@ -126,7 +127,7 @@ def decode_image(
     most_pixels()
     try:
         array, size = _decode_jpeg(data, decode_size) if data.startswith(_JPEG) else _decode_other(data)
-    except Refused as error:
+    except _Refused as error:
         raise BadImageError(name, str(error)) from None
     except MemoryError:
         # That says nothing of the image.
@@ -158,7 +159,7 @@ def read_map(path: str | os.PathLike[str]) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.from_numpy(_decode_map(data))
-    except Refused as error:
+    except _Refused as error:
         raise BadImageError(path, str(error)) from None
     except MemoryError:
         raise
@@ -178,7 +179,7 @@ def _decode_map(data: bytes) -> np.ndarray:
             return np.array(image)
         if image.mode not in ("1", "L", "P"):
             kind = "floats" if image.mode == "F" else image.mode
-            raise Refused(f"is a picture in {kind}; expected one integer a pixel, grey or with a palette")
+            raise _Refused(f"is a picture in {kind}; expected one integer a pixel, grey or with a palette")
         array = np.array(image).astype(np.uint8, copy=False)
     # Bytes 24 and 25 of a PNG are the bits of a number and what it stands for, 0 for grey.
     stretched = _STRETCHED.get(data[24], 1) if data.startswith(_PNG) and data[25] == 0 else 1
@@ -234,10 +235,10 @@ def _webp_pixels(data: bytes) -> int:
 def _opened(data: bytes, formats: tuple[str, ...]) -> ImageFile.ImageFile:
     """What Pillow reads of a file, before it decodes anything."""
     if not data:
-        raise Refused("is empty")
+        raise _Refused("is empty")
     if data.startswith(_TEXT_PPM):
         # Pillow's reader takes minutes for ten megabytes of comments.
-        raise Refused("is a PPM in text; expected a binary one (P4, P5 or P6)")
+        raise _Refused("is a PPM in text; expected a binary one (P4, P5 or P6)")
     if Image.MAX_IMAGE_PIXELS is not None:
         # Pillow's own limit, where the user has asked for more.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most_pixels())
@@ -245,13 +246,13 @@ def _opened(data: bytes, formats: tuple[str, ...]) -> ImageFile.ImageFile:
         image = Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         if data.startswith(_TIFF):
-            raise Refused(
+            raise _Refused(
                 "is a TIFF of a form that is not read here: damaged, or of colours in 32 bits or floats; save it with "
                 "8 bits"
             ) from None
-        raise Refused(f"is not an image of a kind that is read here ({', '.join(formats)})") from None
+        raise _Refused(f"is not an image of a kind that is read here ({', '.join(formats)})") from None
     except Image.DecompressionBombError:
-        raise Refused(f"has more pixels than the limit of {most_pixels():,} (a decompression bomb?)") from None
+        raise _Refused(f"has more pixels than the limit of {most_pixels():,} (a decompression bomb?)") from None
     _check_size(image.height, image.width)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # A tile is decoded as a whole, however little of it is the image.
@@ -262,7 +263,7 @@ def _opened(data: bytes, formats: tuple[str, ...]) -> ImageFile.ImageFile:
 
 def _check_size(height: int, width: int) -> None:
     if height * width > (limit := most_pixels()):
-        raise Refused(
+        raise _Refused(
             f"{width}x{height} pixels, more than the limit of {limit:,} (a decompression bomb?); a good image is "
             f"allowed with MTFRAME_MAX_PIXELS={height * width} in the environment"
         )
@@ -272,11 +273,11 @@ def _decode_jpeg(data: bytes, decode_size: DecodeSize | None) -> tuple[np.ndarra
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, LookupError):
-        raise Refused("its JPEG header is damaged or cut off") from None
+        raise _Refused("its JPEG header is damaged or cut off") from None
     _check_size(height, width)
     limit = min(_MAX_SCANS, _SCANS_OF_LARGEST * most_pixels() // max(height * width, 1))
     if (scans := data.count(_SCAN)) > limit:
-        raise Refused(f"has {scans:,} scans, more than the limit of {limit} for its {height * width:,} pixels")
+        raise _Refused(f"has {scans:,} scans, more than the limit of {limit} for its {height * width:,} pixels")
     if colorspace in ("CMYK", "YCCK", "CMYK/YCCK"):
         return _decode_other(data)
     least_height, least_width = 0, 0
@@ -305,7 +306,10 @@ def _decode_other(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
         warnings.simplefilter("ignore")
         with _opened(data, _FORMATS) as image:
             bits, negative = _numbers_of(image)
-            array = _decode_deep(data, image) if is_deep(image) else rgb_of_image(image, bits, negative=negative)
+            if is_deep(image):
+                array = _decode_deep(data, image)
+            else:
+                array = rgb_of_image(without_idle_alpha(image), bits, negative=negative)
     return array, (array.shape[0], array.shape[1])
 
 
@@ -314,7 +318,7 @@ def _numbers_of(image: Image.Image) -> tuple[int | None, bool]:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
         if image.mode == "L" and 2 in tags.get(_SAMPLE_FORMAT, ()):
-            raise Refused("has integers with a sign; expected 0 to 255")
+            raise _Refused("has integers with a sign; expected 0 to 255")
         (bits, *_) = tags.get(_BITS, (0,))
         return (bits if 8 < bits < 16 else None), image.mode in NUMBERS and tags.get(_PHOTOMETRIC) == 0
     # Pillow scales a PGM to its 16 bits, by the largest value that the file names.
@@ -335,7 +339,7 @@ def _decode_deep(data: bytes, image: ImageFile.ImageFile) -> np.ndarray:
         try:
             lower = np.array(again)
         except ValueError:
-            raise Refused("has 16 bits a colour, of which only the lower ones are used; save it with 8 bits") from None
+            raise _Refused("has 16 bits a colour, of which only the lower ones are used; save it with 8 bits") from None
     values = upper.astype(np.uint16) << 8 | lower
     return rgb_of_values(values[..., :3] if image.mode == "RGBX" else values)
 

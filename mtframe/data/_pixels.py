@@ -9,6 +9,7 @@ image that Pillow opens of it and the array that somebody else has read give the
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ _MOST_BITS = 16
 # The largest float of a picture in 0..1: resampling goes a little beyond. From 1 to the least of 0..255 nobody can tell
 # a picture of great contrast from one that is nearly black.
 _MOST_OF_ONE, _LEAST_OF_255, _BEYOND_255 = 1.001, 16.0, 0.5
+
+# Pixels that are converted at a time.
+_AT_A_TIME = 1 << 20
 
 _CHANNELS = "1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha)"
 
@@ -108,13 +112,20 @@ def _of_image(image: Image.Image) -> np.ndarray:
             f"its pixels cannot be read ({str(error).strip() or type(error).__name__}); an image that Pillow opens "
             "reads its file when it is first used, which must still be open and whole"
         ) from None
-    pixels = rgb_of_image(ImageOps.exif_transpose(image))
+    pixels = rgb_of_image(ImageOps.exif_transpose(without_idle_alpha(image)))
     if deep and pixels.max() < 1 << 6:
         raise Refused(
             "has 16 bits a colour, of which Pillow keeps the upper 8, and these are nearly black; give the file's path "
             "instead of the image"
         )
     return pixels
+
+
+def without_idle_alpha(image: Image.Image) -> Image.Image:
+    """An image; of a BMP without an alpha channel of nothing but 0, which many programs leave so and mean none."""
+    if image.format == "BMP" and image.mode == "RGBA" and not any(image.getchannel("A").getextrema()):
+        return image.convert("RGB")
+    return image
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -161,6 +172,8 @@ def rgb_of_values(values: np.ndarray, bits: int | None = None) -> np.ndarray:
     Raises:
         Refused: They are of another shape, or do not say how bright they are.
     """
+    # Of subclasses, a matrix has two dimensions whatever one does.
+    values = np.asarray(values)
     shape = " x ".join(map(str, values.shape)) or "a single number"
     if values.ndim == 2:
         values = values[..., None]
@@ -248,7 +261,7 @@ def _of_floats(values: np.ndarray) -> np.ndarray:
             f"has floats from {low:.4g} to {high:.4g}, of which nobody can tell how bright they are; expected 0..1, or "
             f"0..255{hint}. uint8 is never in doubt"
         )
-    return np.rint(np.clip(values.astype(np.float32) * factor, 0, 255)).astype(np.uint8)
+    return _by_rows(lambda some: np.rint(np.clip(some.astype(np.float32) * factor, 0, 255)).astype(np.uint8), values)
 
 
 def _three(pixels: np.ndarray) -> np.ndarray:
@@ -259,5 +272,19 @@ def _seen(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Pixels in front of the backdrop."""
     if alpha.min() == 255:
         return np.ascontiguousarray(pixels)
-    part = alpha.astype(np.float32) / 255
-    return np.rint(BACKDROP + (pixels.astype(np.float32) - BACKDROP) * part).astype(np.uint8)
+    if not alpha.any():
+        raise Refused("is transparent everywhere, so that nothing of it is seen; remove its alpha channel")
+
+    def blended(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+        part = alpha.astype(np.float32) / 255
+        return np.rint(BACKDROP + (pixels.astype(np.float32) - BACKDROP) * part).astype(np.uint8)
+
+    return _by_rows(blended, pixels, alpha)
+
+
+def _by_rows(convert: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
+    """What is made of arrays, some rows at a time: floats of the largest photograph would take gigabytes."""
+    rows = max(1, _AT_A_TIME // arrays[0].shape[1])
+    starts = range(0, len(arrays[0]), rows)
+    parts = [convert(*(array[start : start + rows] for array in arrays)) for start in starts]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

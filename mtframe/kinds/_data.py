@@ -135,7 +135,7 @@ class Transform(Protocol):
     `KnowsOutside`.
 
     Attributes:
-        fixed_size: False if the size changes from batch to batch (multi-scale training).
+        fixed_size: False if the size changes from batch to batch (multi-scale training), or inputs are no squares.
         decode_size: How large an image is worth decoding, or None for full size; passed on to the data set.
     """
 

@@ -204,11 +204,13 @@ def build_backbone(subject: Subject) -> tuple[Any, int]:
     raise refused[0]
 
 
-def random_maps(features: Sequence[FeatureSpec], images: int, seed: int = 0) -> list[Tensor]:
-    """(B, C, H, W) maps of noise, one per feature, for images of the usual size."""
+def random_maps(
+    features: Sequence[FeatureSpec], images: int, seed: int = 0, size: tuple[int, int] = (SIZE, SIZE)
+) -> list[Tensor]:
+    """(B, C, H, W) maps of noise, one per feature, for images of this size."""
     generator = torch.Generator().manual_seed(seed)
     return [
-        torch.randn(images, feature.channels, SIZE // feature.stride, SIZE // feature.stride, generator=generator)
+        torch.randn(images, feature.channels, *(side // feature.stride for side in size), generator=generator)
         for feature in features
     ]
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from mtframe.data import DataInfo, Placement
+from mtframe.errors import MtframeError
 from mtframe.kinds import FeatureSpec, MergesViews, Target
 
-from ._check import checks
+from ._check import checks, passes_first
 from ._companions import build_head, random_maps
 from ._form import check_finite, check_prediction
 from ._gradients import check_gradients
@@ -27,13 +28,23 @@ from ._violation import Skip, Violation, expect
 if TYPE_CHECKING:
     from ._subject import Subject
 
-# Where three originals lie in inputs of the network's size: as they are; twice as large, with a bar above and below;
-# half as large and mirrored.
-_VIEWS = (
-    Placement.scaled((SIZE, SIZE), (SIZE, SIZE), (1.0, 1.0)),
-    Placement.scaled((SIZE // 4, SIZE // 2), (SIZE, SIZE), (2.0, 2.0), (0.0, SIZE / 4)),
-    Placement.scaled((SIZE * 2, SIZE * 2), (SIZE, SIZE), (-0.5, 0.5), (float(SIZE), 0.0)),
-)
+# (height, width) of inputs.
+_SQUARE, _RECTANGLES = (SIZE, SIZE), ((SIZE, SIZE * 3 // 2), (SIZE * 3 // 2, SIZE))
+
+
+def _views_in(size: tuple[int, int]) -> tuple[Placement, ...]:
+    """Where three originals lie in an input: as it is; twice as large, with a bar above and below; half as large and
+    mirrored.
+    """
+    height, width = size
+    return (
+        Placement.scaled(size, size, (1.0, 1.0)),
+        Placement.scaled((height // 4, width // 2), size, (2.0, 2.0), (0.0, height / 4)),
+        Placement.scaled((height * 2, width * 2), size, (-0.5, 0.5), (float(width), 0.0)),
+    )
+
+
+_VIEWS = _views_in(_SQUARE)
 
 
 @dataclass
@@ -52,17 +63,19 @@ class Setup:
     info: DataInfo
     target: Target
 
-    def maps(self, images: int = len(_VIEWS), seed: int = 0) -> list[Tensor]:
-        """(B, C, H, W) of noise, one per feature."""
-        return random_maps(self.features, images, seed)
+    def maps(self, images: int = len(_VIEWS), seed: int = 0, size: tuple[int, int] = _SQUARE) -> list[Tensor]:
+        """(B, C, H, W) of noise, one per feature, for inputs of this size."""
+        return random_maps(self.features, images, seed, size)
 
-    def predictions(self, outputs: Mapping[str, Tensor], head: Any = None) -> list[dict[str, Tensor]]:
+    def predictions(
+        self, outputs: Mapping[str, Tensor], head: Any = None, views: Sequence[Placement] = _VIEWS
+    ) -> list[dict[str, Tensor]]:
         """What a head predicts, in pixels of the originals."""
-        found = (head or self.head).predict(outputs, _bounds())
+        found = (head or self.head).predict(outputs, _bounds(views))
         expect(len(found) == len(_VIEWS), f"expected a prediction for each of {len(_VIEWS)} images, got {len(found)}")
         for said in found:
             check_finite("a prediction", said)
-        return [self.target.restored([pair]) for pair in zip(found, _VIEWS, strict=True)]
+        return [self.target.restored([pair]) for pair in zip(found, views, strict=True)]
 
 
 def make(subject: Subject) -> Setup:
@@ -117,6 +130,19 @@ def predictions(subject: Subject) -> None:
         _check_predictions(setup, setup.predictions(_outputs(head, setup.maps(seed=seed)), head))
 
 
+def rectangles(subject: Subject) -> None:
+    """Of inputs that are wide or tall, too, it predicts for each image what is finite and of the right form."""
+    passes_first(predictions, subject)
+    setup = make(subject)
+    for size in _RECTANGLES:
+        head, views = _wild(setup.head.eval(), 0), _views_in(size)
+        try:
+            outputs = _outputs(head, setup.maps(size=size))
+        except MtframeError as refused:
+            raise Skip(f"it takes squares only, and says so: {refused}") from refused
+        _check_predictions(setup, setup.predictions(outputs, head, views), views)
+
+
 def gradients(subject: Subject) -> None:
     """In training gradients reach every parameter that is trained."""
     setup, seeds = make(subject), itertools.count()
@@ -161,8 +187,10 @@ def _outputs(head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
     return outputs
 
 
-def _check_predictions(setup: Setup, found: Sequence[Mapping[str, Tensor]]) -> None:
-    for prediction, view in zip(found, _VIEWS, strict=True):
+def _check_predictions(
+    setup: Setup, found: Sequence[Mapping[str, Tensor]], views: Sequence[Placement] = _VIEWS
+) -> None:
+    for prediction, view in zip(found, views, strict=True):
         check_prediction("a prediction, restored", setup.target, prediction, view.size)
 
 
@@ -170,8 +198,8 @@ def _shapes(outputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in outputs.items()}
 
 
-def _bounds() -> Tensor:
-    return torch.tensor([view.bounds for view in _VIEWS])
+def _bounds(views: Sequence[Placement] = _VIEWS) -> Tensor:
+    return torch.tensor([view.bounds for view in views])
 
 
 def _wild(head: Any, seed: int) -> Any:
@@ -188,4 +216,4 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-3)
 
 
-CHECKS = checks(static_shapes, exports, batch_of_one, predictions, gradients, bf16, views)
+CHECKS = checks(static_shapes, exports, batch_of_one, predictions, rectangles, gradients, bf16, views)

@@ -38,14 +38,15 @@ def make(subject: Subject, *, train: bool = True) -> Any:
 
 
 def inputs(subject: Subject) -> None:
-    """It makes one input a sample, uint8 and square, of the wired size where `fixed_size` says so."""
+    """It makes one input a sample, uint8, all of one size: the wired one, square, where `fixed_size` says so."""
     given = _samples(subject)
     for train in (True, False):
         transform = make(subject, train=train)
         found = _inputs(transform, given)
         shape, dtype = tuple(found.images.shape), found.images.dtype
-        side = SIZE if transform.fixed_size or not train else shape[-1]
-        expect(shape == (len(given), 3, side, side), f"expected {(len(given), 3, side, side)}, got {shape}")
+        expect(len(shape) == 4, f"expected (B, 3, H, W), got {shape}")
+        wanted = (len(given), 3, *((SIZE, SIZE) if transform.fixed_size else shape[2:]))
+        expect(shape == wanted, f"expected {wanted}, got {shape}")
         expect(dtype == torch.uint8, f"expected uint8 images, got {dtype}")
 
 

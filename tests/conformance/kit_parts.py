@@ -322,6 +322,14 @@ class FirstOnly(ToyHead):
         return super().predict(outputs, bounds)[:1]
 
 
+class SquareHead(ToyHead):
+    """Takes the number of cells for the square of a side."""
+
+    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        side = int(maps[-1][0, 0].numel() ** 0.5)
+        return super().forward([maps[-1].flatten(2).unflatten(2, (side, side))])
+
+
 class HeadWithSpare(ToyHead):
     """Has a layer that is never called."""
 

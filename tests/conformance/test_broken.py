@@ -45,6 +45,7 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("batch-of-one", "Centring", "logits of an image alone"),
         ("predictions", "FirstOnly", "each of 3 images, got 1"),
         ("predictions", "Overrating", "scores of 0 to 1"),
+        ("rectangles", "SquareHead", "unflatten"),
         ("gradients", "HeadWithSpare", "spare.weight"),
         ("gradients", "HeadTimesZero", "no gradient reaches spare.weight, spare.bias"),
         ("bf16", "Fp32Head", "same scalar type"),
