@@ -168,7 +168,8 @@ class TrainOptions(BaseModel):
     Attributes:
         epochs: Length of training, in passes over the data of the task that needs the most steps for one; with the
             schedule `epochs`, over that of every task.
-        steps: Length of training in optimiser steps; takes the place of `epochs`.
+        steps: Length of training in optimiser steps; takes the place of `epochs`. 0 trains nothing: the run has the
+            weights that it was given.
         schedule: Which task trains when; `joint`: every task in every step.
         balance_at: What gradients a balancer that weighs them weighs: those of the shared `parameters`, or those of
             the feature `maps`, for tasks on the same images.
@@ -185,7 +186,7 @@ class TrainOptions(BaseModel):
         clip_grad: Largest norm of the gradient; null for no clipping.
         accumulate: Batches whose gradients make one step.
         ema: Decay of the moving average of weights that is evaluated and kept; null for none.
-        precision: `bf16` (autocast) or `fp32`.
+        precision: `bf16` (autocast), `fp32`, or `auto`: the faster one, which the run then has in its recipe.
         channels_last: Whether images and convolutions are laid out NHWC in memory.
         seed: Of everything random.
         workers: Processes that read images; 0 reads in the training process.
@@ -206,7 +207,7 @@ class TrainOptions(BaseModel):
     model_config = CONFIG
 
     epochs: Positive = 20
-    steps: Positive | None = None
+    steps: Annotated[int, Field(ge=0)] | None = None
     schedule: Part = Choice(name="joint")
     balance_at: Literal["parameters", "maps"] = "parameters"
     exact_gradients: bool = False
@@ -221,7 +222,7 @@ class TrainOptions(BaseModel):
     clip_grad: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 10.0
     accumulate: Positive = 1
     ema: Annotated[float, Field(gt=0, lt=1)] | None = 0.999
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     channels_last: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     workers: Annotated[int, Field(ge=0)] = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from mtframe.kinds import (
     Transform,
 )
 from mtframe.model import MultiTaskModel
-from mtframe.options import build, check, construct
+from mtframe.options import build, check, construct, wired_names
 from mtframe.recipe import CheckedPart, CheckedRecipe, Choice, Recipe
 from mtframe.registry import only_files
 
@@ -89,11 +89,14 @@ class Assembly:
         trained = self._trained.tasks.get(task)
         return split == "val" and trained is not None and trained.dataset == self.recipe.tasks[task].dataset
 
-    def model(self, *, restoring: bool = False, sharing: Choice | None = None) -> MultiTaskModel:
+    def model(
+        self, *, restoring: bool = False, fresh: Collection[str] = (), sharing: Choice | None = None
+    ) -> MultiTaskModel:
         """A freshly initialised model.
 
         Args:
             restoring: Trained weights will be loaded into it, so pretrained ones are not fetched.
+            fresh: Parts that these weights lack: `sharing`, which has the backbone, and `heads.TASK`.
             sharing: The scheme, if it is not to be the recipe's.
 
         Raises:
@@ -102,8 +105,9 @@ class Assembly:
         with WithinMemory():
             largest = max(task.size for task in self.recipe.tasks.values())
             backbone: Backbone = self._build(
-                "backbone", self.recipe.backbone, "backbone", {"size": largest, "restoring": restoring}
-            )
+                "backbone", self.recipe.backbone, "backbone",
+                {"size": largest, "restoring": restoring and "sharing" not in fresh},
+            )  # fmt: skip
             scheme, where = (
                 (self.recipe.sharing, "sharing") if sharing is None else (sharing, f"sharing={sharing.name}")
             )
@@ -111,10 +115,16 @@ class Assembly:
             heads: dict[str, nn.Module] = {}
             losses: dict[str, nn.Module] = {}
             for name, task in self.recipe.tasks.items():
-                heads[name] = self._build_for(name, "head", task.head, "head", {"features": shared.features})
+                wired = {"features": shared.features, "restoring": restoring and f"heads.{name}" not in fresh}
+                heads[name] = self._build_for(name, "head", task.head, "head", wired)
                 losses[name] = self._build_for(name, "loss", task.loss, "loss", {"head": heads[name]})
             order = backbone.colour_order if isinstance(backbone, HasColourOrder) else "RGB"
             return MultiTaskModel(shared, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
+
+    def restores(self, task: str) -> bool:
+        """Whether a task's head has weights of its own, which it need not fetch where trained ones are loaded."""
+        head = self._part("head", self.recipe.tasks[task].head, f"tasks.{task}.head").resolved.component
+        return "restoring" in wired_names(head, "head")
 
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Tasks whose images always have one size, together; they share one pass through the backbone in training."""

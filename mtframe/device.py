@@ -111,21 +111,41 @@ class WithinMemory(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def inference_precision(network: nn.Module, wanted: str, device: torch.device) -> str:
-    """The precision that predictions are made in: the training's where that is faster here, else `fp32`.
+def fastest_precision(network: nn.Module, device: torch.device) -> str:
+    """`bf16` where a network runs faster so on a device, else `fp32`: known, not measured.
+
+    On a CPU only with instructions for it, without which it is emulated, and without depthwise convolutions, which have
+    no kernel for it: a step of MobileNetV3 takes 1.8 times as long as in fp32, one of ResNet-18 0.6 times. On a GPU
+    that need not emulate it, and on any other device.
 
     Args:
         network: What images pass.
-        wanted: The training's, `bf16` or `fp32`.
         device: Where it runs.
     """
-    if wanted == "fp32" or device.type != "cpu":
-        return wanted
-    # Without such instructions bf16 is emulated; depthwise convolutions have no kernel for it.
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type != "cpu":
+        return "bf16"
     able = torch.cpu.get_capabilities()
     fast = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     depthwise = any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels for m in network.modules())
     return "bf16" if fast and not depthwise else "fp32"
+
+
+def training_precision(network: nn.Module, wanted: str, device: torch.device) -> str:
+    """The precision to train in: what is wanted, and for `auto` the fastest. Arguments as of `inference_precision`."""
+    return fastest_precision(network, device) if wanted == "auto" else wanted
+
+
+def inference_precision(network: nn.Module, wanted: str, device: torch.device) -> str:
+    """The precision that predictions are made in: that of training where it is faster here, else `fp32`.
+
+    Args:
+        network: What images pass.
+        wanted: The training's, `bf16`, `fp32`, or `auto` where none was trained.
+        device: Where it runs.
+    """
+    return "fp32" if wanted == "fp32" else fastest_precision(network, device)
 
 
 def lay_out_channels_last(network: nn.Module) -> None:

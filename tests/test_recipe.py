@@ -331,7 +331,7 @@ def test_everything_wrong_comes_in_one_report() -> None:
         "train.epochs: expected greater than or equal to 1, got 0",
         "train.lr: expected a valid number, got 'fast'",
         "train.ema: expected less than 1, got 1.0",
-        "train.precision: expected 'bf16' or 'fp32', got 'fp16'",
+        "train.precision: expected 'auto', 'bf16' or 'fp32', got 'fp16'",
     ]
 
 

@@ -145,7 +145,9 @@ class TakesOver(Protocol):
 class Head(Protocol):
     """Feature maps to one task's outputs; a `torch.nn.Module`.
 
-    Wired: `features` (tuple of FeatureSpec), `info` (DataInfo of the task's training data). Optional: `MergesViews`.
+    Wired: `features` (tuple of FeatureSpec), `info` (DataInfo of the task's training data), `restoring` (True where a
+    run's trained weights are loaded right after, so that a head with weights of its own need not fetch or read them).
+    Optional: `MergesViews`.
     """
 
     target: ClassVar[str | tuple[str, ...]]

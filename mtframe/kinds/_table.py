@@ -105,7 +105,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "head",
-            ("features", "info"),
+            ("features", "info", "restoring"),
             "turns feature maps into one task's outputs",
             ("predict", "__call__"),
             targets=True,

@@ -89,6 +89,7 @@ def environment(recipe: Recipe, infos: Mapping[str, DataInfo]) -> dict[str, Any]
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
+        "trained": recipe.train.steps != 0,
         "distributions": versions,
         "components": components,
     }

@@ -393,6 +393,15 @@ class RunFolder:
         if self._trained is not None and differences(read_recipe(self.recipe_file), self._trained):
             recipe = self._resolved(self._trained)
             write_text(self.recipe_file, recipe.renamed(self._within).to_yaml())
+            self._note_trained(recipe)
+
+    def _note_trained(self, recipe: Recipe) -> None:
+        """Says in `environment.json` that a run of `train.steps=0` is trained by now."""
+        file = self.path / "environment.json"
+        with suppress(OSError, ValueError):
+            facts = json.loads(regular(file).read_bytes())
+            if isinstance(facts, dict) and facts.get("trained") is False and recipe.train.steps != 0:
+                write_text(file, json.dumps({**facts, "trained": True}, indent=2) + "\n")
 
     def _within(self, name: str) -> str:
         """A component's name, its file relative to the run: a run may be moved."""

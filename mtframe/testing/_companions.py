@@ -182,12 +182,12 @@ def target_of(info: DataInfo) -> Target:
 def build_head(subject: Subject, info: DataInfo) -> tuple[Any, tuple[FeatureSpec, ...]]:
     """A head on the usual feature maps, or where it refuses these on those of its distribution's backbones."""
     try:
-        return subject.build(features=FEATURES, info=info), FEATURES
+        return subject.build(features=FEATURES, info=info, restoring=True), FEATURES
     except RecipeError as refused:
         for other in subject.kit.neighbours("backbone", own=True):
             try:
                 features = build_backbone(other)[0].features
-                return subject.build(features=features, info=info), features
+                return subject.build(features=features, info=info, restoring=True), features
             except Exception:
                 continue
         raise refused

@@ -59,7 +59,7 @@ class Evaluations:
         state, length = self._state, self._parts.length
         every = self._assembly.recipe.train.evaluate_every
         done = bool(state.history) and state.history[-1]["step"] == state.step
-        if state.step == 0:
+        if state.step == 0 and length.steps > 0:
             # What tasks that are kept are measured against.
             return self._parts.distillation is not None and not done
         due = every is not None and state.step % max(1, round(every * length.steps_per_epoch)) == 0

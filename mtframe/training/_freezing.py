@@ -69,6 +69,8 @@ class Thawing:
 
     def check(self, model: MultiTaskModel, tasks: Collection[str], steps: int) -> None:
         """Raises RecipeError if one of these tasks has nothing to train at first, or a part is never trained."""
+        if self.steps == 0 or steps == 0:
+            return
         if self.steps >= steps:
             raise RecipeError(
                 f"train.groups: frozen_steps of {self.steps}, and the training has {steps}. What is never trained is "

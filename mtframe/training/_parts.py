@@ -12,7 +12,7 @@ from torch import nn
 
 from mtframe.assembly import Assembly
 from mtframe.data import MixedBatches
-from mtframe.device import lay_out_channels_last, pick_device
+from mtframe.device import lay_out_channels_last, pick_device, training_precision
 from mtframe.gradients import AnyBalancer, GradientEngine
 from mtframe.model import MultiTaskModel
 from mtframe.recipe import TrainOptions
@@ -46,7 +46,7 @@ class Length:
         per_epoch = batches.schedule.steps_per_epoch
         images = sum(n * batches.sources[task].batch_size for task, n in batches.schedule.draws(per_epoch).items())
         steps_per_epoch = math.ceil(per_epoch / options.accumulate)
-        steps = options.steps or options.epochs * steps_per_epoch
+        steps = options.epochs * steps_per_epoch if options.steps is None else options.steps
         return cls(steps, steps_per_epoch, options.accumulate * images / per_epoch)
 
 
@@ -95,22 +95,23 @@ def build_parts(assembly: Assembly, *, restoring: bool) -> TrainingParts:
     """Builds what a recipe's training is made of.
 
     Args:
-        assembly: The recipe's parts.
+        assembly: The recipe's parts. Of its recipe, `precision: auto` becomes what it stands for here.
         restoring: All weights will be replaced by those of a resumed run.
 
     Raises:
         MtframeError: A part cannot be built; what is frozen leaves a task nothing to train; or a step is beyond this
             machine.
     """
-    options = assembly.recipe.train
     check_demands(assembly.recipe)
-    device = pick_device(options.device)
+    device = pick_device(assembly.recipe.train.device)
+    options = assembly.recipe.train
     torch.manual_seed(options.seed)
     model, loaded = start_model(assembly, restoring=restoring)
     freeze_parts(model, options.freeze)
     if options.freeze:
         check_trained(model, assembly.recipe.trained)
     check_step(assembly.recipe, model)
+    options = _settled(assembly, model, device)
     distillation = Distillation(assembly, model) if options.distil is not None else None
     for network in (model, *([distillation.teacher] if distillation else ())):
         network.to(device)
@@ -130,3 +131,12 @@ def build_parts(assembly: Assembly, *, restoring: bool) -> TrainingParts:
         model, loaded, distillation, balancer, GradientEngine(model, exact=options.exact_gradients), batches, length,
         optimizer, scheduler, make_average(model, options), thawing,
     )  # fmt: skip
+
+
+def _settled(assembly: Assembly, model: MultiTaskModel, device: torch.device) -> TrainOptions:
+    """The options of training, with nothing left to this machine: so a run goes on elsewhere as it began."""
+    train = assembly.recipe.train
+    precision = training_precision(model.sharing, train.precision, device)
+    train = train.model_copy(update={"precision": precision})
+    assembly.recipe = assembly.recipe.model_copy(update={"train": train})
+    return train

@@ -239,8 +239,9 @@ def start_model(assembly: Assembly, *, restoring: bool) -> tuple[MultiTaskModel,
     # Pretrained weights are fetched only where something is left to them.
     model = assembly.model(restoring=True)
     loaded = weights.load(model, assembly)
-    if any(name.startswith("sharing.") for name in (*loaded.missing, *loaded.unfit)):
-        model = assembly.model()
+    parts = ["sharing", *(f"heads.{task}" for task in assembly.tasks if assembly.restores(task))]
+    if fresh := [part for part in parts if any(is_within(name, (part,)) for name in (*loaded.missing, *loaded.unfit))]:
+        model = assembly.model(restoring=True, fresh=fresh)
         loaded = weights.load(model, assembly)
     return model, loaded
 

@@ -171,7 +171,7 @@ class TrainingState:
         if state["history"] and state["history"][-1]["step"] >= steps:
             raise RecipeError(
                 f"{run}: already trained to its end, step {step} of {steps}. For more: "
-                f"mtframe train --resume {pasted(run)} train.steps={2 * steps}"
+                f"mtframe train --resume {pasted(run)} train.steps={2 * steps or 'N'}"
             )
         if state["stopped"] is not None and state["history"] and state["history"][-1]["step"] == step:
             raise RecipeError(f"{run}: was ended at step {step} of {steps}: {state['stopped']}")

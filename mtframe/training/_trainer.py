@@ -72,12 +72,14 @@ class Trainer:
         *,
         resume: bool = False,
     ) -> None:
-        self.assembly, self.recipe, self.options = assembly, assembly.recipe, assembly.recipe.train
+        self.assembly = assembly
         self.run = run if isinstance(run, RunFolder) else RunFolder(run)
         if not isinstance(run, RunFolder) and not resume:
             self.run.check_new()
-        self.hooks = observe(self.recipe) if hooks is None else hooks
+        self.hooks = observe(assembly.recipe) if hooks is None else hooks
         self.parts = build_parts(assembly, restoring=resume)
+        # As they are settled by now.
+        self.recipe, self.options = assembly.recipe, assembly.recipe.train
         self._gradient_log = GradientLog.of(self.parts, self.options)
         distillation = self.parts.distillation
         self.state = TrainingState(
@@ -176,6 +178,8 @@ class Trainer:
     @property
     def cautions(self) -> list[str]:
         """Tasks that this training shows too little, or much more often than others, in words."""
+        if self.steps == 0:
+            return []
         return cautions(self.batches, self.steps * self.options.accumulate, self.options.schedule.name)
 
     def stop(self, reason: str) -> None:
@@ -287,10 +291,17 @@ class Trainer:
             LOG.warning("%s is forgotten, and the next evaluation takes its place: %s", name, why)
         for task, why in self.evaluations.unevaluated.items():
             LOG.warning("task %s: what becomes of it is not measured: %s", task, why)
-        LOG.info("training %s from step %d to %d", ", ".join(self.recipe.trained), self.step, self.steps)
+        if self.steps == 0:
+            LOG.info("train.steps is 0: nothing is trained, and the run has the weights that it was given")
+        else:
+            LOG.info(
+                "training %s from step %d to %d in %s", ", ".join(self.recipe.trained), self.step, self.steps,
+                self.options.precision,
+            )  # fmt: skip
         for line in described(self.model, self.options):
             LOG.info("group %s", line)
-        announce(self.batches, self.steps * self.options.accumulate)
+        if self.steps > 0:
+            announce(self.batches, self.steps * self.options.accumulate)
         for text in self.cautions:
             LOG.warning("%s", text)
         if self._gradient_log is not None:
@@ -309,7 +320,8 @@ class Trainer:
         self.model.train()
         self._report.restart()
         # A run may go on only for the evaluation that it was stopped in.
-        groups = iter(()) if self.stopped is not None and self.step > 0 else self.grouped_batches()
+        done = self.step == self.steps or (self.stopped is not None and self.step > 0)
+        groups = iter(()) if done else self.grouped_batches()
         for group in groups:
             self.train_step(group)
             yield
@@ -330,7 +342,8 @@ class Trainer:
     def _end(self) -> None:
         if self.stopped is not None:
             LOG.info("ended at step %d of %d: %s", self.step, self.steps, self.stopped)
-        account(self.batches, self.step * self.options.accumulate)
+        if self.step > 0:
+            account(self.batches, self.step * self.options.accumulate)
         balancer = self.parts.balancer
         if isinstance(balancer, CountsFailures) and balancer.failures:
             LOG.warning(

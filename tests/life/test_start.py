@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,16 +206,16 @@ def test_pretrained_weights_are_fetched_only_where_something_is_left_to_them(
     built = []
     model = Assembly.model
 
-    def watched(assembly: Assembly, *, restoring: bool = False) -> Any:
-        built.append((len(assembly.tasks), restoring))
-        return model(assembly, restoring=restoring)
+    def watched(assembly: Assembly, *, restoring: bool = False, fresh: Sequence[str] = ()) -> Any:
+        built.append((len(assembly.tasks), restoring, list(fresh)))
+        return model(assembly, restoring=restoring, fresh=fresh)
 
     monkeypatch.setattr(Assembly, "model", watched)
     start_model(assembled(start=old), restoring=False)
-    assert built == [(2, True)]
+    assert built == [(2, True, [])]
     built.clear()
     start_model(assembled(start=old, backbone={"name": f"{TOY}:ToyBackbone", "width": 4}), restoring=False)
-    assert built == [(2, True), (2, False)]
+    assert built == [(2, True, []), (2, True, ["sharing"])]
 
 
 def test_another_backbone_keeps_its_own_normalisation(old: Path, tmp_path: Path) -> None:
