@@ -25,7 +25,7 @@ from mtframe._recipe_keys import check_task_name as check_task_name
 from mtframe.errors import RecipeError
 from mtframe.paths import regular
 from mtframe.registry import Lookups, Resolved, did_you_mean, in_texts, only_files, split_local, texts_in
-from mtframe.yaml import dump_yaml, parse_yaml
+from mtframe.yaml import MOST_BYTES, dump_yaml, parse_yaml
 
 # What of a task is a component, and of which kind.
 _SLOTS = {"dataset": "dataset", "transform": "transform", "head": "head", "loss": "loss"}
@@ -33,9 +33,6 @@ _SLOTS = {"dataset": "dataset", "transform": "transform", "head": "head", "loss"
 # What stands for parts that a recipe need not name.
 _DEFAULTS = {"sharing": "network", "balancer": "sum"}
 _OBSERVERS = ("csv-logger",)
-
-# Of a recipe's file.
-_MOST_BYTES = 4_000_000
 
 # Kinds that only training needs: a run is evaluated and predicts without.
 TRAINING_ONLY = ("balancer", "schedule", "hooks")
@@ -298,7 +295,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), hooks: Sequence
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """The plain YAML values of a recipe's file. Raises RecipeError if it is none."""
     try:
-        text = regular(path, _MOST_BYTES).read_text(encoding="utf-8")
+        text = regular(path, MOST_BYTES).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:
