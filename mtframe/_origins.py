@@ -55,10 +55,10 @@ def origins(recipe: Recipe, targets: Mapping[str, str]) -> dict[str, dict[str, s
 
 
 def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
-    """Copies the files that a recipe's components live in, and names these copies.
+    """Copies the files that a recipe's components live in, and names these copies; not those that are there already.
 
     Args:
-        recipe: Of a run that begins.
+        recipe: Of a run that begins, or goes on.
         folder: The run's; copies go into its subfolder `components`.
 
     Raises:
@@ -71,8 +71,11 @@ def keep_sources(recipe: Recipe, folder: Path) -> Recipe:
         if local is None:
             return name
         file, rest = local
+        if file not in copies and file.resolve().is_relative_to((folder / "components").resolve()):
+            copies[file] = file.resolve().relative_to(folder.resolve()).as_posix()
         if file not in copies:
-            copies[file] = _free_name(file.stem, copies.values())
+            there = (f"components/{known.name}" for known in folder.glob("components/*"))
+            copies[file] = _free_name(file.stem, {*copies.values(), *there})
             try:
                 (folder / "components").mkdir(exist_ok=True)
                 write_bytes(folder / copies[file], regular(file).read_bytes(), follow=False)

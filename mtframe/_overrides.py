@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
 from mtframe.errors import RecipeError
-from mtframe.registry import did_you_mean
+from mtframe.registry import did_you_mean, in_texts
 from mtframe.yaml import parse_yaml
 
 _TASK_SPEC = re.compile(r"(?P<name>[^=]+)=(?P<preset>[^:]*\.py:[A-Za-z_]\w*|[^:]+)(?::(?P<root>.+))?")
 
 
-def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def apply_overrides(
+    plain: dict[str, Any], overrides: Sequence[str], rename: Callable[[str], str] | None = None
+) -> dict[str, Any]:
     """A recipe as plain YAML values, changed by `key=value` texts.
 
     Keys are dotted (`tasks.faces.loss.margin=0.3`), values are YAML (`0.3`, `null`, `[1, 2]`,
@@ -24,6 +26,7 @@ def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str
     Args:
         plain: The recipe; not changed.
         overrides: Applied in order.
+        rename: What takes the place of a text in their values.
 
     Raises:
         RecipeError: An override has no `=`, its value is no YAML, or its key goes into something without keys
@@ -39,17 +42,24 @@ def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str
         parts = key.strip().split(".")
         if not equals or not all(parts):
             raise RecipeError(f"override {override!r}: expected key=value, as in train.epochs=5")
-        _set(changed, parts, parse_yaml(text, f"override {override!r}"), override)
+        value = parse_yaml(text, f"override {override!r}")
+        _set(changed, parts, in_texts(value, rename) if rename is not None else value, override)
     return changed
 
 
-def add_hooks(plain: dict[str, Any], named: Sequence[str], default: Sequence[str]) -> dict[str, Any]:
+def add_hooks(
+    plain: dict[str, Any],
+    named: Sequence[str],
+    default: Sequence[str],
+    rename: Callable[[str], str] | None = None,
+) -> dict[str, Any]:
     """A recipe as plain YAML values, with more observers.
 
     Args:
         plain: The recipe; not changed.
         named: Each a name, or a mapping with `name` and options in YAML; what is named already is not added.
         default: Those of a recipe that names none.
+        rename: What takes the place of a text in `named`.
     """
     given = plain.get("hooks", list(default)) if named else None
     if not isinstance(given, list):
@@ -57,6 +67,8 @@ def add_hooks(plain: dict[str, Any], named: Sequence[str], default: Sequence[str
     hooks = list(given)
     for text in named:
         hook = parse_yaml(text, f"--with {text}")
+        if rename is not None:
+            hook = in_texts(hook, rename)
         if hook not in hooks:
             hooks.append(hook)
     return {**plain, "hooks": hooks}

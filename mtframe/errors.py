@@ -151,6 +151,8 @@ class Printable(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Changes the record, and keeps it."""
         record.msg, record.args = one_message(record.getMessage()), None
+        if record.exc_info and record.exc_info[0] is not None:
+            record.exc_text = one_message(logging.Formatter().formatException(record.exc_info))
         return True
 
 

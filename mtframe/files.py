@@ -20,8 +20,9 @@ from mtframe.paths import no_name
 # Letters of a goal's name in that of its partial file, which must not be too long where the goal's is not.
 _LETTERS = 40
 
-# What makes a folder a run.
-_OF_A_RUN = ("recipe.yaml", "labels.json")
+# What a run has besides its recipe, as what is no run may have one: any of these, since a run can be loaded without the
+# first, and has no checkpoints at first.
+_OF_A_RUN = ("environment.json", "checkpoints/*/checkpoint.json")
 
 _PARTIAL = re.compile(r"\..*\.[0-9a-f]{8}\.partial", re.DOTALL)
 
@@ -116,6 +117,17 @@ def appending(path: Path) -> IO[str]:
     return path.open("a", encoding="utf-8", newline="")
 
 
+def is_run(folder: Path) -> bool:
+    """Whether there is a run in a folder, by what whoever loads one reads: its recipe, and what it was trained with."""
+    try:
+        return os.path.isfile(folder / "recipe.yaml") and any(
+            next(folder.glob(pattern), None) is not None for pattern in _OF_A_RUN
+        )
+    except OSError:
+        # A folder that cannot be read.
+        return False
+
+
 def check_run_folder(folder: Path) -> bool:
     """Whether a folder, which need not be there yet, is one of a run, so that no link in it is followed.
 
@@ -123,7 +135,7 @@ def check_run_folder(folder: Path) -> bool:
         OSError: It is, and is a link out of the run, or lies behind one: a stranger's run may lead anywhere.
     """
     named = Path(os.path.abspath(folder))
-    runs = [run for run in (named, *named.parents) if all(os.path.isfile(run / name) for name in _OF_A_RUN)]
+    runs = [run for run in (named, *named.parents) if is_run(run)]
     for run in runs:
         if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(run)):
             raise OSError(errno.ELOOP, f"is a link out of the run {run}, which is not followed; remove it", str(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import sys
@@ -51,3 +52,9 @@ def regular(path: str | os.PathLike[str], most: int | None = None) -> Path:
     if most is not None and status.st_size > most:
         raise OSError(errno.EFBIG, f"has {status.st_size:,} bytes, more than the limit of {most:,}", os.fspath(path))
     return Path(path)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises OSError."""
+    with regular(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,10 +23,21 @@ from mtframe._recipe_keys import GroupRecipe as GroupRecipe
 from mtframe._recipe_keys import TaskRecipe as TaskRecipe
 from mtframe._recipe_keys import TrainOptions as TrainOptions
 from mtframe._recipe_keys import check_task_name as check_task_name
-from mtframe.errors import RecipeError
+from mtframe._trust import check_trusted, code_of, named_in, recorded, within
+from mtframe.errors import Code, RecipeError
+from mtframe.files import is_run
 from mtframe.paths import regular
-from mtframe.registry import Lookups, Resolved, did_you_mean, in_texts, only_files, split_local, texts_in
-from mtframe.yaml import dump_yaml, parse_yaml
+from mtframe.registry import (
+    Lookups,
+    Resolved,
+    did_you_mean,
+    in_texts,
+    local_file,
+    only_files,
+    split_local,
+    texts_in,
+)
+from mtframe.yaml import MOST_BYTES, dump_yaml, parse_yaml
 
 # What of a task is a component, and of which kind.
 _SLOTS = {"dataset": "dataset", "transform": "transform", "head": "head", "loss": "loss"}
@@ -34,9 +45,6 @@ _SLOTS = {"dataset": "dataset", "transform": "transform", "head": "head", "loss"
 # What stands for parts that a recipe need not name.
 _DEFAULTS = {"sharing": "network", "balancer": "sum"}
 _OBSERVERS = ("csv-logger",)
-
-# Of a recipe's file.
-_MOST_BYTES = 4_000_000
 
 # Kinds that only training needs: a run is evaluated and predicts without.
 TRAINING_ONLY = ("balancer", "schedule", "hooks")
@@ -296,17 +304,47 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), hooks: Sequence
 
     Raises:
         RecipeError: The file cannot be read, is not YAML, or is not a recipe.
+        UntrustedError: It lies in a run and names Python files there that the user has not agreed to run.
     """
-    plain = read_recipe(path)
+    plain, folder = read_recipe(path), Path(path).resolve().parent
+    # In a run, what the user names is not the run's.
+    rename = name_from_here if is_run(folder) else None
     with in_file(path):
-        plain = apply_overrides(add_hooks(plain, hooks, _OBSERVERS), overrides)
-        return Recipe.from_plain(plain, Path(path).resolve().parent)
+        changed = apply_overrides(add_hooks(plain, hooks, _OBSERVERS, rename), overrides, rename)
+    # Before presets are asked, which are code.
+    check_trusted(code_beside(path, plain, changed), folder)
+    with in_file(path):
+        return Recipe.from_plain(changed, folder)
+
+
+def name_from_here(name: str) -> str:
+    """The name of a component in a file that is relative to the current folder, in full; other names as they are."""
+    return local_file(name, Path.cwd())
+
+
+def code_beside(path: str | Path, plain: Mapping[str, Any], changed: Mapping[str, Any] | None = None) -> list[Code]:
+    """The Python files that a recipe names, if it lies in a run: what is not in one, its user has written or read.
+
+    Args:
+        path: Its file.
+        plain: What is in it, as plain YAML values.
+        changed: That with the user's changes, who may name files outside of the run too.
+
+    Raises:
+        RecipeError: One of them is not the run's own.
+    """
+    folder = Path(path).resolve().parent
+    if not is_run(folder):
+        return []
+    named = [*named_in(plain, folder), *within(named_in(changed or {}, folder), folder)]
+    with in_file(path):
+        return code_of(named, folder, recorded(folder))
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """The plain YAML values of a recipe's file. Raises RecipeError if it is none."""
     try:
-        text = regular(path, _MOST_BYTES).read_text(encoding="utf-8")
+        text = regular(path, MOST_BYTES).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:

@@ -19,6 +19,12 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Levels of lists and mappings within each other, and digits of a whole number.
 _DEPTH, _DIGITS = 100, 40
 
+# Of a document's file.
+MOST_BYTES = 4_000_000
+
+# Beyond, whole numbers that differ may have one hash, and a dict of them takes the time of their number squared.
+_LARGEST_KEY = 2**60
+
 # A line that may be a directive; so may one of a text, if it is not indented.
 _PERCENT = re.compile("(?:^|[\n\r\x85\u2028\u2029])\ufeff?%")
 _OPENS = (yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken, yaml.FlowSequenceStartToken,
@@ -40,8 +46,9 @@ def parse_yaml(text: str, where: str, error: type[MtframeError] = RecipeError) -
         error: What to raise.
 
     Raises:
-        MtframeError: It is not YAML, repeats a key, or has what is no plain value or could stand for more than fits
-            into memory: aliases, tags, directives, long numbers, deep nesting; with the line. Of type `error`.
+        MtframeError: It is not YAML, repeats a key, has a large number as a key, or has what is no plain value or could
+            stand for more than fits into memory: aliases, tags, directives, long numbers, deep nesting; with the line.
+            Of type `error`.
     """
     try:
         if _PERCENT.search(text):
@@ -108,6 +115,9 @@ class _Loader(_Base):
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 problem = "expected a key of text, got a list or a mapping"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            if isinstance(key, int) and abs(key) > _LARGEST_KEY:
+                problem = f"a number is a key only up to 2 to the power of 60, got {key}; quote it"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             line = key_node.start_mark.line + 1
             if key in seen:

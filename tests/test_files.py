@@ -20,6 +20,7 @@ from PIL import Image
 
 from full_disk import fill
 from mtframe import _notes, files
+from mtframe._trust import _memory
 from mtframe.drawing import save_picture
 from mtframe.errors import Code, MtframeError
 from mtframe.evaluation import Bars
@@ -28,7 +29,6 @@ from mtframe.files import appending, is_partial, replacing, write_bytes, write_t
 from mtframe.inference import save_embeddings
 from mtframe.run import agree
 from mtframe.run import write_text as write_run_text
-from mtframe.run._trust import _memory
 from mtframe.synthesis import write_jpeg
 from mtframe.synthesis import write_text as write_data_text
 from mtframe.training._gradient_log import COLUMNS
@@ -150,9 +150,23 @@ def test_nobody_else_reads_a_file_while_it_is_rewritten(tmp_path: Path, umask: N
 
 def a_run(path: Path) -> Path:
     path.mkdir()
-    for name in ("recipe.yaml", "labels.json"):
+    for name in ("recipe.yaml", "environment.json"):
         (path / name).write_text("{}", encoding="utf-8")
     return path
+
+
+def test_a_project_with_a_recipe_and_labels_is_no_run(tmp_path: Path) -> None:
+    for name in ("recipe.yaml", "labels.json"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path.with_name("disk"))
+    tmp_path.with_name("disk").mkdir(exist_ok=True)
+    write_bytes(tmp_path / "runs" / "a", b"new")
+    # With a checkpoint of ours it is one, also without what it was trained with.
+    (tmp_path / "checkpoints" / "best").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "best" / "checkpoint.json").touch()
+    with pytest.raises(OSError, match="is a link out of the run"):
+        write_bytes(tmp_path / "runs" / "a", b"new")
 
 
 def test_in_a_run_no_link_is_followed(tmp_path: Path) -> None:
@@ -356,6 +370,7 @@ EXCEPTIONS = {
     ("mtframe/files.py", "appending"): "log.txt, metrics.csv and gradients.csv grow line by line",
     ("mtframe/run/_checkpoint.py", "write"): "a checkpoint is a folder, flushed and renamed as one",
     ("mtframe/run/_writer.py", "acquire"): "the lock: empty",
+    ("mtframe/_trust.py", "_alone"): "likewise",
     ("mtframe/download.py", "_fetch"): "a transfer goes on from what is there; flushed, then renamed",
     ("mtframe/download.py", "_untar"): "into a folder of its own, which is flushed, then moved",
     ("mtframe/download.py", "_unzip"): "into a folder of its own, which is flushed, then moved",

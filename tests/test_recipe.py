@@ -95,6 +95,11 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
         ("a: " + "9" * 5000, "test: a number of 5000 digits"),
         ("a: 0x" + "f" * 5000, "test: a number of 5002 digits"),
         ("{" * 1000000, "nested too deep|maximum nesting depth"),
+        (
+            f"a: 1\n{2**61 - 1}: 1",
+            "test, line 2: a number is a key only up to 2 to the power of 60, got 230",
+        ),
+        (f"{{-{2**61 - 1}: 1}}", "test: a number is a key only up to 2 to the power of 60, got -230584300921369"),
         ("? [a]\n: 1", "test, line 1: expected a key of text"),
         ("a: 1\n---\nb: 1", "test, line 2: expected a single document"),
         ("\x00", "test: unacceptable character"),

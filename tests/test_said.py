@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -122,6 +123,21 @@ def test_a_line_is_one_line() -> None:
 
 def test_no_line_of_a_message_passes_for_a_message() -> None:
     assert one_message("a\nb\n  - c\n\n\td\x1b\n") == "a\n  b\n  - c\n\n\td\\x1b\n"
+
+
+def test_what_loggers_below_ours_say_is_one_message_too(capsys: pytest.CaptureFixture[str]) -> None:
+    mtframe("--version")
+    assert logging.lastResort is not None
+    logger = logging.getLogger("mtframe.hooks")
+    try:
+        raise ValueError("c\x1b\nval: ok")
+    except ValueError as error:
+        raised = (type(error), error, error.__traceback__)
+    record = logger.makeRecord(logger.name, logging.WARNING, "f", 1, "%s\nval: ok", ("a\x1b",), raised)
+    logging.lastResort.handle(record)
+    said = capsys.readouterr().err
+    assert said.startswith("a\\x1b\n  val: ok\n")
+    assert "ValueError: c\\x1b\n  val: ok" in said
 
 
 @pytest.mark.parametrize("source", ["yolo", "voc", "coco", "image-folder", "identity-folders", "lfw"])

@@ -75,8 +75,9 @@ def run() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # Names of files and tasks may have letters that the terminal's encoding has not.
             stream.reconfigure(errors="backslashreplace")
-    # Warnings go to the terminal, too.
-    logging.getLogger("mtframe").addFilter(_PRINTABLE)
+    # Warnings go to the terminal, too. A filter of a logger is not asked for what loggers below it say.
+    if logging.lastResort is not None:
+        logging.lastResort.addFilter(_PRINTABLE)
     try:
         try:
             app()
@@ -142,7 +143,16 @@ def trust_runs(trusted: bool, *runs: Path | str | None) -> None:
             trust(run)
 
 
-# `--trust` of every command that loads a run.
+def trust_recipe(trusted: bool, file: Path | str) -> None:
+    """Agrees to run the code of the run that a recipe's file lies in, if it lies in one, for `--trust`."""
+    if trusted:
+        from mtframe._trust import agree
+        from mtframe.recipe import code_beside, read_recipe
+
+        agree(code_beside(file, read_recipe(file)), for_good=False)
+
+
+# `--trust` of every command that loads a run, or its recipe.
 Trusted = Annotated[
     bool, typer.Option("--trust", help="Run the Python files that the run brings, which somebody else has trained.")
 ]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mtframe.cli._app import Trusted, trust_recipe
+
 
 def affinity(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file.")],
@@ -20,6 +22,7 @@ def affinity(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write affinity.json there.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    trust: Trusted = False,
 ) -> None:
     """Estimate from a short training which tasks help each other, and propose what to train together.
 
@@ -29,6 +32,7 @@ def affinity(
     """
     from mtframe.recipe import load_recipe
 
+    trust_recipe(trust, recipe)
     chosen = load_recipe(recipe, overrides or [])
     chosen.check()
     from mtframe.affinity import check_count, estimate_affinity

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mtframe.cli._app import say
+from mtframe.cli._app import Trusted, say, trust_recipe
 from mtframe.errors import BadImageError, MtframeError, RecipeError, one_line
 from mtframe.kinds import Dataset, Downloads, HasNotes, Synthesizes
 from mtframe.registry import at_hand, resolve
@@ -94,6 +94,7 @@ def preview(
         str | None,
         typer.Option("-t", "--task", help="Preset whose augmentation is shown; for a recipe, the only task."),
     ] = None,
+    trust: Trusted = False,
 ) -> None:
     """Draw a sheet of augmented training images with their labels.
 
@@ -108,6 +109,7 @@ def preview(
 
     given = arguments or []
     if Path(source).suffix in (".yaml", ".yml"):
+        trust_recipe(trust, source)
         recipe = load_recipe(source, given)
         if task is not None and task not in recipe.tasks:
             raise RecipeError(f"-t {task}: no such task; the tasks of this recipe are {', '.join(recipe.tasks)}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mtframe.cli._app import print_document, say
+from mtframe.cli._app import Trusted, print_document, say, trust_recipe
 from mtframe.errors import RecipeError
 
 # What of a recipe has no dot in its key, and is no task.
@@ -29,6 +29,7 @@ def init(
     summary: Annotated[
         bool, typer.Option("--summary", help="Also print what the model costs: parameters by task, FLOPs by pass.")
     ] = False,
+    trust: Trusted = False,
 ) -> None:
     """Print a recipe with everything that presets fill in written out.
 
@@ -43,6 +44,7 @@ def init(
             raise RecipeError(
                 "expected -b BACKBONE beside tasks, as in -b timm/resnet18; or a recipe file in place of both"
             )
+        trust_recipe(trust, arguments[0])
         recipe = load_recipe(arguments[0], arguments[1:])
     else:
         for argument in arguments:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mtframe.cli._app import Trusted, say, trust_runs
+from mtframe.cli._app import Trusted, say, trust_recipe, trust_runs
 from mtframe.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def train(
         trust_runs(trust, resume)
         resume_run(resume, arguments, observers or [], strict=strict)
         return
+    if arguments and "=" not in arguments[0]:
+        trust_recipe(trust, arguments[0])
     recipe, name = recipe_of(arguments, backbone, task, observers or [])
     if start is not None:
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"start": str(start)})})

@@ -1,5 +1,7 @@
 """A run's folder: what is in it, who may write it, and how damage to it is noticed."""
 
+from mtframe._trust import agree as agree
+
 from ._checkpoint import KEPT as KEPT
 from ._checkpoint import LAST as LAST
 from ._checkpoint import STATE as STATE
@@ -10,7 +12,6 @@ from ._files import read_table as read_table
 from ._files import write_text as write_text
 from ._folder import RunFolder as RunFolder
 from ._folder import trust as trust
-from ._trust import agree as agree
 from ._weights import check_finite as check_finite
 from ._weights import check_fit as check_fit
 from ._weights import take_weights as take_weights

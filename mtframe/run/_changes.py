@@ -30,15 +30,19 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
-def is_harmless(key: str) -> bool:
+def others(changes: Changes) -> Changes:
+    """The changes that make another experiment: all but those that leave every step as it was, or add steps."""
+    return {key: values for key, values in changes.items() if not (_is_harmless(key) or _is_longer(key, *values))}
+
+
+def _is_harmless(key: str) -> bool:
     """Whether a step is the same whatever the value."""
     return any(fnmatchcase(key, pattern) for pattern in _HARMLESS)
 
 
 def check_changes(changes: Changes, run: Path) -> None:
     """Raises RecipeError if a run cannot go on with these changes."""
-    other = {key: values for key, values in changes.items() if not (is_harmless(key) or _is_longer(key, *values))}
-    if not other:
+    if not (other := others(changes)):
         return
     # JSON is YAML.
     new = " ".join(

@@ -45,12 +45,10 @@ class Environment(BaseModel):
     Attributes:
         format: Of the run's folder.
         components: Where each came from, by place in the recipe.
-        files: SHA-256 of the run's own Python files, by path in its folder.
     """
 
     format: int = 1
     components: dict[str, Origin] = {}
-    files: dict[str, str] = {}
 
     @property
     def origins(self) -> Origins:

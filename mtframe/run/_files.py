@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mtframe import files
 from mtframe.errors import TrainingError
+from mtframe.paths import file_digest as file_digest
 from mtframe.paths import regular
 
 # Of a number of steps, at most.
@@ -42,9 +43,3 @@ def is_step(cell: str) -> bool:
 def digest(data: bytes) -> str:
     """SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal. Raises OSError."""
-    with regular(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

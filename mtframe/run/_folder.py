@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -20,20 +20,20 @@ from torch import nn
 from mtframe._labels import read_labels
 from mtframe._origins import Origins, changed, keep_sources, revive
 from mtframe._overrides import add_hooks, apply_overrides
+from mtframe._trust import COMPONENTS, agree, check_trusted, code_of, recorded, within
 from mtframe.data import DataInfo
 from mtframe.errors import CheckpointError, Code, MtframeError, RecipeError, TrainingError, pasted
 from mtframe.files import is_partial
 from mtframe.metrics import Thresholds
-from mtframe.paths import regular
-from mtframe.recipe import CheckedRecipe, Recipe, in_file, read_recipe
+from mtframe.paths import file_digest, regular
+from mtframe.recipe import CheckedRecipe, Recipe, in_file, name_from_here, read_recipe
 from mtframe.registry import split_local
 from mtframe.yaml import parse_yaml
 
-from ._changes import LENGTH, Changes, check_changes, described, differences, is_harmless
+from ._changes import LENGTH, Changes, check_changes, described, differences, others
 from ._checkpoint import KEPT, LAST, STATE, WEIGHTS, Checkpoint, there, waiting, whole, write
 from ._environment import FORMAT, Environment, environment
 from ._files import digest, write_text
-from ._trust import agree, check_trusted, code_of
 from ._weights import check_fit, take_weights
 from ._writer import RESERVED, Writer
 
@@ -62,6 +62,7 @@ class RunFolder:
         self._writer = Writer(self.path)
         self._writers = 0
         self._made: list[Path] = []
+        self._reserved = False
         # What checkpoints are of, as this object has created the run or taken it up.
         self._trained: dict[str, Any] | None = None
         self._labels: str | None = None
@@ -81,7 +82,7 @@ class RunFolder:
         Raises:
             RecipeError: It is there already and not empty, or cannot be made.
         """
-        folder, count = path, 1
+        folder, count, reserved = path, 1, False
         made = [parent for parent in path.parents if not parent.exists()]
         while True:
             try:
@@ -94,9 +95,10 @@ class RunFolder:
             except OSError as error:
                 raise RecipeError(f"--out: {folder} cannot be made ({error.strerror or error})") from None
             else:
+                reserved = True
                 break
         run = cls(folder)
-        run._made = made
+        run._made, run._reserved = made, reserved
         run.check_new()
         return run
 
@@ -110,7 +112,13 @@ class RunFolder:
             RecipeError: Another one does, and who; or the folder cannot be written.
         """
         if self._writers == 0:
-            self._writer.acquire()
+            try:
+                self._writer.acquire()
+            except TrainingError:
+                # It was nobody's when it could not be written.
+                if self._reserved and self._is_empty():
+                    self._remove()
+                raise
         self._writers += 1
         try:
             yield
@@ -171,9 +179,8 @@ class RunFolder:
             for name, (weights, thresholds) in checkpoints.items():
                 self.save_checkpoint(name, weights, step=None, thresholds=thresholds)
             write_text(self.path / "labels.json", labels)
-            code = code_of(self._resolved(self._trained), self.path, {})
-            files = {one.file.relative_to(self.path.resolve()).as_posix(): one.digest for one in code}
-            facts = {**environment(recipe, infos), "files": files}
+            code = code_of(self._resolved(self._trained).named_files(), self.path, {})
+            facts = {**environment(recipe, infos), "files": self._digests(code)}
             write_text(self.path / "environment.json", json.dumps(facts, indent=2) + "\n")
             # Last: a folder with a recipe is a run.
             write_text(self.recipe_file, kept.to_yaml())
@@ -237,14 +244,43 @@ class RunFolder:
         """
         check_trusted(self.code(), self.path)
         with in_file(self.recipe_file):
-            revived = revive(read_recipe(self.recipe_file), self._origins())
-            plain = apply_overrides(add_hooks(revived, hooks, ()), overrides)
-            return self._resolved(plain)
+            recipe = self._resolved(
+                self._with(revive(read_recipe(self.recipe_file), self._origins()), overrides, hooks)
+            )
+            # Of the run's own, what the user names by hand is no less a stranger's.
+            code = self._code_of(within(recipe.named_files(), self.path))
+        check_trusted(code, self.path)
+        return recipe
+
+    def _with(self, plain: dict[str, Any], overrides: Sequence[str], hooks: Sequence[str]) -> dict[str, Any]:
+        """A recipe's plain values with a user's changes, who names files relative to the current folder."""
+        return apply_overrides(add_hooks(plain, hooks, (), self._named_here), overrides, self._named_here)
+
+    def _named_here(self, name: str) -> str:
+        """What the user means by a component's name; of a file that the run has a copy of, the copy."""
+        name = name_from_here(name)
+        local = split_local(name)
+        if local is None:
+            return name
+        file, rest = local
+        with suppress(OSError):
+            wanted = file_digest(file)
+            for copy in sorted((self.path / COMPONENTS).glob("*.py")):
+                if copy.stem.startswith(file.stem) and file_digest(copy) == wanted:
+                    return f"./{COMPONENTS}/{copy.name}{rest}"
+        return name
 
     def code(self) -> list[Code]:
         """The run's own Python files. Raises RecipeError for one outside of `components/`, or that has changed."""
         with in_file(self.recipe_file):
-            return code_of(self._resolved(read_recipe(self.recipe_file)), self.path, self._environment.files)
+            return self._code_of(self._resolved(read_recipe(self.recipe_file)).named_files())
+
+    def _code_of(self, named: Iterable[tuple[str, str]]) -> list[Code]:
+        return code_of(named, self.path, recorded(self.path))
+
+    def _digests(self, code: Iterable[Code]) -> dict[str, str]:
+        """SHA-256 of the run's own files, by path in its folder."""
+        return {one.file.relative_to(self.path.resolve()).as_posix(): one.digest for one in code}
 
     def _resolved(self, plain: Mapping[str, Any]) -> Recipe:
         """The recipe of plain values that a run has: nothing is left to presets, files are relative to the folder."""
@@ -344,7 +380,8 @@ class RunFolder:
         )
         self._check_labels(checkpoint)
         changes = differences(checkpoint.manifest.recipe, read_recipe(self.recipe_file))
-        if changed := described({key: values for key, values in changes.items() if not is_harmless(key)}):
+        # What may change while it is trained has changed since, perhaps.
+        if changed := described(others(changes)):
             LOG.warning("%s is not what was trained: %s", self.recipe_file, "; ".join(changed))
         with self._explained():
             check_fit(model, weights, folder / WEIGHTS)
@@ -369,13 +406,14 @@ class RunFolder:
 
         Raises:
             RecipeError: With these changes it would be another experiment, or a component is missing.
+            UntrustedError: Its recipe names Python files that the user has not agreed to run.
             CheckpointError: There is no checkpoint to go on from.
         """
+        # Before any message that advises to train its recipe.
+        check_trusted(self.code(), self.path)
         checkpoint = self.taken_up = self.last()
         with in_file(self.recipe_file):
-            plain = apply_overrides(add_hooks(read_recipe(self.recipe_file), hooks, ()), overrides)
-            # Before it is kept: with a file from elsewhere in its recipe nobody could load the run again.
-            code_of(self._resolved(plain), self.path, self._environment.files)
+            plain = self._with(read_recipe(self.recipe_file), overrides, hooks)
         self.changes = differences(checkpoint.manifest.recipe, plain)
         check_changes(self.changes, self.path)
         self._trained, self._labels = plain, checkpoint.manifest.labels
@@ -389,27 +427,36 @@ class RunFolder:
         return lines
 
     def keep_changes(self) -> None:
-        """Writes the recipe that a training was taken up with, if it has changed. Raises TrainingError."""
-        if self._trained is not None and differences(read_recipe(self.recipe_file), self._trained):
-            recipe = self._resolved(self._trained)
-            write_text(self.recipe_file, recipe.renamed(self._within).to_yaml())
-            self._note_trained(recipe)
+        """Writes the recipe that a training was taken up with, if it has changed, and copies of what it names anew.
 
-    def _note_trained(self, recipe: Recipe) -> None:
-        """Says in `environment.json` that a run of `train.steps=0` is trained by now."""
+        Raises:
+            TrainingError: It cannot be written.
+            PluginError: A file that it names cannot be used by itself.
+        """
+        if self._trained is None or not differences(read_recipe(self.recipe_file), self._trained):
+            return
+        before = self.code()
+        kept = keep_sources(self._resolved(self._trained), self.path)
+        self._trained = parse_yaml(kept.to_yaml(), "recipe")
+        code = self._code_of(self._resolved(self._trained).named_files())
+        self._record(self._digests(code), trained=kept.train.steps != 0)
+        write_text(self.recipe_file, kept.to_yaml())
+        # What the user has added. What somebody else has trained may be agreed to for this process only.
+        agree([one for one in code if one not in before], for_good=True)
+
+    def _record(self, files: Mapping[str, str], *, trained: bool) -> None:
+        """Adds to `environment.json` digests of the run's own files, and that a run of `train.steps=0` is trained by now.
+
+        A run that has lost the file goes on without.
+        """
         file = self.path / "environment.json"
         with suppress(OSError, ValueError):
             facts = json.loads(regular(file).read_bytes())
-            if isinstance(facts, dict) and facts.get("trained") is False and recipe.train.steps != 0:
-                write_text(file, json.dumps({**facts, "trained": True}, indent=2) + "\n")
-
-    def _within(self, name: str) -> str:
-        """A component's name, its file relative to the run: a run may be moved."""
-        local = split_local(name)
-        if local is None:
-            return name
-        file, rest = local
-        return f"./{file.resolve().relative_to(self.path.resolve()).as_posix()}{rest}"
+            now = {**facts, "files": {**recorded(self.path), **files}}
+            if trained and facts.get("trained") is False:
+                now["trained"] = True
+            if now != facts:
+                write_text(file, json.dumps(now, indent=2) + "\n")
 
     def last(self) -> Checkpoint:
         """The newest whole checkpoint that a training can go on from.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ _SCHEDULES = ("cosine", "constant", "multistep", "poly", "step", "tanh")
 
 # Of a group of parameters, what schedules set, and what optimisers count: some only from their first step on.
 _SCHEDULED, _COUNTERS = ("lr", "initial_lr"), ("step", "lookahead_step")
+
+# What lookahead keeps of a parameter, from its first slow step on; like the parameter.
+_SLOW = "lookahead_slow_buff"
 
 # These need the loss's second derivatives, which no step of ours computes.
 _SECOND_ORDER = ("adahessian",)
@@ -74,7 +77,8 @@ def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, 
 
     Args:
         saved: The state.
-        optimizer: As the recipe has it.
+        optimizer: As the recipe has it, new. It is stepped to see what it keeps, so its state and its parameters must
+            be loaded afterwards.
         step: Updates done.
     """
     groups, state = saved.get("param_groups"), saved.get("state")
@@ -95,37 +99,47 @@ def check_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, 
             elif not _is_alike(value, ours[name]) or (name not in _SCHEDULED and value != ours[name]):
                 raise CheckpointError(f"the optimiser's {name} is {value!r}, and {ours[name]!r} in this recipe's")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    # By a parameter's number of dimensions and the name of a value: what kind of value it is for the first of them.
-    kinds: dict[tuple[int, str], tuple[int, object]] = {}
-    names: dict[int, tuple[int, Collection[object]]] = {}
+    known = _kept(optimizer)
     for number, its in state.items():
         if not isinstance(number, int) or not 0 <= number < len(parameters) or not isinstance(its, Mapping):
             raise CheckpointError(f"the optimiser's state has an unknown parameter {number!r}")
-        shape = parameters[number].shape
-        first, known_names = names.setdefault(len(shape), (number, its.keys()))
-        if its.keys() != known_names:
-            raise CheckpointError(f"the optimiser keeps other values of parameter {number} than of {first}")
+        kinds = known.get(number, {})
+        if its.keys() - {_SLOW} != kinds.keys() - {_SLOW}:
+            raise CheckpointError(
+                f"the optimiser keeps {', '.join(sorted(map(str, its))) or 'nothing'} of parameter {number}, and this "
+                f"recipe's keeps {', '.join(sorted(kinds)) or 'nothing'}"
+            )
         for name, value in its.items():
-            # Some keep numbers, or sums over dimensions; what has all of a parameter's dimensions has its sizes.
-            if (
-                isinstance(value, Tensor)
-                and value.dim() == len(shape)
-                and any(size not in (1, known) for size, known in zip(value.shape, shape, strict=True))
-            ):
+            kind = kinds.get(name) or _kind(parameters[number])
+            if _kind(value) != kind:
                 raise CheckpointError(
-                    f"the optimiser's {name} of parameter {number} is {tuple(value.shape)}, and the parameter "
-                    f"{tuple(shape)}"
+                    f"the optimiser's {name} of parameter {number} is {_kind(value)}, and {kind} in this recipe's"
                 )
             if isinstance(value, Tensor) and not value.isfinite().all():
                 raise CheckpointError(f"the optimiser's {name} of parameter {number} is not finite")
             if name == "step" and not 0 <= float(value) <= step:
                 raise CheckpointError(f"the optimiser's step of parameter {number} is {float(value):g}, of {step} done")
-            if isinstance(value, Tensor) and value.is_complex() and not parameters[number].is_complex():
-                raise CheckpointError(f"the optimiser's {name} of parameter {number} is complex, the parameter is not")
-            kind = (value.dim(), value.dtype) if isinstance(value, Tensor) else type(value)
-            first, known_kind = kinds.setdefault((len(shape), str(name)), (number, kind))
-            if kind != known_kind:
-                raise CheckpointError(f"the optimiser's {name} of parameter {number} is not what it is of {first}")
+
+
+def _kept(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, str]]:
+    """What an optimiser keeps of each parameter: by the parameter's number and the value's name, the kind of value.
+
+    Only a step tells: some choose by a parameter's sizes, and sum over dimensions.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    state = optimizer.state_dict()["state"]
+    return {number: {name: _kind(value) for name, value in its.items()} for number, its in state.items()}
+
+
+def _kind(value: object) -> str:
+    """The type of what an optimiser keeps; of a tensor, its type and sizes."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return type(value).__name__
 
 
 def _is_count(value: Any) -> bool:

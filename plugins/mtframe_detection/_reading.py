@@ -18,10 +18,18 @@ def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:
         raise RecipeError(f"{dataset}: no split {split!r}; it has {', '.join(splits)}")
 
 
-def read_text(file: Path) -> str:
-    """What is in a text file. Raises DataError, with the file, where it cannot be read or is not UTF-8."""
+def read_text(file: Path, most: int | None = None) -> str:
+    """What is in a text file.
+
+    Args:
+        file: Its path.
+        most: Bytes that it may have.
+
+    Raises:
+        DataError: It cannot be read, is longer, or is not UTF-8; with the file.
+    """
     try:
-        return regular(file).read_text(encoding="utf-8-sig")
+        return regular(file, most).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}") from None
     except ValueError:

@@ -12,7 +12,7 @@ from typing import Any
 from mtframe.data import IMAGE_SUFFIXES
 from mtframe.errors import DataError, RecipeError
 from mtframe.paths import stays_inside
-from mtframe.yaml import parse_yaml
+from mtframe.yaml import MOST_BYTES, parse_yaml
 
 from ._reading import read_text, refuse
 
@@ -71,7 +71,7 @@ def _yaml_file(root: Path, data: str | None) -> Path | None:
 
 
 def _load(file: Path) -> Mapping[str, Any]:
-    content = parse_yaml(read_text(file), str(file), DataError)
+    content = parse_yaml(read_text(file, MOST_BYTES), str(file), DataError)
     if not isinstance(content, dict):
         raise DataError(f"{file}: expected names, train and val, got {type(content).__name__}")
     if "kpt_shape" in content:

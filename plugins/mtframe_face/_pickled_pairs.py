@@ -132,7 +132,7 @@ class _Machine:
             elif name in _NUMBERS or name in _CONSTANTS:
                 self.stack.append(_CONSTANTS.get(name, argument))
             elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
-                self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
+                self.memo[len(self.memo) if argument is None else _checked(argument)] = self.stack[-1]
             elif name in ("BINGET", "LONG_BINGET", "GET"):
                 self.stack.append(self.memo[argument])
             elif name in ("GLOBAL", "STACK_GLOBAL"):
@@ -182,6 +182,13 @@ class _Machine:
                 self.stack.append(text)
             case _:
                 raise DataError(f"{self.path}: has a call in it, which {_NO_NEED}")
+
+
+def _checked(number: int) -> int:
+    """A number in the memo. Larger ones, which no pickle has, may all have one hash."""
+    if not 0 <= number < 2**32:
+        raise ValueError(f"memo {number}")
+    return number
 
 
 def _text(name: str, argument: Any, place: int) -> _Text:

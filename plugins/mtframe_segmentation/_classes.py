@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mtframe.errors import DataError, RecipeError
 from mtframe.paths import regular
-from mtframe.yaml import parse_yaml
+from mtframe.yaml import MOST_BYTES, parse_yaml
 
 from .masks import UNKNOWN
 
@@ -79,8 +79,9 @@ class ClassTable:
 
 
 def _file(path: Path) -> dict[int, str]:
+    is_yaml = path.suffix.lower() in (".yaml", ".yml")
     try:
-        text = regular(path).read_text(encoding="utf-8-sig")
+        text = regular(path, MOST_BYTES if is_yaml else None).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:
@@ -88,7 +89,7 @@ def _file(path: Path) -> dict[int, str]:
             f"classes: cannot read '{path}' ({error.strerror or error}); expected a file of names or of numbers with "
             "names, or a list of names"
         ) from None
-    if path.suffix.lower() not in (".yaml", ".yml"):
+    if not is_yaml:
         # Not without empty lines: a class's number is that of its line.
         return _checked(path, dict(enumerate(line.strip() for line in text.rstrip().splitlines())))
     content = parse_yaml(text, str(path), DataError)

@@ -250,6 +250,8 @@ def test_without_a_yaml(root: Path) -> None:
         ("a: &a [x, x]\nb: [*a, *a]", r"line 2: aliases are not supported: \*a"),
         ("!!python/object/apply:os.system ['true']", "tags are not supported: !!python/object/apply:os.system"),
         ("[" * 1000, "nested too deep"),
+        (f"names: {{0: cat, {2**61 - 1}: dog}}", "a number is a key only up to 2 to the power of 60"),
+        ("#" * 4_000_001, r"data\.yaml: has 4,000,001 bytes, more than the limit of 4,000,000"),
     ],
 )
 def test_a_wrong_yaml(root: Path, text: str, message: str) -> None:

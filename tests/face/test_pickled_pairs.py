@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,13 @@ def test_the_same_numbers_are_in_memory_whatever_the_images_weigh(tmp_path: Path
     images = [np.random.default_rng(0).bytes(20_000)] * 200
     found = PickledPairs(_write(tmp_path / "x.bin", (images, [True] * 100), 4))
     assert len(pickle.dumps(found)) < 20_000
+
+
+def test_numbers_of_the_memo_are_not_of_one_hash(tmp_path: Path) -> None:
+    good = b"(" + b"".join(b"I01\np%d\n" % number for number in range(3)) + b"l."
+    bad = good.replace(b"p2", b"p%d" % (2**61 - 1))
+    for content, message in ((good, "expected"), (bad, "damaged or cut off.*memo 2305843009213693951")):
+        (tmp_path / "x.bin").write_bytes(content)
+        with pytest.raises(DataError) as error:
+            PickledPairs(tmp_path / "x.bin")
+        assert re.search(message, str(error.value))

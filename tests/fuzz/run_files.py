@@ -16,12 +16,12 @@ from mutations import JSON, SAFETENSORS, TEXT, TORCH, YAML
 from reader import Reader
 
 from command import mtframe
-from mtframe import _notes
+from mtframe import _notes, _trust
 from mtframe.assembly import Assembly
 from mtframe.errors import MtframeError
 from mtframe.inference import load_run
 from mtframe.recipe import Recipe, load_recipe
-from mtframe.run import RunFolder, _trust
+from mtframe.run import RunFolder
 from mtframe.run._files import digest
 from mtframe.run._writer import Writer
 from mtframe.synthesis import MARKER, open_root

@@ -75,13 +75,40 @@ def test_what_would_be_another_experiment_is_refused_with_the_way_to_do_it(run: 
         Trainer.resume(run, overrides=[change])
 
 
-def test_a_file_from_elsewhere_does_not_get_into_a_run(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("class Mine:\n    pass\n", encoding="utf-8")
+def test_a_hook_in_a_file_of_the_user_is_copied_into_the_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.py").write_text("class Mine:\n    pass\n", encoding="utf-8")
+    result = mtframe("train", "--resume", run, "--with", "./toy.py:Mine")
+    assert result.code == 0, result
+    # The run has one of that name already.
+    copy = run / "components" / "toy_2.py"
+    assert copy.read_text(encoding="utf-8") == "class Mine:\n    pass\n"
+    assert load_recipe(run / "recipe.yaml").hooks[-1].name == f"{copy}:Mine"
+    assert str(tmp_path) not in (run / "recipe.yaml").read_text(encoding="utf-8")
+    recorded = json.loads((run / "environment.json").read_text(encoding="utf-8"))["files"]
+    assert recorded == {f"components/{name}.py": file_digest(run / "components" / f"{name}.py")
+                        for name in ("toy", "toy_2")}  # fmt: skip
+    # What it was trained with is asked for nowhere, and one that is there already is not added.
+    (tmp_path / "toy.py").rename(tmp_path / "other.py")
+    assert mtframe("evaluate", run).code == 0
+    (tmp_path / "other.py").rename(tmp_path / "toy.py")
     before = (run / "recipe.yaml").read_text(encoding="utf-8")
-    result = mtframe("train", "--resume", run, "--with", f"{tmp_path}/mine.py:Mine")
-    assert result.code == 2
-    assert f"{tmp_path}/mine.py is outside of {run}/components" in result.err
+    assert RunFolder.open(run).take_up(hooks=["./toy.py:Mine"]).recipe.hooks[-1].name == f"{copy}:Mine"
     assert (run / "recipe.yaml").read_text(encoding="utf-8") == before
+
+
+def test_weights_of_before_a_change_that_is_allowed_are_no_alarm(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = run / "recipe.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert "  steps: 12\n" in text
+    file.write_text(text.replace("  steps: 12\n", "  steps: 16\n"), encoding="utf-8")
+    assert mtframe("evaluate", run, "--checkpoint", "best").code == 0
+    assert "is not what was trained" not in caplog.text
+    file.write_text(text.replace("  seed: 0\n", "  seed: 1\n"), encoding="utf-8")
+    assert mtframe("evaluate", run, "--checkpoint", "best").code == 0
+    assert "is not what was trained: train.seed 1 (was 0)" in caplog.text
 
 
 def test_an_edit_of_the_recipe_counts_as_the_change_it_is(run: Path) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from command import mtframe
+from mtframe import _trust
 from mtframe._origins import changed
-from mtframe.errors import RecipeError, UntrustedError, printable
+from mtframe.errors import Code, RecipeError, UntrustedError, printable
 from mtframe.inference import load_run
-from mtframe.run import RunFolder, _trust, trust
+from mtframe.run import RunFolder, trust
 from mtframe.training import Trainer
 from mtframe.yaml import dump_yaml, parse_yaml
 
@@ -331,3 +332,79 @@ def test_commands_to_paste_are_quoted(run: Path) -> None:
 def test_a_run_without_code_of_its_own_asks_nobody(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no such folder"):
         trust(tmp_path / "nowhere")
+
+
+def test_a_change_names_a_file_of_the_current_folder_and_none_of_the_run(
+    foreign: Path, elsewhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.move(elsewhere.removesuffix(":D"), foreign / "d.py")
+    _trust.agree(RunFolder.open(foreign).code(), for_good=False)
+    monkeypatch.chdir(tmp_path)
+    change = "tasks.one.transform={name: face-align, aligned: true, detector: %s}"
+    said = mtframe("evaluate", foreign, change % "./d.py:D").err
+    assert f"cannot read {tmp_path}/d.py" in said
+    said = mtframe("evaluate", foreign, change % f"{foreign}/d.py:D").err
+    assert f"{foreign}/d.py is outside of {foreign}/components" in said
+    assert not foreign.with_name("ran elsewhere").exists()
+    (tmp_path / "d.py").write_text(
+        f"open({str(tmp_path / 'ran mine')!r}, 'w').close()\nclass D:\n    __call__ = print\n", encoding="utf-8"
+    )
+    mtframe("evaluate", foreign, change % "./d.py:D")
+    assert (tmp_path / "ran mine").exists()
+    assert not foreign.with_name("ran elsewhere").exists()
+
+
+BY_RECIPE = {
+    "train": ("train", "{run}/recipe.yaml", "--out", "{run}/out"),
+    "from": ("train", "{run}/recipe.yaml", "--from", "{run}", "--out", "{run}/out"),
+    "init": ("init", "{run}/recipe.yaml", "--summary"),
+    "affinity": ("affinity", "{run}/recipe.yaml", "--steps", "1"),
+    "preview": ("data", "preview", "{run}/recipe.yaml", "--out", "{run}/a.png"),
+}
+
+
+@pytest.mark.parametrize("name", BY_RECIPE)
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_recipe_of_a_run_is_no_way_around(foreign: Path, name: str, recorded: bool) -> None:
+    if not recorded:
+        (foreign / "environment.json").unlink()
+    call = [part.format(run=foreign) for part in BY_RECIPE[name]]
+    result = mtframe(*call)
+    assert result.code == 2
+    assert "has Python code of its own" in result.err
+    assert not ran(foreign)
+    if name == "init":
+        assert mtframe(*call, "--trust").code == 0
+        assert ran(foreign)
+
+
+def test_a_preset_in_the_recipe_of_a_run_is_not_asked_first(foreign: Path, elsewhere: str) -> None:
+    edit(foreign, lambda plain: plain["tasks"]["one"].update(preset=elsewhere))
+    result = mtframe("train", foreign / "recipe.yaml", "--trust", "--out", foreign.with_name("out"))
+    assert "is outside of" in result.err
+    assert not foreign.with_name("ran elsewhere").exists()
+
+
+def test_a_run_without_checkpoints_advises_nothing_before_it_is_trusted(foreign: Path) -> None:
+    shutil.rmtree(foreign / "checkpoints")
+    assert "has Python code of its own" in mtframe("train", "--resume", foreign).err
+
+
+def test_consents_given_at_once_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTFRAME_STATE", str(tmp_path))
+    monkeypatch.setattr(_trust, "_AGREED", set())
+    write, others = _trust.files.write_text, []
+
+    def slowly(path: Path, text: str, **options: Any) -> None:
+        if not others:
+            # Another process agrees between this one's reading and writing.
+            code = "import sys\nfrom mtframe._trust import agree, Code\nagree([Code('b.py', 'bb')], for_good=True)"
+            others.append(subprocess.Popen([sys.executable, "-c", code]))
+            with pytest.raises(subprocess.TimeoutExpired):
+                others[0].wait(0.5)
+        write(path, text, **options)
+
+    monkeypatch.setattr(_trust.files, "write_text", slowly)
+    _trust.agree([Code(Path("a.py"), "aa")], for_good=True)
+    assert others[0].wait() == 0
+    assert json.loads((tmp_path / "trusted.json").read_text(encoding="utf-8")) == ["aa", "bb"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mtframe.assembly import Assembly
-from mtframe.errors import RecipeError
+from mtframe.errors import RecipeError, TrainingError
 from mtframe.files import partial_beside
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
@@ -232,3 +232,16 @@ with run.writing():
         if step == 0:
             print("saves", flush=True)
 """
+
+
+def test_a_reserved_folder_that_cannot_be_written_is_not_left(tmp_path: Path) -> None:
+    project, disk = tmp_path / "project", tmp_path / "disk"
+    project.mkdir()
+    disk.mkdir()
+    for name in ("recipe.yaml", "environment.json"):
+        (project / name).touch()
+    (project / "runs").symlink_to(disk)
+    run = RunFolder.reserve(project / "runs" / "deep" / "recipe")
+    with pytest.raises(TrainingError, match="is a link out of the run"), run.writing():
+        pass
+    assert list(disk.iterdir()) == []

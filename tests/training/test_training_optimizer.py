@@ -16,7 +16,8 @@ from mtframe.errors import CheckpointError, RecipeError
 from mtframe.recipe import TrainOptions
 from mtframe.training._optim import check_optimizer, make_optimizer
 
-STEPS = 3
+# Lookahead keeps more from its sixth on.
+STEPS = 6
 
 # It compiles itself, for 15 seconds.
 QUICK = [name for name in list_optimizers() if name != "kron"]
@@ -25,7 +26,10 @@ QUICK = [name for name in list_optimizers() if name != "kron"]
 def trained(name: str) -> tuple[nn.Module, dict[str, Any]]:
     """A small network, and its optimiser's state after a few steps, as it is saved and read again."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 4))
+    # Of the convolutions, one that adafactor factors by its sizes, and one that it does not.
+    network = nn.Sequential(
+        nn.Conv2d(3, 36, 3, stride=2), nn.BatchNorm2d(36), nn.Conv2d(36, 40, 1), nn.Flatten(), nn.Linear(40 * 9, 4)
+    )
     optimizer = make_optimizer(network, None, TrainOptions(optimizer=name, lr=1e-3))
     for _ in range(STEPS):
         optimizer.zero_grad()
@@ -75,3 +79,23 @@ def test_another_option_or_count_is_told(name: str, key: str, value: object) -> 
     changed["param_groups"][0][key] = value
     with pytest.raises(CheckpointError, match=f"the optimiser's (groups|{key})"):
         check_optimizer(changed, optimizer, STEPS)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "lookahead_adafactorbv", "adamw", "lookahead_lion"])
+def test_other_values_of_a_parameter_are_told_also_where_no_other_has_its_sizes(name: str) -> None:
+    network, state = trained(name)
+    for number, its in state["state"].items():
+        for key, value in its.items():
+            others: list[object] = ["text"]
+            if isinstance(value, torch.Tensor):
+                others += [value.double(), value.new_zeros((*value.shape, 2)), value.new_full(value.shape, torch.nan)]
+            if key != "lookahead_slow_buff":
+                others.append(None)
+            for other in others:
+                changed = copy.deepcopy(state)
+                changed["state"][number][key] = other
+                if other is None:
+                    del changed["state"][number][key]
+                optimizer = make_optimizer(network, None, TrainOptions(optimizer=name, lr=1e-3))
+                with pytest.raises(CheckpointError, match=f"the optimiser.* of parameter {number}"):
+                    check_optimizer(changed, optimizer, STEPS)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mtframe import files
 from mtframe.errors import Code, RecipeError, UntrustedError
-from mtframe.paths import regular
-from mtframe.recipe import Recipe
-from mtframe.registry import split_local
+from mtframe.paths import file_digest, regular
+from mtframe.registry import local_file, split_local, texts_in
 
-from ._files import file_digest
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 # The folder of a run's own files.
 COMPONENTS = "components"
@@ -23,11 +27,42 @@ COMPONENTS = "components"
 _AGREED: set[str] = set()
 
 
-def code_of(recipe: Recipe, run: Path, recorded: Mapping[str, str]) -> list[Code]:
+def named_in(plain: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    """Every text of a recipe's plain values that may name a component in a file, by its first key.
+
+    Args:
+        plain: The values.
+        folder: What names of files are relative to.
+    """
+    for key, value in plain.items():
+        for text in texts_in(value):
+            if split_local(text) is not None:
+                yield str(key), local_file(text, folder)
+
+
+def within(named: Iterable[tuple[str, str]], run: Path) -> Iterator[tuple[str, str]]:
+    """Those names of components that are in files of a run, by place."""
+    for where, name in named:
+        local = split_local(name)
+        if local is not None and local[0].resolve().is_relative_to(run.resolve()):
+            yield where, name
+
+
+def recorded(run: Path) -> dict[str, str]:
+    """SHA-256 of a run's own Python files, by path in its folder, as it has written them down; none if it has not."""
+    try:
+        found = json.loads(regular(run / "environment.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    files = found.get("files") if isinstance(found, dict) else None
+    return {key: value for key, value in files.items() if isinstance(value, str)} if isinstance(files, dict) else {}
+
+
+def code_of(named: Iterable[tuple[str, str]], run: Path, recorded: Mapping[str, str]) -> list[Code]:
     """The Python files that a run's recipe names: as parts, as presets, and in options.
 
     Args:
-        recipe: The recipe, its names of files resolved.
+        named: Names of components, files in full, by place in the recipe.
         run: The run's folder.
         recorded: SHA-256 by file, relative to the folder, as the run has written it down.
 
@@ -37,7 +72,7 @@ def code_of(recipe: Recipe, run: Path, recorded: Mapping[str, str]) -> list[Code
     # Not through a link: the folder itself may be one.
     home = run.resolve() / COMPONENTS
     found: dict[Path, Code] = {}
-    for where, name in recipe.named_files():
+    for where, name in named:
         local = split_local(name)
         if local is None or local[0] in found:
             continue
@@ -82,12 +117,27 @@ def agree(code: Iterable[Code], *, for_good: bool) -> None:
     """
     digests = {one.digest for one in code}
     _AGREED.update(digests)
-    if not for_good or digests <= (known := _remembered()):
+    if not for_good or digests <= _remembered():
         return
     file = _memory()
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(file, json.dumps(sorted(known | digests), indent=0), private=True)
+        with _alone(file.with_name(".trusted.lock")):
+            # What others have agreed to by now stays.
+            files.write_text(file, json.dumps(sorted(_remembered() | digests), indent=0), private=True)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Within it, no other process that asks is; on a file system without locks, or Windows, it may be."""
+    number = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def _memory() -> Path:
