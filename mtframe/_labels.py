@@ -26,7 +26,7 @@ def read_labels(run: Path) -> dict[str, DataInfo]:
     try:
         infos = _LABELS.validate_python(stored)
     except ValidationError as error:
-        wrong = "; ".join(problems(error, stored, "", lambda _: ["target", "classes"])[:5])
+        wrong = "; ".join(problems(error, stored, "", lambda _: ["target", "classes", "counts"])[:5])
         raise CheckpointError(f"{file}: not the labels of a run: {wrong}") from None
     for task, info in infos.items():
         if split_local(info.target) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pydantic import ConfigDict, FiniteFloat, with_config
@@ -29,11 +29,13 @@ class Thresholds:
         values: Thresholds by what they were chosen for, as `accuracy` or `far=1e-2`; a score of a threshold or more
             counts. What the split could not tell is left out, and may be what `chosen` says.
         data: What they were chosen on, in words: `500 pairs of one person and 500 of two`.
+        rates: By the same names, where it is known, the part of what should not count that did on these data.
     """
 
     chosen: str
     values: dict[str, FiniteFloat]
     data: str
+    rates: dict[str, FiniteFloat] = field(default_factory=dict)
 
     @property
     def value(self) -> float | None:

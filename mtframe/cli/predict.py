@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from mtframe.inference import Gallery, Predictor
 
 
+# Part of the strangers whom a gallery may take for somebody before that is told.
+_CROWDED = 0.1
+
+
 def predict(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     arguments: Annotated[
@@ -150,4 +154,25 @@ def _galleries(predictor: Predictor, tasks: Sequence[str], folder: Path, accept:
                 "unknown; say one with --accept",
                 err=True,
             )
+        elif said := _crowded(predictor, name, known, accept):
+            say(f"{name}: {said}", err=True)
     return galleries
+
+
+def _crowded(predictor: Predictor, task: str, gallery: Gallery, accept: str | None) -> str:
+    """What to say of a gallery in which many strangers will be similar enough to somebody; empty for nothing."""
+    thresholds = predictor.thresholds.get(task)
+    name = accept if thresholds is None or accept is not None else thresholds.chosen
+    rate = None if thresholds is None or name is None else thresholds.rates.get(name)
+    count = len(gallery.names)
+    # Of as many comparisons one is wrong with a probability of up to their sum.
+    if thresholds is None or rate is None or count * rate < _CROWDED:
+        return ""
+    stricter = [other for other, value in thresholds.values.items() if value > thresholds.values[str(name)]]
+    way = f"stricter are {', '.join(f'--accept {other}' for other in stricter)}, or a number" if stricter else (
+        "the run has no stricter one; a number can be, as --accept 0.6"
+    )  # fmt: skip
+    return (
+        f"many strangers will be taken for one of these {count}: each is compared with all, and at this threshold "
+        f"({name}: {gallery.threshold:.4f}) {rate:.2g} of the validation's pairs of two were taken for one; {way}"
+    )

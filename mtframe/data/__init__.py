@@ -17,6 +17,7 @@ from ._placement import Placement as Placement
 from ._placement import covers as covers
 from ._placement import shares as shares
 from ._sample import Batch as Batch
+from ._sample import ClassCounts as ClassCounts
 from ._sample import DataInfo as DataInfo
 from ._sample import DecodeSize as DecodeSize
 from ._sample import Sample as Sample

@@ -14,6 +14,19 @@ from ._placement import Placement
 
 
 @dataclass(frozen=True, slots=True)
+class ClassCounts:
+    """How often each class occurs among the training images.
+
+    Attributes:
+        positive: By class, in label order, the images that are known to be of it.
+        negative: Those that are known not to be of it.
+    """
+
+    positive: tuple[int, ...]
+    negative: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DataInfo:
     """What a data set's labels mean; wired into targets, heads, losses and metrics as `info`.
 
@@ -21,10 +34,13 @@ class DataInfo:
         target: The kind of target: the name of a component of kind `target`. Heads, losses and metrics say which ones
             they work on in an attribute of the same name; assembling a mismatch is an error.
         classes: Name of each class, in label order: label `i` is `classes[i]`. Of numbers, the name of each.
+        counts: Of training data that knows it, how often each class occurs; what labels mean does not depend on it, and
+            two are equal whatever it says.
     """
 
     target: str
     classes: tuple[str, ...]
+    counts: ClassCounts | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

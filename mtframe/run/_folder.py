@@ -171,7 +171,7 @@ class RunFolder:
         infos: Mapping[str, DataInfo],
         checkpoints: Mapping[str, tuple[Mapping[str, torch.Tensor], Mapping[str, Thresholds]]],
     ) -> None:
-        labels = json.dumps({task: asdict(info) for task, info in infos.items()})
+        labels = json.dumps({task: _plain(info) for task, info in infos.items()})
         try:
             kept = keep_sources(recipe, self.path)
             self._trained, self._labels = parse_yaml(kept.to_yaml(), "recipe"), digest(labels.encode())
@@ -572,6 +572,11 @@ class RunFolder:
             yield
         except CheckpointError as error:
             raise CheckpointError("\n".join([str(error), *changed(self._origins(), training=False)])) from None
+
+
+def _plain(info: DataInfo) -> dict[str, Any]:
+    """What labels mean, without what nobody knows."""
+    return {name: value for name, value in asdict(info).items() if value is not None}
 
 
 def trust(path: str | os.PathLike[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtframe.data import DecodeSize, Names, Sample, read_image
+from mtframe.data import ClassCounts, DataInfo, DecodeSize, Names, Sample, read_image
 from mtframe.errors import RecipeError, pasted
 
 SPLITS = ("train", "val", "test")
@@ -47,6 +48,18 @@ class LabelledImages:
         image, size = read_image(self.root / file, decode_size, upright=True)
         return Sample(image, self._target(self._targets[index]), size, index, file)
 
+    def counts(self, classes: int) -> ClassCounts | None:
+        """How often each of so many classes occurs; None of numbers."""
+        if self.target == "label":
+            of_C = np.bincount(self._targets[self._targets >= 0], minlength=classes)
+            return ClassCounts(tuple(of_C.tolist()), tuple((of_C.sum() - of_C).tolist()))
+        if self.target == "labels":
+            applies_C, not_C = (
+                np.count_nonzero(found, axis=0) for found in (self._targets > 0.5, self._targets <= 0.5)
+            )
+            return ClassCounts(tuple(applies_C.tolist()), tuple(not_C.tolist()))
+        return None
+
     def ids(self) -> list[str]:
         """The path of each image."""
         return self._names.tolist()
@@ -67,10 +80,16 @@ class LabelledDataset:
 
     Args:
         labelled: The images of a split.
+        info: What their labels mean.
+        train: Whether that is the training's.
+
+    Attributes:
+        info: With counts of the classes, in training.
     """
 
-    def __init__(self, labelled: LabelledImages) -> None:
+    def __init__(self, labelled: LabelledImages, info: DataInfo, *, train: bool) -> None:
         self._labelled = labelled
+        self.info = replace(info, counts=labelled.counts(len(info.classes))) if train else info
         self.decode_size: DecodeSize | None = None
 
     def __len__(self) -> int:

@@ -102,7 +102,7 @@ class CsvImages(LabelledDataset):
             groups = targets[train] if targets.ndim == 1 else np.zeros(len(train), np.int64)
             splits[train[held_out([files[row] for row in train], groups, val_part)]] = "val"
         labelled, self.notes = self._chosen(table, files, targets, splits == split)
-        super().__init__(labelled)
+        super().__init__(labelled, self.info, train=split == "train")
 
     def _chosen(
         self, table: Table, files: list[str], targets: np.ndarray, rows: np.ndarray

@@ -70,7 +70,7 @@ class ImageFolder(LabelledDataset):
         if not files:
             held = f" with val_part={val_part:g}" if holds_out else ""
             raise RecipeError(f"split: '{folder}' has no image for {split!r}{held}")
-        super().__init__(LabelledImages(self.root, "label", files, labels))
+        super().__init__(LabelledImages(self.root, "label", files, labels), self.info, train=split == "train")
 
     def _classes(self, train: Path, classes: tuple[str, ...] | None) -> tuple[str, ...]:
         if not train.is_dir():

@@ -97,6 +97,8 @@ class IdentityFolders:
         found = {name: _images_of(folder / name) for folder, names in [folders["train"]] for name in names}
         kept = {name: files for name, files in found.items() if len(files) >= min_images}
         self.passed_over = len(found) - len(kept)
+        self._nested = _nested(folders["train"][0], [name for name, files in found.items() if not files])
+        _refuse_nested(folders["train"][0], self._nested, any(found.values()))
         self.info = DataInfo(self.target, tuple(kept))
         self._classes = {name: label for label, name in enumerate(kept)}
         self._trained = folders["train"][0]
@@ -130,7 +132,10 @@ class IdentityFolders:
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing about the files, in sentences."""
         few = f"{self.passed_over} people have too few images (min_images) and are not trained on"
-        return (few,) if self.passed_over and self.split == "train" else ()
+        deep = f"{len(self._nested)} folders hold pictures two folders deep ({', '.join(self._nested[:3])}); not read"
+        if self.split != "train":
+            return ()
+        return (*([few] if self.passed_over else []), *([deep] if self._nested else []))
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """One epoch's order, `per_identity` images of a person in a row; see `balanced`."""
@@ -198,6 +203,7 @@ def _people_by_split(root: Path, split: str, validate: float, seed: int) -> dict
         raise DataError(f"{root}: expected NAME/*.jpg, ..., or such folders in train and val; found no folder")
     if split == "test":
         raise RecipeError(f"root: no folder '{root / 'test'}'; people right in the root are cut into train and val")
+    _refuse_few(root, names)
     # By a digest of the name: adding people moves hardly anybody from one side to the other.
     ranked = sorted(names, key=lambda name: zlib.crc32(f"{seed}/{name}".encode("utf-8", "surrogateescape")))
     aside = set(ranked[: max(2, round(validate * len(names)))])
@@ -214,3 +220,30 @@ def _images_of(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".")]
     return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
+
+
+def _nested(folder: Path, empty: list[str]) -> list[str]:
+    """Folders of pictures, `NAME/INNER`, in those of people who have no picture of their own."""
+    return [
+        f"{name}/{inner}" for name in empty for inner in _folders_in(folder / name) if _images_of(folder / name / inner)
+    ]
+
+
+def _refuse_nested(folder: Path, nested: list[str], others: bool) -> None:
+    """Raises DataError if all pictures lie a folder deeper than those of people do."""
+    if nested and not others:
+        raise DataError(
+            f"{folder}: no picture lies in {folder}/NAME/, but {len(nested)} folders of pictures lie deeper, as "
+            f"{folder}/{nested[0]}. A person has one folder of pictures. Name the folder above them as root, or, if "
+            f"people are sorted into groups, move or link their folders into {folder}; if a person's pictures are, "
+            "move the pictures up"
+        )
+
+
+def _refuse_few(root: Path, names: list[str]) -> None:
+    """Raises DataError if people cannot be cut into train and val, which takes two of each."""
+    if len(names) < 4:
+        raise DataError(
+            f"{root}: {len(names)} people in all ({', '.join(names)}). To learn takes two, and to validate two others: "
+            "add people, or put those who validate into a folder val beside the folder train"
+        )

@@ -125,12 +125,11 @@ class FaceVerification:
 
     def thresholds(self) -> Thresholds:
         """Those that suit these pairs, as `compute` has them."""
-        _, same, _ = self._complete()
-        return Thresholds(
-            ACCURACY if self.far is None else far_name(self.far),
-            {name: value for name, value in self._thresholds().items() if not math.isnan(value)},
-            f"{same.sum()} pairs of one person and {(~same).sum()} of two",
-        )
+        scores, same, _ = self._complete()
+        values = {name: value for name, value in self._thresholds().items() if not math.isnan(value)}
+        rates = {name: decisions(scores, same, value)["far"] for name, value in values.items() if not same.all()}
+        data = f"{same.sum()} pairs of one person and {(~same).sum()} of two"
+        return Thresholds(ACCURACY if self.far is None else far_name(self.far), values, data, rates)
 
     def scores_at(self, threshold: float) -> dict[str, float]:
         """`threshold@kept`, and what it does with these pairs: `accuracy@kept`, `far@kept`, `frr@kept`."""

@@ -7,10 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from command import Result, mtframe
+from mtframe.inference import load_run
 from mtframe_classification.csv_images import CsvImages
 from mtframe_classification.image_folder import ImageFolder
+from mtframe_classification.weights import class_weights, positive_weights
 from small import Small
 
 PARTS = (
@@ -34,7 +37,10 @@ def _done(result: Result) -> Result:
 
 def _scores(run: Path) -> dict[str, dict[str, float]]:
     """By task and metric's value."""
-    found = json.loads(_done(mtframe("evaluate", run, "--json")).out)
+    result = mtframe("evaluate", run, "--json")
+    # Notes go to the standard error.
+    assert result.code == 0, result
+    found = json.loads(result.out)
     return {task: values.get("values", values) for task, values in found.items()}
 
 
@@ -94,3 +100,30 @@ def test_faces_objects_and_attributes_of_the_same_faces(small: Small, attributes
     assert len(rows) == 2
     assert all(0 < float(row["attributes/binary_cross_entropy"]) < 3 for row in rows)
     assert _scores(run).keys() == {"faces", "objects", "attributes"}
+
+
+def test_weights_of_how_often_classes_occur_come_back_with_the_run(data: Path, tmp_path: Path) -> None:
+    run, small = tmp_path / "run", ("size=32", "batch_size=3")
+    places, things = f"image-classification:{data / 'scenes'}", f"multi-label-classification:{data / 'table'}"
+    weighed = "loss={name: cross-entropy, class_weights: effective, beta: 0.9, gamma: 2.0}"
+    changes = [f"tasks.places.{change}" for change in (*small, weighed)]
+    changes += [f"tasks.things.{change}" for change in (*small, "dataset.labels=[sun, birds, fence]",
+                "loss={name: binary-cross-entropy, positive_weight: balanced, gamma: 1.5}")]  # fmt: skip
+    _done(mtframe("train", *PARTS, "-t", f"places={places}", "-t", f"things={things}", *changes, "--out", run))
+    folder = ImageFolder("train", root=data / "scenes")
+    assert folder.info.counts is not None
+    stored = json.loads((run / "labels.json").read_text(encoding="utf-8"))
+    assert stored["places"]["counts"]["positive"] == list(folder.info.counts.positive)
+    # Neither needs the training images.
+    (data / "scenes" / "train").rename(tmp_path / "away")
+    try:
+        predictor = load_run(run)
+    finally:
+        (tmp_path / "away").rename(data / "scenes" / "train")
+    assert predictor.infos["places"].counts == folder.info.counts
+    given = predictor.model.losses["places"].weight_C
+    torch.testing.assert_close(given, class_weights("effective", folder.info, 0.9))
+    table = CsvImages("train", root=data / "table", labels=("sun", "birds", "fence"))
+    torch.testing.assert_close(
+        predictor.model.losses["things"].positive_weight, positive_weights("balanced", table.info)
+    )

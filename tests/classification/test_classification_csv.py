@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtframe import options
+from mtframe.data import ClassCounts
 from mtframe.errors import DataError, MtframeError, RecipeError
 from mtframe_classification.csv_images import CsvImages
 
@@ -35,6 +36,15 @@ e.jpg,val,,,,
 def _targets(data: CsvImages) -> dict[str, Any]:
     """By path; without reading images."""
     return {id: data.target_of(id, SIZE)[data.info.target] for id in data.ids()}
+
+
+def test_classes_are_counted_among_what_is_known_of_the_training_images(write_csv: WriteCsv) -> None:
+    root = write_csv(PETS)
+    assert CsvImages("train", root=root, label="animal").info.counts == ClassCounts((1, 1), (1, 1))
+    # Of `old`, one image is unknown.
+    assert CsvImages("train", root=root, labels=("tame", "old")).info.counts == ClassCounts((1, 1), (1, 0))
+    assert CsvImages("val", root=root, label="animal").info.counts is None
+    assert CsvImages("train", root=root, values=("weight",)).info.counts is None
 
 
 def test_one_label(write_csv: WriteCsv) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image
 
+from mtframe.data import ClassCounts
 from mtframe.errors import DataError, RecipeError
 from mtframe_classification.image_folder import ImageFolder
 
@@ -22,6 +23,7 @@ def _listed(data: ImageFolder) -> dict[str, int]:
 def test_each_folder_is_a_class_and_the_order_is_that_of_the_alphabet(folders: Path) -> None:
     train, val = ImageFolder("train", root=folders), ImageFolder("val", root=folders)
     assert train.info == val.info
+    assert (train.info.counts, val.info.counts) == (ClassCounts((3, 2), (2, 3)), None)
     assert (train.info.target, train.info.classes) == ("label", ("cat", "dog"))
     assert _listed(train) == {
         "train/cat/a.jpg": 0, "train/cat/b.png": 0, "train/cat/far/c.JPG": 0,

@@ -94,6 +94,7 @@ def test_thresholds_are_chosen_and_what_the_pairs_cannot_tell_is_said() -> None:
     assert (found.chosen, found.data) == ("accuracy", "2 pairs of one person and 2 of two")
     assert found.values == {"accuracy": pytest.approx(0.7)}
     assert found.value == values["threshold@accuracy"]
+    assert found.rates == {"accuracy": 0.0}
     assert math.isnan(values["threshold@far=1e-1"])
     assert metric.notes == ("false accept rates of 0.1 and 0.01 and 0.001 and 0.0001 are n/a: less than one of the 2 "
                             "pairs of two people",)  # fmt: skip
@@ -107,6 +108,7 @@ def test_a_threshold_is_chosen_for_a_false_accept_rate() -> None:
         "far=5e-1",
         {"accuracy": pytest.approx(0.7), "far=5e-1": pytest.approx(0.3)},
         "2 pairs of one person and 2 of two",
+        {"accuracy": 0.0, "far=5e-1": 0.5},
     )
     none = _metric(OF_ONE_AND_TWO, far=0.25)
     _feed(none, TURNED)

@@ -51,6 +51,28 @@ def test_evaluation_is_the_same_for_each_picture_whatever_stands_beside_it() -> 
         assert torch.equal(crop([sample], _rng(9)).images[0], mixed[index])
 
 
+def test_a_picture_of_112_pixels_is_a_face_already_and_is_taken_whole() -> None:
+    aligned, funneled = _smooth(112, 112), _smooth(250, 250, 1)
+    crop = FaceCrop(112, False)
+    batch = crop([aligned, funneled], _rng())
+    assert torch.equal(batch.images[0], aligned.image)
+    assert torch.equal(batch.images[1], crop([funneled], _rng()).images[0])
+    ((place,), _) = batch.placements
+    np.testing.assert_allclose(place.matrix, [[1, 0, 0], [0, 1, 0]], atol=1e-9)
+    # In training, too, beside others or alone.
+    for samples in ([aligned], [aligned, funneled]):
+        still = FaceCrop(112, True, **STILL)(samples, _rng())
+        assert (still.images[0].int() - aligned.image.int()).abs().max() <= 3
+        np.testing.assert_allclose(still.placements[0][0].matrix, [[1, 0, 0], [0, 1, 0]], atol=1e-6)
+    # Decoded at half its size, a picture is as large as before.
+    large = _smooth(112, 112)
+    large.size = (224, 224)
+    assert not torch.equal(crop([large], _rng()).images[0], aligned.image)
+    # Who names a crop has it of all.
+    expected = TF.resize(aligned.image[:, 24:87, 24:87], [112, 112], antialias=True)
+    assert torch.equal(FaceCrop(112, False, crop=0.56)([aligned], _rng()).images[0], expected)
+
+
 def test_placements_map_the_original_onto_the_input() -> None:
     # Decoded at half its 400 × 240: the shorter side 120 gives a crop of 60, from x 70 and y 30.
     sample = _smooth(120, 200)

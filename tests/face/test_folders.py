@@ -244,3 +244,38 @@ def test_made_up_people_have_this_layout_and_landmarks(tmp_path: Path) -> None:
 def test_a_gallery_that_takes_everybodys_pictures_is_refused_by_identification(parted: Path) -> None:
     with pytest.raises(DataError, match=r"of the 3 people in this split 0 are enrolled.*'gallery'.* has 3 at most"):
         FaceIdentification(IdentityFolders("val", root=parted, gallery=3))
+
+
+def test_people_in_folders_of_groups_are_told(tmp_path: Path, write_person: WritePerson) -> None:
+    for team, name in (
+        ("red", "Ann"),
+        ("red", "Bob"),
+        ("blue", "Eve"),
+        ("blue", "Kim"),
+        ("blue", "Lea"),
+        ("green", "Max"),
+        ("grey", "Zoe"),
+    ):
+        write_person(tmp_path / "teams" / team, name, [1, 2])
+    with pytest.raises(
+        DataError, match=r"no picture lies in .*teams/NAME/, but . folders of pictures lie deeper, as .*teams/\w+/\w+"
+    ):
+        IdentityFolders("train", root=tmp_path / "teams")
+    # Among people with pictures of their own it is noted.
+    for name in ("Ann", "Bob", "Eve", "Kim"):
+        write_person(tmp_path / "mixed" / "train", name, [1, 2])
+    write_person(tmp_path / "mixed" / "train" / "team", "Max", [1, 2])
+    train = IdentityFolders("train", root=tmp_path / "mixed")
+    assert train.info.classes == ("Ann", "Bob", "Eve", "Kim")
+    assert train.notes[-1] == "1 folders hold pictures two folders deep (team/Max); not read"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_too_few_people_to_be_cut_are_told(tmp_path: Path, write_person: WritePerson, count: int) -> None:
+    names = ["Ann", "Bob", "Eve"][:count]
+    for name in names:
+        write_person(tmp_path / "few", name, [1, 2, 3])
+    said = rf"{count} people in all \({', '.join(names)}\). To learn takes two, and to validate two others"
+    for split in ("train", "val"):
+        with pytest.raises(DataError, match=said):
+            IdentityFolders(split, root=tmp_path / "few")

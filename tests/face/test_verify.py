@@ -152,6 +152,23 @@ def test_a_gallery_rejects_whom_the_threshold_rejects(run: Path, pictures: tuple
     assert (result.code, "--accept: says who of a gallery is a match" in result.err) == (2, True)
 
 
+def test_a_gallery_that_will_take_strangers_for_somebody_is_told(
+    run: Path, pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for name in ("Ann", "Bob"):
+        (tmp_path / "gallery" / name).mkdir(parents=True)
+        shutil.copy(pictures[0], tmp_path / "gallery" / name)
+    kept = {"chosen": "accuracy", "values": {"accuracy": 0.25, "far=1e-2": 0.5}, "data": "4 pairs"}
+    with_thresholds(run, json.dumps({"faces": {**kept, "rates": {"accuracy": 0.0625, "far=1e-2": 0.01}}}))
+    known = ("predict", run, pictures[1], "-t", "faces", "--gallery", tmp_path / "gallery", "--out", tmp_path / "out")
+    said = mtframe(*known).err
+    assert "faces: many strangers will be taken for one of these 2: each is compared with all" in said
+    assert "(accuracy: 0.2500) 0.062 of the validation's pairs of two were taken for one; stricter are " in said
+    assert "--accept far=1e-2, or a number" in said
+    for accept in ("far=1e-2", "0.25"):
+        assert mtframe(*known, "--accept", accept).err == ""
+
+
 def test_as_similar_as_the_threshold_is_a_match() -> None:
     gallery = Gallery(("Ann", "Bob"), torch.eye(2), threshold=0.75)
     assert gallery.match(torch.tensor([0.75, 0.5])) == "Ann"
