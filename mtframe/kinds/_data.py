@@ -30,7 +30,8 @@ class Dataset(Samples, Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
     Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). Optional: `LabelsImages`,
-    `OrdersEpochs`, `Downloads`, `Synthesizes`, `Recognises`, `ReportsOmissions`, `HasNotes`.
+    `OrdersEpochs`, `Downloads`, `Synthesizes`, `Recognises`, `ReportsOmissions`, `ReadsLabels`, `InspectsFiles`,
+    `HasNotes`.
 
     Attributes:
         splits: The splits that it may be asked for.
@@ -130,7 +131,7 @@ class Transform(Protocol):
     """Images to inputs of one size: cropping, resizing, padding, augmenting. Labels follow by themselves.
 
     Wired: `size` (pixels of the square input), `train` (augment or not). Works on the whole batch, so that what can run
-    on the batch does, and images can be mixed. Optional: `MixesImages`, `EvaluatesAs`, `KnowsOutside`.
+    on the batch does, and images can be mixed. Optional: `MixesImages`, `EvaluatesAs`, `KnowsOutside`, `PlacesWhole`.
 
     Attributes:
         fixed_size: False if the size changes from batch to batch (multi-scale training).

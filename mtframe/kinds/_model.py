@@ -131,7 +131,8 @@ class TakesOver(Protocol):
 class Head(Protocol):
     """Feature maps to one task's outputs; a `torch.nn.Module`.
 
-    Wired: `features` (tuple of FeatureSpec), `info` (DataInfo of the task's training data). Optional: `MergesViews`.
+    Wired: `features` (tuple of FeatureSpec), `info` (DataInfo of the task's training data). Optional: `MergesViews`,
+    `TellsUnlearnable`.
     """
 
     target: ClassVar[str | tuple[str, ...]]

@@ -130,6 +130,12 @@ class IdentityFolders:
         few = f"{self.passed_over} people have too few images (min_images) and are not trained on"
         return (few,) if self.passed_over and self.split == "train" else ()
 
+    def annotated(self, index: int) -> Sample:
+        """The sample without its pixels, which are not read; its size is not known."""
+        id = self._id(index)
+        label = int(self._persons[index]) if self.split == "train" else NOBODY
+        return Sample(torch.empty(0, dtype=torch.uint8), {"label": torch.tensor(label)}, (0, 0), index, id)
+
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """One epoch's order, `per_identity` images of a person in a row."""
         return grouped_order(self._persons, self.per_identity, rng)
