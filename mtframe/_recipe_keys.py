@@ -202,6 +202,7 @@ class TrainOptions(BaseModel):
         log_every: Steps between rows of `metrics.csv`.
         gradients_every: Steps from one measurement of each task's gradients to the next; null measures none.
         max_unreadable: Unreadable images that are skipped before training stops.
+        allow: Names of findings about the data that do not stop training, though they look as if they cannot be meant.
     """
 
     model_config = CONFIG
@@ -236,3 +237,4 @@ class TrainOptions(BaseModel):
     log_every: Positive = 10
     gradients_every: Positive | None = None
     max_unreadable: Annotated[int, Field(ge=0)] = 100
+    allow: list[str] = []

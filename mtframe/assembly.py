@@ -261,6 +261,10 @@ class Assembly:
             self._transforms.setdefault((task, train), made)
         return self._transforms[task, train]
 
+    def training_data(self, task: str) -> Dataset:
+        """One task's training data."""
+        return self._train_set(task)
+
     def dataset(self, task: str, split: str) -> Dataset:
         """One split of one task's data set, read for evaluation.
 

@@ -370,7 +370,9 @@ def test_unreadable_evaluation_images_are_named_and_not_all_may_be(here: Path, d
 def test_training_is_kept_where_the_evaluation_at_its_end_fails(here: Path, damaged: Small) -> None:
     for file in damaged.objects.glob("val2017/*"):
         file.unlink()
-    failed(mtframe("train", *damaged.parts, "--out", "run"), 1, "none of its 3 images can be read")
+    failed(mtframe("train", *damaged.parts, "--out", "run"), 1, "objects, val: 3 of 3 labelled images are not there")
+    allowed = mtframe("train", *damaged.parts, "train.allow=[missing-images]", "--out", "run")
+    failed(allowed, 1, "none of its 3 images can be read")
     result = mtframe("evaluate", "run", "-t", "faces", "--json")
     assert (result.code, list(json.loads(result.out))) == (0, ["faces"])
 

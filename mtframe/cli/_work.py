@@ -19,9 +19,13 @@ from mtframe.evaluation import Evaluation
 from mtframe.hooks import Hooks
 from mtframe.recipe import CheckedRecipe, Recipe
 from mtframe.run import RunFolder
+from mtframe.survey import lines_of, table_of
 from mtframe.training import Progress, Trainer
 
 CONSOLE = Console()
+
+# Classes that are listed where a training begins; the log has all.
+_CLASSES = 8
 
 
 def train_recipe(checked: CheckedRecipe, out: Path | None, name: str, *, strict: bool = False) -> RunFolder:
@@ -146,6 +150,9 @@ def _fit(trainer: Trainer) -> None:
         say(f"kept as they are: {', '.join(kept)}")
     say(f"training {tasks} on {parts.device} for {trainer.steps} steps into {trainer.run.path}")
     say([f"warning: {text}" for text in trainer.cautions])
+    for survey in trainer.surveys:
+        say(table_of(survey, classes=_CLASSES))
+        say(lines_of(survey, notes=False))
     try:
         print_scores(trainer.fit())
         _print_kept(trainer)

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from mtframe.cli._app import Trusted, say, trust_recipe
-from mtframe.errors import BadImageError, MtframeError, RecipeError, one_line
-from mtframe.kinds import Dataset, Downloads, HasNotes, Synthesizes
+from mtframe.errors import RecipeError
+from mtframe.kinds import Downloads, Synthesizes
 from mtframe.registry import at_hand, resolve
 
 # What a data set has to have for a command.
@@ -44,42 +44,35 @@ def synthesize(name: Name, root: Root, arguments: Overrides = None) -> None:
     say(f"made {name} in {root}")
 
 
-def check(name: Name, root: Root, arguments: Overrides = None) -> None:
-    """Read every label and decode every image of every split; name what is wrong. Exit code 1 if anything is.
+def check(
+    source: Annotated[str, typer.Argument(metavar="NAME|RECIPE", help="A data set, or a recipe file.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ROOT|KEY=VALUE", help="A data set's folder, then options.")
+    ] = None,
+    workers: Annotated[int, typer.Option("-j", "--workers", min=1, help="Processes that decode images.")] = 1,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FINDING", help="A finding that is no mistake, by its name; may be repeated."),
+    ] = None,
+) -> None:
+    """Read every label and decode every image of every split; say what is there, and what is wrong.
 
-    mtframe data check coco data/coco
+    Exit code 1 if anything cannot be meant, unless it is allowed.
+
+    mtframe data check coco data/coco -j 8
+
+    mtframe data check recipe.yaml --allow same-file
     """
-    from mtframe import options
-    from mtframe.recipe import apply_overrides
+    from mtframe.cli._surveys import check_data_set, check_recipe
 
-    component = resolve("dataset", name).component
-    given = apply_overrides({"root": str(root)}, arguments or [])
-    options.check(component, "dataset", given, name)
-    failed, absent = False, list[tuple[str, RecipeError]]()
-    for split in component.splits:
-        try:
-            dataset = options.build(component, "dataset", given, {"split": split}, name)
-        except RecipeError as error:
-            # Data need not have every split that its format knows.
-            absent.append((split, error))
-            continue
-        except MtframeError as error:
-            say(f"{split}: {error}", err=True)
-            failed = True
-            continue
-        unreadable = _unreadable(dataset)
-        say(f"{split}: {len(dataset)} images, {len(dataset.info.classes)} classes, "
-            f"{len(unreadable)} images cannot be read")  # fmt: skip
-        for note in dataset.notes if isinstance(dataset, HasNotes) else ():
-            say(f"  note: {one_line(note)}")
-        for reason in unreadable[:10]:
-            say(f"  {one_line(reason)}", err=True)
-        failed |= bool(unreadable)
-    if len(absent) == len(component.splits):
-        raise absent[0][1]
-    for split, why in absent:
-        say(f"{split}: not there ({why})")
-    if failed:
+    given = arguments or []
+    if Path(source).suffix in (".yaml", ".yml"):
+        whole = check_recipe(source, given, workers, allow or [])
+    elif not given or "=" in given[0]:
+        raise RecipeError(f"expected the folder of data set {source!r} behind its name, or a recipe file (.yaml)")
+    else:
+        whole = check_data_set(source, Path(given[0]), given[1:], workers, allow or [])
+    if not whole:
         raise typer.Exit(1)
 
 
@@ -138,24 +131,21 @@ def _method(name: str, method: str) -> Any:
 
 
 def _preset_for(dataset: str) -> str:
+    found = default_preset(dataset)
+    if found is None:
+        raise RecipeError(
+            f"no preset uses data set {dataset!r} by default; name one with -t (see mtframe plugins list preset)"
+        )
+    return found
+
+
+def default_preset(dataset: str) -> str | None:
+    """The first preset that uses a data set where a recipe names none."""
     resolve("dataset", dataset)
     for name, preset in at_hand("preset"):
         if getattr(preset, "dataset", None) == dataset.partition("@")[0]:
             return name
-    raise RecipeError(
-        f"no preset uses data set {dataset!r} by default; name one with -t (see mtframe plugins list preset)"
-    )
-
-
-def _unreadable(dataset: Dataset) -> list[str]:
-    """Why images of a split cannot be read."""
-    reasons = []
-    for index in range(len(dataset)):
-        try:
-            dataset[index]
-        except BadImageError as error:
-            reasons.append(str(error))
-    return reasons
+    return None
 
 
 def _say(counts: Any) -> None:

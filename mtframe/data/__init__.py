@@ -22,6 +22,7 @@ from ._sample import DataInfo as DataInfo
 from ._sample import DecodeSize as DecodeSize
 from ._sample import Sample as Sample
 from ._sample import to_uint8 as to_uint8
+from ._sizes import read_size as read_size
 from ._split import SplitBatches as SplitBatches
 from ._split import evaluation_batch as evaluation_batch
 from ._split import inputs_of as inputs_of

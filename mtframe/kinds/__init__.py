@@ -45,6 +45,14 @@ from ._model import NamesShared as NamesShared
 from ._model import Sharing as Sharing
 from ._model import TakesOver as TakesOver
 from ._model import TellsPretraining as TellsPretraining
+from ._survey import Finding as Finding
+from ._survey import InspectsFiles as InspectsFiles
+from ._survey import PlacesWhole as PlacesWhole
+from ._survey import ReadsLabels as ReadsLabels
+from ._survey import Severity as Severity
+from ._survey import Survey as Survey
+from ._survey import Surveys as Surveys
+from ._survey import TellsUnlearnable as TellsUnlearnable
 from ._table import KINDS as KINDS
 from ._table import Kind as Kind
 from ._table import members_of as members_of

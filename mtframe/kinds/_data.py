@@ -31,7 +31,8 @@ class Dataset(Samples, Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
     Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). Optional: `LabelsImages`,
-    `OrdersEpochs`, `Downloads`, `Synthesizes`, `Recognises`, `ReportsOmissions`, `HasNotes`.
+    `OrdersEpochs`, `Downloads`, `Synthesizes`, `Recognises`, `ReportsOmissions`, `ReadsLabels`, `InspectsFiles`,
+    `HasNotes`.
 
     Attributes:
         splits: The splits that it may be asked for.
@@ -132,7 +133,7 @@ class Transform(Protocol):
 
     Wired: `size` (pixels of the square input), `train` (augment or not). Works on the whole batch, so that what can run
     on the batch does, and images can be mixed. Optional: `MixesImages`, `FollowsProgress`, `EvaluatesAs`,
-    `KnowsOutside`.
+    `KnowsOutside`, `PlacesWhole`.
 
     Attributes:
         fixed_size: False if the size changes from batch to batch (multi-scale training), or inputs are no squares.

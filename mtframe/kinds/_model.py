@@ -147,7 +147,7 @@ class Head(Protocol):
 
     Wired: `features` (tuple of FeatureSpec), `info` (DataInfo of the task's training data), `restoring` (True where a
     run's trained weights are loaded right after, so that a head with weights of its own need not fetch or read them).
-    Optional: `MergesViews`.
+    Optional: `MergesViews`, `TellsUnlearnable`.
     """
 
     target: ClassVar[str | tuple[str, ...]]

@@ -36,6 +36,7 @@ from ._model import (
     TakesOver,
     TellsPretraining,
 )
+from ._survey import InspectsFiles, PlacesWhole, ReadsLabels, Surveys, TellsUnlearnable
 from ._target import ChecksForm, Embeds, RatesPredictions, Target, WritesFiles
 from ._training import (
     Balancer,
@@ -176,7 +177,7 @@ _ANY = (Migrates, HasExamples)
 _ABILITIES: dict[str, tuple[type, ...]] = {
     "backbone": (HasColourOrder, TellsPretraining, BuiltForSize, NamesLayers, *_FAMILY, *_ANY),
     "sharing": (NamesShared, TakesOver, *_ANY),
-    "head": (MergesViews, *_ANY),
+    "head": (MergesViews, TellsUnlearnable, *_ANY),
     "loss": (FollowsProgress, *_ANY),
     "dataset": (
         LabelsImages,
@@ -185,11 +186,13 @@ _ABILITIES: dict[str, tuple[type, ...]] = {
         Synthesizes,
         Recognises,
         ReportsOmissions,
+        ReadsLabels,
+        InspectsFiles,
         HasNotes,
         *_ANY,
     ),
-    "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds),
-    "transform": (MixesImages, FollowsProgress, EvaluatesAs, KnowsOutside, *_ANY),
+    "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds, Surveys),
+    "transform": (MixesImages, FollowsProgress, EvaluatesAs, KnowsOutside, PlacesWhole, *_ANY),
     "metric": (HasDetails, HasNotes, ChoosesThresholds, AsksDataset, *_ANY),
     "balancer": (KeepsState, WeighsHeads, KnowsPresent, CountsFailures, *_FAMILY, *_ANY),
     "preset": (),

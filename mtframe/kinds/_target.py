@@ -22,7 +22,7 @@ class Target(Protocol):
     the network (`placed`), and collated for a batch.
 
     Wired: `info` (DataInfo of the task's training data). Optional: `WritesFiles`, `Embeds`, `ChecksForm`,
-    `RatesPredictions`.
+    `RatesPredictions`, `Surveys`.
 
     Attributes:
         mixes: Whether the labels of several images can be one (`placed` of several parts). If not, images that a

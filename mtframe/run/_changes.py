@@ -16,7 +16,7 @@ Changes = Mapping[str, tuple[Any, Any]]
 # What leaves every step as it was: where and how fast it is computed, what is observed, saved and logged.
 _HARMLESS = (
     "train.workers", "train.device", "train.log_every", "train.save_every_steps", "train.evaluate_every",
-    "train.gradients_every", "train.max_unreadable", "hooks", "tasks.*.dataset.root",
+    "train.gradients_every", "train.max_unreadable", "train.allow", "hooks", "tasks.*.dataset.root",
 )  # fmt: skip
 
 # A longer training: steps to come have the learning rate of one that was as long from the start.

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -19,6 +20,7 @@ from mtframe.kinds import CountsFailures
 from mtframe.model import MultiTaskModel
 from mtframe.registry import name_of
 from mtframe.run import RunFolder
+from mtframe.survey import TaskSurvey, refuse
 
 from ._checkpoints import Checkpoints
 from ._evaluations import Evaluations
@@ -35,6 +37,7 @@ from ._parts import build_parts
 from ._report import Report
 from ._state import Evaluated, TrainingState, training_images
 from ._step import Step
+from ._surveys import log_surveys, survey_labels
 from ._terms import mean_terms
 
 
@@ -99,6 +102,7 @@ class Trainer:
         )
         self._step = Step.of(self.parts, self.options, FiniteCheck(self.model, self.options.lr, self._checkpoints.last))
         self._report = Report(self.parts, self.state, self.options.accumulate)
+        self._resumed = resume
         self._call.model_assembled(model=self.model, recipe=self.recipe.model_copy(deep=True))
 
     @classmethod
@@ -182,6 +186,13 @@ class Trainer:
             return []
         return cautions(self.batches, self.steps * self.options.accumulate, self.options.schedule.name)
 
+    @cached_property
+    def surveys(self) -> list[TaskSurvey]:
+        """What is in the data of each trained task, by its labels alone; nothing of a run that goes on."""
+        if self._resumed:
+            return []
+        return survey_labels(self.assembly, self.model)
+
     def stop(self, reason: str) -> None:
         """Ends training after the step that is under way, evaluated and saved, as if it were the last one.
 
@@ -197,9 +208,11 @@ class Trainer:
             The last evaluation, by task.
 
         Raises:
+            DataError: The data cannot be meant as it is (`surveys`), and `train.allow` does not say that it is.
             Interrupted: Ctrl-C; everything is saved.
             TrainingError: A loss is not finite, too many images cannot be read, a checkpoint cannot be written.
         """
+        refuse(self.surveys, self.options.allow)
         if not self.run.recipe_file.is_file():
             self.run.create(self.recipe, self.assembly.infos)
         with self.run.writing(), log_to(self.run.log_file):
@@ -304,6 +317,7 @@ class Trainer:
             announce(self.batches, self.steps * self.options.accumulate)
         for text in self.cautions:
             LOG.warning("%s", text)
+        log_surveys(self.surveys, self.run.path / "plots" / "labels.png")
         if self._gradient_log is not None:
             self._gradient_log.begin(self.run.gradients_csv, self.step)
         self._call.training_started(trainer=self)

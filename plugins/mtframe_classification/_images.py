@@ -60,6 +60,13 @@ class LabelledImages:
             return ClassCounts(tuple(applies_C.tolist()), tuple(not_C.tolist()))
         return None
 
+    def annotated(self, index: int) -> Sample:
+        """The sample without its pixels, which are not read; its size is not known."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} images, no number {index}")
+        target = self._target(self._targets[index])
+        return Sample(torch.empty(0, dtype=torch.uint8), target, (0, 0), index, self._names[index])
+
     def ids(self) -> list[str]:
         """The path of each image."""
         return self._names.tolist()
@@ -103,6 +110,10 @@ class LabelledDataset:
             BadImageError: The file cannot be read.
         """
         return self._labelled.sample(index, self.decode_size)
+
+    def annotated(self, index: int) -> Sample:
+        """The sample without its pixels, which are not read; its size is not known."""
+        return self._labelled.annotated(index)
 
     def ids(self) -> list[str]:
         """Path of each image below `root`."""

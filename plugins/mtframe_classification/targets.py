@@ -8,12 +8,16 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mtframe.data import DataInfo, Placement, Sample, shares
+from mtframe.kinds import Survey
 from mtframe.marks import Bar, Mark, Text
+
+from ._survey import condensed, survey_classes
 
 Parts = Sequence[tuple[Mapping[str, Tensor], Placement]]
 
@@ -110,6 +114,15 @@ class Label(_Probabilities):
         if value is None or value.ndim or value.is_floating_point() or not -1 <= int(value) < len(self.classes):
             raise ValueError(f"expected 'label', a whole number of -1 to {len(self.classes) - 1}, got {value}")
 
+    def condensed(self, sample: Sample) -> dict[str, np.ndarray]:
+        """The class."""
+        present = self._one_hot(sample.target["label"])
+        return condensed(present, present)
+
+    def survey(self, condensed: Sequence[Mapping[str, np.ndarray]], scales: np.ndarray) -> Survey:
+        """Images by class."""
+        return survey_classes("labels", self.classes, condensed)
+
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """The mean probability of the right class."""
         pairs = zip(predictions, samples, strict=True)
@@ -168,6 +181,15 @@ class Labels(_Probabilities):
     def check_label(self, label: Mapping[str, Tensor], size: tuple[int, int]) -> None:
         """Raises ValueError unless `labels` has 0 to 1 or NaN for each class."""
         _check_numbers("labels", label, len(self.classes), least=0, most=1, unknown=True)
+
+    def condensed(self, sample: Sample) -> dict[str, np.ndarray]:
+        """The classes that are there."""
+        labels = sample.target["labels"]
+        return condensed(labels == 1, labels.isfinite())
+
+    def survey(self, condensed: Sequence[Mapping[str, np.ndarray]], scales: np.ndarray) -> Survey:
+        """Images by class."""
+        return survey_classes("labels", self.classes, condensed)
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """The mean over known labels of the probability that is given to the truth."""
@@ -240,6 +262,15 @@ class Value:
     def check_prediction(self, prediction: Mapping[str, Tensor], size: tuple[int, int]) -> None:
         """Raises ValueError unless there is a number for each name."""
         _check_numbers("values", prediction, len(self.names))
+
+    def condensed(self, sample: Sample) -> dict[str, np.ndarray]:
+        """The numbers that are known."""
+        known = sample.target["value"].isfinite()
+        return condensed(known, known)
+
+    def survey(self, condensed: Sequence[Mapping[str, np.ndarray]], scales: np.ndarray) -> Survey:
+        """Known numbers by name."""
+        return survey_classes("numbers", self.names, condensed)
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """The mean over known numbers of 1 / (1 + relative error)."""

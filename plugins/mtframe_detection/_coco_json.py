@@ -92,6 +92,7 @@ def read_coco(path: Path, split: str, folder: str) -> tuple[Annotations, dict[in
         area=area,
         annotation_ids=ids,
         image_ids=image_ids,
+        meant="corner and size",
     )
     return annotations, {number: names[number] for number in category_ids.tolist()}
 

@@ -63,6 +63,7 @@ def read_labels(root: Path, split: str, images: Sequence[str], num_classes: int)
         table[:, 1:].round(9),
         table[:, 0].astype(np.int64),
         np.zeros(len(table), dtype=bool),
+        meant="centre and size",
     )
     if not outlines:
         return annotations

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,8 +15,14 @@ from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Names, Sample, read_image
 from mtframe.errors import BadImageError, DataError
+from mtframe.kinds import Finding
 
+from ._files import missing_images
+from ._meaning import Meaning, judge_boxes
 from .boxes import Boxes
+
+# Reasons for which boxes are left out.
+NO_AREA, TWICE = "boxes without area inside their image", "boxes that stand twice on one image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class Annotations:
         annotation_ids: (A,) int64.
         image_ids: (I,) int64.
         notes: What was left out.
+        omitted: How many boxes, by reason.
+        findings: What is odd about the numbers.
     """
 
     split: str
@@ -51,6 +59,8 @@ class Annotations:
     annotation_ids: np.ndarray
     image_ids: np.ndarray
     notes: tuple[str, ...]
+    omitted: Mapping[str, int] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
     _places: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -164,6 +174,7 @@ class AnnotatedImages:
         info: Names of the classes.
         annotations: Those of the images that the data set has.
         notes: What was left out, for people to read.
+        omitted: How much was left out of this split, by reason.
     """
 
     target: ClassVar[str] = "boxes"
@@ -176,6 +187,7 @@ class AnnotatedImages:
         self.info = DataInfo(self.target, tuple(classes))
         self.annotations = annotations.of_split(split, keep_empty=keep_empty)
         self.notes = self.annotations.notes
+        self.omitted: Mapping[str, int] = dict(self.annotations.omitted)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -206,6 +218,10 @@ class AnnotatedImages:
         """The sample without reading its image."""
         return self.annotations.sample(index)
 
+    def inspect(self) -> list[Finding]:
+        """Images that are not there, and boxes whose numbers look like something else."""
+        return [*missing_images(self.root, self.ids()), *self.annotations.findings]
+
 
 def collect(
     split: str,
@@ -220,6 +236,7 @@ def collect(
     area: np.ndarray | None = None,
     annotation_ids: np.ndarray | None = None,
     image_ids: np.ndarray | None = None,
+    meant: Meaning = "corners",
 ) -> Annotations:
     """Clips boxes, leaves out those without area and those that stand twice, and sorts them by image.
 
@@ -235,11 +252,13 @@ def collect(
         area: (A,) where it is not that of the box.
         annotation_ids: (A,); None for 1, 2, ...
         image_ids: (I,); None for 0, 1, ...
+        meant: What the files' four numbers are.
     """
-    limit = np.ones(4) if sizes is None else np.tile(sizes[owner][:, ::-1], 2)
+    limit = np.ones((len(owner), 4)) if sizes is None else np.tile(sizes[owner][:, ::-1], 2)
+    findings = judge_boxes(boxes, limit[:, :2], meant, pixels=sizes is not None)
     boxes = np.minimum(boxes.clip(0), limit)
     area = box_areas(boxes) if area is None else area
-    keep, notes = _usable(where, boxes, owner, labels, crowd)
+    keep, notes, omitted = _usable(where, boxes, owner, labels, crowd)
     # Stable: annotations of an image stay in the order of the file.
     order = keep[np.argsort(owner[keep], kind="stable")]
     ids = np.arange(1, len(owner) + 1) if annotation_ids is None else annotation_ids
@@ -255,6 +274,8 @@ def collect(
         annotation_ids=ids[order],
         image_ids=np.arange(len(files)) if image_ids is None else image_ids,
         notes=notes,
+        omitted=omitted,
+        findings=tuple(findings),
     )
 
 
@@ -266,8 +287,8 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
 
 def _usable(
     where: str, boxes: np.ndarray, owner: np.ndarray, labels: np.ndarray, crowd: np.ndarray
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Indices of annotations to keep, and what to say of the others."""
+) -> tuple[np.ndarray, tuple[str, ...], dict[str, int]]:
+    """Indices of annotations to keep, what to say of the others, and how many they are by reason."""
     solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     rows = np.column_stack([owner, labels, crowd, boxes])
     first = np.zeros(len(rows), dtype=bool)
@@ -278,4 +299,5 @@ def _usable(
     if not first[solid].all():
         # The official train2017 has a few of these.
         notes.append(f"{where}: {(~first[solid]).sum()} boxes stand twice on one image; kept once")
-    return np.flatnonzero(solid & first), tuple(notes)
+    numbers = {NO_AREA: int((~solid).sum()), TWICE: int((~first[solid]).sum())}
+    return np.flatnonzero(solid & first), tuple(notes), {reason: number for reason, number in numbers.items() if number}

@@ -9,13 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import batched_nms, box_iou, nms
 
 from mtframe.data import DataInfo, Placement, Sample, covers
+from mtframe.kinds import Survey
 from mtframe.marks import Box, Mark
+
+from ._survey import condensed, survey_boxes
 
 # Boxes of one class that several views see are one thing from this IoU on, unless the head says otherwise.
 _SAME_BOX = 0.6
@@ -187,6 +191,14 @@ class Boxes:
             marks = overlap * right * prediction["scores"].float()
             found += [float(row.max()) if len(row) else 0.0 for row in marks]
         return sum(found) / len(found) if found else None
+
+    def condensed(self, sample: Sample) -> dict[str, np.ndarray]:
+        """The boxes, and the size of their image."""
+        return condensed(sample)
+
+    def survey(self, condensed: Sequence[Mapping[str, np.ndarray]], scales: np.ndarray) -> Survey:
+        """Boxes by class, size and place; those that become too small to be seen."""
+        return survey_boxes(self.classes, condensed, scales)
 
     def _check(self, boxes: Tensor, labels: Tensor, size: tuple[int, int]) -> None:
         """Raises ValueError unless boxes (N, 4) lie in the image, and labels (N,) are classes."""

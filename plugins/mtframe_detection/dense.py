@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mtframe.errors import RecipeError
 from mtframe.model import FeaturePyramid, group_norm
 
+from .atss import assign
 from .box_geometry import distances_to_boxes, grid_points, reach_out
 from .suppression import Nms, Suppression
 
@@ -126,6 +127,17 @@ class DenseHead(nn.Module):
             `boxes` (N, 4) XYXY in pixels of the input, `scores` (N,) 0..1 and `labels` (N,) long each.
         """
         return self.suppression.detect(outputs["logits"].float().sigmoid(), outputs["boxes"].float(), bounds)
+
+    @torch.no_grad()
+    def unlearnable(self, targets: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
+        """(B,) long: boxes of each image of a collated batch that ATSS gives no point, in inputs of (height, width)."""
+        shapes = [(math.ceil(size[0] / stride), math.ceil(size[1] / stride)) for stride in self.strides]
+        points = grid_points(shapes, self.strides, targets["boxes"].device)
+        owner = assign(points, targets["boxes"].float(), targets["valid"], self.strides, anchor_scale=self.anchor_scale)
+        # One more for the background.
+        learned = torch.zeros(len(owner), targets["valid"].shape[1] + 1, dtype=torch.bool, device=owner.device)
+        learned.scatter_(1, owner + 1, True)
+        return (targets["valid"] & ~learned[:, 1:]).sum(dim=1)
 
     def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """One image's detections under several views (mirrored, rescaled) put together and suppressed again."""

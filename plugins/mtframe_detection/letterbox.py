@@ -112,6 +112,11 @@ class Letterbox:
             placements.append(tuple(parts))
         return Inputs(images, placements)
 
+    def placement_of(self, size: tuple[int, int]) -> Placement:
+        """Where an image of (height, width) lies without augmentation."""
+        alone = [Sample(torch.empty(0, dtype=torch.uint8), {}, size)]
+        return _fit(alone, 0, self.size, (0, 0, self.size, self.size), 1.0, 0.5, 0.5)
+
     def _compose(self, number: int, samples: Sequence[Sample], side: int, rng: np.random.Generator) -> list[Placement]:
         """What is drawn where: the image itself, or it and three others around a random corner."""
         whole = (0, 0, side, side)

@@ -130,6 +130,10 @@ class RFCNHead(nn.Module):
         scores, boxes = outputs["refined_logits"].sigmoid(), outputs["refined_boxes"]
         return self.dense.suppression.detect(scores, boxes, bounds)
 
+    def unlearnable(self, targets: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
+        """(B,) long: boxes that no point of the first stage learns."""
+        return self.dense.unlearnable(targets, size)
+
     def merge_views(self, predictions: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """One image's detections under several views (mirrored, rescaled) put together and suppressed again."""
         return self.dense.suppression.merge(predictions)

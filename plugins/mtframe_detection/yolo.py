@@ -7,11 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from mtframe.data import DecodeSize, Sample, read_image
+from mtframe.data import Sample, read_image, read_size
+from mtframe.kinds import Finding
 
+from ._files import misplaced_labels
 from ._reading import check_split
 from ._yolo_files import describe
-from ._yolo_text import read_labels
+from ._yolo_text import label_file, read_labels
 from .annotations import AnnotatedImages
 
 
@@ -82,13 +84,16 @@ class Yolo(AnnotatedImages):
         return sample
 
     def annotated(self, index: int) -> Sample:
-        """The sample without its pixels; the image is read once to know its size."""
+        """The sample without its pixels; of the image only the header is read, once, to know its size."""
         index = self.annotations.place(index)
         if not self._sizes[index].any():
-            # Decoded as small as can be.
-            self._sizes[index] = read_image(self._path(index), DecodeSize(), upright=True)[1]
+            self._sizes[index] = read_size(self._path(index), upright=True)
         height, width = self._sizes[index].tolist()
         return self.annotations.sample(index, (height, width))
+
+    def inspect(self) -> list[Finding]:
+        """Also labels that lie where no image finds them."""
+        return [*super().inspect(), *misplaced_labels(self.root, self.ids(), label_file)]
 
     def _path(self, index: int) -> Path:
         return self.root / self.annotations.files[index]

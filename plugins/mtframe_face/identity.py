@@ -9,12 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mtframe.data import DataInfo, Placement, Sample
+from mtframe.kinds import Survey
 from mtframe.marks import Mark, Text
+
+from ._survey import condensed, survey_people
 
 # Numbers in the embedding of a perfect prediction: enough that those of two people are nearly orthogonal.
 _DIM = 128
@@ -97,6 +101,14 @@ class Identity:
         # bf16 has steps of 1/256.
         if abs(length - 1) > 1e-2:
             raise ValueError(f"expected an embedding of unit length, got length {length:.3g}")
+
+    def condensed(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Who it is."""
+        return condensed(sample)
+
+    def survey(self, condensed: Sequence[Mapping[str, np.ndarray]], scales: np.ndarray) -> Survey:
+        """People by number of images."""
+        return survey_people(condensed)
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """How much more alike two images of one person are than two of different people, on average."""

@@ -137,6 +137,12 @@ class IdentityFolders:
             return ()
         return (*([few] if self.passed_over else []), *([deep] if self._nested else []))
 
+    def annotated(self, index: int) -> Sample:
+        """The sample without its pixels, which are not read; its size is not known."""
+        id = self._id(index)
+        label = int(self._persons[index]) if self.split == "train" else NOBODY
+        return Sample(torch.empty(0, dtype=torch.uint8), {"label": torch.tensor(label)}, (0, 0), index, id)
+
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """One epoch's order, `per_identity` images of a person in a row; see `balanced`."""
         return epoch_order(self._persons, self.per_identity, self.balanced, rng)

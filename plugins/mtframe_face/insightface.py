@@ -118,6 +118,13 @@ class InsightFace:
         image, size = decode_image(data, str(self.root / name), self.decode_size)
         return Sample(image, {"label": torch.tensor(label)}, size, index, name)
 
+    def annotated(self, index: int) -> Sample:
+        """The sample without its pixels, which are not read; its size is not known."""
+        train = self.split == "train"
+        label = torch.tensor(int(self._labels[index]) if train else NOBODY)
+        name = f"train.rec/{int(self._keys[index])}" if train else f"{self._pickled.file.path.name}/{index}"
+        return Sample(torch.empty(0, dtype=torch.uint8), {"label": label}, (0, 0), index, name)
+
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """One epoch's order, `per_identity` images of a person in a row; see `balanced`."""
         return epoch_order(self._labels, self.per_identity, self.balanced, rng)

@@ -8,6 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageColor
@@ -15,8 +16,11 @@ from torch import Tensor
 
 from mtframe.data import DataInfo, Placement, Sample
 from mtframe.errors import DataError
+from mtframe.kinds import Survey
 from mtframe.marks import Mark, Mask
 from mtframe.palette import colour_of
+
+from ._survey import condensed, survey_masks
 
 # In place of a class number where the class is not known.
 UNKNOWN = 255
@@ -139,6 +143,14 @@ class Masks:
     def check_prediction(self, prediction: Mapping[str, Tensor], size: tuple[int, int]) -> None:
         """Raises ValueError unless there is a class number for each pixel."""
         self._check(prediction.get("mask"), size, unknown=False)
+
+    def condensed(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Pixels by class."""
+        return condensed(sample.target["mask"], len(self.classes))
+
+    def survey(self, condensed: Sequence[Mapping[str, np.ndarray]], scales: np.ndarray) -> Survey:
+        """Images and pixels by class."""
+        return survey_masks(self.classes, condensed)
 
     def rightness(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> float | None:
         """The mean over images of the part of their known pixels that have the right class."""

@@ -1,0 +1,34 @@
+"""What is in the data, looked at before a training starts: by labels alone, which takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtframe.assembly import Assembly
+from mtframe.model import MultiTaskModel
+from mtframe.survey import Look, TaskSurvey, draw_surveys, survey, surveyed_tasks, table_of
+
+from ._log import LOG
+
+# Images of a split for which a head is asked what it can learn.
+_LEARNABLE = 200
+
+# Images of a split whose labels are read: all of COCO, and of millions as many as take seconds.
+_MOST = 200_000
+
+
+def survey_labels(assembly: Assembly, model: MultiTaskModel) -> list[TaskSurvey]:
+    """What is in the data of each trained task."""
+    look = Look(decode=False, most=_MOST, learnable=_LEARNABLE)
+    return [survey(task, look) for task in surveyed_tasks(assembly, ("train", "val"), dict(model.heads.items()))]
+
+
+def log_surveys(surveys: Sequence[TaskSurvey], picture: Path) -> None:
+    """Writes them into the log, and draws them. Raises OSError where the picture cannot be written."""
+    for one in surveys:
+        for line in table_of(one).splitlines():
+            LOG.info("%s", line)
+        for found in one.found:
+            (LOG.info if found.finding.severity == "note" else LOG.warning)("%s", found.line())
+    draw_surveys(surveys, picture)

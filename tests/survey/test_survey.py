@@ -1,0 +1,327 @@
+"""What a survey says of splits beside each other and of labels of every kind, and what a training does with it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from command import Result, mtframe
+from mtframe.data import DataInfo, Sample, read_image, read_size
+from mtframe.errors import BadImageError, DataError
+from mtframe.evaluation import Bars, Curves, Matrix
+from mtframe.kinds import Finding, Survey
+from mtframe.recipe import load_recipe
+from mtframe.survey import (
+    Found,
+    Look,
+    SplitLook,
+    SplitSurvey,
+    Surveyed,
+    TaskSurvey,
+    draw_surveys,
+    refuse,
+    survey,
+    table_of,
+)
+from mtframe_classification.image_folder import ImageFolder
+from mtframe_classification.targets import Label, Labels, Value
+from mtframe_face.identity import Identity
+from mtframe_face.identity_folders import IdentityFolders
+from mtframe_segmentation.masks import Masks
+from small import Small
+
+
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def lines(result: Result, name: str) -> list[str]:
+    return [line for line in (result.out + result.err).splitlines() if line.endswith(f"[{name}]")]
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Cats and dogs in folders: 3 and 2 to train, one each to validate."""
+    for seed, name in enumerate(
+        ["train/cat/a", "train/cat/b", "train/cat/c", "train/dog/a", "train/dog/b", "val/cat/a", "val/dog/a"]
+    ):
+        picture(tmp_path / "pets" / f"{name}.png", seed)
+    return tmp_path / "pets"
+
+
+def test_the_same_file_in_two_splits(pets: Path) -> None:
+    assert mtframe("data", "check", "image-folder", pets).code == 0
+    picture(pets / "val" / "dog" / "b.png", 20)
+    shutil.copy(pets / "train" / "cat" / "b.png", pets / "val" / "cat" / "other.png")
+    checked = mtframe("data", "check", "image-folder", pets)
+    assert checked.code == 0
+    (line,) = lines(checked, "same-file")
+    assert line.startswith("warning: image-folder: 1 of the 4 images of val are in train too, by content")
+    assert f"{pets}/train/cat/b.png and {pets}/val/cat/other.png" in line
+
+
+def test_a_split_that_is_a_copy_of_another(pets: Path) -> None:
+    shutil.rmtree(pets / "val")
+    shutil.copytree(pets / "train", pets / "val")
+    checked = mtframe("data", "check", "image-folder", pets)
+    assert checked.code == 1
+    (line,) = lines(checked, "same-file")
+    assert "5 of the 5 images of val are in train too, by content" in line
+    assert "what is meant as it is can be allowed: --allow same-file" in checked.err
+    assert mtframe("data", "check", "image-folder", pets, "--allow", "same-file").code == 0
+    assert mtframe("data", "check", "image-folder", pets, "--allow", "unreadable").code == 1
+
+
+def test_a_class_without_any_image_in_one_split(pets: Path) -> None:
+    shutil.rmtree(pets / "train" / "dog")
+    picture(pets / "train" / "eel" / "a.png", 30)
+    checked = mtframe("data", "check", "image-folder", pets, "classes=[cat,eel]")
+    assert checked.code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in checked.out.splitlines() if line.startswith("  ")}
+    assert (rows["cat"], rows["eel"]) == (["3", "1"], ["1", "0"])
+
+
+class Pets:
+    """A data set of one split, in memory."""
+
+    target = "label"
+    splits = ("train", "val")
+    decode_size = None
+
+    def __init__(self, classes: tuple[str, ...], labels: list[int]) -> None:
+        self.info, self.labels = DataInfo("label", classes), labels
+        self.omitted = {"hidden files": 2} if "cat" in classes else {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        raise BadImageError(f"{index}.jpg", "is empty")
+
+    def annotated(self, index: int) -> Sample:
+        return Sample(torch.empty(0), {"label": torch.tensor(self.labels[index])}, (0, 0), index, str(index))
+
+
+def test_classes_that_differ_between_splits() -> None:
+    train, val = Pets(("cat", "dog"), [0, 1, 1]), Pets(("dog", "cat"), [0])
+    task = Surveyed("pets", "in memory", Label(train.info), {"train": train, "val": val})
+    said = survey(task, Look(decode=False))
+    assert [one.line() for one in said.found if one.finding.severity == "error"] == [
+        "pets: val has 2 classes and train 2, which are not the same in the same order (e.g. dog; cat) [classes-differ]"
+    ]
+    with pytest.raises(
+        DataError, match=r"(?s)the data cannot be meant as it is.*If it is: train.allow=\[classes-differ\]"
+    ):
+        refuse([said], ())
+    refuse([said], ["classes-differ"])
+    table = table_of(said).splitlines()
+    assert [line.split()[-2:] for line in table] == [
+        ["train", "val"], ["3", "1"], ["0", "0"], ["0", "0"], ["3", "1"], ["1", "1"], ["2", "0"], ["2", "2"],
+    ]  # fmt: skip
+    assert table[-1].startswith("left out: hidden files ")
+
+
+def test_a_class_that_is_scored_and_never_learned() -> None:
+    train, val = Pets(("cat", "dog", "eel"), [0, 0]), Pets(("cat", "dog", "eel"), [0, 1])
+    said = survey(Surveyed("pets", "", Label(train.info), {"train": train, "val": val}), Look(decode=False))
+    assert [(one.split, one.finding.name, one.finding.examples) for one in said.found] == [
+        ("train", "class-without-any", ("dog", "eel")), ("", "class-not-trained", ("dog",)),
+    ]  # fmt: skip
+
+
+def test_images_that_cannot_be_read_are_counted_and_named() -> None:
+    train = Pets(("cat", "dog"), [0] * 40)
+    said = survey(Surveyed("pets", "", Label(train.info), {"train": train}), Look(decode=True))
+    (found,) = said.found
+    assert found.line().startswith("pets, train: 40 of 40 images cannot be read (e.g. 0.jpg: is empty; 1.jpg")
+
+
+def test_of_very_many_images_the_first_are_looked_at() -> None:
+    train = Pets(("cat", "dog"), [0, 1] * 50)
+    seen = []
+    said = survey(
+        Surveyed("pets", "", Label(train.info), {"train": train}), Look(decode=False, most=50, seen=seen.append)
+    )
+    # In parts of 32.
+    assert (seen, said.splits["train"].look.looked_at) == ([32, 32], 64)
+    assert [line.split() for line in table_of(said).splitlines()[1:3]] == [["images", "100"], ["looked", "at", "64"]]
+
+
+def test_people_by_number_of_images(tmp_path: Path) -> None:
+    numbers = {"ann": 1, "bob": 1, "cy": 1, "dee": 4, "eva": 5}
+    for person, number in numbers.items():
+        for image in range(number):
+            picture(tmp_path / "train" / person / f"{image}.png", hash((person, image)) % 1000)
+    for person in ("fay", "gus"):
+        for image in range(2):
+            picture(tmp_path / "val" / person / f"{image}.png", 2000 + image + len(person) * ord(person[0]))
+    checked = mtframe("data", "check", "identity-folders", tmp_path, "min_images=1")
+    assert checked.code == 0
+    rows = [line.split() for line in checked.out.splitlines() if line.startswith(("people", "  of"))]
+    assert rows == [
+        ["people", "5", "2"], ["of", "1", "image", "3", "-"], ["of", "2", "to", "4", "images", "1", "2"],
+        ["of", "5", "to", "9", "images", "1", "-"],
+    ]  # fmt: skip
+    (line,) = lines(checked, "people-of-one-image")
+    assert "identity-folders, train: 3 of 5 people have one image" in line
+
+
+def test_strangers_in_one_file_are_not_known() -> None:
+    identity = Identity(DataInfo("identity", ("ann",)))
+    samples = [Sample(torch.empty(0), {"label": torch.tensor(-1)}, (0, 0), n, f"lfw.bin/{n}") for n in range(4)]
+    said = identity.survey([identity.condensed(sample) for sample in samples], np.full(4, np.nan))
+    assert (said.total, said.unknown) == (0, 4)
+
+
+def test_labels_that_are_there_not_there_and_not_known() -> None:
+    target = Labels(DataInfo("labels", ("sun", "birds")))
+    values = [[1, 0], [0, 0], [1, float("nan")], [float("nan")] * 2]
+    samples = [Sample(torch.empty(0), {"labels": torch.tensor(value)}, (0, 0)) for value in values]
+    said = target.survey([target.condensed(sample) for sample in samples], np.full(4, np.nan))
+    assert (dict(said.classes), said.total, said.empty, said.unknown) == ({"sun": 2, "birds": 0}, 2, 1, 1)
+
+
+def test_numbers_that_are_known() -> None:
+    target = Value(DataInfo("value", ("tilt", "age")))
+    samples = [
+        Sample(torch.empty(0), {"value": torch.tensor(value)}, (0, 0)) for value in ([1.0, float("nan")], [0.0, 2.0])
+    ]
+    said = target.survey([target.condensed(sample) for sample in samples], np.full(2, np.nan))
+    assert (dict(said.classes), said.empty, said.unknown) == ({"tilt": 2, "age": 1}, 0, 0)
+
+
+def test_masks_by_class() -> None:
+    target = Masks(DataInfo("mask", ("road", "sky", "car")))
+    masks = [torch.tensor([[0, 0], [1, 255]]), torch.tensor([[0, 0], [0, 0]]), torch.full((2, 2), 255)]
+    samples = [Sample(torch.empty(0), {"mask": mask.to(torch.uint8)}, (2, 2)) for mask in masks]
+    said = target.survey([target.condensed(sample) for sample in samples], np.full(3, np.nan))
+    assert (dict(said.classes), said.unknown) == ({"road": 2, "sky": 1, "car": 0}, 1)
+    # 5 of 12 pixels.
+    assert said.rows == {"pixels of no known class, percent": 42}
+
+
+@pytest.mark.parametrize("form", ["plain.png", "turned.jpg", "turned.png", "grey.tiff", "small.gif", "web.webp"])
+def test_a_size_is_that_of_the_decoded_image(tmp_path: Path, form: str) -> None:
+    path, image = tmp_path / form, Image.new("L" if form == "grey.tiff" else "RGB", (30, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, **({"exif": exif} if form.startswith("turned") else {}))
+    for upright in (False, True):
+        assert read_size(path, upright=upright) == read_image(path, upright=upright)[1]
+
+
+def test_a_size_of_no_image_says_why(tmp_path: Path) -> None:
+    for content in (b"", b"no picture"):
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(BadImageError):
+            read_size(tmp_path / "a.jpg")
+    with pytest.raises(BadImageError, match="No such file"):
+        read_size(tmp_path / "b.jpg")
+
+
+def test_a_table_of_many_classes_lists_the_most_frequent() -> None:
+    classes = {f"c{number}": number for number in range(30)}
+    look = SplitLook(5, read=True)
+    said = TaskSurvey("t", "x", {"train": SplitSurvey(look, Survey("boxes", classes, 435), {}, ())})
+    table = table_of(said, classes=2).splitlines()
+    assert [line.split() for line in table[-3:]] == [["c29", "29"], ["c28", "28"], ["28", "other", "classes", "378"]]
+
+
+def test_every_kind_of_picture_is_drawn(tmp_path: Path) -> None:
+    pictures = (
+        Bars("classes", "boxes", {"$odd$ \u200b": 3.0, **{f"c{n}": 1.0 for n in range(40)}}),
+        Matrix("places", "y", "x", ("a", ""), ("b", ""), [[1, 2], [3, 4]]),
+        Curves("ages", "x", "y", {"one": ([0, 1], [0, 1])}),
+    )
+    look = SplitLook(1, read=True)
+    said = [
+        TaskSurvey("a", "", {"train": SplitSurvey(look, Survey("boxes", {}, 0, pictures=pictures), {}, ())}),
+        TaskSurvey("b", "", {"train": SplitSurvey(look, Survey("boxes", {}, 0, pictures=pictures[:1]), {}, ())}),
+    ]
+    assert draw_surveys(said, tmp_path / "plots" / "labels.png")
+    with Image.open(tmp_path / "plots" / "labels.png") as drawn:
+        # Panels of 4.6 by 4.2 inches, 120 dots each: three columns, two rows.
+        assert drawn.size == (round(3 * 4.6 * 120), round(2 * 4.2 * 120))
+    assert not draw_surveys([TaskSurvey("a", "", {"val": SplitSurvey(look, None, {}, ())})], tmp_path / "no.png")
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_a_name_from_a_file_stays_in_its_line() -> None:
+    found = Found("t", "train", Finding("odd", "warning", "one thing", ("a\x1b[2J\nb.jpg",)))
+    assert found.line() == r"t, train: one thing (e.g. a\x1b[2J\nb.jpg) [odd]"
+
+
+def test_a_run_keeps_the_survey_of_its_labels(small_run: Path, here: Path) -> None:
+    said = (small_run / "said.txt").read_text(encoding="utf-8")
+    log = (small_run / "log.txt").read_text(encoding="utf-8")
+    for text in (said, log):
+        assert "objects: coco, " in text
+        assert "faces: lfw, " in text
+    assert (small_run / "plots" / "labels.png").is_file()
+    # What goes on was looked at when it began.
+    shutil.copytree(small_run, "run")
+    resumed = mtframe("train", "--resume", "run", "train.steps=3")
+    assert resumed.code == 0, resumed
+    assert "objects: coco, " not in resumed.out
+
+
+def test_what_is_odd_is_warned_of_where_a_training_begins(pets: Path, small: Small, here: Path) -> None:
+    shutil.copy(pets / "train" / "cat" / "b.png", pets / "val" / "cat" / "other.png")
+    parts = ["-b", small.parts[1], "-t", f"pets=image-classification:{pets}", "tasks.pets.size=32", "train.steps=1",
+             "train.workers=0", "backbone.pretrained=false", "tasks.pets.dataset.name=image-folder"]  # fmt: skip
+    trained = mtframe("train", *parts, "--out", "run")
+    assert (trained.code, trained.err) == (0, ""), trained
+    wanted = "pets: 1 of the 3 images of val are in train too, by content"
+    assert f"warning: {wanted}" in trained.out
+    assert f"WARNING {wanted}" in Path("run/log.txt").read_text(encoding="utf-8")
+
+
+def test_labels_are_read_without_the_images(pets: Path) -> None:
+    data = ImageFolder("train", root=pets)
+    for index in range(len(data)):
+        seen, annotated = data[index], data.annotated(index)
+        assert (annotated.id, annotated.index) == (seen.id, seen.index)
+        assert torch.equal(annotated.target["label"], seen.target["label"])
+    with pytest.raises(IndexError):
+        data.annotated(len(data))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_people_are_known_without_their_images(small: Small, tmp_path: Path, split: str) -> None:
+    from mtframe_face.lfw import LFW
+
+    for person in ("ann", "bob"):
+        for image in range(2):
+            picture(tmp_path / "train" / person / f"{image}.png", image)
+            picture(tmp_path / "val" / f"{person}by" / f"{image}.png", image)
+    for data in (LFW(split, root=small.faces), IdentityFolders(split, root=tmp_path)):
+        for index in range(len(data)):
+            seen, annotated = data[index], data.annotated(index)
+            assert (annotated.id, annotated.index) == (seen.id, seen.index)
+            assert torch.equal(annotated.target["label"], seen.target["label"])
+
+
+def test_findings_are_documented() -> None:
+    root = Path(__file__).resolve().parents[2]
+    names = set()
+    for file in [*(root / "mtframe").rglob("*.py"), *(root / "plugins").rglob("*.py")]:
+        text = file.read_text(encoding="utf-8")
+        names |= set(re.findall(r'Finding\(\s*"([a-z-]+)"', text))
+    names |= {f"boxes-like-{meaning}" for meaning in ("corners", "widths", "centres")}
+    page = (root / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert len(names) >= 14
+    assert [name for name in sorted(names) if f"| `{name}` |" not in page] == []
+
+
+def test_a_recipe_keeps_what_it_allows(tmp_path: Path, small: Small) -> None:
+    made = mtframe("init", f"objects=object-detection:{small.objects}", "-b", small.parts[1], "train.allow=[same-file]")
+    (tmp_path / "recipe.yaml").write_text(made.out, encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml").train.allow == ["same-file"]
