@@ -21,6 +21,7 @@ from mtframe.kinds import (
     Backbone,
     Dataset,
     EvaluatesAs,
+    FeatureSpec,
     GradientBalancer,
     GradientCombiner,
     HasColourOrder,
@@ -114,10 +115,10 @@ class Assembly:
             shared = self._build("sharing", scheme, where, {"backbone": backbone, "groups": self.groups()})
             heads: dict[str, nn.Module] = {}
             losses: dict[str, nn.Module] = {}
-            for name, task in self.recipe.tasks.items():
-                wired = {"features": shared.features, "restoring": restoring and f"heads.{name}" not in fresh}
-                heads[name] = self._build_for(name, "head", task.head, "head", wired)
-                losses[name] = self._build_for(name, "loss", task.loss, "loss", {"head": heads[name]})
+            for name in self.recipe.tasks:
+                heads[name], losses[name] = self.head_and_loss(
+                    name, shared.features, restoring=restoring and f"heads.{name}" not in fresh
+                )
             order = backbone.colour_order if isinstance(backbone, HasColourOrder) else "RGB"
             return MultiTaskModel(shared, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
 
@@ -125,6 +126,25 @@ class Assembly:
         """Whether a task's head has weights of its own, which it need not fetch where trained ones are loaded."""
         head = self._part("head", self.recipe.tasks[task].head, f"tasks.{task}.head").resolved.component
         return "restoring" in wired_names(head, "head")
+
+    def head_and_loss(
+        self, task: str, features: Sequence[FeatureSpec], info: DataInfo | None = None, *, restoring: bool = False
+    ) -> tuple[nn.Module, nn.Module]:
+        """A task's freshly initialised head and loss.
+
+        Args:
+            task: The task.
+            features: The maps that the sharing scheme gives.
+            info: For other classes than the task's.
+            restoring: Trained weights are loaded right after.
+
+        Raises:
+            MtframeError: One of them cannot be built.
+        """
+        part = self.recipe.tasks[task]
+        wired = {"features": features, "restoring": restoring}
+        head = self._build_for(task, "head", part.head, "head", wired, info)
+        return head, self._build_for(task, "loss", part.loss, "loss", {"head": head}, info)
 
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Tasks whose images always have one size, together; they share one pass through the backbone in training."""
@@ -366,9 +386,11 @@ class Assembly:
             self._train_sets[task] = self._build("dataset", choice, f"tasks.{task}.dataset", {"split": "train"})
         return self._train_sets[task]
 
-    def _build_for(self, task: str, kind: str, choice: Choice, slot: str, wired: dict[str, Any]) -> Any:
-        """A part of a task that works on its targets."""
-        where, info, dataset = f"tasks.{task}.{slot}", self.infos[task], self.recipe.tasks[task].dataset
+    def _build_for(
+        self, task: str, kind: str, choice: Choice, slot: str, wired: dict[str, Any], info: DataInfo | None = None
+    ) -> Any:
+        """A part of a task that works on its targets, or on those of another `info`."""
+        where, info, dataset = f"tasks.{task}.{slot}", info or self.infos[task], self.recipe.tasks[task].dataset
         speaks = targets_of(self._part(kind, choice, where).resolved.component)
         if speaks and info.target not in speaks:
             # A data set may have one of several kinds, by its options.

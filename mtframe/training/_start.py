@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mtframe._labels import run_of
+from mtframe._labels import read_labels, run_of
 from mtframe.assembly import Assembly
 from mtframe.errors import CheckpointError, MtframeError, RecipeError
 from mtframe.kinds import TakesOver
@@ -20,6 +20,7 @@ from mtframe.model import STATISTICS, MultiTaskModel
 from mtframe.recipe import Recipe, read_recipe
 from mtframe.run import RunFolder, check_fit, read_weights, take_weights
 
+from ._class_rows import by_name, class_axes
 from ._loaded import NORMALISATION, Loaded
 from ._own import is_within, own_parts
 
@@ -41,6 +42,7 @@ class Start:
         self.weights, self.thresholds = read_weights(file)
         self.run = run
         self.recipe = assembly.recipe if assembly is not None else None if run is None else _as_data(run)
+        self.infos = assembly.infos if assembly is not None else {} if run is None else read_labels(run.path)
         self._assembly = assembly
 
     @classmethod
@@ -71,10 +73,11 @@ class Start:
     def load(self, model: MultiTaskModel, assembly: Assembly) -> Loaded:
         """Loads what fits into a model, in place.
 
-        By name and shape, except for three things that a run says more of. BatchNorm statistics are those of a group of
-        tasks: a group gets those of its own tasks, whatever its number. What a sharing scheme has for a task that the
-        run did not have is a copy of what it has for the task whose images have the nearest size. And a scheme may
-        say itself what becomes of tensors with a place for each task (`mtframe.kinds.Sharing`).
+        By name and shape, except for four things that a run says more of. Rows of classes, in tensors of a head or a
+        loss that have one for each, are those of classes of the same name; the others begin anew. BatchNorm statistics
+        are those of a group of tasks: a group gets those of its own tasks, whatever its number. What a sharing scheme
+        has for a task that the run did not have is a copy of what it has for the task whose images have the nearest
+        size. And a scheme may say itself what becomes of tensors with a place for each task (`mtframe.kinds.Sharing`).
 
         Args:
             model: Of `assembly`.
@@ -88,6 +91,7 @@ class Start:
         state = model.state_dict()
         sources = {name: source for name in state if (source := self._source(name, own, like)) is not None}
         found = self._found(sources, model, assembly, like)
+        rows, unnamed = self._rows_by_class(found, model, assembly)
         fitting = {
             name: tensor
             for name, tensor in found.items()
@@ -115,7 +119,7 @@ class Start:
                   if name != source and is_within(name, (part,))}  # fmt: skip
         return Loaded(
             self.file, sources, unfit, missing, unused, {task: known for task, known in like.items() if task in copied},
-            self._thresholds_in(assembly.recipe),
+            self._thresholds_in(assembly.recipe), rows=rows, unnamed=[name for name in unnamed if name in sources],
         )  # fmt: skip
 
     def _thresholds_in(self, recipe: Recipe) -> dict[str, Thresholds]:
@@ -146,6 +150,35 @@ class Start:
                 given = takes_over.taken_over(name.removeprefix("sharing."), given, theirs, like)
             found[name] = given
         return found
+
+    def _rows_by_class(
+        self, found: dict[str, Tensor], model: MultiTaskModel, assembly: Assembly
+    ) -> tuple[dict[str, tuple[int, int]], list[str]]:
+        """Puts rows of classes where the classes of their names are; what has none of them is taken out of `found`.
+
+        Returns:
+            By tensor whose classes are not those of the run, how many rows were taken and how many it has; and the
+            tensors with rows of classes of which nobody knows the names.
+        """
+        counts, unnamed = dict[str, tuple[int, int]](), list[str]()
+        for task, info in assembly.infos.items():
+            old = self.infos.get(task)
+            if (old is None and self.run is not None) or (old is not None and old.classes == info.classes):
+                continue
+            state = model.state_dict()
+            for name, axis in class_axes(model, assembly, task).items():
+                if name not in found:
+                    continue
+                if old is None:
+                    unnamed.append(name)
+                    continue
+                tensor, count = by_name(found[name], state[name], axis, old.classes, info.classes)
+                counts[name] = count, len(info.classes)
+                if count:
+                    found[name] = tensor
+                else:
+                    del found[name]
+        return counts, unnamed
 
     def model(self) -> MultiTaskModel:
         """The run's own model, with these weights. Raises CheckpointError if they are of no run."""
