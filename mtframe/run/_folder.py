@@ -445,7 +445,7 @@ class RunFolder:
         agree([one for one in code if one not in before], for_good=True)
 
     def _record(self, files: Mapping[str, str], *, trained: bool) -> None:
-        """Adds digests of the run's own files to `environment.json`, and that a run of `train.steps=0` is trained by now.
+        """Adds the run's own files to `environment.json`, and that a run of `train.steps=0` is trained by now.
 
         A run that has lost the file goes on without.
         """
