@@ -96,6 +96,26 @@ def test_evaluate_gives_again_what_training_found(small_run: Path) -> None:
         assert values[task] == pytest.approx(named, abs=1e-6, nan_ok=True)
 
 
+@pytest.mark.parametrize(("precision", "workers"), [("bf16", 0), ("fp32", 2)])
+def test_the_score_at_the_end_of_training_is_that_of_evaluate(
+    small: Small, here: Path, precision: str, workers: int
+) -> None:
+    # Without a threshold every one of a thousand boxes counts: a bit that differs changes their order, and the score.
+    head = "{name: dense, width: 16, depth: 1, score_threshold: 0, max_detections: 1000}"
+    changes = [
+        f"tasks.objects.head={head}", "backbone.frozen_stages=1", "tasks.objects.size=96", "tasks.objects.batch_size=2",
+        "tasks.objects.transform.mosaic=0.5",
+        f"train={{steps: 6, ema: 0.5, precision: {precision}, workers: {workers}, device: cpu, evaluate_every: null}}",
+    ]  # fmt: skip
+    parts = ("-b", "timm/test_resnet", "-t", f"objects=object-detection:{small.objects}", "backbone.pretrained=false")
+    assert mtframe("train", *parts, *changes, "--out", "run").code == 0
+    (last,) = json.loads(Path("run/metrics.json").read_text(encoding="utf-8"))["evaluations"]
+    assert last["tasks"]["objects"]["AP"] > 0
+    for checkpoint in ("best", "last"):
+        result = mtframe("evaluate", "run", "--checkpoint", checkpoint, "--json", f"train.workers={2 - workers}")
+        assert json.loads(result.out) == last["tasks"], result
+
+
 def test_evaluate_one_task_as_a_table(small_run: Path) -> None:
     result = mtframe("evaluate", small_run, "-t", "objects")
     assert (result.code, result.err) == (0, "")
