@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -9,11 +10,14 @@ from dataclasses import dataclass, field
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, SplitBatches
 from mtframe.errors import DataError
-from mtframe.kinds import Dataset, HasDetails, HasNotes, LabelsImages, Metric
+from mtframe.kinds import Dataset, ExplainsGaps, HasDetails, HasNotes, LabelsImages, Metric
 from mtframe.model import MultiTaskModel
 
 from ._details import Detail
 from ._passes import Passes
+
+# Of a value that is NaN, where its metric does not say why.
+_UNRESOLVED = "this data cannot resolve it"
 
 
 @dataclass
@@ -28,6 +32,7 @@ class Evaluation:
         skipped: Images that could not be read, with the reason.
         notes: What else the metrics have to say, in sentences.
         details: What does not fit into a number.
+        gaps: By name of each value that is NaN, why this data cannot resolve it.
     """
 
     values: dict[str, float]
@@ -37,11 +42,28 @@ class Evaluation:
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     details: list[Detail] = field(default_factory=list)
+    gaps: dict[str, str] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
         """The primary value."""
         return self.values[self.primary]
+
+    @property
+    def shown(self) -> str:
+        """The primary value as people read it, in four digits; where it is n/a, with its name and why."""
+        if not math.isnan(self.score):
+            return f"{self.score:.4f}"
+        return f"{self.primary} n/a ({self.gaps.get(self.primary, _UNRESOLVED)})"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What stands below the values: why some are n/a, a sentence for each reason, and the metrics' notes."""
+        by_reason: dict[str, list[str]] = {}
+        for name, why in self.gaps.items():
+            by_reason.setdefault(why, []).append(name)
+        said = [f"{', '.join(names)} n/a: {why}" for why, names in by_reason.items()]
+        return [*said, *self.notes]
 
 
 def evaluate(
@@ -154,8 +176,12 @@ def _update(passes: Passes, batch: Batch, metrics: Mapping[str, Sequence[Metric]
 
 def _evaluation(metrics: Sequence[Metric], images: int, skipped: list[str], *, details: bool) -> Evaluation:
     values: dict[str, float] = {}
+    gaps: dict[str, str] = {}
     for metric in metrics:
-        values |= metric.compute()
+        found = metric.compute()
+        why = metric.gaps() if isinstance(metric, ExplainsGaps) else {}
+        values |= found
+        gaps |= {name: why.get(name, _UNRESOLVED) for name, value in found.items() if math.isnan(value)}
     first = metrics[0]
     return Evaluation(
         values, first.primary, first.higher_is_better, images, skipped,
@@ -163,4 +189,5 @@ def _evaluation(metrics: Sequence[Metric], images: int, skipped: list[str], *, d
         details=[
             detail for metric in metrics if details and isinstance(metric, HasDetails) for detail in metric.details()
         ],
+        gaps=gaps,
     )  # fmt: skip

@@ -158,7 +158,7 @@ class Metric(Protocol):
     """Scores a split by the field's own protocol.
 
     Wired: `dataset` (the evaluated split), `info`, `outside` (what else than the task's own training data the model
-    has learned from, in words). Optional: `HasDetails`, `HasNotes`,
+    has learned from, in words). Optional: `HasDetails`, `HasNotes`, `ExplainsGaps`,
     `AsksDataset`.
 
     Attributes:
@@ -175,7 +175,10 @@ class Metric(Protocol):
         ...
 
     def compute(self) -> dict[str, float]:
-        """Values by name; NaN stands for "cannot be resolved with this data" and is shown as n/a."""
+        """Values by name; NaN stands for "cannot be resolved with this data" and is shown as n/a.
+
+        That includes what the data alone decides, whatever is predicted, as the accuracy of one class.
+        """
         ...
 
     def reset(self) -> None:
@@ -193,6 +196,18 @@ class HasDetails(Protocol):
 
     def details(self) -> Sequence[Curves | Matrix | Bars]:
         """What does not fit into a number; asked for by `mtframe evaluate --out`."""
+        ...
+
+
+@runtime_checkable
+class ExplainsGaps(Protocol):
+    """A metric that says why it has no value for something."""
+
+    def gaps(self) -> Mapping[str, str]:
+        """By name of a value that is NaN, why this data cannot resolve it; asked for after `compute`.
+
+        A clause that goes on after "AP is n/a: ", without a full stop, as `no image of this split has an object`.
+        """
         ...
 
 

@@ -10,6 +10,7 @@ from ._data import (
     Dataset,
     Downloads,
     EvaluatesAs,
+    ExplainsGaps,
     HasDetails,
     KnowsOutside,
     LabelsImages,
@@ -177,7 +178,7 @@ _ABILITIES: dict[str, tuple[type, ...]] = {
     "dataset": (LabelsImages, OrdersEpochs, Downloads, Synthesizes, HasNotes, *_ANY),
     "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds),
     "transform": (MixesImages, EvaluatesAs, KnowsOutside, *_ANY),
-    "metric": (HasDetails, HasNotes, AsksDataset, *_ANY),
+    "metric": (HasDetails, HasNotes, ExplainsGaps, AsksDataset, *_ANY),
     "balancer": (KeepsState, WeighsHeads, KnowsPresent, CountsFailures, *_FAMILY, *_ANY),
     "preset": (),
 }

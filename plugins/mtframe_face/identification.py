@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -15,11 +16,22 @@ from mtframe.kinds import Dataset
 from mtframe.metrics import PerImage
 
 from ._embeddings import embedding, refuse_learned, unit_vectors
-from .identification_scores import Searches, cumulative_match, identification_scores, open_set_curve, search, templates
+from .identification_scores import (
+    FALSE_POSITIVE_RATES,
+    Searches,
+    cumulative_match,
+    identification_scores,
+    open_set_curve,
+    search,
+    templates,
+)
 from .identities import HasRoles, NamesPeople, Roles
 
 # Ranks on the CMC curve, at most.
 CMC_RANKS = 50
+
+# With fewer enrolled people, chance is worth a note.
+_FEW = 10
 
 
 class FaceIdentification:
@@ -29,7 +41,8 @@ class FaceIdentification:
     `rank-5` are the parts of the probes of enrolled people whose person is the most similar, or among the first five
     (closed set). `tpir@fpir=1e-2` is the part of them whose person is the most similar *and* above the threshold at
     which one in a hundred unknown people is taken for somebody (open set: 1 - FNIR at rank 1); `threshold@...` is that
-    cosine. n/a where a rate is less than one unknown probe.
+    cosine. n/a where a rate is less than one unknown probe, and `rank-1` with one person in the gallery, who is always
+    the most similar.
 
     ISO/IEC 19795-1:2021; NISTIR 8271.
 
@@ -95,6 +108,31 @@ class FaceIdentification:
         known = int(searches.known.sum())
         counts = {"enrolled": searches.gallery, "known_probes": known, "unknown_probes": len(searches.rank) - known}
         return identification_scores(searches) | counts
+
+    def gaps(self) -> dict[str, str]:
+        """Why values are NaN: too few are enrolled, or too few are not."""
+        searches = self.searches()
+        unknown = int((~searches.known).sum())
+        found = {}
+        if searches.gallery < 2:
+            found["rank-1"] = "one person is enrolled, and is always the most similar"
+        if searches.gallery <= 5:
+            found["rank-5"] = f"with {searches.gallery} enrolled the right one is always among five"
+        for rate in FALSE_POSITIVE_RATES:
+            name = f"fpir=1e-{-round(math.log10(rate))}"
+            why = f"takes {round(1 / rate)} probes of unknown people, and there are {unknown}"
+            found |= {f"tpir@{name}": why, f"threshold@{name}": why} if unknown * rate < 1 - 1e-9 else {}
+        if not searches.known.any():
+            found |= dict.fromkeys(("rank-1", "rank-5"), "no probe is of an enrolled person")
+        return found
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That so few are enrolled that chance finds many."""
+        people = len(np.unique(self.roles.identity[self.roles.gallery]))
+        if not 2 <= people < _FEW:
+            return ()
+        return (f"{people} people are enrolled, so that chance alone gives a rank-1 of {1 / people:.2f}",)
 
     def details(self) -> Sequence[Curves]:
         """Curves `cmc` (closed set) and `tpir-fpir` (open set, where there are unknown probes)."""

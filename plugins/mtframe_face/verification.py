@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -20,7 +21,10 @@ from ._embeddings import embedding, refuse_learned, unit_vectors
 from .identities import FollowsProtocol, HasPairs, NamesPeople
 from .landmarks import OUTSIDE
 from .pairs import VIEW_2, Pairs
-from .verification_scores import roc, verification_scores
+from .verification_scores import FALSE_ACCEPT_RATES, roc, verification_scores
+
+# Fewer pairs are worth a note.
+_FEW = 100
 
 
 class FaceVerification:
@@ -58,7 +62,7 @@ class FaceVerification:
             raise DataError("face-verification compares pairs of images; this split has none. Use split val or test")
         refuse_learned(dataset, info, "verified")
         self.pairs = pairs
-        self.notes = _outside_data(dataset, info, outside)
+        self.notes = (*_outside_data(dataset, info, outside), *_few(pairs))
         self.embeddings = PerImage(embedding)
 
     def reset(self) -> None:
@@ -92,6 +96,22 @@ class FaceVerification:
         scores, same, fold = self._complete()
         return verification_scores(scores, same, fold) | {"missing_pairs": len(self.pairs) - len(scores)}
 
+    def gaps(self) -> dict[str, str]:
+        """Why values are NaN: pairs are of one sort, or too few for a rate."""
+        _, same, fold = self._complete()
+        rates = {f"tar@far=1e-{-round(math.log10(rate))}": rate for rate in FALSE_ACCEPT_RATES}
+        if same.all() or not same.any():
+            sort = "one person" if same.all() else "two people"
+            return dict.fromkeys(("accuracy", "accuracy_se", "auc", "eer", *rates), f"every pair is of {sort}")
+        different = int((~same).sum())
+        found = {
+            name: f"takes {round(1 / rate)} pairs of two people, and there are {different}"
+            for name, rate in rates.items()
+            if different * rate < 1 - 1e-9
+        }
+        one_fold = "a threshold is chosen on other folds, and all pairs are in one"
+        return found | (dict.fromkeys(("accuracy", "accuracy_se"), one_fold) if len(np.unique(fold)) < 2 else {})
+
     def details(self) -> Sequence[Curves]:
         """The curve `roc`."""
         false_rates, true_rates = roc(*self._complete()[:2])
@@ -104,6 +124,13 @@ class FaceVerification:
         if not present.any():
             raise DataError(f"none of the {len(self.pairs)} pairs has both its images embedded; nothing to score")
         return scores[present], self.pairs.same[present], self.pairs.fold[present]
+
+
+def _few(pairs: Pairs) -> tuple[str, ...]:
+    """That a score of so few pairs says little."""
+    if len(pairs) >= _FEW:
+        return ()
+    return (f"{len(pairs)} pairs: each of them is {1 / max(1, len(pairs)):.1%} of the accuracy",)
 
 
 def _outside_data(dataset: object, info: DataInfo | None, outside: Sequence[str]) -> tuple[str, ...]:
