@@ -196,3 +196,18 @@ def test_values_of_one_reason_share_a_sentence() -> None:
     result = Evaluation({"a": 1.0, "b": math.nan, "c": math.nan}, "a", True, 3, notes=["so"], gaps={"b": "x", "c": "x"})
     assert result.remarks == ["b, c n/a: x", "so"]
     assert result.shown == "1.0000"
+
+
+def test_people_who_were_learned_elsewhere_are_noted() -> None:
+    pairs = Pairs(np.array([0]), np.array([1]), np.array([True]), np.array([0]))
+    dataset: Any = SimpleNamespace(
+        pairs=pairs, roles=Roles(np.array([0, 0, 1, 1]), np.array([1, 0, 1, 0], bool)), people=("ann", "bob")
+    )
+    learned = {"runs/a (task faces)": ("ann", "eve"), "runs/gone": (), "task others": ("joe",)}
+    for metric in (FaceVerification(dataset, learned=learned), FaceIdentification(dataset, learned=learned)):
+        assert metric.notes[:2] == (
+            "1 of the 2 people have names that runs/a (task faces) has learned (ann): if they are the same, the score "
+            "says little about strangers",
+            "whether the weights of runs/gone have learned people of this split is not known",
+        )
+        assert not any("others" in note for note in metric.notes)

@@ -158,7 +158,8 @@ class Metric(Protocol):
     """Scores a split by the field's own protocol.
 
     Wired: `dataset` (the evaluated split), `info`, `outside` (what else than the task's own training data the model
-    has learned from, in words). Optional: `HasDetails`, `HasNotes`, `ExplainsGaps`,
+    has learned from, in words), `learned` (names of classes of this kind of target that it has learned elsewhere, by
+    where, in words; none where nobody knows which). Optional: `HasDetails`, `HasNotes`, `ExplainsGaps`,
     `AsksDataset`.
 
     Attributes:

@@ -129,7 +129,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "metric",
-            ("dataset", "info", "outside"),
+            ("dataset", "info", "outside", "learned"),
             "scores predictions by the field's protocol",
             ("primary", "higher_is_better", "update", "compute", "reset", "merge"),
             targets=True,

@@ -71,7 +71,7 @@ def make(subject: Subject) -> Setup:
     """A metric over the evaluated split of the data set that is its companion."""
     companions = subject.kit.companions(subject)
     dataset = companions.evaluated
-    wired = {"dataset": dataset, "info": companions.info, "outside": ()}
+    wired = {"dataset": dataset, "info": companions.info, "outside": (), "learned": {}}
     subject.build(**wired)
     samples = [dataset[place].without_image() for place in range(min(_MOST, len(dataset)))]
     return Setup(lambda: subject.build(**wired), samples, companions.target)
@@ -153,7 +153,7 @@ def primary_of(companions: Companions, predictions: Sequence[Mapping[str, Tensor
     """
 
     def scored(candidate: Subject) -> float:
-        metric = candidate.build(dataset=companions.dataset, info=companions.info, outside=())
+        metric = candidate.build(dataset=companions.dataset, info=companions.info, outside=(), learned={})
         metric.update(predictions, [sample.without_image() for sample in samples])
         value = _primary(metric, metric.compute())
         if math.isnan(value):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from mtframe.evaluation import Curves
 from mtframe.kinds import Dataset
 from mtframe.metrics import PerImage
 
-from ._embeddings import embedding, refuse_learned, unit_vectors
+from ._embeddings import embedding, learned_elsewhere, refuse_learned, unit_vectors
 from .identification_scores import (
     FALSE_POSITIVE_RATES,
     Searches,
@@ -50,6 +51,7 @@ class FaceIdentification:
         dataset: The evaluated split; has roles (`HasRoles`) and may name its people (`NamesPeople`), both in
             `mtframe_face.identities`.
         info: Of the training data; its `classes` are the people that the model learned from.
+        learned: Names of people whom it has learned elsewhere, by where.
 
     Raises:
         DataError: The split has no roles, no enrolled image or no probe of an enrolled person; or one of its people
@@ -61,7 +63,12 @@ class FaceIdentification:
     primary = "rank-1"
     higher_is_better = True
 
-    def __init__(self, dataset: Dataset, info: DataInfo | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        info: DataInfo | None = None,
+        learned: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> None:
         roles = dataset.roles if isinstance(dataset, HasRoles) else None
         if not isinstance(roles, Roles):
             raise DataError(
@@ -71,6 +78,7 @@ class FaceIdentification:
         _refuse_empty(roles)
         refuse_learned(dataset, info, "identified")
         self.roles = roles
+        self._elsewhere = learned_elsewhere(dataset, learned)
         self.embeddings = PerImage(embedding)
 
     def reset(self) -> None:
@@ -128,11 +136,14 @@ class FaceIdentification:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """That so few are enrolled that chance finds many."""
+        """Whom the model may know from elsewhere, and that so few are enrolled that chance finds many."""
         people = len(np.unique(self.roles.identity[self.roles.gallery]))
         if not 2 <= people < _FEW:
-            return ()
-        return (f"{people} people are enrolled, so that chance alone gives a rank-1 of {1 / people:.2f}",)
+            return self._elsewhere
+        return (
+            *self._elsewhere,
+            f"{people} people are enrolled, so that chance alone gives a rank-1 of {1 / people:.2f}",
+        )
 
     def details(self) -> Sequence[Curves]:
         """Curves `cmc` (closed set) and `tpir-fpir` (open set, where there are unknown probes)."""

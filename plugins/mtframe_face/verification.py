@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from mtframe.evaluation import Curves
 from mtframe.kinds import Dataset
 from mtframe.metrics import PerImage
 
-from ._embeddings import embedding, refuse_learned, unit_vectors
+from ._embeddings import embedding, learned_elsewhere, refuse_learned, unit_vectors
 from .identities import FollowsProtocol, HasPairs, NamesPeople
 from .landmarks import OUTSIDE
 from .pairs import VIEW_2, Pairs
@@ -41,6 +42,7 @@ class FaceVerification:
             protocol (`FollowsProtocol`); all in `mtframe_face.identities`.
         info: Of the training data; its `classes` are the people that the model learned from.
         outside: What else the model has learned from, in words.
+        learned: Names of people whom it has learned elsewhere, by where.
 
     Attributes:
         notes: For View 2 of LFW, the category of outside data. Landmarks by which faces are aligned are label-free.
@@ -56,13 +58,19 @@ class FaceVerification:
     primary = "accuracy"
     higher_is_better = True
 
-    def __init__(self, dataset: Dataset, info: DataInfo | None = None, outside: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        info: DataInfo | None = None,
+        outside: Sequence[str] = (),
+        learned: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> None:
         pairs = dataset.pairs if isinstance(dataset, HasPairs) else None
         if not isinstance(pairs, Pairs):
             raise DataError("face-verification compares pairs of images; this split has none. Use split val or test")
         refuse_learned(dataset, info, "verified")
         self.pairs = pairs
-        self.notes = (*_outside_data(dataset, info, outside), *_few(pairs))
+        self.notes = (*_outside_data(dataset, info, outside), *learned_elsewhere(dataset, learned), *_few(pairs))
         self.embeddings = PerImage(embedding)
 
     def reset(self) -> None:
