@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -37,7 +37,7 @@ from mtframe.kinds import (
 )
 from mtframe.model import MultiTaskModel
 from mtframe.options import build, check, construct, wired_names
-from mtframe.recipe import CheckedPart, CheckedRecipe, Choice, Recipe
+from mtframe.recipe import CheckedPart, CheckedRecipe, Choice, Recipe, read_recipe
 from mtframe.registry import only_files
 
 if TYPE_CHECKING:
@@ -346,7 +346,7 @@ class Assembly:
             return metrics
 
     def _new_metrics(self, task: str, split: str) -> list[Metric]:
-        wired = {"dataset": self.dataset(task, split), "outside": self.outside(task)}
+        wired = {"dataset": self.dataset(task, split), "outside": self.outside(task), "learned": self.learned(task)}
         return [
             self._build_for(task, "metric", choice, f"metrics.{position}", wired)
             for position, choice in enumerate(self.recipe.tasks[task].metrics)
@@ -369,6 +369,35 @@ class Assembly:
             ]
         others = [f"task {name} ({part.dataset.name})" for name, part in recipe.tasks.items() if name != task]
         return (*filter(None, known), *others)
+
+    def learned(self, task: str) -> dict[str, tuple[str, ...]]:
+        """Names of classes of a task's kind of target that the model has learned elsewhere, by where, in words.
+
+        In other tasks of the recipe; and by the runs whose weights it began with, one after the other. None are named
+        where nobody knows which: a run is gone, or a file of weights is in none.
+        """
+        kind, found = self.infos[task].target, dict[str, tuple[str, ...]]()
+        for name, part in self.recipe.tasks.items():
+            if name != task and self.infos[name].target == kind and name in self._trained.trained:
+                found[f"task {name} ({part.dataset.name})"] = self.infos[name].classes
+        start, seen = self._trained.train.start, set[str]()
+        while start is not None and start not in seen:
+            seen.add(start)
+            folder = None
+            with suppress(MtframeError):
+                folder = run_of(start)
+            if folder is None:
+                found[start] = ()
+                break
+            try:
+                infos = read_labels(folder)
+                recipe = Recipe.from_plain(read_recipe(folder / "recipe.yaml"), folder.resolve(), presets=False)
+            except MtframeError:
+                found[start] = ()
+                break
+            found |= {f"{start} (task {name})": info.classes for name, info in infos.items() if info.target == kind}
+            start = recipe.train.start
+        return found
 
     def _infos(self) -> dict[str, DataInfo]:
         """DataInfo by task: of the training data, or of the run that a task which is not trained comes from."""

@@ -92,7 +92,7 @@ def print_scores(evaluations: Mapping[str, Evaluation]) -> None:
             table.add_row("", "images skipped (unreadable)", str(len(result.skipped)))
         table.add_section()
     CONSOLE.print(table)
-    say([f"{task}: {one_line(note)}" for task, result in evaluations.items() for note in result.notes])
+    say([f"{task}: {one_line(note)}" for task, result in evaluations.items() for note in result.remarks])
 
 
 def number(value: float) -> str:

@@ -46,7 +46,7 @@ def evaluate(
     if json_output:
         say(as_json({name: finite(result.values) for name, result in results.items()}))
         for name, result in results.items():
-            for note in result.notes:
+            for note in result.remarks:
                 say(f"{name}: {one_line(note)}", err=True)
     else:
         _work.print_scores(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -9,12 +10,15 @@ from dataclasses import dataclass, field
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, SplitBatches
 from mtframe.errors import DataError
-from mtframe.kinds import ChoosesThresholds, Dataset, HasDetails, HasNotes, LabelsImages, Metric
+from mtframe.kinds import ChoosesThresholds, Dataset, ExplainsGaps, HasDetails, HasNotes, LabelsImages, Metric
 from mtframe.metrics import Thresholds
 from mtframe.model import MultiTaskModel
 
 from ._details import Detail
 from ._passes import Passes
+
+# Of a value that is NaN, where its metric does not say why.
+_UNRESOLVED = "this data cannot resolve it"
 
 
 @dataclass
@@ -30,6 +34,7 @@ class Evaluation:
         notes: What else the metrics have to say, in sentences.
         details: What does not fit into a number.
         thresholds: What the first metric that chooses thresholds has chosen here; None if none does.
+        gaps: By name of each value that is NaN, why this data cannot resolve it.
     """
 
     values: dict[str, float]
@@ -40,11 +45,28 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
     details: list[Detail] = field(default_factory=list)
     thresholds: Thresholds | None = None
+    gaps: dict[str, str] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
         """The primary value."""
         return self.values[self.primary]
+
+    @property
+    def shown(self) -> str:
+        """The primary value as people read it, in four digits; where it is n/a, with its name and why."""
+        if not math.isnan(self.score):
+            return f"{self.score:.4f}"
+        return f"{self.primary} n/a ({self.gaps.get(self.primary, _UNRESOLVED)})"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What stands below the values: why some are n/a, a sentence for each reason, and the metrics' notes."""
+        by_reason: dict[str, list[str]] = {}
+        for name, why in self.gaps.items():
+            by_reason.setdefault(why, []).append(name)
+        said = [f"{', '.join(names)} n/a: {why}" for why, names in by_reason.items()]
+        return [*said, *self.notes]
 
 
 def evaluate(
@@ -171,16 +193,21 @@ def _evaluation(
     metrics: Sequence[Metric], images: int, skipped: list[str], kept: Thresholds | None, *, details: bool
 ) -> Evaluation:
     values: dict[str, float] = {}
-    for metric in metrics:
-        values |= metric.compute()
+    gaps: dict[str, str] = {}
     first, choosing = metrics[0], next((metric for metric in metrics if isinstance(metric, ChoosesThresholds)), None)
-    if choosing is not None and kept is not None and kept.value is not None:
-        values |= choosing.scores_at(kept.value)
+    for metric in metrics:
+        found = metric.compute()
+        if metric is choosing and kept is not None and kept.value is not None:
+            found = {**found, **choosing.scores_at(kept.value)}
+        why = metric.gaps() if isinstance(metric, ExplainsGaps) else {}
+        values |= found
+        gaps |= {name: why.get(name, _UNRESOLVED) for name, value in found.items() if math.isnan(value)}
     return Evaluation(
         values, first.primary, first.higher_is_better, images, skipped,
         notes=[note for metric in metrics if isinstance(metric, HasNotes) for note in metric.notes],
         details=[
             detail for metric in metrics if details and isinstance(metric, HasDetails) for detail in metric.details()
         ],
+        gaps=gaps,
         thresholds=None if choosing is None else choosing.thresholds(),
     )  # fmt: skip

@@ -41,6 +41,7 @@ def write_details(evaluation: Evaluation, task: str, out: Path) -> list[Path]:
     """
     report = {
         "values": evaluation.values,
+        "gaps": evaluation.gaps,
         "notes": evaluation.notes,
         "images": evaluation.images,
         "details": [{"kind": type(detail).__name__.lower(), **asdict(detail)} for detail in evaluation.details],

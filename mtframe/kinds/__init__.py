@@ -21,6 +21,7 @@ from ._data import ChoosesThresholds as ChoosesThresholds
 from ._data import Dataset as Dataset
 from ._data import Downloads as Downloads
 from ._data import EvaluatesAs as EvaluatesAs
+from ._data import ExplainsGaps as ExplainsGaps
 from ._data import HasDetails as HasDetails
 from ._data import KnowsOutside as KnowsOutside
 from ._data import LabelsImages as LabelsImages

@@ -188,7 +188,8 @@ class Metric(Protocol):
     """Scores a split by the field's own protocol.
 
     Wired: `dataset` (the evaluated split), `info`, `outside` (what else than the task's own training data the model
-    has learned from, in words). Optional: `HasDetails`, `HasNotes`,
+    has learned from, in words), `learned` (names of classes of this kind of target that it has learned elsewhere, by
+    where, in words; none where nobody knows which). Optional: `HasDetails`, `HasNotes`, `ExplainsGaps`,
     `AsksDataset`, `ChoosesThresholds`.
 
     Attributes:
@@ -205,7 +206,10 @@ class Metric(Protocol):
         ...
 
     def compute(self) -> dict[str, float]:
-        """Values by name; NaN stands for "cannot be resolved with this data" and is shown as n/a."""
+        """Values by name; NaN stands for "cannot be resolved with this data" and is shown as n/a.
+
+        That includes what the data alone decides, whatever is predicted, as the accuracy of one class.
+        """
         ...
 
     def reset(self) -> None:
@@ -239,6 +243,18 @@ class ChoosesThresholds(Protocol):
 
     def scores_at(self, threshold: float) -> dict[str, float]:
         """Values by name of this split with a threshold that was chosen before, which `compute` does not have."""
+        ...
+
+
+@runtime_checkable
+class ExplainsGaps(Protocol):
+    """A metric that says why it has no value for something."""
+
+    def gaps(self) -> Mapping[str, str]:
+        """By name of a value that is NaN, why this data cannot resolve it; asked for after `compute`.
+
+        A clause that goes on after "AP is n/a: ", without a full stop, as `no image of this split has an object`.
+        """
         ...
 
 

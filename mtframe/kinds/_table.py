@@ -11,6 +11,7 @@ from ._data import (
     Dataset,
     Downloads,
     EvaluatesAs,
+    ExplainsGaps,
     HasDetails,
     KnowsOutside,
     LabelsImages,
@@ -133,7 +134,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "metric",
-            ("dataset", "info", "outside"),
+            ("dataset", "info", "outside", "learned"),
             "scores predictions by the field's protocol",
             ("primary", "higher_is_better", "update", "compute", "reset", "merge"),
             targets=True,
@@ -193,7 +194,7 @@ _ABILITIES: dict[str, tuple[type, ...]] = {
     ),
     "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds, Surveys),
     "transform": (MixesImages, FollowsProgress, EvaluatesAs, KnowsOutside, PlacesWhole, *_ANY),
-    "metric": (HasDetails, HasNotes, ChoosesThresholds, AsksDataset, *_ANY),
+    "metric": (HasDetails, HasNotes, ChoosesThresholds, ExplainsGaps, AsksDataset, *_ANY),
     "balancer": (KeepsState, WeighsHeads, KnowsPresent, CountsFailures, *_FAMILY, *_ANY),
     "preset": (),
 }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mtframe.data import Sample
-from mtframe.kinds import Target
+from mtframe.kinds import ExplainsGaps, Target
 
 from ._check import checks
 from ._companions import Companions
@@ -71,7 +71,7 @@ def make(subject: Subject) -> Setup:
     """A metric over the evaluated split of the data set that is its companion."""
     companions = subject.kit.companions(subject)
     dataset = companions.evaluated
-    wired = {"dataset": dataset, "info": companions.info, "outside": ()}
+    wired = {"dataset": dataset, "info": companions.info, "outside": (), "learned": {}}
     subject.build(**wired)
     samples = [dataset[place].without_image() for place in range(min(_MOST, len(dataset)))]
     return Setup(lambda: subject.build(**wired), samples, companions.target)
@@ -85,6 +85,18 @@ def primary(subject: Subject) -> None:
     expect(metric.primary in found, f"primary is {metric.primary!r}, computed are {', '.join(found)}")
     strange = [name for name, value in found.items() if isinstance(value, bool) or not isinstance(value, int | float)]
     expect(not strange, f"expected plain numbers, got {', '.join(f'{name} = {found[name]!r}' for name in strange)}")
+
+
+def gaps(subject: Subject) -> None:
+    """`gaps`, where it has that, says in words why values are NaN, by their names."""
+    setup = make(subject)
+    metric = setup.build()
+    found = setup.of(setup.mixed, metric)
+    said = metric.gaps() if isinstance(metric, ExplainsGaps) else {}
+    names = [name for name in said if name not in found]
+    expect(not names, f"gaps() has {', '.join(map(repr, names))}, computed are {', '.join(found)}")
+    mute = [name for name, why in said.items() if not isinstance(why, str) or not why.strip() or why.endswith(".")]
+    expect(not mute, f"gaps(): expected a clause without a full stop, got {said[mute[0]] if mute else ''!r}")
 
 
 def perfect_is_best(subject: Subject) -> None:
@@ -141,7 +153,7 @@ def primary_of(companions: Companions, predictions: Sequence[Mapping[str, Tensor
     """
 
     def scored(candidate: Subject) -> float:
-        metric = candidate.build(dataset=companions.dataset, info=companions.info, outside=())
+        metric = candidate.build(dataset=companions.dataset, info=companions.info, outside=(), learned={})
         metric.update(predictions, [sample.without_image() for sample in samples])
         value = _primary(metric, metric.compute())
         if math.isnan(value):
@@ -191,4 +203,4 @@ def _check_same(found: Mapping[str, float], wanted: Mapping[str, float], how: st
         expect(same, f"{how}: {name} is {found[name]:.9g}, expected {value:.9g}")
 
 
-CHECKS = checks(primary, perfect_is_best, order_does_not_matter, reset, merges)
+CHECKS = checks(primary, gaps, perfect_is_best, order_does_not_matter, reset, merges)

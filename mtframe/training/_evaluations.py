@@ -98,7 +98,7 @@ class Evaluations:
         state.history.append(Evaluated(step=state.step, gain=gain, epochs=epochs, tasks=values))
         record = {"evaluations": state.history, "best": state.best.plain()}
         write_text(self._run.metrics_json, json.dumps(finite(record), indent=2))
-        LOG.info("step %d: %s", state.step, ", ".join(f"{task} {score:.4f}" for task, score in scores.items()))
+        LOG.info("step %d: %s", state.step, ", ".join(f"{task} {result.shown}" for task, result in self.latest.items()))
         self._call.evaluation_ended(step=state.step, metrics=deepcopy(values), scores=dict(scores))
 
     def _chosen(self) -> dict[str, Thresholds]:

@@ -20,6 +20,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 from torch import Tensor
 
+from mtframe.errors import one_line
 from mtframe.hooks import hookimpl
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ class Progress:
             disable=not console.is_terminal,
         )
         self._steps = 0
+        self._trainer: Trainer | None = None
         self._task = TaskID(0)
 
     @hookimpl
     def training_started(self, trainer: Trainer) -> None:
         """Opens the bar."""
-        self._steps = trainer.steps
+        self._steps, self._trainer = trainer.steps, trainer
         self._bar.start()
         self._task = self._bar.add_task(
             "training",
@@ -79,8 +81,12 @@ class Progress:
 
     @hookimpl
     def evaluation_ended(self, step: int, scores: Mapping[str, float]) -> None:
-        """Prints each task's score, which ranks checkpoints."""
-        shown = ", ".join(f"{task} {score:.4f}" for task, score in scores.items())
+        """Prints each task's score, which ranks checkpoints; of one that is n/a why."""
+        latest = self._trainer.evaluations.latest if self._trainer is not None else {}
+        said = {task: f"{score:.4f}" for task, score in scores.items()} | {
+            task: one_line(latest[task].shown) for task in scores if task in latest
+        }
+        shown = ", ".join(f"{task} {text}" for task, text in said.items())
         self.console.print(f"step {step}: {shown}", markup=False, highlight=False)
 
     @hookimpl

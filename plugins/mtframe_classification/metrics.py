@@ -61,9 +61,9 @@ class _PerImageMetric:
 class Classification(_PerImageMetric):
     """One label each: accuracy of the best and of the best five classes, likelihood and calibration.
 
-    `top1` and `top5` are parts of the images, `top5` n/a with five classes or fewer. `ece` is the expected
-    calibration error over 15 bins (arXiv:1706.04599), `nll` the mean of -ln p of the true class. Among classes
-    of equal probability the first counts as the best.
+    `top1` and `top5` are parts of the images, `top5` n/a with five classes or fewer, all with one class. `ece` is
+    the expected calibration error over 15 bins (arXiv:1706.04599), `nll` the mean of -ln p of the true class. Among
+    classes of equal probability the first counts as the best.
 
     Args:
         info: Of the training data: names of the classes that are predicted.
@@ -84,6 +84,8 @@ class Classification(_PerImageMetric):
         """`top1`, `top5`, `ece` and `nll`. Raises DataError if no image has a known class."""
         _, _, rank, confidence, true = _rows(self._seen).T
         few = len(self.info.classes) <= _FIVE
+        if len(self.info.classes) < 2:
+            return dict.fromkeys(("top1", "top5", "ece", "nll"), float("nan"))
         return {
             "top1": float((rank == 0).mean()),
             "top5": float("nan") if few else float((rank < _FIVE).mean()),
@@ -91,6 +93,23 @@ class Classification(_PerImageMetric):
             # A probability that underflowed counts as float32's smallest, not as infinitely wrong.
             "nll": float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean()),
         }
+
+    def gaps(self) -> dict[str, str]:
+        """Why values are NaN: there are too few classes."""
+        if len(self.info.classes) < 2:
+            return dict.fromkeys(("top1", "top5", "ece", "nll"), "the model knows one class, so it is always right")
+        if len(self.info.classes) <= _FIVE:
+            return {"top5": f"with {len(self.info.classes)} classes the right one is always among five"}
+        return {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That all images are of one class: then accuracy is the recall of that class, and a constant may be best."""
+        seen = {int(answer[0]) for answer in self._seen.in_order().values()}
+        if len(seen) != 1 or len(self.info.classes) < 2:
+            return ()
+        only = self.info.classes[seen.pop()]
+        return (f"all known images of this split are {only!r}: a model that always says so would have a top1 of 1",)
 
     def details(self) -> Sequence[Matrix | Curves]:
         """The confusion matrix in numbers of images, and accuracy over confidence."""
@@ -109,7 +128,8 @@ class MultiLabel(_PerImageMetric):
     """Several labels each: mean average precision over the classes, and F1 at a probability of one half.
 
     AP is Σ (R_n - R_{n-1}) P_n, as scikit-learn's `average_precision_score`. `f1_micro` counts all labels
-    together, `f1_macro` is the mean over the classes. Classes without a known positive are left out of the means.
+    together, `f1_macro` is the mean over the classes. Classes without a known positive are left out of the means,
+    and out of `mAP` those without a known negative, whose AP is 1 whatever is predicted.
 
     Args:
         info: Of the training data: names of the classes that are predicted.
@@ -136,13 +156,20 @@ class MultiLabel(_PerImageMetric):
             "f1_macro": _mean([f1(*answer) for answer in answers if answer[1].any()]),
         }
 
+    def gaps(self) -> dict[str, str]:
+        """Why values are NaN: no class has what is needed."""
+        if not any((true > 0.5).any() for _, true in _by_class(self._seen)):
+            return dict.fromkeys(("mAP", "f1_micro", "f1_macro"), "no image of this split is known to have a label")
+        return {"mAP": "no class has both images with its label and images without: AP is 1 whatever is predicted"}
+
     def details(self) -> Sequence[Bars]:
-        """Average precision of each class; NaN without a known positive."""
+        """Average precision of each class; NaN without a known positive, or without a known negative."""
         return (Bars("per-class-ap", "AP", dict(zip(self.info.classes, self._precisions(), strict=True))),)
 
     def _precisions(self) -> list[float]:
-        """Of each class, NaN without a known positive."""
-        return [average_precision(predicted, true > 0.5) for predicted, true in _by_class(self._seen)]
+        """Of each class, NaN without a known positive or without a known negative."""
+        pairs = [(predicted, true > 0.5) for predicted, true in _by_class(self._seen)]
+        return [float("nan") if true.all() else average_precision(predicted, true) for predicted, true in pairs]
 
 
 class Regression(_PerImageMetric):
@@ -174,6 +201,10 @@ class Regression(_PerImageMetric):
             "rmse": _mean([float(np.sqrt(np.square(p - t).mean())) for p, t in pairs if len(t)]),
             "r2": _mean([r_squared(predicted, true) for predicted, true in pairs]),
         }
+
+    def gaps(self) -> dict[str, str]:
+        """Why R² is NaN."""
+        return {"r2": "no number's true values differ on this split"}
 
     def details(self) -> Sequence[Bars]:
         """Mean absolute error and R² of each number; NaN where they cannot be computed."""

@@ -110,6 +110,21 @@ class CocoAP:
         means = [float(value.mean()) if value.size else math.nan for value in there]
         return dict(zip(self._names, means, strict=True))
 
+    def gaps(self) -> dict[str, str]:
+        """Why numbers are NaN: there is nothing to find, or nothing of a size."""
+        wanted = [sample.target["area"][~sample.target["crowd"]] for sample, _ in self._images()]
+        areas = np.concatenate([np.zeros(0), *(area.numpy() for area in wanted)])
+        if not len(areas):
+            return dict.fromkeys(self._names, "no image of this split has an object")
+        there = (areas <= 32**2, (areas >= 32**2) & (areas <= 96**2), areas >= 96**2)
+        what = ("below 32²", "of 32² to 96²", "above 96²")
+        return {
+            name: f"no object is {size} pixels large"
+            for place, (any_, size) in enumerate(zip(there, what, strict=True))
+            if not any_.any()
+            for name in (self._names[3 + place], self._names[9 + place])
+        }
+
     def details(self) -> list[Detail]:
         """AP by class (NaN without objects), precision over recall, confusions, errors and what they cost."""
         counts, errors = self._mistakes()

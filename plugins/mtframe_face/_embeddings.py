@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from torch import Tensor
@@ -38,6 +38,24 @@ def unit_vectors(embeddings: PerImage[np.ndarray], images: int) -> tuple[np.ndar
     row = np.full(max(images, int(known.max()) + 1), -1)
     row[known] = np.arange(len(known))
     return vectors, row[:images]
+
+
+def learned_elsewhere(dataset: object, learned: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """Notes on people of an evaluated split whose names the model has learned elsewhere, by another task or run.
+
+    No error: two data sets may give one name, such as a number, to different people.
+    """
+    people = set(dataset.people) if isinstance(dataset, NamesPeople) else set()
+    notes = []
+    for where, names in learned.items():
+        if not names:
+            notes.append(f"whether the weights of {where} have learned people of this split is not known")
+        elif shared := sorted(people & set(names)):
+            notes.append(
+                f"{len(shared)} of the {len(people)} people have names that {where} has learned "
+                f"({', '.join(shared[:5])}): if they are the same, the score says little about strangers"
+            )
+    return tuple(notes)
 
 
 def refuse_learned(dataset: object, info: DataInfo | None, action: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -14,12 +16,23 @@ from mtframe.evaluation import Curves
 from mtframe.kinds import Dataset
 from mtframe.metrics import PerImage
 
-from ._embeddings import embedding, refuse_learned, unit_vectors
-from .identification_scores import Searches, cumulative_match, identification_scores, open_set_curve, search, templates
+from ._embeddings import embedding, learned_elsewhere, refuse_learned, unit_vectors
+from .identification_scores import (
+    FALSE_POSITIVE_RATES,
+    Searches,
+    cumulative_match,
+    identification_scores,
+    open_set_curve,
+    search,
+    templates,
+)
 from .identities import HasRoles, NamesPeople, Roles
 
 # Ranks on the CMC curve, at most.
 CMC_RANKS = 50
+
+# With fewer enrolled people, chance is worth a note.
+_FEW = 10
 
 
 class FaceIdentification:
@@ -29,7 +42,8 @@ class FaceIdentification:
     `rank-5` are the parts of the probes of enrolled people whose person is the most similar, or among the first five
     (closed set). `tpir@fpir=1e-2` is the part of them whose person is the most similar *and* above the threshold at
     which one in a hundred unknown people is taken for somebody (open set: 1 - FNIR at rank 1); `threshold@...` is that
-    cosine. n/a where a rate is less than one unknown probe.
+    cosine. n/a where a rate is less than one unknown probe, and `rank-1` with one person in the gallery, who is always
+    the most similar.
 
     ISO/IEC 19795-1:2021; NISTIR 8271.
 
@@ -37,6 +51,7 @@ class FaceIdentification:
         dataset: The evaluated split; has roles (`HasRoles`) and may name its people (`NamesPeople`), both in
             `mtframe_face.identities`.
         info: Of the training data; its `classes` are the people that the model learned from.
+        learned: Names of people whom it has learned elsewhere, by where.
 
     Raises:
         DataError: The split has no roles, no enrolled image or no probe of an enrolled person; or one of its people
@@ -48,7 +63,12 @@ class FaceIdentification:
     primary = "rank-1"
     higher_is_better = True
 
-    def __init__(self, dataset: Dataset, info: DataInfo | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        info: DataInfo | None = None,
+        learned: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> None:
         roles = dataset.roles if isinstance(dataset, HasRoles) else None
         if not isinstance(roles, Roles):
             raise DataError(
@@ -58,6 +78,7 @@ class FaceIdentification:
         _refuse_empty(roles)
         refuse_learned(dataset, info, "identified")
         self.roles = roles
+        self._elsewhere = learned_elsewhere(dataset, learned)
         self.embeddings = PerImage(embedding)
 
     def reset(self) -> None:
@@ -95,6 +116,34 @@ class FaceIdentification:
         known = int(searches.known.sum())
         counts = {"enrolled": searches.gallery, "known_probes": known, "unknown_probes": len(searches.rank) - known}
         return identification_scores(searches) | counts
+
+    def gaps(self) -> dict[str, str]:
+        """Why values are NaN: too few are enrolled, or too few are not."""
+        searches = self.searches()
+        unknown = int((~searches.known).sum())
+        found = {}
+        if searches.gallery < 2:
+            found["rank-1"] = "one person is enrolled, and is always the most similar"
+        if searches.gallery <= 5:
+            found["rank-5"] = f"with {searches.gallery} enrolled the right one is always among five"
+        for rate in FALSE_POSITIVE_RATES:
+            name = f"fpir=1e-{-round(math.log10(rate))}"
+            why = f"takes {round(1 / rate)} probes of unknown people, and there are {unknown}"
+            found |= {f"tpir@{name}": why, f"threshold@{name}": why} if unknown * rate < 1 - 1e-9 else {}
+        if not searches.known.any():
+            found |= dict.fromkeys(("rank-1", "rank-5"), "no probe is of an enrolled person")
+        return found
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Whom the model may know from elsewhere, and that so few are enrolled that chance finds many."""
+        people = len(np.unique(self.roles.identity[self.roles.gallery]))
+        if not 2 <= people < _FEW:
+            return self._elsewhere
+        return (
+            *self._elsewhere,
+            f"{people} people are enrolled, so that chance alone gives a rank-1 of {1 / people:.2f}",
+        )
 
     def details(self) -> Sequence[Curves]:
         """Curves `cmc` (closed set) and `tpir-fpir` (open set, where there are unknown probes)."""

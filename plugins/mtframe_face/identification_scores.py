@@ -116,10 +116,14 @@ def open_set_curve(searches: Searches) -> tuple[np.ndarray, np.ndarray]:
 def identification_scores(searches: Searches) -> dict[str, float]:
     """All values: `rank-1`, `rank-5`, and `tpir@fpir=` and `threshold@fpir=` 1e-1 and 1e-2.
 
-    NaN where the data cannot tell: rank 5 with a gallery of five or fewer, a rate below one unknown probe.
+    NaN where the data cannot tell: rank 1 with a gallery of one, rank 5 with one of five or fewer, a rate below one
+    unknown probe.
     """
     curve = cumulative_match(searches, 5)
-    values = {"rank-1": float(curve[0]), "rank-5": float(curve[4]) if searches.gallery > 5 else math.nan}
+    values = {
+        "rank-1": float(curve[0]) if searches.gallery > 1 else math.nan,
+        "rank-5": float(curve[4]) if searches.gallery > 5 else math.nan,
+    }
     for rate in FALSE_POSITIVE_RATES:
         threshold, name = threshold_at(searches, rate), f"fpir=1e-{-round(math.log10(rate))}"
         values[f"tpir@{name}"] = identified(searches, threshold)

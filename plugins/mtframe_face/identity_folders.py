@@ -23,6 +23,9 @@ from .synthesis import LANDMARKS, synthesize_folders
 # Streams of random numbers that must not run into one another.
 _PAIRS, _UNKNOWN = range(2)
 
+# People who are held out, if they are no more than a third of all.
+_LEAST_ASIDE = 10
+
 
 class IdentityFolders:
     """Pictures in a folder for each person; people who are evaluated are never trained on.
@@ -40,14 +43,15 @@ class IdentityFolders:
     Args:
         split: `train`, `val` or `test`.
         root: The folder.
-        validate: Part of the people for `val` where `root` has no folder `train`, above 0 and below 1.
+        validate: Part of the people for `val` where `root` has no folder `train`, above 0 and below 1; ten people at
+            least, or a third of all where that is fewer.
         seed: Other seeds set other people aside, and draw other pairs and other unknown people.
         min_images: A person with fewer images is not trained on: one picture shows no variation.
         per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
         balanced: Whether every person comes equally often in training, whoever has more images; else every image does.
         pairs: Pairs of one person to verify, and as many of two; as many of both as there are of the rarer sort.
         gallery: Enrolled images of a person.
-        unknown: Part of the evaluated people whom the gallery leaves out, to be rejected; 0 to below 1.
+        unknown: Part of the evaluated people whom the gallery leaves out, to be rejected; 0 to below 1. Two stay in it.
         landmarks: File of five points for each image, below `root` (see `face-align`); null for none. Its default
             need not be there.
 
@@ -177,7 +181,9 @@ class IdentityFolders:
         drawn = draw_pairs(self._persons, pairs, np.random.default_rng([seed, _PAIRS]))
         self.pairs = drawn if drawn.same.any() else None
         strangers = np.random.default_rng([seed, _UNKNOWN]).permutation(len(self.people))
-        self.roles = enrol(self._persons, gallery, strangers[: round(unknown * len(self.people))])
+        # Two stay enrolled: who is the only one in a gallery is always found.
+        left_out = min(round(unknown * len(self.people)), max(0, len(self.people) - 2))
+        self.roles = enrol(self._persons, gallery, strangers[:left_out])
 
     def _read_landmarks(self, name: str | None) -> Landmarks | None:
         if name is None or (name == LANDMARKS and not (self.root / name).is_file()):
@@ -212,7 +218,8 @@ def _people_by_split(root: Path, split: str, validate: float, seed: int) -> dict
     _refuse_few(root, names)
     # By a digest of the name: adding people moves hardly anybody from one side to the other.
     ranked = sorted(names, key=lambda name: zlib.crc32(f"{seed}/{name}".encode("utf-8", "surrogateescape")))
-    aside = set(ranked[: max(2, round(validate * len(names)))])
+    # Of two people, or of three, no score says much: ten at least, where that leaves two thirds to learn from.
+    aside = set(ranked[: max(2, round(validate * len(names)), min(_LEAST_ASIDE, len(names) // 3))])
     parts = {"train": [name for name in names if name not in aside], "val": sorted(aside)}
     return {name: (root, people) for name, people in parts.items()}
 

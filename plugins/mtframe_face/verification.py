@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from mtframe.evaluation import Curves
 from mtframe.kinds import Dataset
 from mtframe.metrics import PerImage, Thresholds
 
-from ._embeddings import embedding, refuse_learned, unit_vectors
+from ._embeddings import embedding, learned_elsewhere, refuse_learned, unit_vectors
 from .identities import FollowsProtocol, HasPairs, NamesPeople
 from .landmarks import OUTSIDE
 from .pairs import VIEW_2, Pairs
@@ -33,6 +34,9 @@ from .verification_scores import (
 
 # What the threshold is chosen for where no false accept rate is asked for.
 ACCURACY = "accuracy"
+
+# Fewer pairs are worth a note.
+_FEW = 100
 
 
 class FaceVerification:
@@ -54,6 +58,7 @@ class FaceVerification:
             protocol (`FollowsProtocol`); all in `mtframe_face.identities`.
         info: Of the training data; its `classes` are the people that the model learned from.
         outside: What else the model has learned from, in words.
+        learned: Names of people whom it has learned elsewhere, by where.
         far: False accept rate for which the kept threshold is chosen, above 0 and below 1; null for the threshold that
             decides most pairs rightly.
 
@@ -77,6 +82,7 @@ class FaceVerification:
         dataset: Dataset,
         info: DataInfo | None = None,
         outside: Sequence[str] = (),
+        learned: Mapping[str, Collection[str]] = MappingProxyType({}),
         *,
         far: float | None = None,
     ) -> None:
@@ -88,7 +94,7 @@ class FaceVerification:
         refuse_learned(dataset, info, "verified")
         self.pairs = pairs
         self.far = far
-        self.notes = (*_outside_data(dataset, info, outside), *_too_few(pairs, self._rates))
+        self.notes = (*_outside_data(dataset, info, outside), *learned_elsewhere(dataset, learned), *_few(pairs))
         self.embeddings = PerImage(embedding)
 
     def reset(self) -> None:
@@ -137,6 +143,25 @@ class FaceVerification:
         done = {f"{name}@kept": value for name, value in decisions(scores, same, threshold).items()}
         return {"threshold@kept": threshold, **done}
 
+    def gaps(self) -> dict[str, str]:
+        """Why values are NaN: pairs are of one sort, or too few for a rate."""
+        _, same, fold = self._complete()
+        rates = {far_name(rate): rate for rate in self._rates}
+        if same.all() or not same.any():
+            names = ("accuracy", "accuracy_se", "auc", "eer", "far@kept", "frr@kept", f"threshold@{ACCURACY}")
+            sort = "one person" if same.all() else "two people"
+            at_rates = (f"{what}@{name}" for name in rates for what in ("tar", "threshold"))
+            return dict.fromkeys((*names, *at_rates), f"every pair is of {sort}")
+        # A threshold is n/a, too, where it would be the same for all pairs.
+        found = {f"threshold@{name}": "no threshold tells these pairs apart" for name in (ACCURACY, *rates)}
+        different = int((~same).sum())
+        for name, rate in rates.items():
+            if different * rate < 1 - 1e-9:
+                why = f"takes {round(1 / rate)} pairs of two people, and there are {different}"
+                found |= {f"tar@{name}": why, f"threshold@{name}": why}
+        one_fold = "a threshold is chosen on other folds, and all pairs are in one"
+        return found | (dict.fromkeys(("accuracy", "accuracy_se"), one_fold) if len(np.unique(fold)) < 2 else {})
+
     def details(self) -> Sequence[Curves]:
         """The curve `roc`."""
         false_rates, true_rates = roc(*self._complete()[:2])
@@ -162,14 +187,11 @@ class FaceVerification:
         return scores[present], self.pairs.same[present], self.pairs.fold[present]
 
 
-def _too_few(pairs: Pairs, rates: Sequence[float]) -> tuple[str, ...]:
-    """Which false accept rates no threshold can be chosen for."""
-    others = int((~pairs.same).sum())
-    small = [f"{rate:g}" for rate in rates if others * rate < 1 - 1e-9]
-    if not small:
+def _few(pairs: Pairs) -> tuple[str, ...]:
+    """That a score of so few pairs says little."""
+    if len(pairs) >= _FEW:
         return ()
-    said = f"false accept rates of {' and '.join(small)} are n/a: less than one of the {others} pairs of two people"
-    return (said,)
+    return (f"{len(pairs)} pairs: each of them is {1 / max(1, len(pairs)):.1%} of the accuracy",)
 
 
 def _outside_data(dataset: object, info: DataInfo | None, outside: Sequence[str]) -> tuple[str, ...]:

@@ -177,12 +177,15 @@ def verification_scores(scores: np.ndarray, same: np.ndarray, fold: np.ndarray) 
         pairs cannot tell.
     """
     accuracy, error = mean_and_error(fold_accuracies(scores, same, fold))
+    if same.all() or not same.any():
+        # Whoever accepts all, or none, is always right.
+        accuracy, error = math.nan, math.nan
     false_rates, true_rates = roc(scores, same)
     values = {
         "accuracy": accuracy,
         "accuracy_se": error,
         "auc": area_under(false_rates, true_rates),
-        "eer": equal_error_rate(false_rates, true_rates),
+        "eer": equal_error_rate(false_rates, true_rates) if same.any() and not same.all() else math.nan,
     }
     for at in FALSE_ACCEPT_RATES:
         values[f"tar@{far_name(at)}"] = true_accept_rate(false_rates, true_rates, at, int((~same).sum()))

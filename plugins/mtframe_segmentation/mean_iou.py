@@ -24,7 +24,7 @@ class MeanIoU:
 
     A class's IoU is its right pixels over those that have it in the label, in the prediction or in both (VOC's
     segmentation score). Pixels whose class is not known count for nothing; a class that neither has is left out of the
-    mean.
+    mean. With one class both are n/a.
 
     Args:
         info: Of the training data: names of the classes that are predicted.
@@ -60,10 +60,16 @@ class MeanIoU:
     def compute(self) -> dict[str, float]:
         """`mIoU` and `pixel_accuracy`. Raises DataError if the class of no pixel is known."""
         counts = self._confusion()
+        if len(self.classes) < 2:
+            return {"mIoU": float("nan"), "pixel_accuracy": float("nan")}
         return {
             "mIoU": float(np.nanmean(self._ious(counts))),
             "pixel_accuracy": float(np.trace(counts) / counts.sum()),
         }
+
+    def gaps(self) -> dict[str, str]:
+        """Why values are NaN: there is one class."""
+        return dict.fromkeys(("mIoU", "pixel_accuracy"), "the model knows one class, so every known pixel is right")
 
     def details(self) -> Sequence[Matrix | Bars]:
         """IoU of each class, NaN of one that is not there; and the confusion matrix, in parts of the true class."""

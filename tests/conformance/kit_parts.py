@@ -799,6 +799,13 @@ class Recent(ToyMetric):
         return {"accuracy": float(np.average(self.marks, weights=np.arange(1, len(self.marks) + 1)))}
 
 
+class ExplainingOthers(ToyMetric):
+    """Explains a value that it does not compute."""
+
+    def gaps(self) -> dict[str, str]:
+        return {"top5": "there are two classes"}
+
+
 class FirstCome(Recent):
     """The accuracy of the surer half; of equally sure ones, those that came first."""
 

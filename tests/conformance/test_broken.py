@@ -126,6 +126,7 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("primary", "OtherPrimary", "primary is 'top1'"),
         ("perfect-is-best", "UpsideDown", "higher_is_better"),
         ("order-does-not-matter", "Recent", "backwards"),
+        ("gaps", "ExplainingOthers", "gaps() has 'top5'"),
         ("order-does-not-matter", "FirstCome", "in batches of"),
         ("reset", "Remembering", "after reset()"),
         ("merges", "Selfish", "merged of two halves"),

@@ -143,3 +143,14 @@ def test_rows_go_where_their_names_are(old_: str, new: str) -> None:
     found, count = by_name(theirs, ours, 0, old_, new)
     assert count == len(set(old_) & set(new))
     assert found.tolist() == [[float(ord(name)) * (1 if name in old_ else -1)] * 2 for name in new]
+
+
+def test_what_was_learned_elsewhere_is_told_to_metrics_through_all_runs(old: Path, tmp_path: Path) -> None:
+    middle = tmp_path / "middle"
+    Trainer(assembled("xy", start=str(old), steps=1), middle).fit()
+    found = assembled("pq", start=str(middle)).learned("one")
+    assert set(found.values()) == {("x", "y"), ("a", "b", "c")}
+    file = tmp_path / "some.safetensors"
+    file.write_bytes((old / "checkpoints" / "best" / "weights.safetensors").read_bytes())
+    assert assembled("pq", start=str(file)).learned("one") == {str(file): ()}
+    assert assembled("pq").learned("one") == {}
