@@ -48,6 +48,7 @@ from ._model import TakesOver as TakesOver
 from ._model import TellsPretraining as TellsPretraining
 from ._survey import Finding as Finding
 from ._survey import InspectsFiles as InspectsFiles
+from ._survey import KeepsFiles as KeepsFiles
 from ._survey import PlacesWhole as PlacesWhole
 from ._survey import ReadsLabels as ReadsLabels
 from ._survey import Severity as Severity

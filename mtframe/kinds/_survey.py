@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -71,6 +72,17 @@ class ReadsLabels(Protocol):
             BadImageError: The file is missing, or damaged where it was looked at.
         """
         ...
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """A data set whose images lie in a folder, each at the path that its id is (`LabelsImages`).
+
+    Attributes:
+        root: The folder.
+    """
+
+    root: Path
 
 
 @runtime_checkable

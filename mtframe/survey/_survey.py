@@ -18,6 +18,7 @@ from mtframe.kinds import (
     Finding,
     HasNotes,
     InspectsFiles,
+    KeepsFiles,
     LabelsImages,
     PlacesWhole,
     ReadsLabels,
@@ -244,11 +245,10 @@ def _same_files(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
 
 
 def _paths(dataset: Dataset) -> list[Path]:
-    """Where the images are, of data whose ids are paths below its root."""
-    root = getattr(dataset, "root", None)
-    if not isinstance(dataset, LabelsImages) or not isinstance(root, Path):
+    """Where the images are; nothing of data that does not keep each in a file of its own."""
+    if not isinstance(dataset, LabelsImages) or not isinstance(dataset, KeepsFiles):
         return []
-    return [root / id for id in dataset.ids()]
+    return [dataset.root / id for id in dataset.ids()]
 
 
 def _unlearnable(task: Surveyed, dataset: Dataset, seen: SplitLook, most: int) -> tuple[int, int] | None:

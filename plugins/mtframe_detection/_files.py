@@ -84,6 +84,12 @@ def misplaced_labels(root: Path, images: Sequence[str], label_of: Callable[[str]
     return findings
 
 
+def found_elsewhere(root: Path, images: Sequence[str], label_of: Callable[[str], str]) -> str:
+    """The end of a sentence that says what was expected: where the labels of an image seem to be, if anywhere."""
+    found = [finding for finding in misplaced_labels(root, images, label_of) if finding.name == "labels-elsewhere"]
+    return f"; {found[0].text.partition(';')[0]}, e.g. {found[0].examples[0]}" if found else ""
+
+
 def _with_boxes(root: Path, files: Sequence[str]) -> list[str]:
     """Those of the files that begin with a box: what else a folder holds may be text too."""
     return [file for number, file in enumerate(files) if number >= _OPENED or _begins_with_box(root / file)]

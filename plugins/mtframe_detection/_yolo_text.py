@@ -14,6 +14,7 @@ import numpy as np
 from mtframe.errors import DataError
 from mtframe.paths import regular
 
+from ._files import found_elsewhere
 from ._reading import refuse
 from .annotations import Annotations, collect
 
@@ -35,7 +36,8 @@ def read_labels(root: Path, split: str, images: Sequence[str], num_classes: int)
     """
     files = [label_file(image) for image in images]
     if not any(os.path.isdir(root / folder) for folder in {PurePosixPath(file).parent for file in files}):
-        raise DataError(f"yolo {split}: no folder of labels; expected '{root / files[0]}' for '{images[0]}'")
+        elsewhere = found_elsewhere(root, images, label_file)
+        raise DataError(f"yolo {split}: no folder of labels; expected '{root / files[0]}' for '{images[0]}'{elsewhere}")
     owner: list[int] = []
     rows: list[tuple[float, ...]] = []
     problems: list[str] = []

@@ -34,7 +34,8 @@ def write(root: Path) -> None:
         folders = [root / "coco" / f"{split}2017", root / "yolo" / "images" / split, root / "yolo" / "labels" / split]
         for folder in folders:
             folder.mkdir(parents=True)
-        images, annotations = [], []
+        images: list[dict[str, object]] = []
+        annotations: list[dict[str, object]] = []
         for number in range(count):
             for folder in folders[:2]:
                 os.link(pool[number % len(pool)], folder / f"{number:06}.jpg")

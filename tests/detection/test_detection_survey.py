@@ -303,6 +303,15 @@ def test_labels_in_a_folder_of_another_case(tmp_path: Path) -> None:
     assert "found Labels/train/a.txt" in finding(checked, "labels-elsewhere")
 
 
+def test_no_folder_of_labels_but_one_of_another_case(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path / "data", {"a": [LINE]})
+    (root / "labels").rename(root / "Labels")
+    checked = mtframe("data", "check", "yolo", root)
+    assert checked.code == 1
+    assert "no folder of labels; expected" in checked.err
+    assert "e.g. images/train/a.png: expected labels/train/a.txt, found Labels/train/a.txt" in checked.err
+
+
 def test_label_files_without_an_image(tmp_path: Path) -> None:
     root = write_yolo(tmp_path / "data", {"a": [LINE, "1 0.3 0.3 0.2 0.2"]})
     (root / "labels" / "train" / "gone.txt").write_text(LINE, encoding="utf-8")
