@@ -213,7 +213,7 @@ STATES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "text for a step": (lambda state: state.update(step="8"), "step: expected a valid integer, got '8'"),
     "negative": (lambda state: state.update(step=-1), "step: "),
     "evaluated later": (lambda state: state["history"][-1].update(step=99), r"evaluated after step \d+"),
-    "a moment of another shape": (bend, r"exp_avg of parameter 0 is \(2,\), and the parameter \(8,\)"),
+    "a moment of another shape": (bend, r"exp_avg of parameter 0 is float32 \(2,\), and float32 \(8,\) in this"),
     "no groups": (lambda state: state["optimizer"].pop("param_groups"), "not one of this recipe's optimiser"),
     "fewer groups": (lambda state: state["optimizer"]["param_groups"].pop(), "not one of this recipe's optimiser"),
     "strange groups": (
