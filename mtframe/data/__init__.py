@@ -1,7 +1,9 @@
 """Samples, placements, batches, image reading and the loader that mixes tasks."""
 
-from ._images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from ._images import Header as Header
+from ._images import Upright as Upright
 from ._images import decode_image as decode_image
+from ._images import read_header as read_header
 from ._images import read_image as read_image
 from ._images import read_map as read_map
 from ._joined import WithTargetsOf as WithTargetsOf

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +17,7 @@ from torch import Tensor
 from mtframe.data import DataInfo, DecodeSize, Names, Sample, read_image
 from mtframe.errors import BadImageError, DataError
 
+from ._turning import Orientation, Turning, learn_turning
 from .boxes import Boxes
 
 
@@ -37,6 +39,8 @@ class Annotations:
         annotation_ids: (A,) int64.
         image_ids: (I,) int64.
         notes: What was left out.
+        omitted: The same, as counts by reason.
+        turning: Whether pictures are turned upright before the boxes hold.
     """
 
     split: str
@@ -50,6 +54,8 @@ class Annotations:
     annotation_ids: np.ndarray
     image_ids: np.ndarray
     notes: tuple[str, ...]
+    omitted: Mapping[str, int] = field(default_factory=dict)
+    turning: Turning = field(default_factory=Turning)
     _places: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -117,14 +123,14 @@ class Annotations:
         return self.sample(index, size if known == (0, 0) else None).target
 
     def read(self, index: int, root: Path, decode_size: DecodeSize | None) -> Sample:
-        """One image with its annotations, where `sizes` knows its size.
+        """One image with its annotations, where `sizes` knows its size; turned upright if they are for that.
 
         Raises:
             BadImageError: The file cannot be read, or is not of that size.
         """
         sample = self.sample(index)
         path = root / sample.id
-        sample.image, size = read_image(path, decode_size)
+        sample.image, size = read_image(path, decode_size, upright=self.turning.of(sample.size))
         if size != sample.size:
             found, said = (f"{width}x{height}" for height, width in (size, sample.size))
             raise BadImageError(path, f"is {found}, but its annotations are for {said}")
@@ -134,18 +140,36 @@ class Annotations:
         """The same annotations with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
+    def omitting(self, omitted: Mapping[str, int]) -> Annotations:
+        """The same annotations, of which more was left out, by reason."""
+        return replace(self, omitted=dict(Counter(self.omitted) + Counter(omitted)))
+
     def of_split(self, split: str, *, keep_empty: bool) -> Annotations:
         """What a data set has of them: evaluation keeps images without annotations, training only if it is asked to."""
         if keep_empty or split != "train":
             return self
         kept = np.diff(self.first) > 0
+        return self._chosen(kept).omitting({"images without a box (keep_empty)": int((~kept).sum())})
+
+    def without(self, images: Iterable[int]) -> Annotations:
+        """The same without some images and their annotations, by position."""
+        kept = np.ones(len(self), bool)
+        kept[list(images)] = False
+        return self if kept.all() else self._chosen(kept)
+
+    def _chosen(self, kept: np.ndarray) -> Annotations:
+        """The images where (I,) bool is true."""
+        counts = np.diff(self.first)
+        rows = np.repeat(kept, counts)
+        columns = ("boxes", "labels", "crowd", "area", "annotation_ids")
         return replace(
             self,
             files=self.files.chosen(kept),
             sizes=self.sizes[kept],
-            first=np.append(self.first[:-1][kept], self.first[-1]),
+            first=np.cumsum([0, *counts[kept]]),
             image_ids=self.image_ids[kept],
             _places={},
+            **{name: getattr(self, name)[rows] for name in columns},
         )
 
 
@@ -158,23 +182,35 @@ class AnnotatedImages:
         annotations: What the files say of it.
         classes: Names of the labels.
         keep_empty: Whether images without boxes are kept in training; in evaluation they always are.
+        orientation: Which way up the boxes are meant, where `sizes` are known.
 
     Attributes:
         info: Names of the classes.
         annotations: Those of the images that the data set has.
         notes: What was left out, for people to read.
+        omitted: How much was left out, by reason.
     """
 
     target: ClassVar[str] = "boxes"
 
     def __init__(
-        self, root: Path, split: str, annotations: Annotations, classes: Sequence[str], *, keep_empty: bool
+        self,
+        root: Path,
+        split: str,
+        annotations: Annotations,
+        classes: Sequence[str],
+        *,
+        keep_empty: bool,
+        orientation: Orientation = "stored",
     ) -> None:
         self.root, self.split = root, split
         self.decode_size: DecodeSize | None = None
         self.info = DataInfo(self.target, tuple(classes))
-        self.annotations = annotations.of_split(split, keep_empty=keep_empty)
+        kept = annotations.of_split(split, keep_empty=keep_empty)
+        turning, said = learn_turning(kept.split, root, kept.files, kept.sizes, orientation)
+        self.annotations = replace(kept.noting(*said), turning=turning, _places={})
         self.notes = self.annotations.notes
+        self.omitted = self.annotations.omitted
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -238,7 +274,7 @@ def collect(
     limit = np.ones(4) if sizes is None else np.tile(sizes[owner][:, ::-1], 2)
     boxes = np.minimum(boxes.clip(0), limit)
     area = box_areas(boxes) if area is None else area
-    keep, notes = _usable(where, boxes, owner, labels, crowd)
+    keep, notes, omitted = _usable(where, boxes, owner, labels, crowd)
     # Stable: annotations of an image stay in the order of the file.
     order = keep[np.argsort(owner[keep], kind="stable")]
     ids = np.arange(1, len(owner) + 1) if annotation_ids is None else annotation_ids
@@ -254,6 +290,7 @@ def collect(
         annotation_ids=ids[order],
         image_ids=np.arange(len(files)) if image_ids is None else image_ids,
         notes=notes,
+        omitted=omitted,
     )
 
 
@@ -265,16 +302,18 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
 
 def _usable(
     where: str, boxes: np.ndarray, owner: np.ndarray, labels: np.ndarray, crowd: np.ndarray
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Indices of annotations to keep, and what to say of the others."""
+) -> tuple[np.ndarray, tuple[str, ...], dict[str, int]]:
+    """Indices of annotations to keep, and what to say of the others, in words and counted."""
     solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     rows = np.column_stack([owner, labels, crowd, boxes])
     first = np.zeros(len(rows), dtype=bool)
     first[np.unique(rows, axis=0, return_index=True)[1]] = True
-    notes = []
+    notes, omitted = [], Counter[str]()
     if not solid.all():
         notes.append(f"{where}: {(~solid).sum()} boxes have no area inside their image; left out")
+        omitted["boxes without area inside their image"] = int((~solid).sum())
     if not first[solid].all():
         # The official train2017 has a few of these.
         notes.append(f"{where}: {(~first[solid]).sum()} boxes stand twice on one image; kept once")
-    return np.flatnonzero(solid & first), tuple(notes)
+        omitted["boxes that stand twice"] = int((~first[solid]).sum())
+    return np.flatnonzero(solid & first), tuple(notes), dict(omitted)

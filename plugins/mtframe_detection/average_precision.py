@@ -167,7 +167,7 @@ class CocoAP:
     def _objects(self) -> Boxes:
         targets = {index: sample.target for index, (sample, _) in self._seen.in_order().items()}
         image, columns = _together(
-            {index: {name: target[name].numpy() for name in _OF_OBJECTS} for index, target in targets.items()},
+            {index: _objects_of(target) for index, target in targets.items()},
             _OF_OBJECTS,
         )
         values = {"area": columns["area"], "iscrowd": columns["crowd"].astype(int)}
@@ -178,6 +178,12 @@ class CocoAP:
         image, columns = _together(found, _OF_DETECTIONS)
         values = {"area": box_areas(columns["boxes"]), "score": columns["scores"]}
         return Boxes(image, columns["labels"].astype(int), columns["boxes"], values)
+
+
+def _objects_of(target: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """What is counted of an image's objects; boxes of other data sets need not have an area of their own."""
+    known = {name: target[name].numpy() for name in _OF_OBJECTS if name in target}
+    return {"area": box_areas(known["boxes"]), **known}
 
 
 def _arrays(prediction: Mapping[str, Tensor], sample: Sample) -> tuple[Sample, dict[str, np.ndarray]]:
