@@ -185,8 +185,9 @@ def _walked(
     folder: str | os.PathLike[str], beside: Collection[str], omitted: Counter[str], *, deep: bool = True
 ) -> Iterator[str]:
     """The images below a folder, relative to it; what else is there is counted in `omitted`."""
-    # Those above are seen: a link to one of them would bring other splits in.
-    seen = {_identity(above) for above in Path(folder).absolute().resolve().parents} - {None}
+    # Those above are seen: a link to one of them would bring other splits in. Where no link is followed, none matters.
+    above = os.path.realpath(folder) if deep else ""
+    seen = {_identity(path) for path in Path(above).parents} - {None}
     # Links come last: a folder that has two names is then known by its own.
     folders, links = deque([(os.fspath(folder), "")]), deque[tuple[str, str]]()
     while folders or links:

@@ -16,9 +16,9 @@ from PIL import Image, ImageFile
 from command import mtframe
 from converted import voc_xml, write
 from mtframe import folders
-from mtframe._fit import targets_of
+from mtframe._fit import splits_of, targets_of
 from mtframe.data import Header, read_header, read_image
-from mtframe.errors import BadImageError, RecipeError
+from mtframe.errors import BadImageError, PluginError, RecipeError
 from mtframe.inference._pictures import find_pictures
 from mtframe.kinds import Recognises, ReportsOmissions
 from mtframe.recipe import apply_overrides, assemble_recipe
@@ -418,3 +418,11 @@ def test_voc_and_yolo_report_what_they_leave_out(tmp_path: Path) -> None:
     write_voc(tmp_path / "voc")
     picture(tmp_path / "voc" / "JPEGImages" / "bare.jpg")
     assert Voc("train", root=tmp_path / "voc", classes="found").omitted == {"images without an xml file": 1}
+
+
+def test_a_data_set_that_does_not_say_its_splits_is_told() -> None:
+    class Mine:
+        target = "label"
+
+    with pytest.raises(PluginError, match=r"Mine: expected a class attribute splits, as \('train', 'val'\), got None"):
+        splits_of(Mine)

@@ -268,11 +268,11 @@ def _image_folder(root: Path) -> Path:
 
 def _image_numbers(folder: Path) -> list[int]:
     """Numbers of the images in a person's folder, ascending; none if it is not there."""
-    # As `_image_path` writes them: not 00001.
-    pattern = re.compile(re.escape(folder.name) + r"_(\d{4}|[1-9]\d{4,})\.jpg")
     # Not `Path.is_dir`, which raises for a name that is too long.
     if not os.path.isdir(folder):
         return []
+    # As `_image_path` writes them: not 00001.
+    pattern = re.compile(re.escape(folder.name) + r"_(\d{4}|[1-9]\d{4,})\.jpg")
     return sorted(int(match[1]) for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name)))
 
 
