@@ -23,6 +23,7 @@ from mtframe.inference._pictures import find_pictures
 from mtframe.kinds import Recognises, ReportsOmissions
 from mtframe.recipe import apply_overrides, assemble_recipe
 from mtframe.registry import discover
+from mtframe.training._life import _found
 from mtframe_classification.csv_images import CsvImages
 from mtframe_classification.image_folder import ImageFolder
 from mtframe_detection.coco import Coco
@@ -426,3 +427,11 @@ def test_a_data_set_that_does_not_say_its_splits_is_told() -> None:
 
     with pytest.raises(PluginError, match=r"Mine: expected a class attribute splits, as \('train', 'val'\), got None"):
         splits_of(Mine)
+
+
+def test_a_task_that_is_added_finds_its_data_set_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "labels.csv", "file,split,kind\na.jpg,train,x\nb.jpg,val,y\n")
+    part = {"preset": "image-classification", "dataset": {"root": str(tmp_path), "label": "kind"}}
+    assert _found("b", part) == {"dataset": {"name": "csv", "root": str(tmp_path), "label": "kind"}}
+    assert "is read by data set csv; tasks.b.dataset.name chooses another" in caplog.text
+    assert _found("b", {**part, "dataset": {**part["dataset"], "name": "image-folder"}}) == {}  # type: ignore[dict-item]

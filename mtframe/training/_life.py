@@ -121,8 +121,8 @@ def _opened(path: str | os.PathLike[str]) -> Assembly:
 
 
 def _found(name: str, part: dict[str, Any]) -> dict[str, Any]:
-    """The data set that reads a new task's folder, by what lies there, as it would stand in the recipe."""
-    found = recognise(name, part, LOG.info)
+    """The data set that reads a new task's folder, by what lies there, as it would stand in the recipe; it is told."""
+    found = recognise(name, part, LOG.warning)
     return {} if found == part else {"dataset": found["dataset"]}
 
 
