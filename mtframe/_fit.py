@@ -39,6 +39,19 @@ def targets_of(component: Any) -> tuple[str, ...]:
     return tuple(target)
 
 
+def splits_of(component: Any) -> tuple[str, ...]:
+    """The splits that a data set may be asked for.
+
+    Raises:
+        PluginError: It does not say, or what it says are no names.
+    """
+    splits = getattr(component, "splits", None)
+    if not isinstance(splits, tuple | list) or not all(isinstance(one, str) for one in splits):
+        name = f"{component.__module__}:{getattr(component, '__qualname__', component)}"
+        raise PluginError(f"{name}: expected a class attribute splits, as ('train', 'val'), got {splits!r}")
+    return tuple(splits)
+
+
 def mismatches(name: str, found: Mapping[str, Resolved]) -> list[str]:
     """Parts of the task that speak of other kinds of target than its data set."""
     dataset = found.get(f"tasks.{name}.dataset")

@@ -11,6 +11,13 @@ from mtframe.errors import RecipeError
 from mtframe.registry import did_you_mean, in_texts
 from mtframe.yaml import parse_yaml
 
+# A text between quotes, as it is; or one without, in which `{split}` stands.
+_PLAIN = r"""[^\s\[\]{},"':#]"""
+_PLACEHOLDER = re.compile(
+    r""""(?:[^"\\]|\\.)*"|'[^']*'|"""
+    rf"""(?<!{_PLAIN})(?P<name>(?!&|\*|!|\||>){_PLAIN}*(?:\{{[A-Za-z_]\w*\}}{_PLAIN}*)+)"""
+)
+
 _TASK_SPEC = re.compile(r"(?P<name>[^=]+)=(?P<preset>[^:]*\.py:[A-Za-z_]\w*|[^:]+)(?::(?P<root>.+))?")
 
 
@@ -20,8 +27,9 @@ def apply_overrides(
     """A recipe as plain YAML values, changed by `key=value` texts.
 
     Keys are dotted (`tasks.faces.loss.margin=0.3`), values are YAML (`0.3`, `null`, `[1, 2]`,
-    `{name: dense, width: 64}`). A part that is only named (`head: dense`) becomes a mapping when an override
-    goes into it. `train.epochs=5` also replaces the recipe's `train.steps`.
+    `{name: dense, width: 64}`), in which a name alone in braces is text, as in `masks/{split}`. A part that is only
+    named (`head: dense`) becomes a mapping when an override goes into it. `train.epochs=5` also replaces the recipe's
+    `train.steps`.
 
     Args:
         plain: The recipe; not changed.
@@ -42,9 +50,14 @@ def apply_overrides(
         parts = key.strip().split(".")
         if not equals or not all(parts):
             raise RecipeError(f"override {override!r}: expected key=value, as in train.epochs=5")
-        value = parse_yaml(text, f"override {override!r}")
+        value = parse_yaml(_quoted(text), f"override {override!r}")
         _set(changed, parts, in_texts(value, rename) if rename is not None else value, override)
     return changed
+
+
+def _quoted(text: str) -> str:
+    """A value in which texts with a name in braces stand in quotes: YAML takes `{split}2017` for a broken mapping."""
+    return _PLACEHOLDER.sub(lambda found: f'"{found[0]}"' if found["name"] else found[0], text)
 
 
 def add_hooks(

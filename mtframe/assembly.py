@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from mtframe._fit import mismatch, targets_of
+from mtframe._fit import mismatch, splits_of, targets_of
 from mtframe._labels import read_labels, run_of
 from mtframe.data import DataInfo, MixedBatches, Source, Viewer, WithTargetsOf
 from mtframe.device import WithinMemory
@@ -297,7 +297,7 @@ class Assembly:
         """
         if (task, split) not in self._datasets:
             choice, where = self.recipe.tasks[task].dataset, f"tasks.{task}.dataset"
-            splits = self._part("dataset", choice, where).resolved.component.splits
+            splits = splits_of(self._part("dataset", choice, where).resolved.component)
             if split not in splits:
                 raise RecipeError(f"{where}: {choice.name} has no split {split!r}, only {', '.join(splits)}")
             dataset: Dataset = self._build("dataset", choice, where, {"split": split})

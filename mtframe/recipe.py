@@ -23,6 +23,7 @@ from mtframe._recipe_keys import GroupRecipe as GroupRecipe
 from mtframe._recipe_keys import TaskRecipe as TaskRecipe
 from mtframe._recipe_keys import TrainOptions as TrainOptions
 from mtframe._recipe_keys import check_task_name as check_task_name
+from mtframe._recognised import recognise
 from mtframe._trust import check_trusted, code_of, named_in, recorded, within
 from mtframe.errors import Code, RecipeError
 from mtframe.files import is_run
@@ -372,18 +373,21 @@ def assemble_recipe(
     hooks: Sequence[str] = (),
     *,
     data: str | None = None,
+    said: Callable[[str], None] = lambda text: None,
 ) -> Recipe:
     """Makes a recipe from names, without a file.
 
     Args:
         backbone: Name of the backbone, e.g. `timm/resnet18`.
-        tasks: `NAME=PRESET:ROOT` each, e.g. `faces=face-recognition:data/lfw`.
+        tasks: `NAME=PRESET:ROOT` each, e.g. `faces=face-recognition:data/lfw`. Which data set reads ROOT is found out
+            by what lies there, unless an override names one.
         overrides: `key=value` texts, see `apply_overrides`.
         hooks: Further observers, see `load_recipe`.
         data: Folder whose subfolder of the data set's name is the root where a task gives none.
+        said: Is told which data set was found for a root.
 
     Raises:
-        RecipeError: What is written is not a recipe.
+        RecipeError: What is written is not a recipe, or several data sets can read a root.
     """
     named: dict[str, Any] = {}
     for name, task in map(parse_task, tasks):
@@ -391,6 +395,10 @@ def assemble_recipe(
             raise RecipeError(f"task {name!r} is given twice; tasks need different names")
         named[name] = task
     plain = apply_overrides(add_hooks({"backbone": backbone, "tasks": named}, hooks, _OBSERVERS), overrides)
+    plain["tasks"] = {
+        name: recognise(name, task, said) if isinstance(task, dict) and name in named else task
+        for name, task in plain["tasks"].items()
+    }
     recipe = Recipe.from_plain(plain)
     if data is None:
         return recipe

@@ -153,7 +153,7 @@ def test_a_folder_that_is_no_run(here: Path, command: tuple[str | None, ...]) ->
 
 WRONG_USE = {
     "task": (("evaluate", "{run}", "-t", "face"), 2, "-t face: no such task; the tasks of this run are faces, objects"),
-    "split": (("evaluate", "{run}", "-t", "objects", "--split", "test"), 2, "no split 'test', only train, val"),
+    "split": (("evaluate", "{run}", "-t", "objects", "--split", "test"), 2, "coco: no split 'test'"),
     "checkpoint": (("evaluate", "{run}", "--checkpoint", "first"), 1, "there are best, best_faces, best_objects, last"),
     "key": (("evaluate", "{run}", "train.stepps=3"), 2, "train.stepps: unknown option; did you mean 'steps'?"),
     "root": (("evaluate", "{run}", "tasks.faces.dataset.root=nowhere"), 2, "mtframe data download lfw nowhere"),
@@ -293,8 +293,8 @@ def first(**values: Any) -> Callable[[Any], None]:
 WRONG_ANNOTATIONS: dict[str, tuple[Callable[[Any], None], str]] = {
     "image id": (first(image_id=987654), "image_id is not among the images: 1 (id {id}: 987654)"),
     "category id": (first(category_id=-3), "category_id is not among the categories: 1 (id {id}: -3)"),
-    "negative": (first(bbox=[5, 5, -4, 7]), "bbox has a negative side: 1 (id {id}: [5, 5, -4, 7])"),
-    "nan": (first(bbox=[5, float("nan"), 4, 7]), "bbox is not finite: 1 (id {id}: [5, nan, 4, 7])"),
+    "negative": (first(bbox=[5, 5, -4, 7]), "(id {id}): bbox [5, 5, -4, 7] has a negative side"),
+    "nan": (first(bbox=[5, float("nan"), 4, 7]), "(id {id}): bbox [5, nan, 4, 7] is not finite"),
     "text": (first(bbox="5 5 4 7"), "bbox should be four numbers, got '5 5 4 7'"),
     "no box": (lambda content: content["annotations"][0].pop("bbox"), "bbox should be four numbers, got nothing"),
     "twice": (lambda content: content["annotations"].append(content["annotations"][0]), "annotations: id stands twice"),

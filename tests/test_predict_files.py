@@ -97,7 +97,7 @@ def test_images_of_a_folder_are_found_sorted_and_files_are_taken_as_they_are(tmp
         Source(tmp_path / "c.tiff", "c"),
     ]
     assert find_pictures([str(tmp_path / "notes.txt")]) == [Source(tmp_path / "notes.txt", "notes")]
-    with pytest.raises(RecipeError, match=r"folder\.png: no image in this folder \(looked for \.bmp, \.gif, \.jpeg"):
+    with pytest.raises(RecipeError, match=r"folder\.png: no image in this folder \(looked for \.avif, \.bmp, \.gif"):
         find_pictures([tmp_path / "folder.png"])
     with pytest.raises(RecipeError, match="nowhere: no such file or folder"):
         find_pictures([tmp_path / "nowhere"])

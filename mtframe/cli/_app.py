@@ -172,6 +172,11 @@ def say(said: str | Iterable[str], *, err: bool = False, end: str = "\n") -> Non
         print(printable(text), end=end, file=sys.stderr if err else sys.stdout, flush=True)
 
 
+def note(text: str) -> None:
+    """Prints what is worth knowing before the work starts."""
+    say(f"note: {text}", err=True)
+
+
 def as_json(value: Any) -> str:
     """JSON without control characters: json.dumps escapes all but DEL."""
     return json.dumps(value, indent=2).replace("\x7f", "\\u007f")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mtframe.cli._app import Trusted, print_document, say, trust_recipe
+from mtframe.cli._app import Trusted, note, print_document, say, trust_recipe
 from mtframe.errors import RecipeError
 
 # What of a recipe has no dot in its key, and is no task.
@@ -56,7 +56,7 @@ def init(
         # A task's name has no dot, and an override of a task's part or of training always has one.
         overrides = [argument for argument in arguments if _overrides(argument.partition("=")[0])]
         named = [argument for argument in arguments if argument not in overrides]
-        recipe = assemble_recipe(backbone, named, overrides, data="data")
+        recipe = assemble_recipe(backbone, named, overrides, data="data", said=note)
     checked = recipe.check()
     print_document("# Train it with: mtframe train THIS_FILE [KEY=VALUE]...\n" + recipe.to_yaml())
     if summary:

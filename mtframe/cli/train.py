@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mtframe.cli._app import Trusted, say, trust_recipe, trust_runs
+from mtframe.cli._app import Trusted, note, trust_recipe, trust_runs
 from mtframe.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def train(
     from mtframe._near_misses import local_near_misses
 
     for near in local_near_misses(recipe):
-        say(f"note: {near}", err=True)
+        note(near)
     from mtframe.cli._work import train_recipe
 
     train_recipe(checked, out, name, strict=strict)
@@ -111,5 +111,5 @@ def recipe_of(
         raise RecipeError("expected a recipe file, or -b BACKBONE and at least one -t NAME=PRESET:ROOT\n"
                           "Write a recipe with: mtframe init faces=face-recognition objects=object-detection "
                           "-b timm/resnet18 > recipe.yaml")  # fmt: skip
-    recipe = assemble_recipe(backbone, tasks, overrides, observers)
+    recipe = assemble_recipe(backbone, tasks, overrides, observers, said=note)
     return recipe, "-".join(recipe.tasks)

@@ -1,8 +1,10 @@
 """Samples, placements, batches, image reading and the loader that mixes tasks."""
 
 from ._contents import same_contents as same_contents
-from ._images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from ._images import Header as Header
+from ._images import Upright as Upright
 from ._images import decode_image as decode_image
+from ._images import read_header as read_header
 from ._images import read_image as read_image
 from ._images import read_map as read_map
 from ._joined import WithTargetsOf as WithTargetsOf
@@ -22,7 +24,6 @@ from ._sample import DataInfo as DataInfo
 from ._sample import DecodeSize as DecodeSize
 from ._sample import Sample as Sample
 from ._sample import to_uint8 as to_uint8
-from ._sizes import read_size as read_size
 from ._split import SplitBatches as SplitBatches
 from ._split import evaluation_batch as evaluation_batch
 from ._split import inputs_of as inputs_of

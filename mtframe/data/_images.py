@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import os
 import sys
 import warnings
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
 
 import numpy as np
 import simplejpeg
@@ -32,11 +35,15 @@ MAX_BYTES = 1 << 30
 # Scans of a progressive JPEG: each is a pass over all of its pixels, for two bytes. Encoders write about 10.
 _MAX_SCANS, _SCANS_OF_LARGEST = 100, 20
 
-# What a file of a format in `_FORMATS` is called, in lower case.
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Whether an image is turned as its EXIF orientation says; or what decides that.
+Upright = bool | Callable[["Header"], bool]
 
 # Not all that Pillow knows: it hands Encapsulated PostScript, whatever the file is called, to an interpreter.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
+
+# What follows `ftyp` in a HEIC file (ISO/IEC 23008-12, annex B), which Pillow reads with another package's help.
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+_HEIF_MODULE, _HEIF_FORMAT = "pillow_heif", "HEIF"
 
 # Errors of reading that say nothing of the file: memory, or the number of open files, is short.
 _NOT_THE_FILES = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
@@ -78,17 +85,17 @@ def most_pixels() -> int:
 
 
 def read_image(
-    path: str | os.PathLike[str], decode_size: DecodeSize | None = None, *, upright: bool = False
+    path: str | os.PathLike[str], decode_size: DecodeSize | None = None, *, upright: Upright = False
 ) -> tuple[Tensor, tuple[int, int]]:
     """Reads an image file as RGB.
 
     Args:
-        path: A JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file. Palettes, grey, CMYK, 16 bits, floats and what is
-            transparent become RGB as in `to_rgb`.
+        path: A JPEG, PNG, WebP, AVIF, BMP, GIF, TIFF or PPM file, and HEIC where pillow-heif is installed. Palettes,
+            grey, CMYK, 16 bits, floats and what is transparent become RGB as in `to_rgb`.
         decode_size: If given, a JPEG may be decoded at half its size or less, as long as its sides keep that many
             pixels: faster for large photographs.
-        upright: Whether to turn the image as its EXIF orientation says and every viewer does. Not where coordinates
-            are labelled on the stored pixels, as those of COCO, VOC and landmarks are.
+        upright: Whether to turn the image as its EXIF orientation says and every viewer does; or what says so of an
+            image that its orientation turns, by its `Header`: coordinates may be labelled on the stored pixels.
 
     Returns:
         The image, (3, H, W) uint8, and its (height, width) on disk; turned, if it was.
@@ -109,7 +116,7 @@ def read_image(
 
 
 def decode_image(
-    data: bytes, name: str | os.PathLike[str], decode_size: DecodeSize | None = None, *, upright: bool = False
+    data: bytes, name: str | os.PathLike[str], decode_size: DecodeSize | None = None, *, upright: Upright = False
 ) -> tuple[Tensor, tuple[int, int]]:
     """Decodes what an image file holds, as `read_image` does; for images that lie in other files (records).
 
@@ -137,7 +144,54 @@ def decode_image(
         # Decoders raise whatever they like on garbage: ValueError, SyntaxError, struct.error, OSError, ...
         raise BadImageError(name, f"cannot be decoded ({str(error).strip() or type(error).__name__})") from None
     image = torch.from_numpy(array).permute(2, 0, 1)
-    return _turned(image, size, _orientation(data)) if upright else (image, size)
+    if upright is False or (orientation := _orientation(data)) == 1:
+        return image, size
+    turns = upright if isinstance(upright, bool) else upright(Header(size, orientation))
+    return _turned(image, size, orientation) if turns else (image, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an image file says of itself before it is decoded.
+
+    Attributes:
+        size: (height, width) in pixels as it is stored.
+        orientation: Its EXIF orientation, 1 to 8; 1 where there is none.
+    """
+
+    size: tuple[int, int]
+    orientation: int = 1
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(height, width) as every viewer shows it."""
+        return self.size[::-1] if 5 <= self.orientation <= 8 else self.size
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Reads an image's size and EXIF orientation, and no pixel.
+
+    Raises:
+        BadImageError: The file is missing, empty, no image, or holds more pixels than `most_pixels`.
+        OSError: As in `read_image`; so is MemoryError.
+    """
+    most_pixels()
+    try:
+        with warnings.catch_warnings(), regular(path, MAX_BYTES).open("rb") as file:
+            warnings.simplefilter("ignore")
+            image = _opened_file(file, _FORMATS)
+            orientation = _exif_orientation(image)
+            return Header((image.height, image.width), orientation)
+    except _Refused as error:
+        raise BadImageError(path, str(error)) from None
+    except MemoryError:
+        raise
+    except OSError as error:
+        if error.errno in _NOT_THE_FILES:
+            raise
+        raise BadImageError(path, error.strerror or f"cannot be decoded ({str(error).strip()})") from None
+    except Exception as error:
+        raise BadImageError(path, f"cannot be decoded ({str(error).strip() or type(error).__name__})") from None
 
 
 def read_map(path: str | os.PathLike[str]) -> Tensor:
@@ -192,11 +246,22 @@ def _orientation(data: bytes) -> int:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             # Of tags that mean nothing, a line each.
             warnings.simplefilter("ignore")
-            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+            return _exif_orientation(image)
     except MemoryError:
         raise
     except Exception:
         # The pixels could be read, so whatever is wrong with the rest of the file does not matter.
+        return 1
+
+
+def _exif_orientation(image: Image.Image) -> int:
+    try:
+        # A PNG's own method decodes the picture, to look behind its pixels.
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:
+        # Whatever is wrong with the EXIF data does not matter to the pixels.
         return 1
 
 
@@ -233,24 +298,35 @@ def _webp_pixels(data: bytes) -> int:
 
 
 def _opened(data: bytes, formats: tuple[str, ...]) -> ImageFile.ImageFile:
+    """What Pillow reads of a file's bytes, before it decodes anything."""
+    return _opened_file(io.BytesIO(data), formats)
+
+
+def _opened_file(file: IO[bytes], formats: tuple[str, ...]) -> ImageFile.ImageFile:
     """What Pillow reads of a file, before it decodes anything."""
+    data = file.read(32)
+    file.seek(0)
     if not data:
         raise _Refused("is empty")
     if data.startswith(_TEXT_PPM):
         # Pillow's reader takes minutes for ten megabytes of comments.
         raise _Refused("is a PPM in text; expected a binary one (P4, P5 or P6)")
+    if (heif := _is_heif(data)) and formats is _FORMATS:
+        _learn_heif()
+        formats = (_HEIF_FORMAT,)
     if Image.MAX_IMAGE_PIXELS is not None:
         # Pillow's own limit, where the user has asked for more.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most_pixels())
     try:
-        image = Image.open(io.BytesIO(data), formats=formats)
+        image = Image.open(file, formats=formats)
     except UnidentifiedImageError:
         if data.startswith(_TIFF):
             raise _Refused(
                 "is a TIFF of a form that is not read here: damaged, or of colours in 32 bits or floats; save it with "
                 "8 bits"
             ) from None
-        raise _Refused(f"is not an image of a kind that is read here ({', '.join(formats)})") from None
+        kinds = "a HEIC file" if heif else f"an image of a kind that is read here ({', '.join(formats)})"
+        raise _Refused(f"is not {kinds}") from None
     except Image.DecompressionBombError:
         raise _Refused(f"has more pixels than the limit of {most_pixels():,} (a decompression bomb?)") from None
     _check_size(image.height, image.width)
@@ -259,6 +335,21 @@ def _opened(data: bytes, formats: tuple[str, ...]) -> ImageFile.ImageFile:
         tags = image.tag_v2
         _check_size(int(tags.get(_TILE_LENGTH, 0)), int(tags.get(_TILE_WIDTH, 0)))
     return image
+
+
+def _is_heif(data: bytes) -> bool:
+    """Whether a file says that it is HEIC, as telephones write it; AVIF has the same frame, and its own brands."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in data[8:32]
+
+
+def _learn_heif() -> None:
+    """Has Pillow read HEIC. Raises _Refused where the package that does it is not installed."""
+    if _HEIF_FORMAT in Image.OPEN:
+        return
+    try:
+        importlib.import_module(_HEIF_MODULE).register_heif_opener()
+    except ImportError:
+        raise _Refused("is a HEIC file, which is read with pillow-heif; get it with: pip install pillow-heif") from None
 
 
 def _check_size(height: int, width: int) -> None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtframe.errors import RecipeError, one_line
+from mtframe.folders import folders_in
 from mtframe.kinds import Embeds
 
 from ._pictures import FilePictures, find_pictures
@@ -94,8 +95,7 @@ def gallery_pictures(folder: str | os.PathLike[str]) -> list[Path]:
 
 def _people(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
     """Pictures by identity, and the identities without any, with the reason."""
-    entries = sorted(root.iterdir()) if root.is_dir() else []
-    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    folders = [root / name for name in folders_in(root)]
     if not folders:
         raise RecipeError(f"--gallery: expected a folder for each identity in {root}, as in {root}/NAME/photo.jpg")
     people, wrong = dict[str, list[Path]](), list[str]()

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from mtframe.data import (
-    IMAGE_SUFFIXES,
     Batch,
     DecodeSize,
     PictureInMemory,
@@ -23,6 +22,7 @@ from mtframe.data import (
     to_rgb,
 )
 from mtframe.errors import BadImageError, RecipeError
+from mtframe.folders import IMAGE_SUFFIXES, images_below
 from mtframe.kinds import Transform
 
 from ._names import distinct_names
@@ -117,7 +117,8 @@ def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> list[Source]:
     """The image files that sources name, each once, however its path is spelled.
 
     Args:
-        sources: Files, which are taken as they are, and folders, which stand for all images below them, sorted.
+        sources: Files, which are taken as they are, and folders, which stand for all images below them, sorted
+            (`mtframe.folders.images_below`).
 
     Raises:
         RecipeError: A source does not exist, or a folder holds no image.
@@ -129,13 +130,11 @@ def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> list[Source]:
 
     for source in map(Path, sources):
         if source.is_dir():
-            below = sorted(
-                file for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-            )
+            below = sorted(map(Path, images_below(source).files))
             if not below:
                 raise RecipeError(f"{source}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)})")
-            for file in below:
-                add(file, file.relative_to(source))
+            for inner in below:
+                add(source / inner, inner)
         elif source.exists():
             add(source, Path(source.name))
         else:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mtframe import options
-from mtframe._fit import targets_of
+from mtframe._fit import splits_of, targets_of
 from mtframe.data import Placement, Sample
 from mtframe.errors import PluginError, RecipeError
 from mtframe.files import write_text
@@ -27,7 +27,7 @@ from ._check import checks
 from ._companions import target_of
 from ._form import check_label
 from ._subject import SIZE, can
-from ._violation import Skip, expect
+from ._violation import Skip, Violation, expect
 
 if TYPE_CHECKING:
     from ._subject import Subject
@@ -44,7 +44,7 @@ def open_splits(subject: Subject) -> list[tuple[str, Any]]:
             RecipeError that it has none.
     """
     found, absent = [], list[RecipeError]()
-    for split in sorted(subject.cls.splits, key=lambda name: name != "train"):
+    for split in sorted(_declared(subject), key=lambda name: name != "train"):
         try:
             found.append((split, subject.build(split=split)))
         except RecipeError as error:
@@ -63,7 +63,7 @@ def splits(subject: Subject) -> None:
     """Those for training and validation, where declared, are there; each has images, and labels of a kind there is."""
     opened = dict(subject.kit.splits(subject))
     for split in ("train", "val"):
-        if split in subject.cls.splits and split not in opened:
+        if split in _declared(subject) and split not in opened:
             expect(False, f"its `splits` declare {split!r}, which cannot be opened: {_refusal(subject, split)}")
     for split, dataset in subject.kit.splits(subject):
         expect(len(dataset) > 0, f"{split} has no images")
@@ -212,6 +212,13 @@ def _text_file(folder: Path) -> Path:
     path = folder / "readme.txt"
     write_text(path, "nothing\n")
     return path
+
+
+def _declared(subject: Subject) -> tuple[str, ...]:
+    try:
+        return splits_of(subject.cls)
+    except PluginError as error:
+        raise Violation(str(error)) from error
 
 
 def _refusal(subject: Subject, split: str) -> RecipeError | None:

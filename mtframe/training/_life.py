@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtframe._labels import run_of
 from mtframe._overrides import add_hooks, apply_overrides, parse_task
+from mtframe._recognised import recognise
 from mtframe.assembly import Assembly
 from mtframe.errors import CheckpointError, RecipeError, pasted
 from mtframe.recipe import Choice, Recipe, TaskRecipe
@@ -125,6 +126,12 @@ def _opened(path: str | os.PathLike[str]) -> Assembly:
     return Assembly(run.checked_recipe(), run.infos())
 
 
+def _found(name: str, part: dict[str, Any]) -> dict[str, Any]:
+    """The data set that reads a new task's folder, by what lies there, as it would stand in the recipe; it is told."""
+    found = recognise(name, part, LOG.warning)
+    return {} if found == part else {"dataset": found["dataset"]}
+
+
 def _extended(
     old: Recipe, run: str, task: str, overrides: Sequence[str], finetune: bool, hooks: Sequence[str]
 ) -> Recipe:
@@ -140,6 +147,9 @@ def _extended(
     # Presets have filled these, and are not asked again.
     presets = {known: its.pop("preset", None) for known, its in plain["tasks"].items()}
     plain["tasks"][name] = part
+    # Which data set reads the new task's folder; an override may name another one.
+    changed = apply_overrides({"tasks": {name: part}}, [one for one in overrides if one.startswith(f"tasks.{name}.")])
+    plain["tasks"][name] = {**part, **_found(name, changed["tasks"][name])}
     plain["hooks"] = [hook for hook in plain["hooks"] if not _follows(hook, () if finetune else old.tasks)]
     # What makes one gradient of several tasks', or compares them, has nothing to do for one.
     plain["balancer"] = "sum"

@@ -1,14 +1,12 @@
-"""Image files with one target each, kept as arrays; and which of them validate."""
+"""Image files with one target each, kept as arrays."""
 
 # Shapes: N images, C classes or numbers.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -122,27 +120,6 @@ class LabelledDataset:
     def target_of(self, id: str, size: tuple[int, int]) -> dict[str, Tensor]:
         """The target of the image with this path in the root; -1 or NaN if it is not in this split."""
         return self._labelled.target_of(id)
-
-
-def held_out(files: Sequence[str], groups: np.ndarray, part: float) -> np.ndarray:
-    """Which images validate where nothing says so: `part` of each group, the same ones on every machine.
-
-    The path's digest decides, so that a file that comes or goes moves few others.
-
-    Args:
-        files: N paths.
-        groups: (N,) whole numbers, e.g. labels.
-        part: 0 to below 1.
-
-    Returns:
-        (N,) bool.
-    """
-    chosen = np.zeros(len(files), bool)
-    digests = [int.from_bytes(blake2b(os.fsencode(file), digest_size=8).digest(), "big") for file in files]
-    order = np.lexsort((np.array(digests, np.uint64), groups))
-    for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
-        chosen[members[: round(part * len(members))]] = True
-    return chosen
 
 
 def check_options(dataset: str, split: str, val_part: float, classes: Sequence[str] | None) -> None:

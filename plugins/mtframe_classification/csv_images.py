@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -12,12 +13,15 @@ import numpy as np
 
 from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
+from mtframe.folders import SPLIT_NAMES, held_out
 from mtframe.paths import stays_inside
 from mtframe.registry import did_you_mean
 
-from ._images import SPLITS, LabelledDataset, LabelledImages, check_options, check_root, held_out
+from ._images import SPLITS, LabelledDataset, LabelledImages, check_options, check_root
 from ._table import Table, flag, number, read_table
 from .synthesis import synthesize_table
+
+TABLE = "labels.csv"
 
 _IMAGE_COLUMNS = ("file", "image")
 
@@ -35,8 +39,8 @@ class CsvImages(LabelledDataset):
     ```
 
     Exactly one of `label`, `labels` and `values` says what is to be learned. The optional column `split` holds
-    `train`, `val` or `test`; where no row says `val`, a part of the training rows validates, chosen by a digest
-    of the path: always the same ones. Rows with nothing known are left out.
+    `train`, `val` or `test`, or another name of these such as `validation`; where no row says `val`, a part of the
+    training rows validates, chosen by a digest of the path: always the same ones. Rows with nothing known are left out.
 
     Args:
         split: `train`, `val` or `test`.
@@ -54,6 +58,7 @@ class CsvImages(LabelledDataset):
     Attributes:
         info: Names of the classes, or of the numbers; its `target` is `label`, `labels` or `value`.
         notes: What was left out, in sentences.
+        omitted: How much was left out, by reason.
 
     Raises:
         RecipeError: An option names nothing there, or there is no such split.
@@ -75,7 +80,7 @@ class CsvImages(LabelledDataset):
         split: str,
         *,
         root: Path,
-        file: str = "labels.csv",
+        file: str = TABLE,
         image: str | None = None,
         label: str | None = None,
         labels: str | tuple[str, ...] | None = None,
@@ -100,13 +105,16 @@ class CsvImages(LabelledDataset):
         if not (splits == "val").any():
             train = np.flatnonzero(splits == "train")
             groups = targets[train] if targets.ndim == 1 else np.zeros(len(train), np.int64)
-            splits[train[held_out([files[row] for row in train], groups, val_part)]] = "val"
-        labelled, self.notes = self._chosen(table, files, targets, splits == split)
+            splits[train[held_out([files[row] for row in train], val_part, groups.tolist())]] = "val"
+        labelled, empty = self._chosen(table, files, targets, splits == split)
+        self.notes = (f"{table.path}: {empty} rows have no label; left out",) if empty else ()
+        self.omitted = {"rows without a label": empty} if empty else {}
         super().__init__(labelled, self.info, train=split == "train")
 
     def _chosen(
         self, table: Table, files: list[str], targets: np.ndarray, rows: np.ndarray
-    ) -> tuple[LabelledImages, tuple[str, ...]]:
+    ) -> tuple[LabelledImages, int]:
+        """The labelled rows, and how many others there are."""
         if not rows.any():
             raise RecipeError(f"split: no row of {table.path} is in {self.split!r}")
         known = targets >= 0 if targets.ndim == 1 else ~np.isnan(targets).all(1)
@@ -116,8 +124,17 @@ class CsvImages(LabelledDataset):
         chosen = LabelledImages(
             self.root, self.info.target, [file for file, keep in zip(files, kept, strict=True) if keep], targets[kept]
         )
-        empty = int((rows & ~known).sum())
-        return chosen, (f"{table.path}: {empty} rows have no label; left out",) if empty else ()
+        return chosen, int((rows & ~known).sum())
+
+    @staticmethod
+    def recognises(root: Path) -> dict[str, Any] | None:
+        """`{}` for a folder with a file `labels.csv`, another file for a csv file itself; see `Recognises`."""
+        place = Path(root)
+        if os.path.isfile(place / TABLE):
+            return {}
+        if place.suffix.lower() == ".csv" and os.path.isfile(place):
+            return {"root": str(place.parent), "file": place.name}
+        return None
 
 
 def _check_columns(
@@ -165,11 +182,11 @@ def _files(table: Table, image: str | None) -> list[str]:
 
 
 def _splits(table: Table) -> np.ndarray:
-    """(N,) text; `train` for all where the file says nothing."""
+    """(N,) text, by any name of a split; `train` for all where the file says nothing."""
     if "split" not in table.columns:
         return np.full(len(table.rows), "train")
-    places = {name: float(number) for number, name in enumerate(SPLITS)}
-    codes = table.parsed("split", "split", places.get, lambda _: "train, val or test")
+    places = {name: float(SPLITS.index(split)) for split, called in SPLIT_NAMES.items() for name in called}
+    codes = table.parsed("split", "split", lambda cell: places.get(cell.lower()), lambda _: "train, val or test")
     return np.array(SPLITS)[codes.astype(int)]
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mtframe.data import IMAGE_SUFFIXES, DataInfo
+from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
+from mtframe.folders import IMAGE_SUFFIXES, folders_in, held_out, holds_classes, images_below, not_used, splits_among
 from mtframe.registry import did_you_mean
 
-from ._images import SPLITS, LabelledDataset, LabelledImages, check_options, check_root, held_out
+from ._images import SPLITS, LabelledDataset, LabelledImages, check_options, check_root
 from .synthesis import synthesize_folders
 
 
@@ -23,9 +24,10 @@ class ImageFolder(LabelledDataset):
     ROOT/train/CLASS/*.jpg    ROOT/val/CLASS/*.jpg    ROOT/test/CLASS/*.jpg
     ```
 
-    Without a folder `val`, a part of each class's training images validates, chosen by a digest of their paths:
-    always the same ones, and none is trained on. `ROOT/CLASS/*.jpg` without any such folders is divided the
-    same way. A class's images may lie in folders below its own. Names that begin with a dot are passed over.
+    A split may have another of its names, as `valid` or `validation`. Without a folder `val`, a part of each class's
+    training images validates, chosen by a digest of their paths: always the same ones, and none is trained on.
+    `ROOT/CLASS/*.jpg` without any such folders is divided the same way. A class's images may lie in folders below its
+    own, and links are followed. Names that begin with a dot, and what systems leave beside files, are left out.
 
     Args:
         split: `train`, `val` or `test`.
@@ -37,6 +39,7 @@ class ImageFolder(LabelledDataset):
     Attributes:
         info: Names of the classes.
         notes: What was left out, in sentences.
+        omitted: How much was left out, by reason.
 
     Raises:
         RecipeError: `root`, `split` or `classes` names nothing there.
@@ -53,31 +56,40 @@ class ImageFolder(LabelledDataset):
         check_options("image-folder", split, val_part, classes)
         self.root, self.split = Path(root), split
         self.notes: tuple[str, ...] = ()
+        self.omitted: Counter[str] = Counter()
         check_root("image-folder", self.root)
-        divided = any(_holds_folders(self.root / name) for name in SPLITS)
-        train = self.root / "train" if divided else self.root
-        holds_out = split != "test" and not (divided and (self.root / "val").is_dir())
-        folder = train if holds_out else self.root / split
-        if not folder.is_dir() or (split == "test" and not divided):
-            there = [name for name in SPLITS if (self.root / name).is_dir()]
-            has = f"it has {', '.join(there)}" if divided else "only CLASS/*.jpg, which is divided into train and val"
+        splits, others = _splits(self.root)
+        train = self.root / splits.get("train", "train") if splits else self.root
+        holds_out = split != "test" and "val" not in splits
+        folder = train if holds_out else self.root / splits.get(split, split)
+        if not folder.is_dir() or (split == "test" and not splits):
+            has = f"it has {', '.join(splits)}" if splits else "only CLASS/*.jpg, which is divided into train and val"
             raise RecipeError(f"split: '{root}' has no {split!r}; {has}")
+        if splits:
+            self.notes += not_used(self.root, others)
         self.info = DataInfo("label", self._classes(train, classes))
         files, labels = self._images(folder, chosen=classes is not None)
         if holds_out:
-            kept = held_out(files, labels, val_part) == (split == "val")
+            kept = np.array(held_out(files, val_part, labels.tolist()), bool) == (split == "val")
             files, labels = [file for file, keep in zip(files, kept, strict=True) if keep], labels[kept]
         if not files:
             held = f" with val_part={val_part:g}" if holds_out else ""
             raise RecipeError(f"split: '{folder}' has no image for {split!r}{held}")
         super().__init__(LabelledImages(self.root, "label", files, labels), self.info, train=split == "train")
 
+    @staticmethod
+    def recognises(root: Path) -> dict[str, Any] | None:
+        """`{}` for folders of images of two or more classes, in the root or in splits; see `Recognises`."""
+        splits, _ = _splits(Path(root))
+        folder = Path(root) / splits.get("train", next(iter(splits.values()), "")) if splits else Path(root)
+        return {} if holds_classes(folder) else None
+
     def _classes(self, train: Path, classes: tuple[str, ...] | None) -> tuple[str, ...]:
         if not train.is_dir():
             if classes is None:
                 raise RecipeError(f"classes: there is no folder '{train}' that would tell them; name them here")
             return classes
-        there = _folders(train)
+        there = folders_in(train)
         if unknown := [name for name in classes or () if name not in there]:
             hint = did_you_mean(unknown[0], there)
             raise RecipeError(f"classes: '{train}' has no folder {unknown[0]!r}{hint}")
@@ -90,20 +102,22 @@ class ImageFolder(LabelledDataset):
         """Paths relative to the root, and labels; `chosen` if the recipe names the classes."""
         known = self.info.classes
         trained = set(known)
-        others = [name for name in _folders(folder) if name not in trained]
+        others = [name for name in folders_in(folder) if name not in trained]
         if others and not chosen:
             raise DataError(
                 f"{folder}: {len(others)} classes that are not trained on: {', '.join(others[:5])}. "
                 f"Remove their folders, or name the classes in the option 'classes'{did_you_mean(others[0], known)}"
             )
         if others:
-            self.notes = (f"{folder}: {len(others)} folders are no class of 'classes'; left out",)
+            self.notes += (f"{folder}: {len(others)} folders are no class of 'classes'; left out",)
+            self.omitted["folders that are no class of 'classes'"] = len(others)
         files: list[str] = []
         counts = []
         for name in known:
-            found = _images_below(folder / name, self.root)
-            files += found
-            counts.append(len(found))
+            found = images_below(folder / name)
+            files += [(folder / name / file).relative_to(self.root).as_posix() for file in found.files]
+            counts.append(len(found.files))
+            self.omitted += found.omitted
         if self.split == "train" and (empty := [name for name, count in zip(known, counts, strict=True) if not count]):
             raise DataError(
                 f"{folder}: {len(empty)} classes have no image to learn from: {', '.join(empty[:5])}. "
@@ -112,21 +126,9 @@ class ImageFolder(LabelledDataset):
         return files, np.repeat(np.arange(len(known)), counts)
 
 
-def _folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _holds_folders(folder: Path) -> bool:
+def _splits(root: Path) -> tuple[dict[str, str], list[str]]:
+    """The folders of splits by split, and the others; none where the root holds the classes."""
+    splits, others = splits_among(folders_in(root))
     # A folder `train` full of images is the class of trains, not a split.
-    return folder.is_dir() and bool(_folders(folder))
-
-
-def _images_below(folder: Path, root: Path) -> list[str]:
-    """Paths of a class's images, relative to the root with forward slashes; none if there is no such folder."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")]
-        found += [(Path(place) / name).relative_to(root).as_posix() for name in images]
-    return found
+    held = {split: name for split, name in splits.items() if folders_in(root / name)}
+    return (splits, others) if held else ({}, [])

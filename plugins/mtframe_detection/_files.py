@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from mtframe.data import IMAGE_SUFFIXES
+from mtframe.folders import IMAGE_SUFFIXES
 from mtframe.kinds import Finding, Severity
 from mtframe.paths import regular
 

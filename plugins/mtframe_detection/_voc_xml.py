@@ -17,13 +17,13 @@ class Scene:
     """What an xml says of an image.
 
     Attributes:
-        size: Height and width in pixels.
+        size: Height and width in pixels; None where the file does not say them.
         names: Class of each object.
         boxes: XYXY of each, from 0, without the last pixel; may reach out of the image.
         difficult: Whether it is marked so.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     names: list[str]
     boxes: list[tuple[float, float, float, float]]
     difficult: list[bool]
@@ -37,10 +37,7 @@ def read_scene(file: Path) -> Scene:
         raise DataError(f"{file}: declares entities, which are not supported (<!DOCTYPE)")
     try:
         root = ElementTree.fromstring(text)
-        height, width = (_number(root, f"size/{side}") for side in ("height", "width"))
-        if not all(1 <= side < 2**31 and side.is_integer() for side in (height, width)):
-            raise ValueError(f"size: expected whole numbers of pixels, got {width:g}x{height:g}")
-        scene = Scene((int(height), int(width)), [], [], [])
+        scene = Scene(_size(root), [], [], [])
         for place, thing in enumerate(root.findall("object"), start=1):
             _add(scene, thing, place)
     except ElementTree.ParseError as error:
@@ -48,6 +45,17 @@ def read_scene(file: Path) -> Scene:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: {error}") from None
     return scene
+
+
+def _size(root: ElementTree.Element) -> tuple[int, int] | None:
+    """Height and width; None where they are left out or 0, as some tools write them."""
+    texts = [(root.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
+    if set(texts) <= {"", "0"}:
+        return None
+    height, width = (_number(root, f"size/{side}") for side in ("height", "width"))
+    if not all(1 <= side < 2**31 and side.is_integer() for side in (height, width)):
+        raise ValueError(f"size: expected whole numbers of pixels, got {width:g}x{height:g}")
+    return int(height), int(width)
 
 
 def _add(scene: Scene, thing: ElementTree.Element, place: int) -> None:

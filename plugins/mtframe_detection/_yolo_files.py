@@ -5,28 +5,40 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mtframe.data import IMAGE_SUFFIXES
-from mtframe.errors import DataError, RecipeError
+from mtframe.errors import DataError, MtframeError, RecipeError
+from mtframe.folders import SPLIT_NAMES, filled, images_below, is_hidden, spelled_twice
 from mtframe.paths import stays_inside
 from mtframe.yaml import MOST_BYTES, parse_yaml
 
 from ._reading import read_text, refuse
 
-_IMAGES = (*IMAGE_SUFFIXES, ".pgm")
 _YAML = ("data.yaml", "data.yml")
+
+# Where a split's images are where no yaml says so.
+_FOLDERS = ("images/{split}", "{split}/images")
+
+# What lies beside images: labels, and what Ultralytics remembers of them.
+_BESIDE = (".txt", ".cache", ".npy", ".json", ".xml")
+
+_MOST_CLASSES = 100_000
+
+# Bytes of a yaml, and their number, that are looked at to find out whether a folder is YOLO's.
+_MOST_LOOKED_AT, _MOST_YAMLS = 1_000_000, 10
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A split's images, as paths relative to the root, the names of its classes, and notes on what was left out."""
+    """A split's images, as paths relative to the root, the names of its classes, and what was left out."""
 
     images: list[str]
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    omitted: Mapping[str, int] = field(default_factory=dict)
 
 
 def describe(root: Path, split: str, data: str | None, classes: Sequence[str]) -> Described:
@@ -41,7 +53,7 @@ def describe(root: Path, split: str, data: str | None, classes: Sequence[str]) -
     file = _yaml_file(root, data)
     if file is None:
         names = tuple(classes) or _classes_file(root)
-        entries = _plain_layout(root, split)
+        entries, said = _plain_layout(root, split)
         base, where = PurePosixPath(), f"{root}"
     else:
         content, where = _load(file), str(file)
@@ -49,14 +61,41 @@ def describe(root: Path, split: str, data: str | None, classes: Sequence[str]) -
             raise RecipeError(f"classes: '{file}' says what they are; leave the option out")
         names = _names(content, where)
         base = _base(root, content)
-        entries = _entries(content, split, where)
+        entries, said = _entries(content, split, where)
     _check_names(names, where)
-    images = [image for entry in entries for image in _images(root, base, entry, where)]
+    omitted = Counter[str]()
+    images = [image for entry in entries for image in _images(root, base, entry, where, omitted)]
     if not images:
         raise DataError(f"{where}: split {split!r} has no images in {', '.join(map(repr, entries))}")
     unique = list(dict.fromkeys(images))
     twice = len(images) - len(unique)
-    return Described(unique, names, (f"{split}: {twice} images are listed twice; taken once",) if twice else ())
+    if twice:
+        said += (f"{split}: {twice} images are listed twice; taken once",)
+        omitted["images that are listed twice"] += twice
+    return Described(unique, names, said, omitted)
+
+
+def recognised(place: Path) -> dict[str, str] | None:
+    """The options for a folder or a yaml that is YOLO's; None for another."""
+    try:
+        if place.suffix.lower() in (".yaml", ".yml") and place.is_file():
+            return {"root": str(place.parent), "data": place.name} if _is_ours(place) else None
+        file = (_yaml_file(place, None) or _only_yaml(place)) if place.is_dir() else None
+        if file is not None:
+            return ({} if file.name in _YAML else {"data": file.name}) if _is_ours(file) else None
+        _plain_layout(place, "train")
+        _classes_file(place)
+    except MtframeError:
+        return None
+    return {}
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a yaml names classes and images to train on."""
+    if file.stat().st_size > _MOST_LOOKED_AT:
+        return False
+    content = parse_yaml(read_text(file), str(file), DataError)
+    return isinstance(content, dict) and "train" in content and ("names" in content or "nc" in content)
 
 
 def _yaml_file(root: Path, data: str | None) -> Path | None:
@@ -70,6 +109,17 @@ def _yaml_file(root: Path, data: str | None) -> Path | None:
     return root / place
 
 
+def _only_yaml(root: Path) -> Path | None:
+    """The one yaml in a folder that names classes and images; None where there are none or several."""
+    with os.scandir(root) as entries:
+        files = sorted(e.name for e in entries if e.name.lower().endswith((".yaml", ".yml")) and not is_hidden(e.name))
+    found = []
+    for name in files[:_MOST_YAMLS]:
+        with suppress(DataError, OSError):
+            found += [root / name] if _is_ours(root / name) else []
+    return found[0] if len(found) == 1 else None
+
+
 def _load(file: Path) -> Mapping[str, Any]:
     content = parse_yaml(read_text(file, MOST_BYTES), str(file), DataError)
     if not isinstance(content, dict):
@@ -81,7 +131,11 @@ def _load(file: Path) -> Mapping[str, Any]:
 
 def _names(content: Mapping[str, Any], where: str) -> tuple[str, ...]:
     names = content.get("names")
+    if names is None and "nc" in content:
+        return _numbered(content["nc"], where)
     if isinstance(names, dict):
+        # Quoted, as some tools write them, numbers are text.
+        names = {_key(number): name for number, name in names.items()}
         if set(names) != set(range(len(names))):
             raise DataError(f"{where}: names: expected the numbers 0 to {len(names) - 1}, each once")
         names = [names[number] for number in range(len(names))]
@@ -94,6 +148,17 @@ def _names(content: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if "nc" in content and content["nc"] != len(names):
         raise DataError(f"{where}: nc says {content['nc']!r} classes, names has {len(names)}")
     return tuple(map(str, names))
+
+
+def _numbered(count: Any, where: str) -> tuple[str, ...]:
+    """Names of classes of which there is only the number, as Ultralytics calls them."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 < count <= _MOST_CLASSES:
+        raise DataError(f"{where}: nc: expected a number of classes, 1 to {_MOST_CLASSES}, got {count!r}")
+    return tuple(f"class_{number}" for number in range(count))
+
+
+def _key(number: Any) -> Any:
+    return int(number) if isinstance(number, str) and number.isdecimal() and len(number) < 10 else number
 
 
 def _classes_file(root: Path) -> tuple[str, ...]:
@@ -114,10 +179,16 @@ def _check_names(names: tuple[str, ...], where: str) -> None:
         raise DataError(f"{where}: class {repeated[0]!r} stands twice")
 
 
-def _plain_layout(root: Path, split: str) -> list[str]:
-    if not os.path.isdir(root / "images" / split):
-        raise RecipeError(f"no split {split!r}: no folder '{root / 'images' / split}', and no {_YAML[0]} in '{root}'")
-    return [f"images/{split}"]
+def _plain_layout(root: Path, split: str) -> tuple[list[str], tuple[str, ...]]:
+    """The folder of a split, by any of its names; and what to say of others."""
+
+    def is_folder(path: str) -> bool:
+        return os.path.isdir(root / path)
+
+    for template in _FOLDERS:
+        if is_folder(folder := filled(template, split, is_folder)):
+            return [folder], spelled_twice(template, split, folder, is_folder)
+    raise RecipeError(f"no split {split!r}: no folder '{root / 'images' / split}', and no {_YAML[0]} in '{root}'")
 
 
 def _base(root: Path, content: Mapping[str, Any]) -> PurePosixPath:
@@ -128,19 +199,21 @@ def _base(root: Path, content: Mapping[str, Any]) -> PurePosixPath:
     return PurePosixPath()
 
 
-def _entries(content: Mapping[str, Any], split: str, where: str) -> list[str]:
-    entries = content.get(split)
+def _entries(content: Mapping[str, Any], split: str, where: str) -> tuple[list[str], tuple[str, ...]]:
+    """What the yaml has for a split, by any of its names; and what to say of others."""
+    key = filled("{split}", split, lambda name: bool(content.get(name)))
+    entries = content.get(key)
     if not entries:
-        there = [name for name in ("train", "val", "test") if content.get(name)]
+        there = [name for called in SPLIT_NAMES.values() for name in called if content.get(name)]
         raise RecipeError(f"no split {split!r}: {where} has {', '.join(there) or 'none'}")
     entries = [entries] if isinstance(entries, str) else entries
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-        raise DataError(f"{where}: {split}: expected a folder, a .txt file or a list of these")
-    return entries
+        raise DataError(f"{where}: {key}: expected a folder, a .txt file or a list of these")
+    return entries, spelled_twice("{split}", split, key, lambda name: bool(content.get(name)))
 
 
-def _images(root: Path, base: PurePosixPath, entry: str, where: str) -> list[str]:
-    """Images of one entry of a split, relative to the root."""
+def _images(root: Path, base: PurePosixPath, entry: str, where: str, omitted: Counter[str]) -> list[str]:
+    """Images of one entry of a split, relative to the root; what else is there is counted in `omitted`."""
     place = _inside(root, base, entry)
     if place is None and entry.startswith("../"):
         # Roboflow writes `../train/images` for what lies beside the yaml.
@@ -149,21 +222,12 @@ def _images(root: Path, base: PurePosixPath, entry: str, where: str) -> list[str
         raise DataError(f"{where}: {entry!r} leads out of '{root}'; give the folder that holds everything as root")
     path = root / place
     if os.path.isdir(path):
-        return _folder(root, path)
+        found = images_below(path, _BESIDE)
+        omitted.update(found.omitted)
+        return [(path / file).relative_to(root).as_posix() for file in found.files]
     if path.suffix == ".txt" and os.path.isfile(path):
         return _listed(root, path)
     raise DataError(f"{where}: no folder or list of images '{path}' (looked for inside the root, whatever 'path' says)")
-
-
-def _folder(root: Path, path: Path) -> list[str]:
-    # Without what macOS leaves beside files, such as `._a.jpg`, which is no image.
-    found = [
-        Path(folder, name).relative_to(root).as_posix()
-        for folder, _, names in os.walk(path)
-        for name in names
-        if name.lower().endswith(_IMAGES) and not name.startswith(".")
-    ]
-    return sorted(found)
 
 
 def _listed(root: Path, file: Path) -> list[str]:

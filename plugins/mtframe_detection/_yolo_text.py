@@ -15,14 +15,16 @@ from mtframe.errors import DataError
 from mtframe.paths import regular
 
 from ._files import found_elsewhere
-from ._reading import refuse
+from ._reading import BAD_LABELS, WRONG_LABELS, excuse
 from .annotations import Annotations, collect
 
 # Tools round, and a box at the border may be said to be a little larger than its image.
 _SLACK = 0.01
 
 
-def read_labels(root: Path, split: str, images: Sequence[str], num_classes: int) -> Annotations:
+def read_labels(
+    root: Path, split: str, images: Sequence[str], num_classes: int, bad_labels: float = BAD_LABELS
+) -> Annotations:
     """The boxes of these images, in parts of their sides.
 
     Args:
@@ -30,9 +32,11 @@ def read_labels(root: Path, split: str, images: Sequence[str], num_classes: int)
         split: For messages.
         images: Paths relative to the root.
         num_classes: How many classes there are.
+        bad_labels: Part of the images that may be left out, since something is wrong in their file.
 
     Raises:
-        DataError: Of everything that is wrong in the files, or where not even a folder of labels is there.
+        DataError: Of everything that is wrong in the files, if these are more; or where not even a folder of labels is
+            there.
     """
     files = [label_file(image) for image in images]
     if not any(os.path.isdir(root / folder) for folder in {PurePosixPath(file).parent for file in files}):
@@ -40,26 +44,24 @@ def read_labels(root: Path, split: str, images: Sequence[str], num_classes: int)
         raise DataError(f"yolo {split}: no folder of labels; expected '{root / files[0]}' for '{images[0]}'{elsewhere}")
     owner: list[int] = []
     rows: list[tuple[float, ...]] = []
-    problems: list[str] = []
+    problems: dict[int, list[str]] = {}
+    kept: list[str] = []
     outlines = 0
     for image, file in enumerate(files):
-        for number, line in enumerate(_lines(root / file, problems), start=1):
-            words = line.split()
-            if not words:
-                continue
-            try:
-                rows.append(_parse(words, num_classes))
-            except ValueError as error:
-                problems.append(f"{root / file}, line {number}: {error}")
-                continue
-            owner.append(image)
-            outlines += len(words) > 5
-    refuse(problems, f"yolo {split}: {len(problems)} lines of labels are wrong")
+        its, wrong = _read(root / file, num_classes)
+        if wrong:
+            problems[image] = wrong
+            continue
+        owner += [len(kept)] * len(its)
+        rows += [row for row, _ in its]
+        outlines += sum(is_outline for _, is_outline in its)
+        kept.append(images[image])
+    notes = excuse(problems, len(images), bad_labels, f"yolo {split}", "lines of labels are wrong")
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     annotations = collect(
         f"yolo {split}",
         split,
-        images,
+        kept,
         np.array(owner, dtype=np.int64),
         # A box at the border should end there, not 1e-17 before it.
         table[:, 1:].round(9),
@@ -67,9 +69,9 @@ def read_labels(root: Path, split: str, images: Sequence[str], num_classes: int)
         np.zeros(len(table), dtype=bool),
         meant="centre and size",
     )
-    if not outlines:
-        return annotations
-    return annotations.noting(f"{split}: {outlines} lines are outlines; the boxes around them are taken")
+    if outlines:
+        notes += (f"{split}: {outlines} lines are outlines; the boxes around them are taken",)
+    return annotations.noting(*notes).omitting({WRONG_LABELS: len(problems)})
 
 
 def label_file(image: str) -> str:
@@ -83,15 +85,25 @@ def label_file(image: str) -> str:
     return "/".join(parts)
 
 
-def _lines(file: Path, problems: list[str]) -> list[str]:
+def _read(file: Path, num_classes: int) -> tuple[list[tuple[tuple[float, ...], bool]], list[str]]:
+    """Label and box of each line, and whether it is an outline; and what is wrong with the file."""
     try:
-        return regular(file).read_text(encoding="utf-8-sig").splitlines()
+        lines = regular(file).read_text(encoding="utf-8-sig").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         # Nothing is on the image.
-        return []
+        return [], []
     except (OSError, ValueError) as error:
-        problems.append(f"{file}: cannot be read as text ({error})")
-        return []
+        return [], [f"{file}: cannot be read as text ({error})"]
+    rows, wrong = [], []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            rows.append((_parse(words, num_classes), len(words) > 5))
+        except ValueError as error:
+            wrong.append(f"{file}, line {number}: {error}")
+    return rows, wrong
 
 
 def _parse(words: Sequence[str], num_classes: int) -> tuple[float, ...]:

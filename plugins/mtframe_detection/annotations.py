@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +20,7 @@ from mtframe.kinds import Finding
 
 from ._files import missing_images
 from ._meaning import Meaning, judge_boxes
+from ._turning import Orientation, Turning, learn_turning
 from .boxes import Boxes
 
 # Reasons for which boxes are left out.
@@ -44,8 +46,9 @@ class Annotations:
         annotation_ids: (A,) int64.
         image_ids: (I,) int64.
         notes: What was left out.
-        omitted: How many boxes, by reason.
+        omitted: How many boxes and images, by reason.
         findings: What is odd about the numbers.
+        turning: Whether pictures are turned upright before the boxes hold.
     """
 
     split: str
@@ -61,6 +64,7 @@ class Annotations:
     notes: tuple[str, ...]
     omitted: Mapping[str, int] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    turning: Turning = field(default_factory=Turning)
     _places: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -128,14 +132,14 @@ class Annotations:
         return self.sample(index, size if known == (0, 0) else None).target
 
     def read(self, index: int, root: Path, decode_size: DecodeSize | None) -> Sample:
-        """One image with its annotations, where `sizes` knows its size.
+        """One image with its annotations, where `sizes` knows its size; turned upright if they are for that.
 
         Raises:
             BadImageError: The file cannot be read, or is not of that size.
         """
         sample = self.sample(index)
         path = root / sample.id
-        sample.image, size = read_image(path, decode_size)
+        sample.image, size = read_image(path, decode_size, upright=self.turning.of(sample.size))
         if size != sample.size:
             found, said = (f"{width}x{height}" for height, width in (size, sample.size))
             raise BadImageError(path, f"is {found}, but its annotations are for {said}")
@@ -145,18 +149,36 @@ class Annotations:
         """The same annotations with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
+    def omitting(self, omitted: Mapping[str, int]) -> Annotations:
+        """The same annotations, of which more was left out, by reason."""
+        return replace(self, omitted=dict(Counter(self.omitted) + Counter(omitted)))
+
     def of_split(self, split: str, *, keep_empty: bool) -> Annotations:
         """What a data set has of them: evaluation keeps images without annotations, training only if it is asked to."""
         if keep_empty or split != "train":
             return self
         kept = np.diff(self.first) > 0
+        return self._chosen(kept).omitting({"images without a box (keep_empty)": int((~kept).sum())})
+
+    def without(self, images: Iterable[int]) -> Annotations:
+        """The same without some images and their annotations, by position."""
+        kept = np.ones(len(self), bool)
+        kept[list(images)] = False
+        return self if kept.all() else self._chosen(kept)
+
+    def _chosen(self, kept: np.ndarray) -> Annotations:
+        """The images where (I,) bool is true."""
+        counts = np.diff(self.first)
+        rows = np.repeat(kept, counts)
+        columns = ("boxes", "labels", "crowd", "area", "annotation_ids")
         return replace(
             self,
             files=self.files.chosen(kept),
             sizes=self.sizes[kept],
-            first=np.append(self.first[:-1][kept], self.first[-1]),
+            first=np.cumsum([0, *counts[kept]]),
             image_ids=self.image_ids[kept],
             _places={},
+            **{name: getattr(self, name)[rows] for name in columns},
         )
 
 
@@ -169,6 +191,7 @@ class AnnotatedImages:
         annotations: What the files say of it.
         classes: Names of the labels.
         keep_empty: Whether images without boxes are kept in training; in evaluation they always are.
+        orientation: Which way up the boxes are meant, where `sizes` are known.
 
     Attributes:
         info: Names of the classes.
@@ -180,12 +203,21 @@ class AnnotatedImages:
     target: ClassVar[str] = "boxes"
 
     def __init__(
-        self, root: Path, split: str, annotations: Annotations, classes: Sequence[str], *, keep_empty: bool
+        self,
+        root: Path,
+        split: str,
+        annotations: Annotations,
+        classes: Sequence[str],
+        *,
+        keep_empty: bool,
+        orientation: Orientation = "stored",
     ) -> None:
         self.root, self.split = root, split
         self.decode_size: DecodeSize | None = None
         self.info = DataInfo(self.target, tuple(classes))
-        self.annotations = annotations.of_split(split, keep_empty=keep_empty)
+        kept = annotations.of_split(split, keep_empty=keep_empty)
+        turning, said = learn_turning(kept.split, root, kept.files, kept.sizes, orientation)
+        self.annotations = replace(kept.noting(*said), turning=turning, _places={})
         self.notes = self.annotations.notes
         self.omitted: Mapping[str, int] = dict(self.annotations.omitted)
 

@@ -183,7 +183,7 @@ class CocoAP:
         return {name: (recalls, precision.tolist()) for name, precision in lines.items()}
 
     def _objects(self) -> Boxes:
-        targets = [{name: sample.target[name].numpy() for name in _OF_OBJECTS} for sample, _ in self._images()]
+        targets = [_objects_of(sample.target) for sample, _ in self._images()]
         image, columns = _together(targets, _OF_OBJECTS)
         values = {"area": columns["area"], "iscrowd": columns["crowd"].astype(int)}
         return Boxes(image, columns["labels"].astype(int), columns["boxes"], values)
@@ -196,6 +196,12 @@ class CocoAP:
     def _images(self) -> list[tuple[Sample, dict[str, np.ndarray]]]:
         """Samples and what was found on them, by the images' ids: the order in which COCO takes equal scores."""
         return sorted(self._seen.in_order().values(), key=lambda image: _image_id(image[0]))
+
+
+def _objects_of(target: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """What is counted of an image's objects; boxes of other data sets need not have an area of their own."""
+    known = {name: target[name].numpy() for name in _OF_OBJECTS if name in target}
+    return {"area": box_areas(known["boxes"]), **known}
 
 
 def _arrays(prediction: Mapping[str, Tensor], sample: Sample) -> tuple[Sample, dict[str, np.ndarray]]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from mtframe.errors import DataError, RecipeError
+from mtframe.data import read_header
+from mtframe.errors import DataError, MtframeError, RecipeError
 from mtframe.paths import stays_inside
 
-from ._reading import check_split, read_text, refuse
+from ._reading import BAD_LABELS, WRONG_LABELS, check_part, check_split, excuse, refuse
+from ._turning import Orientation
+from ._voc_files import Place, find_split, xml_files
 from ._voc_xml import Scene, read_scene
 from .annotations import AnnotatedImages, Annotations, collect
 
@@ -18,6 +23,10 @@ CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+
+
+# Files of which `recognises` looks at the names of classes.
+_LOOKED_INTO = 20
 
 
 class Voc(AnnotatedImages):
@@ -28,13 +37,17 @@ class Voc(AnnotatedImages):
     ROOT/JPEGImages/2008_000008.jpg          ROOT/ImageSets/Main/val.txt
     ```
 
-    These may also be in `ROOT/VOC2007`, `ROOT/VOC2012`, ... or in the same under `ROOT/VOCdevkit`, as the archives
-    unpack; a split is then what all of them have of it. VOC's corners count from 1 and include the last pixel;
-    here they count from 0 and do not, so 1 is taken off the upper left ones. Objects marked `difficult` are neither
-    learned nor punished, as crowd regions of COCO.
+    Lists may have a flag (1, 0, -1) behind the name. These folders may also be in `ROOT/VOC2007`, `ROOT/VOC2012`, ...
+    or in the same under `ROOT/VOCdevkit`, as the archives unpack; a split is then what all of them have of it. VOC's
+    corners count from 1 and include the last pixel; here they count from 0 and do not, so 1 is taken off the upper left
+    ones. Objects marked `difficult` are neither learned nor punished, as crowd regions of COCO.
+
+    Other tools write xml files beside the images: in a folder for each split (`ROOT/train`, `ROOT/valid`), or right in
+    the root. Where neither lists nor folders of splits are there, a part of the images validates (`val_part`), chosen
+    by a digest of their names. Where an xml has no size, the image's own is taken.
 
     Boxes are clipped to their image. Boxes without area and boxes that stand twice are left out and counted in
-    `notes`; anything else that is wrong is an error.
+    `notes`. So is an image with anything else that is wrong in its xml, as long as these are few; more are an error.
 
     Args:
         split: `train`, `val` or `test`.
@@ -46,10 +59,15 @@ class Voc(AnnotatedImages):
         years: Which of several folders `VOC2007`, `VOC2012`, ... are taken; none for all.
         keep_empty: Whether images without boxes are kept. In evaluation they are always kept: what is found
             on them is wrong.
+        val_part: Part of the images that validates where there are neither lists nor folders of splits.
+        bad_labels: Part of the images that may be left out, since something is wrong in their xml.
+        orientation: Which way up boxes are meant of pictures that are stored turned (EXIF): as their size says (`fit`),
+            which does not tell of squares, as they are `stored`, or `upright`, as they are seen.
 
     Attributes:
         info: Names of the classes.
         notes: What was left out, for people to read.
+        omitted: How much was left out, by reason.
 
     Raises:
         RecipeError: There is no such folder or split.
@@ -69,7 +87,11 @@ class Voc(AnnotatedImages):
         test: str = "test",
         years: tuple[int, ...] = (),
         keep_empty: bool = True,
+        val_part: float = 0.2,
+        bad_labels: float = BAD_LABELS,
+        orientation: Orientation = "fit",
     ) -> None:
+        check_part(val_part=val_part, bad_labels=bad_labels)
         if not classes or (len(set(classes)) < len(classes) and not isinstance(classes, str)):
             raise RecipeError(f"classes: expected 'voc', 'found' or names that differ, got {list(classes)}")
         lists = {"train": train, "val": val, "test": test}
@@ -77,102 +99,96 @@ class Voc(AnnotatedImages):
         if not stays_inside(lists[split]):
             raise RecipeError(f"{split}: expected the name of a list in ImageSets/Main, got {lists[split]!r}")
         root = Path(root)
-        folders = _folders(root, years)
-        names = _listed(folders, lists[split])
-        known = _names_in(folders) if classes == "found" else CLASSES if classes == "voc" else tuple(classes)
-        super().__init__(root, split, _read(root, split, names, known), known, keep_empty=keep_empty)
+        found = find_split(root, split, lists[split], years, val_part)
+        known = _names_in(found.folders) if classes == "found" else CLASSES if classes == "voc" else tuple(classes)
+        annotations = _read(root, split, found.places, known, bad_labels, upright=orientation == "upright")
+        super().__init__(
+            root,
+            split,
+            annotations.noting(*found.notes).omitting(found.omitted),
+            known,
+            keep_empty=keep_empty,
+            orientation=orientation,
+        )
+
+    @staticmethod
+    def recognises(root: Path) -> dict[str, Any] | None:
+        """The options for a folder with xml files of VOC, `classes` where its own are not VOC's; see `Recognises`."""
+        try:
+            folders = find_split(Path(root), "train", "train", (), 0.2).folders
+            files = [folder / name for folder in folders for name in xml_files(folder)[:_LOOKED_INTO]]
+        except MtframeError:
+            return None
+        scenes = []
+        for file in files[:_LOOKED_INTO]:
+            with suppress(MtframeError):
+                scenes.append(read_scene(file))
+        if not scenes:
+            return None
+        return {} if {name for scene in scenes for name in scene.names} <= set(CLASSES) else {"classes": "found"}
 
 
-def _folders(root: Path, years: tuple[int, ...]) -> list[Path]:
-    """The folders that have `Annotations` and `ImageSets`."""
-    if not root.is_dir():
-        raise RecipeError(f"root: no folder '{root}'")
-    if (root / "Annotations").is_dir():
-        if years:
-            raise RecipeError(f"years: '{root}' is not divided into years; leave the option out")
-        return [root]
-    found = sorted(path for top in (root, root / "VOCdevkit") for path in top.glob("VOC[0-9]*")
-                   if (path / "Annotations").is_dir())  # fmt: skip
-    chosen = [path for path in found if not years or path.name in {f"VOC{year}" for year in years}]
-    if not chosen or (years and len(chosen) < len(years)):
-        there = ", ".join(path.name for path in found) or "neither Annotations nor VOC2007, VOC2012, ..."
-        wanted = "years: not all are there" if years else "root: not in VOC's layout"
-        raise RecipeError(f"{wanted}; '{root}' has {there}")
-    return chosen
-
-
-def _listed(folders: list[Path], name: str) -> list[tuple[Path, str]]:
-    """Folder and name of each image on a list."""
-    files = [(folder, folder / "ImageSets" / "Main" / f"{name}.txt") for folder in folders]
-    there = [(folder, file) for folder, file in files if file.is_file()]
-    if not there:
-        raise RecipeError(f"voc: no list {name!r}: no file '{files[0][1]}'")
-    names = []
-    for folder, file in there:
-        # Lists of one class have 1, 0 or -1 behind the name.
-        listed = dict.fromkeys(line.split()[0] for line in read_text(file).split("\n") if line.strip())
-        refuse([repr(image) for image in listed if not stays_inside(image)], f"{file}: names lead out of '{folder}'")
-        names += [(folder, image) for image in listed]
-    if not names:
-        raise DataError(f"{there[0][1]}: no images are listed")
-    return names
-
-
-def _names_in(folders: list[Path]) -> tuple[str, ...]:
+def _names_in(folders: Sequence[Path]) -> tuple[str, ...]:
     """Every class in any xml file, also of other splits: they need the same ones."""
-    problems: list[str] = []
     names: set[str] = set()
+    problems = []
     for folder in folders:
-        for file in (folder / "Annotations").glob("*.xml"):
+        for file in xml_files(folder):
             try:
-                names.update(read_scene(file).names)
+                names.update(read_scene(folder / file).names)
             except DataError as error:
+                # Whose image it is, its split tells.
                 problems.append(str(error))
-    refuse(problems, f"voc: {len(problems)} xml files are wrong")
     if not names:
-        raise DataError(f"{folders[0] / 'Annotations'}: no xml file has an object, so there is nothing to detect")
+        refuse(problems, f"voc: {len(problems)} xml files are wrong")
+        raise DataError(f"{folders[0]}: no xml file has an object, so there is nothing to detect")
     return tuple(sorted(names))
 
 
-def _read(root: Path, split: str, names: list[tuple[Path, str]], classes: tuple[str, ...]) -> Annotations:
+def _read(
+    root: Path, split: str, places: Sequence[Place], classes: tuple[str, ...], bad_labels: float, *, upright: bool
+) -> Annotations:
     number = {name: label for label, name in enumerate(classes)}
-    problems: list[str] = []
-    scenes: list[Scene] = []
-    for folder, name in names:
-        file = folder / "Annotations" / f"{name}.xml"
+    wrong: dict[int, list[str]] = {}
+    strange: list[str] = []
+    kept: list[tuple[str, Scene, tuple[int, int]]] = []
+    for index, place in enumerate(places):
         try:
-            scene = read_scene(file)
+            scene = read_scene(place.xml)
+            size = scene.size or _own_size(root / place.image, scene, upright=upright)
         except DataError as error:
-            problems.append(str(error))
+            wrong[index] = [str(error)]
             continue
-        problems += [
-            f"{file}: class {other!r} is not among the {len(classes)}; name them with the option 'classes'"
+        strange += [
+            f"{place.xml}: class {other!r} is not among the {len(classes)}; name them with the option 'classes'"
             for other in dict.fromkeys(scene.names)
             if other not in number
         ]
-        scenes.append(scene)
-    refuse(problems, f"voc {split}: {len(problems)} things are wrong in the xml files")
+        kept.append((place.image, scene, size))
+    refuse(strange, f"voc {split}: {len(strange)} things are wrong in the xml files")
+    notes = excuse(wrong, len(places), bad_labels, f"voc {split}", "things are wrong in the xml files")
+    if not kept:
+        raise DataError(f"voc {split}: not one image has labels")
+    scenes = [scene for _, scene, _ in kept]
     counts = [len(scene.names) for scene in scenes]
-    return collect(
+    annotations = collect(
         f"voc {split}",
         split,
-        _images(root, names),
+        [image for image, _, _ in kept],
         np.repeat(np.arange(len(scenes)), counts),
         np.array([box for scene in scenes for box in scene.boxes], dtype=np.float64).reshape(-1, 4),
         np.array([number[name] for scene in scenes for name in scene.names], dtype=np.int64),
         np.array([flag for scene in scenes for flag in scene.difficult], dtype=bool),
-        sizes=np.array([scene.size for scene in scenes]),
+        sizes=np.array([size for _, _, size in kept]),
     )
+    return annotations.noting(*notes).omitting({WRONG_LABELS: len(wrong)})
 
 
-def _images(root: Path, names: list[tuple[Path, str]]) -> list[str]:
-    """Each image's path relative to the root: `.jpg`, or what else has this name in `JPEGImages`."""
-    files: list[str] = []
-    found = {
-        folder: {path.stem: path.name for path in sorted((folder / "JPEGImages").glob("*"), reverse=True)}
-        for folder in dict.fromkeys(folder for folder, _ in names)
-    }
-    for folder, name in names:
-        place = folder.relative_to(root) / "JPEGImages" / found[folder].get(name, f"{name}.jpg")
-        files.append(place.as_posix())
-    return files
+def _own_size(image: Path, scene: Scene, *, upright: bool) -> tuple[int, int]:
+    """An image's (height, width) where its xml does not say it: as it is stored, unless a box fits only upright."""
+    header = read_header(image)
+    height, width = header.size
+    reach = np.array(scene.boxes, dtype=np.float64).reshape(-1, 4)[:, 2:].max(axis=0, initial=0)
+    fits = reach[0] <= width and reach[1] <= height
+    seen = reach[0] <= header.upright[1] and reach[1] <= header.upright[0]
+    return header.upright if upright or (seen and not fits) else header.size

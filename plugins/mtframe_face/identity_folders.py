@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import zlib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtframe.data import IMAGE_SUFFIXES, DataInfo, DecodeSize, Sample, read_image
+from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.errors import DataError, RecipeError
+from mtframe.folders import folders_in, holds_classes, images_below, not_used, splits_among
 
 from ._centres import NOBODY
 from .identities import Roles, Texts, at_least, check_split, class_by_path, draw_pairs, enrol, epoch_order
-from .landmarks import Landmarks
-from .pairs import Pairs
+from .landmarks import Landmarks, Orientation
+from .pairs import PAIRS, PEOPLE, Pairs
 from .synthesis import LANDMARKS, synthesize_folders
 
 # Streams of random numbers that must not run into one another.
@@ -32,13 +34,13 @@ class IdentityFolders:
 
     Either `root` has the folders `train` and `val` (and `test`), each with `NAME/*.jpg`, ...; one name in two of them
     is an error. Or `NAME/*.jpg` lies right in `root`: then a part of the *people* is set aside for `val`, always the
-    same ones for the same seed, whoever else is added. Names that begin with a dot are passed over.
+    same ones for the same seed, whoever else is added. A split's folder may have another of its names, as `valid`.
+    Names that begin with a dot, and what systems leave beside files, are left out.
 
     What is evaluated is drawn from a seed: pairs for verification, and for identification each person's first images
     (by name) as the gallery and all others as probes.
 
-    Pictures are turned upright as their EXIF orientation says, unless there is a landmarks file, whose points are in
-    the stored pixels.
+    Pictures are turned upright as their EXIF orientation says, unless landmarks are for what is stored.
 
     Args:
         split: `train`, `val` or `test`.
@@ -54,12 +56,15 @@ class IdentityFolders:
         unknown: Part of the evaluated people whom the gallery leaves out, to be rejected; 0 to below 1. Two stay in it.
         landmarks: File of five points for each image, below `root` (see `face-align`); null for none. Its default
             need not be there.
+        orientation: Which way up landmarks are meant of pictures that are stored turned (EXIF): as they fit the picture
+            and an upright face (`fit`), as they are `stored`, or `upright`, as they are seen.
 
     Attributes:
         people: Names of everybody in this split.
         pairs: Pairs of positions in this split; None in training, and where nobody has two images.
         roles: Who is enrolled; None in training.
         notes: What is worth knowing about the files, in sentences.
+        omitted: How much was left out, by reason.
 
     Raises:
         RecipeError: `split` or `root` names nothing there, or an option is out of its range.
@@ -84,6 +89,7 @@ class IdentityFolders:
         gallery: int = 1,
         unknown: float = 0.3,
         landmarks: str | None = LANDMARKS,
+        orientation: Orientation = "fit",
     ) -> None:
         check_split("identity-folders", split, self.splits)
         at_least(1, min_images=min_images, per_identity=per_identity, pairs=pairs, gallery=gallery)
@@ -97,8 +103,9 @@ class IdentityFolders:
         self.pairs: Pairs | None = None
         self.roles: Roles | None = None
 
-        folders = _people_by_split(self.root, split, validate, seed)
-        found = {name: _images_of(folder / name) for folder, names in [folders["train"]] for name in names}
+        self.omitted: Counter[str] = Counter()
+        folders, self._unused = _people_by_split(self.root, split, validate, seed)
+        found = self._images(*folders["train"], count=split == "train")
         kept = {name: files for name, files in found.items() if len(files) >= min_images}
         self.passed_over = len(found) - len(kept)
         self._nested = _nested(folders["train"][0], [name for name, files in found.items() if not files])
@@ -107,11 +114,15 @@ class IdentityFolders:
         self._classes = {name: label for label, name in enumerate(kept)}
         self._trained = folders["train"][0]
         self.folder, names = folders[split]
-        here = kept if split == "train" else {name: _images_of(self.folder / name) for name in names}
+        here = kept if split == "train" else self._images(self.folder, names, count=True)
+        if split == "train":
+            self.omitted["people with too few images (min_images)"] = self.passed_over
+            self.omitted = +self.omitted
         self._index({name: files for name, files in here.items() if files}, min_images)
         if split != "train":
             self._evaluated(seed, pairs, gallery, unknown)
-        self._landmarks = self._read_landmarks(landmarks)
+        self._landmarks = self._read_landmarks(landmarks, orientation)
+        self._turned = self._landmarks.notes(self.root) if self._landmarks is not None else ()
 
     def __len__(self) -> int:
         return len(self._persons)
@@ -124,8 +135,8 @@ class IdentityFolders:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.split} has {len(self)} images, no number {index}")
         name = self._id(index)
-        # Landmarks are in the stored pixels.
-        image, size = read_image(self.root / name, self.decode_size, upright=self._landmarks is None)
+        upright = True if self._landmarks is None else self._landmarks.upright(index)
+        image, size = read_image(self.root / name, self.decode_size, upright=upright)
         label = int(self._persons[index]) if self.split == "train" else NOBODY
         target = {"label": torch.tensor(label)}
         if self._landmarks is not None:
@@ -137,15 +148,30 @@ class IdentityFolders:
         """What is worth knowing about the files, in sentences."""
         few = f"{self.passed_over} people have too few images (min_images) and are not trained on"
         deep = f"{len(self._nested)} folders hold pictures two folders deep ({', '.join(self._nested[:3])}); not read"
-        if self.split != "train":
-            return ()
-        return (*([few] if self.passed_over else []), *([deep] if self._nested else []))
+        return (
+            *((few,) if self.passed_over and self.split == "train" else ()),
+            *((deep,) if self._nested and self.split == "train" else ()),
+            *not_used(self.root, self._unused),
+            *self._turned,
+        )
 
     def annotated(self, index: int) -> Sample:
         """The sample without its pixels, which are not read; its size is not known."""
         id = self._id(index)
         label = int(self._persons[index]) if self.split == "train" else NOBODY
         return Sample(torch.empty(0, dtype=torch.uint8), {"label": torch.tensor(label)}, (0, 0), index, id)
+
+    @staticmethod
+    def recognises(root: Path) -> dict[str, Any] | None:
+        """`{}` for folders of images of two or more people, in the root or in splits; see `Recognises`.
+
+        Not for a folder with text files of LFW's protocol, which says which people are verified.
+        """
+        splits = _splits(Path(root))[0]
+        folder = Path(root) / splits.get("train", "")
+        if any((Path(root) / name).is_file() for name in (PEOPLE, *PAIRS.values())):
+            return None
+        return {} if holds_classes(folder, deep=False) else None
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """One epoch's order, `per_identity` images of a person in a row; see `balanced`."""
@@ -162,6 +188,13 @@ class IdentityFolders:
         """
         label = {"label": torch.tensor(class_by_path(id, self.root, self._trained, self._classes))}
         return label if self._landmarks is None else label | self._landmarks.target_of(id)
+
+    def _images(self, folder: Path, names: Sequence[str], *, count: bool) -> dict[str, list[str]]:
+        """Names of the image files by person, sorted; `count` what else lies there."""
+        found = {name: images_below(folder / name, deep=False) for name in names}
+        for images in found.values() if count else ():
+            self.omitted += images.omitted
+        return {name: images.files for name, images in found.items()}
 
     def _index(self, images: dict[str, list[str]], min_images: int) -> None:
         self.people = tuple(images)
@@ -185,14 +218,22 @@ class IdentityFolders:
         left_out = min(round(unknown * len(self.people)), max(0, len(self.people) - 2))
         self.roles = enrol(self._persons, gallery, strangers[:left_out])
 
-    def _read_landmarks(self, name: str | None) -> Landmarks | None:
+    def _read_landmarks(self, name: str | None, orientation: Orientation) -> Landmarks | None:
         if name is None or (name == LANDMARKS and not (self.root / name).is_file()):
             return None
-        return Landmarks(self.root / name, self.ids())
+        return Landmarks(self.root / name, self.ids(), orientation)
 
 
-def _people_by_split(root: Path, split: str, validate: float, seed: int) -> dict[str, tuple[Path, list[str]]]:
-    """The folder of each split with the names of its people, of `train` and of `split`.
+def _splits(root: Path) -> tuple[dict[str, str], list[str]]:
+    """The folders of splits by split, and the others; none where the people lie right in the root."""
+    splits, others = splits_among(folders_in(root))
+    return (splits, others) if "train" in splits and folders_in(root / splits["train"]) else ({}, [])
+
+
+def _people_by_split(
+    root: Path, split: str, validate: float, seed: int
+) -> tuple[dict[str, tuple[Path, list[str]]], list[str]]:
+    """The folder of each split with the names of its people, of `train` and of `split`; and folders of no split.
 
     Raises:
         RecipeError: There is no such folder.
@@ -200,17 +241,18 @@ def _people_by_split(root: Path, split: str, validate: float, seed: int) -> dict
     """
     if not root.is_dir():
         raise RecipeError(f"root: no folder '{root}'. It holds a folder of pictures for each person")
-    if (root / "train").is_dir() and _folders_in(root / "train"):
-        if not (root / split).is_dir():
+    splits, others = _splits(root)
+    if splits:
+        if split not in splits:
             raise RecipeError(f"root: no folder '{root / split}', though there is one for train")
-        people = {name: (root / name, _folders_in(root / name)) for name in ("train", split)}
+        people = {name: (root / splits[name], folders_in(root / splits[name])) for name in ("train", split)}
         if split != "train" and (shared := sorted({*people["train"][1]} & {*people[split][1]})):
             raise DataError(
                 f"{root}: {len(shared)} people stand both in train and in {split} ({', '.join(shared[:5])}). A score "
                 "on people whom the model learned says nothing about strangers"
             )
-        return people
-    names = _folders_in(root)
+        return people, others
+    names = folders_in(root)
     if not names:
         raise DataError(f"{root}: expected NAME/*.jpg, ..., or such folders in train and val; found no folder")
     if split == "test":
@@ -221,24 +263,16 @@ def _people_by_split(root: Path, split: str, validate: float, seed: int) -> dict
     # Of two people, or of three, no score says much: ten at least, where that leaves two thirds to learn from.
     aside = set(ranked[: max(2, round(validate * len(names)), min(_LEAST_ASIDE, len(names) // 3))])
     parts = {"train": [name for name in names if name not in aside], "val": sorted(aside)}
-    return {name: (root, people) for name, people in parts.items()}
-
-
-def _folders_in(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _images_of(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".")]
-    return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
+    return {name: (root, people) for name, people in parts.items()}, []
 
 
 def _nested(folder: Path, empty: list[str]) -> list[str]:
     """Folders of pictures, `NAME/INNER`, in those of people who have no picture of their own."""
     return [
-        f"{name}/{inner}" for name in empty for inner in _folders_in(folder / name) if _images_of(folder / name / inner)
+        f"{name}/{inner}"
+        for name in empty
+        for inner in folders_in(folder / name)
+        if images_below(folder / name / inner, deep=False).files
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -98,6 +98,11 @@ class InsightFace:
         number = np.arange(len(self._pickled.same))
         fold = number * FOLDS // len(number)
         self.pairs = Pairs(2 * number, 2 * number + 1, self._pickled.same, fold)
+
+    @staticmethod
+    def recognises(root: Path) -> dict[str, Any] | None:
+        """`{}` for a folder with `train.rec` and `train.idx`; see `Recognises`."""
+        return {} if all((Path(root) / name).is_file() for name in ("train.rec", "train.idx")) else None
 
     def __len__(self) -> int:
         return len(self._keys) if self.split == "train" else len(self._pickled)

@@ -7,16 +7,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtframe.errors import DataError, PluginError, RecipeError
+from mtframe.data import Header, Upright, read_header
+from mtframe.errors import BadImageError, DataError, PluginError, RecipeError
 from mtframe.paths import regular
 from mtframe.registry import did_you_mean, resolve
 
@@ -28,6 +30,12 @@ GROUP = "mtframe_face.landmarks"
 # What a model learns from besides its training data where faces are aligned by points, in words.
 OUTSIDE = "landmarks of the faces"
 
+# Which way up points are meant of pictures that are stored turned; see `Landmarks`.
+Orientation = Literal["fit", "stored", "upright"]
+
+# Pictures of a split whose headers are looked at when it is made.
+_LOOKED_AT = 100
+
 _LARGEST = float(np.finfo(np.float32).max)
 
 _FILE = re.compile(r".+\.py:[A-Za-z_]\w*")
@@ -38,7 +46,7 @@ Detector = Callable[[Tensor], Any]
 def read_landmarks(path: Path, ids: Sequence[str]) -> np.ndarray:
     """Reads a landmarks file: lines `path,x1,y1,...,x5,y5`, or the same with blanks or tabs.
 
-    Points are those of `POINTS`, in pixels of the stored image; paths are relative to the data set's root. A first line
+    Points are those of `POINTS`, in pixels of the image; paths are relative to the data set's root. A first line
     with no number in it is a head. Lines of other images are passed over.
 
     Args:
@@ -73,18 +81,64 @@ def read_landmarks(path: Path, ids: Sequence[str]) -> np.ndarray:
     return found
 
 
+def are_upright(points: np.ndarray, header: Header) -> bool:
+    """Whether five points are for a picture as it is seen, and not as it is stored.
+
+    They are for the way up in which all of them are inside. Where they are in both, people are mostly upright: the
+    mouth is below the eyes in what is seen, and beside or above them in what is stored turned.
+
+    Args:
+        points: (5, 2), x and y in pixels.
+        header: Of the picture.
+    """
+    inside = [bool(((points >= 0) & (points <= size[::-1])).all()) for size in (header.size, header.upright)]
+    if inside[0] != inside[1]:
+        return inside[1]
+    across, down = points[3:].mean(axis=0) - points[:2].mean(axis=0)
+    return bool(down > abs(across))
+
+
 class Landmarks:
     """The five points of a split's images, by position and by path.
 
     Args:
         path: A landmarks file, see `read_landmarks`.
         ids: Paths of the images.
+        orientation: Which way up the points are meant of pictures that are stored turned (EXIF): as they fit the
+            picture and an upright face (`fit`), as they are `stored`, or `upright`, as they are seen.
     """
 
-    def __init__(self, path: Path, ids: Sequence[str]) -> None:
+    def __init__(self, path: Path, ids: Sequence[str], orientation: Orientation = "fit") -> None:
         self._points = read_landmarks(path, ids)
         self._ids = Texts(ids)
+        self._orientation = orientation
         self._places: dict[str, int] | None = None
+
+    def upright(self, index: int) -> Upright:
+        """Whether an image is turned upright before its points hold; one without points always is."""
+        points = self._points[index]
+        if np.isnan(points).any():
+            return True
+        return self._orientation == "upright" if self._orientation != "fit" else partial(are_upright, points)
+
+    def notes(self, root: Path) -> tuple[str, ...]:
+        """What is to be said of pictures that are stored turned, from the headers of some of them."""
+        if self._orientation != "fit" or not len(self._points):
+            return ()
+        looked_at = sorted({int(place) for place in np.linspace(0, len(self._points) - 1, _LOOKED_AT)})
+        seen = stored = 0
+        for place in looked_at:
+            with suppress(BadImageError, OSError):
+                header = read_header(root / self._ids[place])
+                if header.orientation != 1 and not np.isnan(self._points[place]).any():
+                    upright = are_upright(self._points[place], header)
+                    seen, stored = seen + upright, stored + (not upright)
+        if not seen + stored:
+            return ()
+        return (
+            f"of {len(looked_at)} pictures looked at, {seen + stored} are stored turned (EXIF): landmarks of {seen} "
+            f"are for what is seen, of {stored} for what is stored. The option 'orientation' says otherwise",
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_places": None}

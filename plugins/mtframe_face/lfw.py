@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,16 +13,15 @@ from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.download import download
-from mtframe.errors import DataError, RecipeError, pasted
+from mtframe.errors import DataError, MtframeError, RecipeError, pasted
+from mtframe.folders import folders_in, images_below
 
 from ._download import LFW_FILES
 from .identities import Roles, at_least, check_split, class_by_path, enrol, epoch_order
-from .landmarks import Landmarks
-from .pairs import VIEW_2, NamedPair, Pairs, read_pairs, read_people
+from .landmarks import Landmarks, Orientation
+from .pairs import PAIRS, PEOPLE, VIEW_2, NamedPair, Pairs, read_pairs, read_people
 from .synthesis import synthesize_people
 
-PEOPLE = "peopleDevTrain.txt"
-PAIRS = {"val": "pairsDevTest.txt", "test": "pairs.txt"}
 FOLDERS = ("lfw-deepfunneled", "lfw_funneled", "lfw-funneled", "lfw")
 
 
@@ -48,6 +47,8 @@ class LFW:
         per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
         balanced: Whether every person comes equally often in training, whoever has more images; else every image does.
         landmarks: File of five points for each image, below `root` (see `face-align`); null for none.
+        orientation: Which way up landmarks are meant of pictures that are stored turned (EXIF): as they fit the picture
+            and an upright face (`fit`), as they are `stored`, or `upright`, as they are seen.
 
     Attributes:
         pairs: Pairs of positions in this split; None in training.
@@ -78,6 +79,7 @@ class LFW:
         per_identity: int = 1,
         balanced: bool = False,
         landmarks: str | None = None,
+        orientation: Orientation = "fit",
     ) -> None:
         check_split("lfw", split, self.splits)
         at_least(1, min_images=min_images, per_identity=per_identity)
@@ -88,12 +90,16 @@ class LFW:
         self.pairs: Pairs | None = None
         self.roles: Roles | None = None
         self.protocol = VIEW_2 if split == "test" else None
-        self.absent = 0
+        self.absent = self._strange = 0
 
         listed = self._listed_people(people)
         numbers = {name: _image_numbers(self.folder / name) for name in listed}
+        if split == "train":
+            there = sum(len(images_below(self.folder / name, deep=False).files) for name in listed)
+            self._strange = there - sum(map(len, numbers.values()))
         self.absent = sum(max(0, count - len(numbers[name])) for name, count in listed.items())
         kept = {name: found for name, found in numbers.items() if len(found) >= min_images}
+        self.passed_over = sum(0 < len(found) < min_images for found in numbers.values())
         self.info = DataInfo(self.target, tuple(kept))
         self._classes = {name: label for label, name in enumerate(kept)}
         if split == "train":
@@ -107,7 +113,8 @@ class LFW:
         else:
             self._refuse_shared(set(listed), split, people)
             self._index_pairs(self._evaluated(split))
-        self._landmarks = Landmarks(self.root / landmarks, self.ids()) if landmarks else None
+        self._landmarks = Landmarks(self.root / landmarks, self.ids(), orientation) if landmarks else None
+        self._turned = self._landmarks.notes(self.root) if self._landmarks is not None else ()
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -120,7 +127,8 @@ class LFW:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.split} has {len(self)} images, no number {index}")
         path = self._path(index)
-        image, size = read_image(path, self.decode_size)
+        upright = True if self._landmarks is None else self._landmarks.upright(index)
+        image, size = read_image(path, self.decode_size, upright=upright)
         target = {"label": torch.tensor(int(self._labels[index]))}
         if self._landmarks is not None:
             target |= self._landmarks.target(index)
@@ -151,8 +159,11 @@ class LFW:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing about the files, in sentences."""
-        left_out = f"{self.absent} images that the people file promises are not there; training lacks them"
-        return (left_out,) if self.absent and self.split == "train" else ()
+        said = {
+            f"{self.absent} images that the people file promises are not there; training lacks them": self.absent,
+            f"{self._strange} images of training people are not called NAME_0001.jpg; left out": self._strange,
+        }
+        return (*(text for text, count in said.items() if count and self.split == "train"), *self._turned)
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -162,7 +173,26 @@ class LFW:
     @property
     def photographed(self) -> frozenset[str]:
         """Names of everybody who has a folder of images, in whatever split."""
-        return frozenset(entry.name for entry in self.folder.iterdir() if entry.is_dir())
+        return frozenset(folders_in(self.folder))
+
+    @property
+    def omitted(self) -> dict[str, int]:
+        """How much was left out, by reason."""
+        absent = {"images that the people file promises and the disk does not have": self.absent}
+        strange = {"images that are not called NAME_0001.jpg": self._strange}
+        few = {"people with too few images (min_images)": self.passed_over}
+        return {reason: count for reason, count in (absent | few | strange).items() if count and self.split == "train"}
+
+    @staticmethod
+    def recognises(root: Path) -> dict[str, Any] | None:
+        """`{}` for people as LFW has them, with a file of pairs; see `Recognises`."""
+        if not any((Path(root) / name).is_file() for name in PAIRS.values()):
+            return None
+        try:
+            _image_folder(Path(root))
+        except MtframeError:
+            return None
+        return {}
 
     @staticmethod
     def download(root: Path) -> None:
@@ -179,8 +209,7 @@ class LFW:
         if people not in (None, PEOPLE):
             raise RecipeError(f"people: no file '{self.root / str(people)}'. Name one that is there, or null")
         paired = {name for split in PAIRS if self._has_pairs(split) for name in _names(self._evaluated(split))}
-        folders = sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir())
-        return {name: 0 for name in folders if name not in paired}
+        return {name: 0 for name in folders_in(self.folder) if name not in paired}
 
     def _has_pairs(self, split: str) -> bool:
         return (self.root / PAIRS[split]).is_file()
@@ -237,7 +266,7 @@ def _image_folder(root: Path) -> Path:
     for name in FOLDERS:
         if (root / name).is_dir():
             return root / name
-    if any(_image_numbers(entry) for entry in root.iterdir() if entry.is_dir()):
+    if any(_image_numbers(root / name) for name in folders_in(root)):
         return root
     raise DataError(
         f"{root}: expected NAME/NAME_0001.jpg, ... in it or in its folder {', '.join(FOLDERS)}; found no "
@@ -247,11 +276,11 @@ def _image_folder(root: Path) -> Path:
 
 def _image_numbers(folder: Path) -> list[int]:
     """Numbers of the images in a person's folder, ascending; none if it is not there."""
-    # As `_image_path` writes them: not 00001.
-    pattern = re.compile(re.escape(folder.name) + r"_(\d{4}|[1-9]\d{4,})\.jpg")
     # Not `Path.is_dir`, which raises for a name that is too long.
     if not os.path.isdir(folder):
         return []
+    # As `_image_path` writes them: not 00001.
+    pattern = re.compile(re.escape(folder.name) + r"_(\d{4}|[1-9]\d{4,})\.jpg")
     return sorted(int(match[1]) for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name)))
 
 

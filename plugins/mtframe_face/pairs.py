@@ -19,6 +19,10 @@ from mtframe.paths import regular
 
 FOLDS = 10
 # The protocol of `pairs.txt`: ten sets of 300 matched and 300 mismatched pairs.
+# What LFW's files are called: the people of training, and pairs by split.
+PEOPLE = "peopleDevTrain.txt"
+PAIRS = {"val": "pairsDevTest.txt", "test": "pairs.txt"}
+
 VIEW_2 = "LFW View 2"
 VIEW_2_PAIRS = 6000
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
-from mtframe.data import IMAGE_SUFFIXES
 from mtframe.errors import DataError, RecipeError
+from mtframe.folders import IMAGE_SUFFIXES, filled, images_below
 from mtframe.paths import regular, stays_inside
 
 SPLITS = ("train", "val", "test")
+
+# Where things are where nothing is said.
+IMAGES, MASKS, MASK_END = "images/{split}", "masks/{split}", ".png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Layout:
         image_end: What an image's name ends with; None for any image suffix.
         mask_end: What its mask's name has in place of it.
         lists: A file with an image a line; None for all images in the folder.
-        split_names: What `{split}` stands for, where it is not the split.
+        split_names: What `{split}` stands for, where it is none of the names of the split.
     """
 
     root: Path
@@ -36,13 +39,18 @@ class Layout:
     lists: str | None
     split_names: Mapping[str, str]
 
+    @classmethod
+    def usual(cls, root: Path) -> Layout:
+        """With the folders of images and of masks that are looked for where nothing is said."""
+        return cls(root, IMAGES, MASKS, None, MASK_END, None, {})
+
     def has(self, split: str) -> bool:
         """Whether a split has a list or a folder of its own: of masks, or where these are in one folder, of images."""
         template = self.lists or (self.masks if "{split}" in self.masks else self.images)
         return "{split}" in template and (self.root / self._named(template, split)).exists()
 
-    def pairs(self, split: str) -> tuple[list[str], tuple[str, ...]]:
-        """Paths of the images that have a mask, relative to the root, sorted; and what was left out.
+    def pairs(self, split: str) -> tuple[list[str], tuple[str, ...], Counter[str]]:
+        """Paths of the images that have a mask, relative to the root, sorted; what was left out, in words and counted.
 
         Raises:
             RecipeError: The masks' folder or a list is not there.
@@ -53,9 +61,9 @@ class Layout:
             raise RecipeError(f"masks: no folder '{masks}'")
         if not folder.is_dir():
             raise DataError(f"images: no folder '{folder}' beside the masks in '{masks}'")
-        images = self._images(folder, split)
-        there = set(_below(masks))
+        images, omitted = self._images(folder, split)
         wanted = {stem: stem + self.mask_end for stem in images}
+        there = {mask for mask in wanted.values() if os.path.isfile(masks / mask)}
         paired = sorted(image for stem, image in images.items() if wanted[stem] in there)
         prefix = PurePosixPath(self._named(self.images, split))
         if not paired:
@@ -67,7 +75,8 @@ class Layout:
         bare = [image for stem, image in images.items() if wanted[stem] not in there]
         notes = [f"{split}: {len(bare)} of {len(images)} images have no mask in '{masks}'; left out, such as '{image}'"
                  for image in bare[:1]]  # fmt: skip
-        return [(prefix / image).as_posix() for image in paired], tuple(notes)
+        omitted["images without a mask"] += len(bare)
+        return [(prefix / image).as_posix() for image in paired], tuple(notes), +omitted
 
     def mask_of(self, id: str, split: str) -> Path:
         """The mask of an image that has one, by the image's path relative to the root."""
@@ -76,10 +85,11 @@ class Layout:
         assert stem is not None
         return self.root / self._named(self.masks, split) / (stem + self.mask_end)
 
-    def _images(self, folder: Path, split: str) -> dict[str, str]:
-        """Images of a split by what their masks' names begin with, as paths in their folder."""
+    def _images(self, folder: Path, split: str) -> tuple[dict[str, str], Counter[str]]:
+        """Images of a split by what their masks' names begin with, as paths in their folder; and what is left out."""
         images: dict[str, str] = {}
-        for image in _below(folder):
+        found = images_below(folder)
+        for image in found.files:
             stem = self._stem(image)
             if stem is not None and images.setdefault(stem, image) != image:
                 raise DataError(f"{folder}: '{images[stem]}' and '{image}' would have one mask")
@@ -87,7 +97,7 @@ class Layout:
             ends = self.image_end or ", ".join(IMAGE_SUFFIXES)
             raise DataError(f"{folder}: no image in this folder; their names end in {ends}")
         if self.lists is None:
-            return images
+            return images, found.omitted
         file = self.root / self._named(self.lists, split)
         listed = {}
         for line, name in _lines(file):
@@ -95,7 +105,7 @@ class Layout:
             if stem not in images:
                 raise DataError(f"{file}: line {line}: no image {name!r} in '{folder}'")
             listed[stem] = images[stem]
-        return listed
+        return listed, found.omitted
 
     def _stem(self, image: str) -> str | None:
         """A path without what it ends with; None of one that is no image."""
@@ -106,17 +116,9 @@ class Layout:
 
     def _named(self, template: str, split: str) -> str:
         # Not str.format: any other brace in a path is the path's own.
-        return template.replace("{split}", self.split_names.get(split, split))
-
-
-def held_out(images: Sequence[str], part: float) -> list[bool]:
-    """Which images validate where no file says so: the same ones on every machine.
-
-    The path's digest decides, so that a file that comes or goes moves few others.
-    """
-    digests = [blake2b(os.fsencode(image), digest_size=8).digest() for image in images]
-    chosen = set(sorted(digests)[: round(part * len(images))])
-    return [digest in chosen for digest in digests]
+        if split in self.split_names:
+            return template.replace("{split}", self.split_names[split])
+        return filled(template, split, lambda path: (self.root / path).exists())
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -132,11 +134,3 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             if not stays_inside(name):
                 raise DataError(f"{file}: line {line}: expected a path that stays in its folder, got {name!r}")
             yield line, PurePosixPath(name).as_posix()
-
-
-def _below(folder: Path) -> Iterator[str]:
-    """Paths of all files below a folder, relative to it, but for those whose names begin with a dot."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inner = Path(place).relative_to(folder)
-        yield from ((inner / name).as_posix() for name in sorted(names) if not name.startswith("."))

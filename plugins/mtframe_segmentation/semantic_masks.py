@@ -9,11 +9,14 @@ from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Names, Sample, read_image, read_map
 from mtframe.errors import BadImageError, RecipeError, pasted
+from mtframe.folders import held_out
 
 from ._classes import ClassTable
-from ._pairs import SPLITS, Layout, held_out
+from ._pairs import IMAGES, MASK_END, MASKS, SPLITS, Layout
 from .masks import Masks
 from .synthesis import synthesize_scenes
+
+CLASSES = "classes.txt"
 
 
 class SemanticMasks:
@@ -29,7 +32,8 @@ class SemanticMasks:
     there are no masks for `val`, a part of the training images validates, chosen by a digest of their paths: always the
     same ones, and none is trained on.
 
-    In the options, `{split}` stands for `train`, `val` or `test`, or for what `split_names` has for it.
+    In the options, `{split}` stands for `train`, `val` or `test` or another name of these that is there, such as
+    `validation`, or for what `split_names` has for it.
 
     Args:
         split: `train`, `val` or `test`.
@@ -43,12 +47,13 @@ class SemanticMasks:
         classes: Names of the numbers 0, 1, ...: a list, or a file relative to the root with a name a line (`.txt`) or
             numbers with names (`.yaml`). Numbers of one name are one class.
         unknown: Numbers of pixels whose class is not known: not learned from, not scored.
-        split_names: What `{split}` stands for where files call a split otherwise, as `{val: validation}`.
+        split_names: What `{split}` stands for where files call a split otherwise, as `{train: 2011_09}`.
         val_part: Part of the training images that validates where there are no masks for `val`.
 
     Attributes:
         info: Names of the classes.
         notes: What was left out, in sentences.
+        omitted: How much was left out, by reason.
 
     Raises:
         RecipeError: An option names nothing there, or there is no such split.
@@ -64,12 +69,12 @@ class SemanticMasks:
         split: str,
         *,
         root: Path,
-        images: str = "images/{split}",
-        masks: str = "masks/{split}",
+        images: str = IMAGES,
+        masks: str = MASKS,
         image_end: str | None = None,
-        mask_end: str = ".png",
+        mask_end: str = MASK_END,
         lists: str | None = None,
-        classes: str | tuple[str, ...] = "classes.txt",
+        classes: str | tuple[str, ...] = CLASSES,
         unknown: tuple[int, ...] = (255,),
         split_names: dict[str, str] | None = None,
         val_part: float = 0.2,
@@ -88,7 +93,7 @@ class SemanticMasks:
         holds_out = split != "test" and not self._layout.has("val")
         # Whose files these are.
         self._files = "train" if holds_out else split
-        found, self.notes = self._layout.pairs(self._files)
+        found, self.notes, self.omitted = self._layout.pairs(self._files)
         if holds_out:
             chosen = held_out(found, val_part)
             found = [image for image, held in zip(found, chosen, strict=True) if held == (split == "val")]
@@ -96,6 +101,12 @@ class SemanticMasks:
             raise RecipeError(f"split: '{root}' has no image for {split!r} with val_part={val_part:g}")
         ids = Names(found)
         self._ids = ids.chosen(ids.order())
+
+    @staticmethod
+    def recognises(root: Path) -> dict[str, Any] | None:
+        """`{}` for folders `images` and `masks` of a split, and a file of classes; see `Recognises`."""
+        layout = Layout.usual(Path(root))
+        return {} if layout.has("train") and (Path(root) / CLASSES).is_file() else None
 
     def __len__(self) -> int:
         return len(self._ids)

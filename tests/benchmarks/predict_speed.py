@@ -35,7 +35,7 @@ from statistics import median
 
 from PIL import Image
 
-from mtframe.data import IMAGE_SUFFIXES
+from mtframe.folders import images_below
 from mtframe.registry import resolve
 
 GOAL = 2.5
@@ -110,7 +110,7 @@ def make_pictures(folder: Path, count: int, source: Path | None) -> int:
     """Fills a folder with pictures to predict, and says how many there are."""
     folder.mkdir()
     if source is not None:
-        found = [file for file in sorted(source.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES][:count]
+        found = [source / file for file in images_below(source).files][:count]
         if not found:
             raise SystemExit(f"--pictures: no image in {source}")
         for number, file in enumerate(found):

@@ -128,7 +128,7 @@ def test_mistakes_are_named(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="val_part: must be 0 or more and below 1, got 1"):
         ImageFolder("val", root=folders, val_part=1.0)
     (folders / "train" / "owl").mkdir()
-    with pytest.raises(DataError, match=r"1 classes have no image to learn from: owl\. Images end in \.bmp"):
+    with pytest.raises(DataError, match=r"1 classes have no image to learn from: owl\. Images end in \.avif"):
         ImageFolder("train", root=folders)
     (tmp_path / "flat" / "one").mkdir(parents=True)
     with pytest.raises(DataError, match="flat: expected a folder for each of two or more classes, found 1"):

@@ -112,8 +112,8 @@ def test_wrong_records_are_told_all_at_once(write_coco: WriteCoco) -> None:
         "annotations: id stands twice: 1 (id 505)",
         "annotations: image_id is not among the images: 1 (id 500: 999)",
         "annotations: category_id is not among the categories: 1 (id 501: 4)",
-        "annotations: bbox is not finite: 1 (id 502: [1, nan, 3, 4])",
-        "annotations: bbox has a negative side: 1 (id 503: [1, 2, -3, 4])",
+        "annotations[2] (id 502): bbox [1, nan, 3, 4] is not finite",
+        "annotations[3] (id 503): bbox [1, 2, -3, 4] has a negative side",
         "Correct or remove them.",
     ):
         assert line in str(error.value)
@@ -188,8 +188,8 @@ def test_what_is_missing_is_named_with_the_command_that_fetches_it(write_coco: W
     (root / "train2017").rmdir()
     with pytest.raises(DataError, match=r"no folder '.*train2017'"):
         Coco("train", root=root)
-    with pytest.raises(RecipeError, match="no split 'test'; it has train, val"):
-        Coco("test", root=root)
+    with pytest.raises(RecipeError, match="no split 'tests'; it has train, val, test"):
+        Coco("tests", root=root)
 
 
 def test_other_file_names_with_the_split_in_them(write_coco: WriteCoco) -> None:

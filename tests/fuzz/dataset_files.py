@@ -67,6 +67,8 @@ def use(data: Any, target: Any, metrics: Iterable[Callable[[], Any]] = (), trans
 
 
 def boxes(dataset: Any, root: Path, **more: Any) -> None:
+    # Whatever lies there, this only says no.
+    dataset.recognises(root)
     for split in ("train", "val"):
         data = dataset(split, root=root, **more)
         target = Boxes(data.info)

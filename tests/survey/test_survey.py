@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from command import Result, mtframe
-from mtframe.data import DataInfo, Sample, read_image, read_size
+from mtframe.data import DataInfo, Sample, read_header, read_image
 from mtframe.errors import BadImageError, DataError
 from mtframe.evaluation import Bars, Curves, Matrix
 from mtframe.kinds import Finding, Survey
@@ -215,16 +215,17 @@ def test_a_size_is_that_of_the_decoded_image(tmp_path: Path, form: str) -> None:
     exif[0x0112] = 6
     image.save(path, **({"exif": exif} if form.startswith("turned") else {}))
     for upright in (False, True):
-        assert read_size(path, upright=upright) == read_image(path, upright=upright)[1]
+        header = read_header(path)
+        assert (header.upright if upright else header.size) == read_image(path, upright=upright)[1]
 
 
 def test_a_size_of_no_image_says_why(tmp_path: Path) -> None:
     for content in (b"", b"no picture"):
         (tmp_path / "a.jpg").write_bytes(content)
         with pytest.raises(BadImageError):
-            read_size(tmp_path / "a.jpg")
+            read_header(tmp_path / "a.jpg")
     with pytest.raises(BadImageError, match="No such file"):
-        read_size(tmp_path / "b.jpg")
+        read_header(tmp_path / "b.jpg")
 
 
 def test_a_table_of_many_classes_lists_the_most_frequent() -> None:
