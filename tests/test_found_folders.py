@@ -414,7 +414,7 @@ def test_voc_and_yolo_report_what_they_leave_out(tmp_path: Path) -> None:
         "hidden files": 1,
         folders.OTHER_SUFFIX: 1,
         "boxes without area inside their image": 1,
-        "boxes that stand twice": 1,
+        "boxes that stand twice on one image": 1,
     }
     write_voc(tmp_path / "voc")
     picture(tmp_path / "voc" / "JPEGImages" / "bare.jpg")
