@@ -89,7 +89,7 @@ def test_evaluate_gives_again_what_training_found(small_run: Path) -> None:
     history = json.loads((small_run / "metrics.json").read_text(encoding="utf-8"))
     result = mtframe("evaluate", small_run, "--checkpoint", "last", "--json")
     # Notes go to the standard error.
-    assert (result.code, {line.partition(":")[0] for line in result.err.splitlines()}) == (0, {"faces"})
+    assert (result.code, {line.partition(":")[0] for line in result.err.splitlines()}) == (0, {"faces", "objects"})
     values = json.loads(result.out)
     assert list(values) == ["faces", "objects"]
     assert list(values["objects"]) == AP

@@ -159,7 +159,7 @@ def test_wired_parameters_stand_before_the_star() -> None:
         def __init__(self, features: Any, width: int = 3) -> None: ...
 
     with pytest.raises(
-        PluginError, match=r"Wrong: parameter 'width' .* can wire features, info; an option belongs after"
+        PluginError, match=r"Wrong: parameter 'width' .* can wire features, info, restoring; an option belongs after"
     ):
         options.wired_names(Wrong, "head")
     with pytest.raises(PluginError, match="parameter 'width'"):

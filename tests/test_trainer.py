@@ -266,10 +266,10 @@ def test_an_evaluation_that_failed_is_made_up_for_on_resuming(
     trainer = make(tmp_path / "run", **options)
     save = RunFolder.save_checkpoint
 
-    def full(run: RunFolder, name: str, *rest: Any) -> Path:
+    def full(run: RunFolder, name: str, *rest: Any, **more: Any) -> Path:
         if name == "best":
             raise TrainingError("No space left on device")
-        return save(run, name, *rest)
+        return save(run, name, *rest, **more)
 
     monkeypatch.setattr(RunFolder, "save_checkpoint", full)
     with pytest.raises(TrainingError, match="No space left"):

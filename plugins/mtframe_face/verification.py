@@ -138,29 +138,32 @@ class FaceVerification:
         return Thresholds(ACCURACY if self.far is None else far_name(self.far), values, data, rates)
 
     def scores_at(self, threshold: float) -> dict[str, float]:
-        """`threshold@kept`, and what it does with these pairs: `accuracy@kept`, `far@kept`, `frr@kept`."""
+        """`threshold@kept`, and what it does with these pairs: `accuracy@kept`, `far@kept` and `frr@kept`.
+
+        Without the rate of a sort of which there is no pair.
+        """
         scores, same, _ = self._complete()
         done = {f"{name}@kept": value for name, value in decisions(scores, same, threshold).items()}
-        return {"threshold@kept": threshold, **done}
+        return {"threshold@kept": threshold, **{name: value for name, value in done.items() if not math.isnan(value)}}
 
     def gaps(self) -> dict[str, str]:
         """Why values are NaN: pairs are of one sort, or too few for a rate."""
         _, same, fold = self._complete()
-        rates = {far_name(rate): rate for rate in self._rates}
+        missing = [name for name, value in self.compute().items() if math.isnan(value)]
         if same.all() or not same.any():
-            names = ("accuracy", "accuracy_se", "auc", "eer", "far@kept", "frr@kept", f"threshold@{ACCURACY}")
-            sort = "one person" if same.all() else "two people"
-            at_rates = (f"{what}@{name}" for name in rates for what in ("tar", "threshold"))
-            return dict.fromkeys((*names, *at_rates), f"every pair is of {sort}")
-        # A threshold is n/a, too, where it would be the same for all pairs.
-        found = {f"threshold@{name}": "no threshold tells these pairs apart" for name in (ACCURACY, *rates)}
+            return dict.fromkeys(missing, f"every pair is of {'one person' if same.all() else 'two people'}")
+        # A threshold is n/a where it would be the same for all pairs.
+        names = (ACCURACY, *map(far_name, self._rates))
+        reasons = {f"threshold@{name}": "no threshold tells these pairs apart" for name in names}
         different = int((~same).sum())
-        for name, rate in rates.items():
+        for rate in self._rates:
             if different * rate < 1 - 1e-9:
                 why = f"takes {round(1 / rate)} pairs of two people, and there are {different}"
-                found |= {f"tar@{name}": why, f"threshold@{name}": why}
-        one_fold = "a threshold is chosen on other folds, and all pairs are in one"
-        return found | (dict.fromkeys(("accuracy", "accuracy_se"), one_fold) if len(np.unique(fold)) < 2 else {})
+                reasons |= {f"{what}@{far_name(rate)}": why for what in ("tar", "threshold")}
+        if len(np.unique(fold)) < 2:
+            one_fold = "a threshold is chosen on other folds, and all pairs are in one"
+            reasons |= dict.fromkeys(("accuracy", "accuracy_se"), one_fold)
+        return {name: reasons[name] for name in missing}
 
     def details(self) -> Sequence[Curves]:
         """The curve `roc`."""

@@ -520,6 +520,29 @@ class GoodData(ToyData):
         return rng.permutation(self.count)
 
 
+class RecognisesAll(GoodData):
+    """Takes every folder for its own."""
+
+    def __init__(self, split: str, *, root: Path) -> None:
+        super().__init__(split)
+
+    @staticmethod
+    def synthesize(root: Path, *, seed: int = 0) -> None:
+        Path(root).mkdir(parents=True, exist_ok=True)
+
+    @staticmethod
+    def recognises(root: Path) -> dict[str, Any]:
+        return {}
+
+
+class OmitsMany(GoodData):
+    """Says what it leaves out, and not how many."""
+
+    def __init__(self, split: str) -> None:
+        super().__init__(split)
+        self.omitted = {"hidden files": "many"}
+
+
 class Unheard(ToyData):
     """Has labels of a kind that nobody offers."""
 

@@ -96,8 +96,7 @@ def test_thresholds_are_chosen_and_what_the_pairs_cannot_tell_is_said() -> None:
     assert found.value == values["threshold@accuracy"]
     assert found.rates == {"accuracy": 0.0}
     assert math.isnan(values["threshold@far=1e-1"])
-    assert metric.notes == ("false accept rates of 0.1 and 0.01 and 0.001 and 0.0001 are n/a: less than one of the 2 "
-                            "pairs of two people",)  # fmt: skip
+    assert metric.gaps()["threshold@far=1e-1"] == "takes 10 pairs of two people, and there are 2"
 
 
 def test_a_threshold_is_chosen_for_a_false_accept_rate() -> None:

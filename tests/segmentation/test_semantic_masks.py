@@ -200,7 +200,9 @@ def test_a_mask_that_does_not_fit_is_named(root: Path, write_mask: WriteMask, ro
 
 def test_a_mask_in_colours_is_refused(root: Path, write_image: WriteImage) -> None:
     write_image(root / "masks/train/a.png")
-    with pytest.raises(BadImageError, match=r"a\.png: is a picture in RGB; expected one number a pixel"):
+    with pytest.raises(
+        BadImageError, match=r"a\.png: is a picture in RGB; expected one integer a pixel, grey or with a palette"
+    ):
         SemanticMasks("train", root=root)[0]
 
 
