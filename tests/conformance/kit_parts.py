@@ -531,7 +531,7 @@ class RecognisesAll(GoodData):
         Path(root).mkdir(parents=True, exist_ok=True)
 
     @staticmethod
-    def recognises(root: Path) -> dict[str, Any]:
+    def recognises(root: Path) -> dict[str, str]:
         return {}
 
 
