@@ -20,9 +20,9 @@ from mtframe.paths import no_name
 # Letters of a goal's name in that of its partial file, which must not be too long where the goal's is not.
 _LETTERS = 40
 
-# What a run has besides its recipe, as what is no run may have one: any of these, since a run can be loaded without the
-# first, and has no checkpoints at first.
-_OF_A_RUN = ("environment.json", "checkpoints/*/checkpoint.json")
+# What a run has besides its recipe, as what is no run may have one: all of these, or a checkpoint, which it has not at
+# first. Other projects have files of these names, too, but hardly both.
+_OF_A_RUN = ("environment.json", "labels.json")
 
 _PARTIAL = re.compile(r"\..*\.[0-9a-f]{8}\.partial", re.DOTALL)
 
@@ -120,8 +120,9 @@ def appending(path: Path) -> IO[str]:
 def is_run(folder: Path) -> bool:
     """Whether there is a run in a folder, by what whoever loads one reads: its recipe, and what it was trained with."""
     try:
-        return os.path.isfile(folder / "recipe.yaml") and any(
-            next(folder.glob(pattern), None) is not None for pattern in _OF_A_RUN
+        return os.path.isfile(folder / "recipe.yaml") and (
+            all(os.path.lexists(folder / name) for name in _OF_A_RUN)
+            or next(folder.glob("checkpoints/*/checkpoint.json"), None) is not None
         )
     except OSError:
         # A folder that cannot be read.

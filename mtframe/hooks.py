@@ -165,8 +165,8 @@ class Hooks:
             label: What listings know it by; it is noted there if it raises.
 
         Raises:
-            PluginError: It implements a hook that does not exist, with arguments that the hook does not
-                have, or as a wrapper.
+            PluginError: It implements no hook, one that does not exist, one with arguments that it does not
+                have, or one as a wrapper.
         """
         name = name or f"{type(plugin).__module__}.{type(plugin).__qualname__}"
         try:
@@ -176,12 +176,19 @@ class Hooks:
             implementations = [i for caller in callers for i in caller.get_hookimpls() if i.plugin is plugin]
             if any(i.wrapper or i.hookwrapper for i in implementations):
                 raise ValueError("wrappers around hooks are not supported")
+            if not implementations:
+                raise ValueError(f"none of its methods is marked with @hookimpl{self._unmarked(plugin)}")
         except (ValueError, pluggy.PluginValidationError) as error:
             if self._manager.get_plugin(name) is plugin:
                 self._manager.unregister(plugin)
             raise PluginError(f"{name}: cannot observe: {' '.join(str(error).split())}") from error
         if label is not None:
             self._labels[name] = label
+
+    def _unmarked(self, plugin: object) -> str:
+        """Which methods look as if they were meant to be called."""
+        found = [name for name in vars(self._manager.hook) if callable(getattr(type(plugin), name, None))]
+        return f"; it has {', '.join(found)}" if found else ""
 
     def _call(self, hook: str, arguments: Mapping[str, Any]) -> None:
         # One by one, not by pluggy's own call, which ends at the first that raises.

@@ -150,14 +150,15 @@ def test_nobody_else_reads_a_file_while_it_is_rewritten(tmp_path: Path, umask: N
 
 def a_run(path: Path) -> Path:
     path.mkdir()
-    for name in ("recipe.yaml", "environment.json"):
+    for name in ("recipe.yaml", "environment.json", "labels.json"):
         (path / name).write_text("{}", encoding="utf-8")
     return path
 
 
-def test_a_project_with_a_recipe_and_labels_is_no_run(tmp_path: Path) -> None:
-    for name in ("recipe.yaml", "labels.json"):
-        (tmp_path / name).write_text("{}", encoding="utf-8")
+@pytest.mark.parametrize("other", ["labels.json", "environment.json"])
+def test_a_project_with_a_recipe_and_a_file_of_one_name_is_no_run(tmp_path: Path, other: str) -> None:
+    (tmp_path / "recipe.yaml").write_text("{}", encoding="utf-8")
+    (tmp_path / other).write_text("{}", encoding="utf-8")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "runs").symlink_to(tmp_path.with_name("disk"))
     tmp_path.with_name("disk").mkdir(exist_ok=True)

@@ -142,6 +142,20 @@ def test_wrong_hooks_are_refused_and_leave_nothing_behind() -> None:
     registered.call.step_ended(step=1, losses={})
 
 
+def test_an_observer_of_nothing_is_refused() -> None:
+    class Forgotten:
+        def step_ended(self, step: int) -> None: ...
+
+    class Other: ...
+
+    hooks = Hooks()
+    with pytest.raises(PluginError, match=r"none of its methods is marked with @hookimpl; it has step_ended$"):
+        hooks.register(Forgotten(), "f")
+    with pytest.raises(PluginError, match=r"none of its methods is marked with @hookimpl$"):
+        hooks.register(Other())
+    assert hooks.names == []
+
+
 def test_no_such_hook() -> None:
     with pytest.raises(AttributeError, match="no hook 'step_begun'"):
         _ = Hooks().call.step_begun

@@ -74,8 +74,9 @@ def resume_run(path: Path, overrides: Sequence[str] = (), hooks: Sequence[str] =
     run = RunFolder.open(path)
     with run.writing():
         checked = run.take_up(overrides, hooks)
+        trainer = Trainer(Assembly(checked, run.infos()), run, _observers(checked.recipe, strict), resume=True)
         say(run.announced_changes())
-        _fit(Trainer(Assembly(checked, run.infos()), run, _observers(checked.recipe, strict), resume=True))
+        _fit(trainer)
 
 
 def print_scores(evaluations: Mapping[str, Evaluation]) -> None:

@@ -30,9 +30,22 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
-def others(changes: Changes) -> Changes:
-    """The changes that make another experiment: all but those that leave every step as it was, or add steps."""
-    return {key: values for key, values in changes.items() if not (_is_harmless(key) or _is_longer(key, *values))}
+def others(changes: Changes, recipe: Mapping[str, Any]) -> Changes:
+    """The changes that make another experiment: all but those that leave every step as it was, or add steps.
+
+    Args:
+        changes: The changes.
+        recipe: With them, as plain YAML values.
+    """
+    steps = changes.get("train.steps", (_steps_of(recipe),) * 2)
+    return {
+        key: values for key, values in changes.items() if not (_is_harmless(key) or _is_longer(key, *values, *steps))
+    }
+
+
+def _steps_of(recipe: Mapping[str, Any]) -> Any:
+    train = recipe.get("train")
+    return train.get("steps") if isinstance(train, Mapping) else None
 
 
 def _is_harmless(key: str) -> bool:
@@ -40,25 +53,32 @@ def _is_harmless(key: str) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in _HARMLESS)
 
 
-def check_changes(changes: Changes, run: Path) -> None:
-    """Raises RecipeError if a run cannot go on with these changes."""
-    if not (other := others(changes)):
-        return
+def check_changes(changes: Changes, recipe: Mapping[str, Any], run: Path) -> None:
+    """Raises RecipeError if a run cannot go on with these changes, which its recipe has by now."""
+    if other := others(changes, recipe):
+        raise another_experiment(other, run)
+
+
+def another_experiment(other: Changes, run: Path, also: str = "") -> RecipeError:
+    """That a run cannot go on with these changes, and what to do."""
     # JSON is YAML.
     new = " ".join(
         pasted(f"{key}={now if isinstance(now, str) else json.dumps(now)}") for key, (_, now) in other.items()
     )
-    raise RecipeError(
+    return RecipeError(
         f"{run}: would be another experiment with "
         + "; ".join(described(other))
-        + f". Put the recipe back, or begin a new run with this one's weights: mtframe train {pasted(run)}"
+        + f"{also}. Put the recipe back, or begin a new run with this one's weights: mtframe train {pasted(run)}"
         f"/recipe.yaml {new} --from {pasted(run)}"
     )
 
 
-def _is_longer(key: str, then: Any, now: Any) -> bool:
-    """Whether a change makes a training longer, or counts it otherwise."""
-    return key in LENGTH and (then is None or now is None or now >= then)
+def _is_longer(key: str, then: Any, now: Any, steps_then: Any, steps_now: Any) -> bool:
+    """Whether a change makes a training longer; or counts it in epochs or steps now, so that only the data can tell."""
+    if key not in LENGTH or then is None or now is None or (steps_then is None) != (steps_now is None):
+        return key in LENGTH
+    # Where steps are given, epochs mean nothing.
+    return (key == "train.epochs" and steps_now is not None) or bool(now >= then)
 
 
 def described(changes: Changes) -> list[str]:

@@ -30,7 +30,7 @@ from mtframe.recipe import CheckedRecipe, Recipe, in_file, name_from_here, read_
 from mtframe.registry import split_local
 from mtframe.yaml import parse_yaml
 
-from ._changes import LENGTH, Changes, check_changes, described, differences, others
+from ._changes import LENGTH, Changes, another_experiment, check_changes, described, differences, others
 from ._checkpoint import KEPT, LAST, STATE, WEIGHTS, Checkpoint, there, waiting, whole, write
 from ._environment import FORMAT, Environment, environment
 from ._files import digest, write_text
@@ -381,7 +381,7 @@ class RunFolder:
         self._check_labels(checkpoint)
         changes = differences(checkpoint.manifest.recipe, read_recipe(self.recipe_file))
         # What may change while it is trained has changed since, perhaps.
-        if changed := described(others(changes)):
+        if changed := described(others(changes, read_recipe(self.recipe_file))):
             LOG.warning("%s is not what was trained: %s", self.recipe_file, "; ".join(changed))
         with self._explained():
             check_fit(model, weights, folder / WEIGHTS)
@@ -415,9 +415,21 @@ class RunFolder:
         with in_file(self.recipe_file):
             plain = self._with(read_recipe(self.recipe_file), overrides, hooks)
         self.changes = differences(checkpoint.manifest.recipe, plain)
-        check_changes(self.changes, self.path)
+        check_changes(self.changes, plain, self.path)
         self._trained, self._labels = plain, checkpoint.manifest.labels
         return self.checked_recipe(overrides, training=True, hooks=hooks)
+
+    def check_length(self, steps_of: Callable[[Mapping[str, Any]], int], steps: int) -> None:
+        """Raises RecipeError if a training that was taken up has become shorter.
+
+        Args:
+            steps_of: How many steps a training has with values of `train.epochs` and `train.steps`, by key.
+            steps: How many it has.
+        """
+        length = {key: values for key, values in self.changes.items() if key in LENGTH}
+        before = steps_of({key: then for key, (then, _) in length.items()}) if length else steps
+        if before > steps:
+            raise another_experiment(length, self.path, f": {steps} steps, and they were {before}")
 
     def announced_changes(self) -> list[str]:
         """What of the recipe has changed since the checkpoint that a training goes on from, and what it means."""

@@ -30,6 +30,9 @@ _SLOW = "lookahead_slow_buff"
 # These need the loss's second derivatives, which no step of ours computes.
 _SECOND_ORDER = ("adahessian",)
 
+# timm's names of torch's own SGD.
+_TORCH_SGD = ("sgd", "momentum", "nesterov")
+
 
 def make_optimizer(model: nn.Module, balancer: object, options: TrainOptions) -> torch.optim.Optimizer:
     """The optimiser over all parameters that are not frozen; no weight decay on biases, norms and the balancer's.
@@ -54,10 +57,13 @@ def _create(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
     # timm's sgd is Nesterov's, which is nothing without momentum; its momentum is the plain one.
     plain = options.momentum == 0 and options.optimizer.lower().removeprefix("lookahead_") == "sgd"
     name = options.optimizer.lower().replace("sgd", "momentum") if plain else options.optimizer
+    # torch's fused SGD fails where some parameters have a momentum by now and others, of tasks that were not trained
+    # yet, have none.
+    fused = {} if name.lower().removeprefix("lookahead_") in _TORCH_SGD else {"fused": True}
     groups = optimizer_groups(model, settings_of(model, options))
     try:
         # torch's own optimisers in one pass over the parameters: AdamW on two cores takes a sixth of the time.
-        return create_optimizer_v2(groups, opt=name, fused=True, **common)
+        return create_optimizer_v2(groups, opt=name, **fused, **common)
     except (TypeError, RuntimeError):
         # An optimiser, or a device, that has no such thing.
         pass

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ from ._interruption import Interrupted, Interruption, StopNow
 from ._log import LOG, log_to
 from ._memory import memory_explained
 from ._optim import learning_rate
-from ._parts import build_parts
+from ._parts import Length, build_parts
 from ._report import Report
 from ._state import Evaluated, TrainingState, training_images
 from ._step import Step
@@ -81,6 +82,8 @@ class Trainer:
             self.run.check_new()
         self.hooks = observe(assembly.recipe) if hooks is None else hooks
         self.parts = build_parts(assembly, restoring=resume)
+        if resume:
+            self.run.check_length(self._steps_with, self.parts.length.steps)
         # As they are settled by now.
         self.recipe, self.options = assembly.recipe, assembly.recipe.train
         self._gradient_log = GradientLog.of(self.parts, self.options)
@@ -133,6 +136,10 @@ class Trainer:
         run = RunFolder.open(path)
         checked = run.take_up(overrides)
         return cls(Assembly(checked, run.infos()), run, hooks, resume=True)
+
+    def _steps_with(self, changed: Mapping[str, Any]) -> int:
+        options = {key.removeprefix("train."): value for key, value in changed.items()}
+        return Length.of(self.parts.batches, self.assembly.recipe.train.model_copy(update=options)).steps
 
     @property
     def model(self) -> MultiTaskModel:

@@ -10,13 +10,24 @@ from pathlib import Path
 import pytest
 
 from command import mtframe
+from mtframe.assembly import Assembly
 from mtframe.errors import RecipeError
-from mtframe.recipe import load_recipe
+from mtframe.recipe import Recipe, load_recipe
 from mtframe.run import RunFolder, trust
 from mtframe.run._changes import differences
 from mtframe.run._files import file_digest
 from mtframe.training import Trainer
 from small import Small
+from stopped import train_until
+from toy import toy_recipe
+
+OBSERVER = """
+from mtframe.hooks import hookimpl
+
+class Mine:
+    @hookimpl
+    def step_ended(self, step): ...
+"""
 
 
 def weights(run: Path) -> bytes:
@@ -79,12 +90,12 @@ def test_a_hook_in_a_file_of_the_user_is_copied_into_the_run(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "toy.py").write_text("class Mine:\n    pass\n", encoding="utf-8")
+    (tmp_path / "toy.py").write_text(OBSERVER, encoding="utf-8")
     result = mtframe("train", "--resume", run, "--with", "./toy.py:Mine")
     assert result.code == 0, result
     # The run has one of that name already.
     copy = run / "components" / "toy_2.py"
-    assert copy.read_text(encoding="utf-8") == "class Mine:\n    pass\n"
+    assert copy.read_text(encoding="utf-8") == OBSERVER
     assert load_recipe(run / "recipe.yaml").hooks[-1].name == f"{copy}:Mine"
     assert str(tmp_path) not in (run / "recipe.yaml").read_text(encoding="utf-8")
     recorded = json.loads((run / "environment.json").read_text(encoding="utf-8"))["files"]
@@ -136,6 +147,37 @@ def test_a_finished_run_goes_on_only_with_a_longer_training_and_says_by_what_sch
     assert "changed: train.steps 16 (was 12)\n" in result.out
     assert "the learning rate of the steps to come is that of a training which is as long from the start" in result.out
     assert RunFolder.open(run).last().manifest.step == 16
+
+
+@pytest.mark.parametrize(("then", "now", "said"), [
+    # The toy's epoch has 8 steps.
+    ("train.steps=12", "train.epochs=1", "train.steps null (was 12): 8 steps, and they were 12"),
+    ("train.epochs=2", "train.steps=12", "train.steps 12 (was null): 12 steps, and they were 16"),
+    ("train.epochs=2", "train.steps=20", ""),
+    ("train.steps=12", "train.epochs=3", ""),
+    ("train.epochs=2", "train.epochs=3", ""),
+])  # fmt: skip
+def test_a_training_counted_otherwise_may_only_become_longer(tmp_path: Path, then: str, now: str, said: str) -> None:
+    run = tmp_path / "run"
+    length = {"steps": None, key_of(then): value_of(then)}
+    trainer = Trainer(Assembly(Recipe.from_plain(toy_recipe(**length))), run)
+    assert trainer.parts.length.steps_per_epoch == 8
+    train_until(trainer, 4)
+    if not said:
+        assert Trainer.resume(run, overrides=[now]).parts.length.steps > trainer.parts.length.steps
+        return
+    with pytest.raises(RecipeError) as caught:
+        Trainer.resume(run, overrides=[now])
+    assert said in str(caught.value)
+    assert f"recipe.yaml {now} " in str(caught.value)
+
+
+def key_of(change: str) -> str:
+    return change.partition("=")[0].removeprefix("train.")
+
+
+def value_of(change: str) -> int:
+    return int(change.partition("=")[2])
 
 
 def test_training_data_that_lost_an_image_is_refused(run: Path, tmp_path: Path) -> None:

@@ -215,3 +215,17 @@ def test_what_would_never_train_is_told(tmp_path: Path) -> None:
         trainer_of(tmp_path / "run", {"part": "backbone", "frozen_steps": 6}, steps=6)
     with pytest.raises(RecipeError, match=r"groups: in the first steps nothing of 'one', 'two' is left to train"):
         trainer_of(tmp_path / "run", {"part": "*", "frozen_steps": 2}, steps=6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "lookahead_sgd", "adamw"])
+@pytest.mark.parametrize("train", [{"groups": [{"part": "backbone", "frozen_steps": 3}]}, {"schedule": "round-robin"}])
+def test_parts_that_begin_to_learn_later_do_so_with_every_optimiser_of_torch(
+    tmp_path: Path, optimizer: str, train: dict[str, Any]
+) -> None:
+    recipe = Recipe.from_plain(toy_recipe(steps=6, optimizer=optimizer, **train))
+    trainer = Trainer(Assembly(recipe), tmp_path / "run")
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.fit()
+    still = [name for name, parameter in trainer.model.named_parameters() if torch.equal(parameter, before[name])]
+    # A bias before BatchNorm has no gradient.
+    assert not [name for name in still if not name.endswith(".bias")]
