@@ -42,6 +42,10 @@ def recognise(task: str, plain: Mapping[str, Any], said: Callable[[str], None]) 
     targets = _targets(plain, preset)
     found = dict(_readers(Path(root), {key: value for key, value in given.items() if key != "root"}, targets))
     if not found:
+        own = _names(getattr(preset, "dataset", None))
+        cls = resolve("dataset", own[0]).component if len(own) == 1 else None
+        if cls is not None and _can_tell(cls) and targets & {*targets_of(cls)}:
+            said(f"{task}: no data set knows '{root}' for its own; {own[0]} is tried, the preset's")
         return dict(plain)
     names = sorted(found)
     if len(names) > 1:
@@ -68,6 +72,11 @@ def _readers(root: Path, given: Mapping[str, Any], targets: set[str]) -> Iterato
             more = {key: value for key, value in more.items() if key not in given}
             options.check(cls, "dataset", {"root": str(root), **given, **more}, component.name)
             yield qualified("dataset", component.name, component.dist), more
+
+
+def options_for(cls: Any, root: Path) -> dict[str, Any]:
+    """With which options, besides the root, a data set reads a folder, as far as it can tell."""
+    return dict((_can_tell(cls) and _told_by(cls, root)) or {})
 
 
 def _told_by(cls: Any, root: Path) -> Mapping[str, Any] | None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mtframe import options
+from mtframe._recognised import options_for
 from mtframe.assembly import Assembly
 from mtframe.cli._app import say
 from mtframe.cli.data import default_preset
@@ -30,7 +31,9 @@ def check_data_set(name: str, root: Path, overrides: Sequence[str], workers: int
         RecipeError: Its options are wrong, or it has none of its splits.
     """
     component = resolve("dataset", name).component
-    given = apply_overrides({"root": str(root)}, list(overrides))
+    # As `train -t` reads the folder.
+    told = {} if overrides else options_for(component, root)
+    given = apply_overrides({"root": str(root), **told}, list(overrides))
     options.check(component, "dataset", given, name)
     datasets, absent, broken = dict[str, Dataset](), dict[str, RecipeError](), False
     for split in component.splits:
@@ -92,9 +95,11 @@ def _report(tasks: Sequence[Surveyed], workers: int, allowed: Collection[str]) -
             surveys.append(survey(task, look))
         _say_survey(surveys[-1], task)
     wrong = [one for each in surveys for one in each.found if one.finding.severity == "error"]
-    for found in wrong:
-        excused = " (allowed)" if found.finding.name in allowed else ""
-        say(f"error{excused}: {found.line()}", err=not excused)
+    for one in wrong:
+        excused = " (allowed)" if one.finding.name in allowed else ""
+        say(f"error{excused}: {one.line()}", err=not excused)
+    found = {one.finding.name for each in surveys for one in each.found}
+    say([f"note: nothing was found that is called {name!r}, which is allowed" for name in sorted({*allowed} - found)])
     stopping = dict.fromkeys(one.finding.name for one in wrong if one.finding.name not in allowed)
     if stopping:
         say(f"what is meant as it is can be allowed: {' '.join(f'--allow {name}' for name in stopping)}", err=True)

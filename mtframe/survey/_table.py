@@ -52,7 +52,9 @@ def _rows(survey: TaskSurvey, classes: int) -> list[_Row]:
         *_class_rows(splits, classes),
     ]
     for name in dict.fromkeys(name for one in surveys if one is not None for name in one.rows):
-        rows.append((name, [None if one is None else one.rows.get(name) for one in surveys]))
+        counts = [None if one is None else one.rows.get(name) for one in surveys]
+        if any(counts):
+            rows.append((name, counts))
     lost = [None if split.unlearnable is None else split.unlearnable[0] for split in splits]
     rows.append(("learned by no output of the head", lost))
     for reason in dict.fromkeys(reason for split in splits for reason, number in split.omitted.items() if number):

@@ -78,7 +78,9 @@ def misplaced_labels(root: Path, images: Sequence[str], label_of: Callable[[str]
             "without boxes"
         )
         findings.append(Finding("labels-elsewhere", severity, text, some))
-    if alone := [file for file in lost if file not in {*elsewhere.values()}]:
+    # Those of other splits are told by these.
+    folders, found_there = {os.path.dirname(label_of(image)) for image in images}, {*elsewhere.values()}
+    if alone := [file for file in lost if file not in found_there and os.path.dirname(file) in folders]:
         text = f"{len(alone)} files of labels have no image"
         findings.append(Finding("label-without-image", "warning", text, tuple(alone[:_NAMED])))
     return findings

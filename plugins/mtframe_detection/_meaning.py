@@ -72,7 +72,9 @@ def judge_boxes(boxes: np.ndarray, limits: np.ndarray, meant: Meaning, *, pixels
                 f"were {others[0]}; expected {meant}",
             )
         ]  # fmt: skip
-    out = int((~_inside(low, high, limits)).sum())
+    # What has nothing inside is left out, and counted there.
+    shown = (np.minimum(high, limits) > np.maximum(low, 0)).all(axis=1)
+    out = int((shown & ~_inside(low, high, limits)).sum())
     if not out:
         return []
     text = f"{out} of {len(boxes)} boxes reach out of their image; they are clipped at its border"

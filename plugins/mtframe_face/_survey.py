@@ -51,7 +51,7 @@ def survey_people(condensed: Sequence[Mapping[str, np.ndarray]]) -> Survey:
         things="people",
         classes={},
         total=len(images),
-        rows={f"  of {name}": number for name, number in numbers.items() if number},
+        rows={f"  of {name}": number for name, number in numbers.items()},
         findings=tuple(findings),
         pictures=(Bars("images-of-a-person", "people", numbers),),
     )

@@ -25,6 +25,9 @@ from .synthesis import LANDMARKS, synthesize_folders
 # Streams of random numbers that must not run into one another.
 _PAIRS, _UNKNOWN = range(2)
 
+# People who can be cut into train and val: two to learn from, and two others to validate on.
+_LEAST = 4
+
 # People who are held out, if they are no more than a third of all.
 _LEAST_ASIDE = 10
 
@@ -257,7 +260,14 @@ def _people_by_split(
         raise DataError(f"{root}: expected NAME/*.jpg, ..., or such folders in train and val; found no folder")
     if split == "test":
         raise RecipeError(f"root: no folder '{root / 'test'}'; people right in the root are cut into train and val")
-    _refuse_few(root, names)
+    if len(names) < _LEAST:
+        # Groups of people, perhaps: few folders, and the people in them.
+        empty = [name for name in names if not images_below(root / name, deep=False).files]
+        _refuse_nested(root, _nested(root, empty), len(empty) < len(names))
+        raise DataError(
+            f"{root}: {len(names)} people in all ({', '.join(names)}). To learn takes two, and to validate two others: "
+            "add people, or put those who validate into a folder val beside the folder train"
+        )
     # By a digest of the name: adding people moves hardly anybody from one side to the other.
     ranked = sorted(names, key=lambda name: zlib.crc32(f"{seed}/{name}".encode("utf-8", "surrogateescape")))
     # Of two people, or of three, no score says much: ten at least, where that leaves two thirds to learn from.
@@ -284,13 +294,4 @@ def _refuse_nested(folder: Path, nested: list[str], others: bool) -> None:
             f"{folder}/{nested[0]}. A person has one folder of pictures. Name the folder above them as root, or, if "
             f"people are sorted into groups, move or link their folders into {folder}; if a person's pictures are, "
             "move the pictures up"
-        )
-
-
-def _refuse_few(root: Path, names: list[str]) -> None:
-    """Raises DataError if people cannot be cut into train and val, which takes two of each."""
-    if len(names) < 4:
-        raise DataError(
-            f"{root}: {len(names)} people in all ({', '.join(names)}). To learn takes two, and to validate two others: "
-            "add people, or put those who validate into a folder val beside the folder train"
         )

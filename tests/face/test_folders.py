@@ -279,3 +279,13 @@ def test_too_few_people_to_be_cut_are_told(tmp_path: Path, write_person: WritePe
     for split in ("train", "val"):
         with pytest.raises(DataError, match=said):
             IdentityFolders(split, root=tmp_path / "few")
+
+
+def test_two_groups_of_people_are_no_two_people(tmp_path: Path) -> None:
+    for person in ("team0/a", "team0/b", "team1/c", "team1/d"):
+        (tmp_path / person).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / person / "1.jpg")
+    with pytest.raises(
+        DataError, match=r"no picture lies in .*/NAME/, but 4 folders of pictures lie deeper, as .*team0/a"
+    ):
+        IdentityFolders("train", root=tmp_path)
