@@ -10,6 +10,7 @@ from ._images import read_map as read_map
 from ._joined import WithTargetsOf as WithTargetsOf
 from ._loader import MixedBatches as MixedBatches
 from ._loader import Source as Source
+from ._loader import iterate_quietly as iterate_quietly
 from ._loader import load as load
 from ._names import Names as Names
 from ._pixels import PictureInMemory as PictureInMemory

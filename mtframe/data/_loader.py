@@ -249,7 +249,7 @@ def starved(error: MemoryError | RuntimeError | OSError) -> StarvedError:
 
 def _answers(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
     """What a loader gives. Raises StarvedError where a worker is gone, or none answers for too long."""
-    iterator = _quiet(loader)
+    iterator = iterate_quietly(loader)
     waited = 0
     while True:
         try:
@@ -285,7 +285,7 @@ def _answers(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
         yield item
 
 
-def _quiet(loader: DataLoader[Any]) -> Iterator[Any]:
+def iterate_quietly(loader: DataLoader[Any]) -> Iterator[Any]:
     """Starts a loader's workers, whose death torch would otherwise raise from a signal, wherever this process is."""
     known = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     before = signal.getsignal(signal.SIGCHLD) if known else None

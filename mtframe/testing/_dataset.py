@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from mtframe import options
 from mtframe._fit import splits_of, targets_of
-from mtframe.data import Placement, Sample
+from mtframe.data import Placement, Sample, iterate_quietly
 from mtframe.errors import PluginError, RecipeError
 from mtframe.files import write_text
 from mtframe.kinds import ChecksForm, LabelsImages, OrdersEpochs, Recognises, ReportsOmissions, Target
@@ -146,7 +146,7 @@ def workers(subject: Subject) -> None:
     with warnings.catch_warnings():
         # Python's, of forking a process that has threads, which torch's loaders do.
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
-        loaded = list(loader)
+        loaded = list(iterate_quietly(loader))
     for place, sample in zip(places, loaded, strict=True):
         _check_same(f"{split}[{place}] of a loader's process", sample, dataset[place])
 

@@ -178,7 +178,8 @@ def test_a_part_in_a_file_is_told_where_it_is_shown_and_where_it_is_trained_with
     (tmp_path / "constructed.py").write_text(CONSTRUCTED.read_text(encoding="utf-8"), encoding="utf-8")
     arguments = "train.steps=1", "train.evaluate_every=null", "train.device=cpu", "--out", tmp_path / "run"
     trained = mtframe("train", "constructed.yaml", *arguments, "--with", "./quiet.py:Quiet")
-    assert trained.code == 0, trained
+    assert trained.code == 2, trained
+    assert "quiet.py:Quiet): cannot observe: none of its methods is marked with @hookimpl" in trained.err
     name = f"hooks.1: {tmp_path}/quiet.py:Quiet"
     assert [line for line in trained.err.splitlines() if line.startswith("note: ")] == [
         f"note: {name}: {ended}", f"note: {name}: {started}",

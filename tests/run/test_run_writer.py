@@ -238,7 +238,7 @@ def test_a_reserved_folder_that_cannot_be_written_is_not_left(tmp_path: Path) ->
     project, disk = tmp_path / "project", tmp_path / "disk"
     project.mkdir()
     disk.mkdir()
-    for name in ("recipe.yaml", "environment.json"):
+    for name in ("recipe.yaml", "environment.json", "labels.json"):
         (project / name).touch()
     (project / "runs").symlink_to(disk)
     run = RunFolder.reserve(project / "runs" / "deep" / "recipe")
