@@ -44,7 +44,8 @@ def recognise(task: str, plain: Mapping[str, Any], said: Callable[[str], None]) 
     if not found:
         own = _names(getattr(preset, "dataset", None))
         cls = resolve("dataset", own[0]).component if len(own) == 1 else None
-        if cls is not None and _can_tell(cls) and targets & {*targets_of(cls)}:
+        # Options say how to read it.
+        if cls is not None and given.keys() == {"root"} and _can_tell(cls) and targets & {*targets_of(cls)}:
             said(f"{task}: no data set knows '{root}' for its own; {own[0]} is tried, the preset's")
         return dict(plain)
     names = sorted(found)

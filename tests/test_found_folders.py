@@ -17,6 +17,7 @@ from command import mtframe
 from converted import voc_xml, write
 from mtframe import folders
 from mtframe._fit import splits_of, targets_of
+from mtframe._recognised import recognise
 from mtframe.data import Header, read_header, read_image
 from mtframe.errors import BadImageError, PluginError, RecipeError
 from mtframe.inference._pictures import find_pictures
@@ -435,3 +436,13 @@ def test_a_task_that_is_added_finds_its_data_set_too(tmp_path: Path, caplog: pyt
     assert _found("b", part) == {"dataset": {"name": "csv", "root": str(tmp_path), "label": "kind"}}
     assert "is read by data set csv; tasks.b.dataset.name chooses another" in caplog.text
     assert _found("b", {**part, "dataset": {**part["dataset"], "name": "image-folder"}}) == {}  # type: ignore[dict-item]
+
+
+def test_a_folder_that_no_data_set_knows_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    plain = {"preset": "object-detection", "dataset": {"root": str(tmp_path)}}
+    assert recognise("objects", plain, said.append) == plain
+    assert said == [f"objects: no data set knows '{tmp_path}' for its own; coco is tried, the preset's"]
+    # Not where options say how it is to be read.
+    assert recognise("objects", {**plain, "dataset": {"root": str(tmp_path), "images": "x"}}, said.append)
+    assert len(said) == 1
