@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any
 
 import numpy as np
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from mtframe.data import DataInfo, Sample
@@ -63,3 +67,33 @@ def with_other_classes(pairs: list[Pair], every: int) -> list[Pair]:
         labels[::every] = (labels[::every] + 1) % len(INFO.classes)
         changed.append((prediction | {"labels": labels}, sample))
     return changed
+
+
+def xywh(boxes: Tensor) -> list[list[float]]:
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
+
+
+def reference(pairs: list[Pair]) -> np.ndarray:
+    """The 12 numbers of pycocotools on a results file and a json in this order; an image's id is its index, or said."""
+    images, truth, found = [], [], []
+    for prediction, sample in pairs:
+        target = sample.target
+        id = int(target.get("image_id", sample.index))
+        images.append({"id": id, "height": 300, "width": 400})
+        common = {"image_id": id}
+        for n, box in enumerate(xywh(target["boxes"])):
+            rest = {"category_id": int(target["labels"][n]), "area": float(target["area"][n])}
+            crowd = {"iscrowd": int(target["crowd"][n]), "id": len(truth) + 1}
+            truth.append({**common, **rest, **crowd, "bbox": box})
+        for n, box in enumerate(xywh(prediction["boxes"])):
+            rest = {"category_id": int(prediction["labels"][n]), "score": float(prediction["scores"][n])}
+            found.append({**common, **rest, "bbox": box})
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {"images": images, "annotations": truth, "categories": [{"id": n} for n in range(3)]}
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.where(evaluation.stats < 0, np.nan, evaluation.stats)

@@ -8,7 +8,8 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -175,44 +176,37 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         BadImageError: The file is missing, empty, no image, or holds more pixels than `most_pixels`.
         OSError: As in `read_image`; so is MemoryError.
     """
-    most_pixels()
-    try:
-        with warnings.catch_warnings(), regular(path, MAX_BYTES).open("rb") as file:
-            warnings.simplefilter("ignore")
-            image = _opened_file(file, _FORMATS)
-            orientation = _exif_orientation(image)
-            return Header((image.height, image.width), orientation)
-    except _Refused as error:
-        raise BadImageError(path, str(error)) from None
-    except MemoryError:
-        raise
-    except OSError as error:
-        if error.errno in _NOT_THE_FILES:
-            raise
-        raise BadImageError(path, error.strerror or f"cannot be decoded ({str(error).strip()})") from None
-    except Exception as error:
-        raise BadImageError(path, f"cannot be decoded ({str(error).strip() or type(error).__name__})") from None
+    with _laid_to(path), regular(path, MAX_BYTES).open("rb") as file:
+        image = _opened_file(file, _FORMATS)
+        return Header((image.height, image.width), _exif_orientation(image))
 
 
 def read_map(path: str | os.PathLike[str]) -> Tensor:
     """Reads a picture file of one number per pixel as these numbers, such as a mask of class numbers.
 
     Args:
-        path: A PNG, TIFF or BMP file: grey of up to 16 bits, or a palette, whose places are the numbers.
+        path: A PNG, TIFF or BMP file: grey of up to 32 bits, or a palette, whose places are the numbers.
 
     Returns:
-        (H, W), uint8, or int32 of 16 bits.
+        (H, W), uint8, or int32 of 16 and 32 bits.
 
     Raises:
         BadImageError: The file is missing, damaged, of another form, or holds more pixels than `most_pixels`.
         OSError: As in `read_image`; so is MemoryError.
     """
+    with _laid_to(path):
+        return torch.from_numpy(_decode_map(regular(path, MAX_BYTES).read_bytes()))
+
+
+@contextmanager
+def _laid_to(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Lays what is raised within to an image file, but for what says nothing of it. Hides warnings of decoders."""
+    # Before: a wrong limit is not the image's fault.
     most_pixels()
     try:
-        data = regular(path, MAX_BYTES).read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.from_numpy(_decode_map(data))
+            yield
     except _Refused as error:
         raise BadImageError(path, str(error)) from None
     except MemoryError:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
 import shutil
@@ -10,44 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-from torch import Tensor
 
-from detected import INFO, Pair, prediction_of, random_data, sample_of, with_other_classes
+from detected import INFO, Pair, prediction_of, random_data, reference, sample_of, with_other_classes
 from mtframe.data import DataInfo
 from mtframe.errors import RecipeError
 from mtframe_detection.average_precision import CocoAP
 from mtframe_detection.coco import Coco
-
-
-def xywh(boxes: Tensor) -> list[list[float]]:
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
-
-
-def reference(pairs: list[Pair]) -> np.ndarray:
-    """pycocotools on the same data."""
-    images, truth, found = [], [], []
-    for prediction, sample in pairs:
-        images.append({"id": sample.index, "height": 300, "width": 400})
-        common, target = {"image_id": sample.index}, sample.target
-        for n, box in enumerate(xywh(target["boxes"])):
-            rest = {"category_id": int(target["labels"][n]), "area": float(target["area"][n])}
-            crowd = {"iscrowd": int(target["crowd"][n]), "id": len(truth) + 1}
-            truth.append({**common, **rest, **crowd, "bbox": box})
-        for n, box in enumerate(xywh(prediction["boxes"])):
-            rest = {"category_id": int(prediction["labels"][n]), "score": float(prediction["scores"][n])}
-            found.append({**common, **rest, "bbox": box})
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = {"images": images, "annotations": truth, "categories": [{"id": n} for n in range(3)]}
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return np.where(evaluation.stats < 0, np.nan, evaluation.stats)
 
 
 def score(pairs: list[Pair]) -> dict[str, float]:

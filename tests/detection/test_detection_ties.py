@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from detected import INFO, Pair, prediction_of, sample_of
+from detected import INFO, Pair, prediction_of, reference, sample_of
 from mtframe_detection.average_precision import CocoAP
 
 # Few corners and sides, so that boxes coincide and IoUs are exactly 0.5 or equal.
@@ -36,33 +31,6 @@ def _pair(index: int, id: int, image: Any) -> Pair:
     return prediction_of(*([row[column] for row in found] for column in range(3))), sample
 
 
-def _xywh(boxes: torch.Tensor) -> list[list[float]]:
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
-
-
-def _reference(pairs: list[Pair]) -> list[float]:
-    """pycocotools' numbers of a results file and a json in this order."""
-    images, truth, found = [], [], []
-    for prediction, sample in pairs:
-        id, target = int(sample.target["image_id"]), sample.target
-        images.append({"id": id, "height": 300, "width": 400})
-        for n, box in enumerate(_xywh(target["boxes"])):
-            truth.append({"id": len(truth) + 1, "image_id": id, "category_id": int(target["labels"][n]), "bbox": box,
-                          "area": float(target["area"][n]), "iscrowd": int(target["crowd"][n])})  # fmt: skip
-        for n, box in enumerate(_xywh(prediction["boxes"])):
-            score, label = float(prediction["scores"][n]), int(prediction["labels"][n])
-            found.append({"image_id": id, "category_id": label, "bbox": box, "score": score})
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = {"images": images, "annotations": truth, "categories": [{"id": n} for n in range(3)]}
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return np.where(evaluation.stats < 0, np.nan, evaluation.stats).tolist()
-
-
 def _metric(pairs: list[Pair], size: int) -> CocoAP:
     metric = CocoAP(INFO)
     for start in range(0, len(pairs), size):
@@ -78,7 +46,7 @@ def test_twelve_numbers_are_pycocotools_with_ties_in_any_order(data: st.DataObje
     # Ids have nothing to do with places in the data set.
     ids = data.draw(st.permutations(range(0, 3 * len(images), 3)))
     pairs = [_pair(index, id, image) for index, (id, image) in enumerate(zip(ids, images, strict=True))]
-    expected = _reference(pairs)
+    expected = reference(pairs).tolist()
     shuffled = data.draw(st.permutations(pairs))
     metric = _metric(shuffled, data.draw(st.integers(1, 3)))
     assert list(metric.compute().values()) == pytest.approx(expected, abs=1e-9, nan_ok=True)
@@ -107,5 +75,5 @@ def test_of_objects_that_overlap_alike_the_last_is_found() -> None:
     objects = [([0, 0, 20, 10], 0, False), ([10, 0, 30, 10], 0, False)]
     found = [([5, 0, 25, 10], 0.9, 0), ([18, 0, 30, 10], 0.8, 0)]
     pair = _pair(0, 0, (objects, found))
-    assert _metric([pair], 1).compute()["AP50"] == pytest.approx(_reference([pair])[1])
-    assert _metric([pair], 1)._mistakes()[1].ap50 == pytest.approx(_reference([pair])[1])
+    assert _metric([pair], 1).compute()["AP50"] == pytest.approx(reference([pair])[1])
+    assert _metric([pair], 1)._mistakes()[1].ap50 == pytest.approx(reference([pair])[1])
