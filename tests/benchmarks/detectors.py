@@ -59,16 +59,16 @@ from mtframe.training import Trainer
 from mtframe_detection.coco import Coco
 
 HERE = Path(__file__).resolve()
-WIDTH, STRIDES = 128, (8, 16, 32, 64)
+STRIDES = (8, 16, 32, 64)
 NAMES = ("AP", "AP50", "AP75")
 
 
 class _Pyramid(FeaturePyramid):
     """Ours, with what torchvision asks of a backbone."""
 
-    def __init__(self, features: Sequence[FeatureSpec]) -> None:
-        super().__init__(features, WIDTH, STRIDES)
-        self.out_channels = WIDTH
+    def __init__(self, features: Sequence[FeatureSpec], width: int) -> None:
+        super().__init__(features, width, STRIDES)
+        self.out_channels = width
 
 
 class _Torchvision(nn.Module):
@@ -100,19 +100,20 @@ class _Torchvision(nn.Module):
 
 
 class FcosHead(_Torchvision):
-    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo) -> None:
+    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo, *, width: int) -> None:
         anchors = AnchorGenerator(tuple((stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES))
-        super().__init__(FCOS(_Pyramid(features), len(info.classes), anchor_generator=anchors, score_thresh=0.05))
+        pyramid = _Pyramid(features, width)
+        super().__init__(FCOS(pyramid, len(info.classes), anchor_generator=anchors, score_thresh=0.05))
 
 
 class RetinaNetHeadV2(_Torchvision):
-    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo) -> None:
+    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo, *, width: int) -> None:
         sizes = tuple(tuple(int(4 * stride * 2 ** (third / 3)) for third in range(3)) for stride in STRIDES)
         anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(STRIDES))
         number = anchors.num_anchors_per_location()[0]
-        head = RetinaNetHead(WIDTH, number, len(info.classes), norm_layer=partial(nn.GroupNorm, 32))
+        head = RetinaNetHead(width, number, len(info.classes), norm_layer=partial(nn.GroupNorm, 32))
         head.regression_head._loss_type = "giou"
-        super().__init__(RetinaNet(_Pyramid(features), len(info.classes), anchor_generator=anchors, head=head))
+        super().__init__(RetinaNet(_Pyramid(features, width), len(info.classes), anchor_generator=anchors, head=head))
 
 
 class OwnLoss(nn.Module):
@@ -135,13 +136,13 @@ class OwnLoss(nn.Module):
             return detector.compute_loss(lists, outputs["outputs"], outputs["anchors"], *numbers)
 
 
-PARTS: dict[str, tuple[Any, Any]] = {
-    "dense": ({"name": "dense", "width": WIDTH, "strides": list(STRIDES)}, "detection"),
-    "fcos": (f"{HERE}:FcosHead", f"{HERE}:OwnLoss"),
-    "retinanet": (f"{HERE}:RetinaNetHeadV2", f"{HERE}:OwnLoss"),
-    "rfcn": ({"name": "rfcn", "width": WIDTH, "strides": list(STRIDES)}, "detection"),
-    "dense-cross-entropy": ({"name": "dense", "width": WIDTH, "strides": list(STRIDES)}, "cross-entropy-iou"),
-    "dense-anchor-4": ({"name": "dense", "width": WIDTH, "strides": list(STRIDES), "anchor_scale": 4}, "detection"),
+PARTS: dict[str, tuple[dict[str, Any], str]] = {
+    "dense": ({"name": "dense", "strides": list(STRIDES)}, "detection"),
+    "fcos": ({"name": f"{HERE}:FcosHead"}, f"{HERE}:OwnLoss"),
+    "retinanet": ({"name": f"{HERE}:RetinaNetHeadV2"}, f"{HERE}:OwnLoss"),
+    "rfcn": ({"name": "rfcn", "strides": list(STRIDES)}, "detection"),
+    "dense-cross-entropy": ({"name": "dense", "strides": list(STRIDES)}, "cross-entropy-iou"),
+    "dense-anchor-4": ({"name": "dense", "strides": list(STRIDES), "anchor_scale": 4}, "detection"),
 }
 ALONE = "fcos-alone"
 
@@ -154,7 +155,7 @@ def make_assembly(data: Path, detector: str, seed: int, arguments: argparse.Name
         [f"objects=object-detection:{data}"],
         [
             f"tasks.objects.size={arguments.size}", f"tasks.objects.batch_size={arguments.batch}",
-            f"tasks.objects.head={head}", f"tasks.objects.loss={loss}", weights,
+            f"tasks.objects.head={head | {'width': arguments.width}}", f"tasks.objects.loss={loss}", weights,
             *([f"backbone.frozen_stages={arguments.frozen_stages}"] if arguments.frozen_stages else []),
             f"tasks.objects.transform={{name: letterbox, min_visible: 0, mosaic: {arguments.mosaic}}}",
             f"train={{steps: {arguments.steps}, lr: {arguments.lr}, ema: {arguments.ema}, evaluate_every: null,"
@@ -193,11 +194,10 @@ class Alone:
         for module in self.frozen:
             module.requires_grad_(False)
         anchors = AnchorGenerator(tuple((stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES))
-        config = body.pretrained_cfg
+        config, classes = body.pretrained_cfg, len(self.assembly.infos["objects"].classes)
         self.model = FCOS(
-            _BodyAndPyramid(body), len(self.assembly.infos["objects"].classes), min_size=arguments.size,
-            max_size=arguments.size, image_mean=list(config["mean"]), image_std=list(config["std"]),
-            anchor_generator=anchors, score_thresh=0.05,
+            _BodyAndPyramid(body, arguments.width), classes, min_size=arguments.size, max_size=arguments.size,
+            image_mean=list(config["mean"]), image_std=list(config["std"]), anchor_generator=anchors, score_thresh=0.05,
         )  # fmt: skip
         self.model.to(memory_format=torch.channels_last)
         trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -269,10 +269,10 @@ class Alone:
 class _BodyAndPyramid(nn.Module):
     """timm's maps of strides 8, 16 and 32, and torchvision's pyramid of four levels on them."""
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: Any, width: int) -> None:
         super().__init__()
-        self.body, self.out_channels = body, WIDTH
-        self.pyramid = FeaturePyramidNetwork(body.feature_info.channels(), WIDTH, LastLevelMaxPool())
+        self.body, self.out_channels = body, width
+        self.pyramid = FeaturePyramidNetwork(body.feature_info.channels(), width, LastLevelMaxPool())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self.pyramid({str(n): level for n, level in enumerate(self.body(images))})
@@ -339,6 +339,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--width", type=int, default=128, help="channels of the pyramid and the towers")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--backbone", default="timm/resnet10t")
