@@ -80,18 +80,23 @@ class FaceIdentification:
         self.roles = roles
         self._elsewhere = learned_elsewhere(dataset, learned)
         self.embeddings = PerImage(embedding)
+        # What came out of searching with them, until others come.
+        self._found: Searches | None = None
 
     def reset(self) -> None:
         """Forgets every embedding."""
         self.embeddings.reset()
+        self._found = None
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
         """Adds embeddings (D,); an image seen twice counts once."""
         self.embeddings.update(predictions, samples)
+        self._found = None
 
     def merge(self, other: FaceIdentification) -> None:
         """Takes over the embeddings of another instance."""
         self.embeddings.merge(other.embeddings)
+        self._found = None
 
     def searches(self) -> Searches:
         """What comes out of searching the gallery for every probe that could be read.
@@ -99,13 +104,9 @@ class FaceIdentification:
         Raises:
             DataError: No image of the gallery, or no probe, was embedded; or an embedding is not finite.
         """
-        vectors, row = unit_vectors(self.embeddings, len(self.roles.identity))
-        enrolled, probes = ((row >= 0) & role for role in (self.roles.gallery, ~self.roles.gallery))
-        if not enrolled.any() or not probes.any():
-            raise DataError(f"{enrolled.sum()} images of the gallery and {probes.sum()} probes were embedded; both "
-                            "are needed to identify anybody")  # fmt: skip
-        gallery, people = templates(vectors[row[enrolled]], self.roles.identity[enrolled])
-        return search(vectors[row[probes]], self.roles.identity[probes], gallery, people)
+        if self._found is None:
+            self._found = self._search()
+        return self._found
 
     def compute(self) -> dict[str, float]:
         """The scores, and numbers of `enrolled` people and of `known_probes` and `unknown_probes`.
@@ -156,6 +157,15 @@ class FaceIdentification:
             lines = {"rank 1": (false.tolist(), true.tolist())}
             curves.append(Curves("tpir-fpir", "FPIR", "TPIR", lines))
         return curves
+
+    def _search(self) -> Searches:
+        vectors, row = unit_vectors(self.embeddings, len(self.roles.identity))
+        enrolled, probes = ((row >= 0) & role for role in (self.roles.gallery, ~self.roles.gallery))
+        if not enrolled.any() or not probes.any():
+            raise DataError(f"{enrolled.sum()} images of the gallery and {probes.sum()} probes were embedded; both "
+                            "are needed to identify anybody")  # fmt: skip
+        gallery, people = templates(vectors[row[enrolled]], self.roles.identity[enrolled])
+        return search(vectors[row[probes]], self.roles.identity[probes], gallery, people)
 
 
 def _refuse_empty(roles: Roles) -> None:

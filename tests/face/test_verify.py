@@ -90,6 +90,11 @@ def test_verify_answers_by_the_run_s_threshold(run: Path, pictures: tuple[Path, 
     assert said == {"task": "faces", "first": str(first), "second": str(second), "same": True,
                     "similarity": pytest.approx(similarity, abs=1e-5), "threshold": -1.0}  # fmt: skip
     assert json.loads(mtframe("verify", run, first, first, "--json").out)["similarity"] == pytest.approx(1, abs=1e-5)
+    # All digits: a threshold that is chosen from them lies on the right side.
+    exact = json.loads(mtframe("verify", run, first, second, "--json").out)["similarity"]
+    again = mtframe("verify", run, first, second, "--json", "--accept", repr(exact))
+    assert json.loads(again.out)["same"] is True
+    assert exact == verify(load_run(run), first, second, accept="0").similarity
 
 
 def test_verify_says_what_it_lacks(run: Path, pictures: tuple[Path, Path]) -> None:
