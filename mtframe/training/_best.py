@@ -29,7 +29,7 @@ class Bests:
     """The best evaluations of a training.
 
     `best_TASK` follows the task's primary score. `best` follows the mean relative gain over the tasks, each relative to
-    the best that it has reached so far in this run (docs/training.md). Where all scores are NaN, both follow the latest.
+    the best that it has reached so far in this run (docs/training.md). Where all scores are NaN, both take the latest.
 
     Attributes:
         scores: Of the checkpoint `best`, by task.
