@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, SplitBatches
 from mtframe.errors import DataError
-from mtframe.kinds import ChoosesThresholds, Dataset, ExplainsGaps, HasDetails, HasNotes, LabelsImages, Metric
+from mtframe.kinds import (
+    ChoosesGalleryThresholds,
+    ChoosesThresholds,
+    Dataset,
+    ExplainsGaps,
+    HasDetails,
+    HasNotes,
+    LabelsImages,
+    Metric,
+)
 from mtframe.metrics import Thresholds
 from mtframe.model import MultiTaskModel
 
@@ -33,7 +42,8 @@ class Evaluation:
         skipped: Images that could not be read, with the reason.
         notes: What else the metrics have to say, in sentences.
         details: What does not fit into a number.
-        thresholds: What the first metric that chooses thresholds has chosen here; None if none does.
+        thresholds: What the first metrics that choose thresholds, of pairs and of galleries, have chosen here; None if
+            none does.
         gaps: By name of each value that is NaN, why this data cannot resolve it.
         primary: Name of the value that ranks checkpoints: the first of `ranking` that is not NaN; the first where all
             are, or one that was said.
@@ -221,10 +231,13 @@ def _evaluation(
     values: dict[str, float] = {}
     gaps: dict[str, str] = {}
     choosing = next((metric for metric in metrics if isinstance(metric, ChoosesThresholds)), None)
+    searching = next((metric for metric in metrics if isinstance(metric, ChoosesGalleryThresholds)), None)
     for metric in metrics:
         found = metric.compute()
         if metric is choosing and kept is not None and kept.value is not None:
             found = {**found, **choosing.scores_at(kept.value)}
+        if metric is searching and kept is not None and kept.gallery is not None:
+            found = {**found, **searching.scores_with(kept.gallery)}
         why = metric.gaps() if isinstance(metric, ExplainsGaps) else {}
         values |= found
         gaps |= {name: why.get(name, _UNRESOLVED) for name, value in found.items() if math.isnan(value)}
@@ -235,5 +248,13 @@ def _evaluation(
             detail for metric in metrics if details and isinstance(metric, HasDetails) for detail in metric.details()
         ],
         gaps=gaps,
-        thresholds=None if choosing is None else choosing.thresholds(),
+        thresholds=_thresholds(choosing, searching),
     )  # fmt: skip
+
+
+def _thresholds(choosing: ChoosesThresholds | None, searching: ChoosesGalleryThresholds | None) -> Thresholds | None:
+    """What two metrics choose, of which one may lack."""
+    if searching is None:
+        return None if choosing is None else choosing.thresholds()
+    pairs = Thresholds("", {}, "") if choosing is None else choosing.thresholds()
+    return replace(pairs, gallery=searching.gallery_thresholds())

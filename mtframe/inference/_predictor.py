@@ -190,8 +190,9 @@ class Predictor:
             result.notes += learned_notes(self.assembly.dataset(task, split), split, learned)
             kept = self.thresholds.get(task)
             if result.thresholds is not None and kept is not None and self.assembly.is_validation(task, split):
+                told = ", ".join(filter(None, (kept.data, kept.gallery.data if kept.gallery is not None else "")))
                 result.notes.append(
-                    f"the run's threshold was chosen on this split ({kept.data}), so what it does here is better than "
+                    f"the run's threshold was chosen on this split ({told}), so what it does here is better than "
                     "what it will do elsewhere; evaluate it on another split, or on other data"
                 )
         return results
@@ -231,12 +232,38 @@ class Predictor:
         except ValueError:
             value = math.nan
         if not -1 <= value <= 1:
-            names = "none" if known is None or not known.values else f"those for {', '.join(known.values)}"
+            both = (
+                [] if known is None else [*known.values, *(known.gallery.values if known.gallery is not None else ())]
+            )
+            names = f"those for {', '.join(both)}" if both else "none"
             raise RecipeError(
                 f"--accept: expected a similarity, -1 to 1, or the name of one of the run's thresholds, got {accept!r}"
                 f"; for task {task} it has {names}"
             )
         return value
+
+    def gallery_threshold(self, task: str, size: int, accept: str | None = None) -> float | None:
+        """From which similarity on the most similar of so many identities is a match.
+
+        Args:
+            task: One that gives embeddings.
+            size: How many there are.
+            accept: A cosine, or the name of one of the run's thresholds, for galleries (`fpir=1e-1`) or for pairs; the
+                one that it has chosen for galleries if None, or, without one, that for pairs.
+
+        Returns:
+            None if the run has chosen none, and none is asked for.
+
+        Raises:
+            RecipeError: The run has none of that name, or it is no cosine.
+        """
+        known = self.thresholds.get(task)
+        gallery = None if known is None else known.gallery
+        if gallery is not None and (accept is None or accept in gallery.values):
+            value = gallery.value(size, accept)
+            if value is not None:
+                return value
+        return self.threshold(task, accept)
 
     def chosen(self, tasks: Sequence[str] | None) -> Sequence[str]:
         """These tasks, each once, or all if None. Raises RecipeError if there is no such task, or none is named."""

@@ -174,6 +174,40 @@ def test_a_gallery_that_will_take_strangers_for_somebody_is_told(
         assert mtframe(*known, "--accept", accept).err == ""
 
 
+def test_a_gallery_has_a_threshold_of_its_own_by_its_size(
+    run: Path, pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for name in ("Ann", "Bob"):
+        (tmp_path / "gallery" / name).mkdir(parents=True)
+        shutil.copy(pictures[0], tmp_path / "gallery" / name)
+    sized = [{"size": 1, "value": 0.25}, {"size": 3, "value": 0.5}]
+    gallery = {"chosen": "fpir=1e-2", "values": {"fpir=1e-2": sized, "fpir=1e-1": [{"size": 1, "value": -0.5}]}}
+    pairs = {"chosen": "accuracy", "values": {"accuracy": 0.125}, "data": "4 pairs", "rates": {"accuracy": 0.5}}
+    with_thresholds(run, json.dumps({"faces": {**pairs, "gallery": {**gallery, "data": "9 probes"}}}))
+    known = ("predict", run, pictures[1], "-t", "faces", "--gallery", tmp_path / "gallery", "--out", tmp_path / "out")
+
+    def threshold(*options: str) -> tuple[float, str]:
+        result = mtframe(*known, "--json", *options)
+        assert result.code == 0, result
+        return json.loads(result.out)[0]["match"]["faces"]["threshold"], result.err
+
+    # Two people: that of up to three, and nothing to warn of.
+    assert threshold() == (0.5, "")
+    # Of these one alone was told.
+    value, said = threshold("--accept", "fpir=1e-1")
+    assert (value, "the run knows thresholds for up to 1" in said) == (-0.5, True)
+    assert threshold("--accept", "accuracy")[0] == 0.125
+    shutil.copytree(tmp_path / "gallery" / "Ann", tmp_path / "gallery" / "Eve")
+    shutil.copytree(tmp_path / "gallery" / "Ann", tmp_path / "gallery" / "Joe")
+    value, said = threshold()
+    assert value == 0.5
+    assert "there are 4 in this gallery, and the run knows thresholds for up to 3: that one (0.5000) lets more" in said
+    result = mtframe(*known, "--accept", "fpir=1e-3")
+    assert "for task faces it has those for accuracy, fpir=1e-2, fpir=1e-1" in result.err
+    # Two pictures are compared by that for pairs.
+    assert verify(load_run(run), *pictures).threshold == 0.125
+
+
 def test_as_similar_as_the_threshold_is_a_match() -> None:
     gallery = Gallery(("Ann", "Bob"), torch.eye(2), threshold=0.75)
     assert gallery.match(torch.tensor([0.75, 0.5])) == "Ann"
