@@ -113,7 +113,7 @@ KINDS: dict[str, Kind] = {
             ("predict", "__call__"),
             targets=True,
         ),
-        Kind("loss", ("head", "info"), "compares outputs with targets", ("__call__",), targets=True),
+        Kind("loss", ("head", "info", "restoring"), "compares outputs with targets", ("__call__",), targets=True),
         Kind(
             "dataset",
             ("split",),
