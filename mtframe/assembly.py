@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from mtframe.gradients import AnyBalancer
 
 
+# Where a model has what is built of each kind, by task.
+_PARTS = {"head": "heads", "loss": "losses"}
+
+
 class Assembly:
     """Builds the parts that a recipe names, each when it is asked for, and keeps those that can serve again.
 
@@ -97,7 +101,7 @@ class Assembly:
 
         Args:
             restoring: Trained weights will be loaded into it, so pretrained ones are not fetched.
-            fresh: Parts that these weights lack: `sharing`, which has the backbone, and `heads.TASK`.
+            fresh: Parts that these weights lack: `sharing`, which has the backbone, `heads.TASK` and `losses.TASK`.
             sharing: The scheme, if it is not to be the recipe's.
 
         Raises:
@@ -116,19 +120,31 @@ class Assembly:
             heads: dict[str, nn.Module] = {}
             losses: dict[str, nn.Module] = {}
             for name in self.recipe.tasks:
-                heads[name], losses[name] = self.head_and_loss(
-                    name, shared.features, restoring=restoring and f"heads.{name}" not in fresh
-                )
+                kept = {kind for kind in ("head", "loss") if restoring and f"{_PARTS[kind]}.{name}" not in fresh}
+                heads[name], losses[name] = self.head_and_loss(name, shared.features, restoring=kept)
             order = backbone.colour_order if isinstance(backbone, HasColourOrder) else "RGB"
             return MultiTaskModel(shared, heads, losses, mean=backbone.mean, std=backbone.std, colour_order=order)
 
-    def restores(self, task: str) -> bool:
-        """Whether a task's head has weights of its own, which it need not fetch where trained ones are loaded."""
-        head = self._part("head", self.recipe.tasks[task].head, f"tasks.{task}.head").resolved.component
-        return "restoring" in wired_names(head, "head")
+    def restoring_parts(self) -> list[str]:
+        """Parts that may come with weights of their own, which they need not fetch where trained ones are loaded.
+
+        The sharing scheme, which has the backbone, and heads and losses that are told so (`restoring`).
+        """
+        found = ["sharing"]
+        for task, part in self.recipe.tasks.items():
+            for kind, choice in (("head", part.head), ("loss", part.loss)):
+                component = self._part(kind, choice, f"tasks.{task}.{kind}").resolved.component
+                if "restoring" in wired_names(component, kind):
+                    found.append(f"{_PARTS[kind]}.{task}")
+        return found
 
     def head_and_loss(
-        self, task: str, features: Sequence[FeatureSpec], info: DataInfo | None = None, *, restoring: bool = False
+        self,
+        task: str,
+        features: Sequence[FeatureSpec],
+        info: DataInfo | None = None,
+        *,
+        restoring: Collection[str] = (),
     ) -> tuple[nn.Module, nn.Module]:
         """A task's freshly initialised head and loss.
 
@@ -136,15 +152,16 @@ class Assembly:
             task: The task.
             features: The maps that the sharing scheme gives.
             info: For other classes than the task's.
-            restoring: Trained weights are loaded right after.
+            restoring: Into which of the two, `head` and `loss`, trained weights are loaded right after.
 
         Raises:
             MtframeError: One of them cannot be built.
         """
         part = self.recipe.tasks[task]
-        wired = {"features": features, "restoring": restoring}
+        wired = {"features": features, "restoring": "head" in restoring}
         head = self._build_for(task, "head", part.head, "head", wired, info)
-        return head, self._build_for(task, "loss", part.loss, "loss", {"head": head}, info)
+        wired = {"head": head, "restoring": "loss" in restoring}
+        return head, self._build_for(task, "loss", part.loss, "loss", wired, info)
 
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Tasks whose images always have one size, together; they share one pass through the backbone in training."""

@@ -21,6 +21,41 @@ Kept = TypeVar("Kept")
 
 @with_config(ConfigDict(extra="forbid", strict=True))
 @dataclass(frozen=True, slots=True)
+class SizedThreshold:
+    """A threshold for comparisons with so many at once: the more there are, the more similar the best of them is."""
+
+    size: int
+    value: FiniteFloat
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+@dataclass(frozen=True, slots=True)
+class GalleryThresholds:
+    """From which similarity on the most similar of a gallery is a match.
+
+    Attributes:
+        chosen: Key of those that are used where nobody names others.
+        values: By what they were chosen for, as `fpir=1e-2`, the thresholds of galleries of some sizes, rising.
+        data: What they were chosen on, in words.
+    """
+
+    chosen: str
+    values: dict[str, list[SizedThreshold]]
+    data: str
+
+    def value(self, size: int, name: str | None = None) -> float | None:
+        """That of the next larger gallery of which there is one, or of the largest; None if the data told none.
+
+        Args:
+            size: Number of identities in the gallery.
+            name: What it was chosen for; as `chosen` says if None.
+        """
+        known = self.values.get(self.chosen if name is None else name, [])
+        return next((one.value for one in known if one.size >= size), known[-1].value if known else None)
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+@dataclass(frozen=True, slots=True)
 class Thresholds:
     """From which score on a prediction counts: chosen on a split, kept with the weights, used in prediction.
 
@@ -30,12 +65,14 @@ class Thresholds:
             counts. What the split could not tell is left out, and may be what `chosen` says.
         data: What they were chosen on, in words: `500 pairs of one person and 500 of two`.
         rates: By the same names, where it is known, the part of what should not count that did on these data.
+        gallery: Those for searching a gallery; None where no metric has chosen any.
     """
 
     chosen: str
     values: dict[str, FiniteFloat]
     data: str
     rates: dict[str, FiniteFloat] = field(default_factory=dict)
+    gallery: GalleryThresholds | None = None
 
     @property
     def value(self) -> float | None:

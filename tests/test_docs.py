@@ -26,7 +26,7 @@ COMMANDS: Any = typer.main.get_command(app)
 OFFERED = {kind: PROJECT["project"]["entry-points"].get(f"mtframe.{kind}", {}) for kind in KINDS}
 
 # Distributions whose package has another name.
-PACKAGES = {"pillow": "PIL", "pyyaml": "yaml", "faster-coco-eval": "faster_coco_eval"}
+PACKAGES = {"pillow": "PIL", "pyyaml": "yaml"}
 
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 

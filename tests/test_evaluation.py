@@ -25,7 +25,11 @@ from mtframe.evaluation import (
     write_details,
 )
 from mtframe.evaluation._plots import draw_detail
+from mtframe.inference import load_run
+from mtframe.metrics import GalleryThresholds, SizedThreshold, Thresholds
 from mtframe.recipe import Recipe
+from mtframe.run import Checkpoint
+from mtframe.training import Trainer
 from toy import ToyData, ToyMetric, toy_recipe
 
 
@@ -216,3 +220,43 @@ def test_a_thousand_classes_and_formulas_in_names_are_drawn(tmp_path: Path) -> N
     draw_detail(Curves("c", "x", "y", {"$\\": ([0, 1], [0, 1]), "b": ([0, 1], [1, 0])}), tmp_path / "curves.png")
     with Image.open(tmp_path / "matrix.png") as picture:
         assert max(picture.size) < 4000
+
+
+class Paired(ToyMetric):
+    """Chooses a threshold of pairs."""
+
+    primary = "paired"
+
+    def compute(self) -> dict[str, float]:
+        return {"paired": 0.5}
+
+    def thresholds(self) -> Thresholds:
+        return Thresholds("accuracy", {"accuracy": 0.25}, "9 pairs")
+
+    def scores_at(self, threshold: float) -> dict[str, float]:
+        return {"pairs@kept": threshold}
+
+
+class Searched(ToyMetric):
+    """Chooses thresholds of galleries."""
+
+    def gallery_thresholds(self) -> GalleryThresholds:
+        return GalleryThresholds("fpir=1e-2", {"fpir=1e-2": [SizedThreshold(5, 0.75)]}, "7 probes")
+
+    def scores_with(self, kept: GalleryThresholds) -> dict[str, float]:
+        return {"gallery@kept": kept.value(3) or 0.0}
+
+
+@pytest.mark.parametrize("metrics", [["Searched"], ["Paired", "Searched"]])
+def test_thresholds_of_galleries_are_kept_beside_those_of_pairs(tmp_path: Path, metrics: list[str]) -> None:
+    here = Path(__file__).resolve()
+    plain = toy_recipe({"one": {"metrics": [f"{here}:{name}" for name in metrics]}}, steps=1)
+    Trainer(Assembly(Recipe.from_plain(plain)), tmp_path / "run").fit()
+    kept = Checkpoint.open(tmp_path / "run" / "checkpoints" / "best").thresholds()["one"]
+    assert kept.gallery == Searched().gallery_thresholds()
+    assert kept.values == ({"accuracy": 0.25} if "Paired" in metrics else {})
+    result = load_run(tmp_path / "run").evaluate("one")
+    assert result.values["gallery@kept"] == 0.75
+    assert result.values.get("pairs@kept") == (0.25 if "Paired" in metrics else None)
+    data = "9 pairs, 7 probes" if "Paired" in metrics else "7 probes"
+    assert f"the run's threshold was chosen on this split ({data})" in result.notes[-1]

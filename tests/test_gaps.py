@@ -7,7 +7,7 @@ import logging
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,6 +24,8 @@ from mtframe.recipe import Recipe
 from mtframe.training import Progress, Trainer
 from mtframe_classification.metrics import Classification, MultiLabel, Regression
 from mtframe_detection.average_precision import CocoAP
+from mtframe_face import identification as identification_module
+from mtframe_face import verification as verification_module
 from mtframe_face.identification import FaceIdentification
 from mtframe_face.identities import Roles
 from mtframe_face.identity_folders import IdentityFolders
@@ -161,6 +163,37 @@ def test_few_pairs_are_noted_and_rates_below_one_pair_explained() -> None:
     assert metric.notes == ("20 pairs: each of them is 5.0% of the accuracy",)
 
 
+def test_pairs_and_searches_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    for module, name in ((verification_module, "verification_scores"), (identification_module, "search")):
+        original = getattr(module, name)
+
+        def counted(*args: Any, name: str = name, original: Any = original) -> Any:
+            calls.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(module, name, counted)
+    pairs = Pairs(
+        np.array([0, 2, 0, 1]), np.array([1, 3, 2, 3]), np.array([True, True, False, False]), np.arange(4) % 2
+    )
+    roles = Roles(np.array([0, 0, 1, 1]), np.array([1, 0, 1, 0], bool))
+    dataset: Any = SimpleNamespace(pairs=pairs, roles=roles, people=("ann", "bob"))
+    for metric in (FaceVerification(dataset), FaceIdentification(dataset)):
+        embedded(metric, 4)
+        metric.compute()
+        assert metric.gaps()
+        if isinstance(metric, FaceVerification):
+            metric.thresholds()
+        assert calls == (["verification_scores"] if metric.primary == "accuracy" else ["search"])
+        # Others come, and are compared.
+        rng = np.random.default_rng(1)
+        prediction = {"embedding": torch.from_numpy(rng.normal(size=8))}
+        metric.update([prediction], [Sample(NOTHING, {"identity": torch.tensor(0)}, (8, 8), 0)])
+        metric.compute()
+        assert len(calls) == 2
+        calls.clear()
+
+
 @pytest.mark.parametrize(("people", "aside", "enrolled"), [(6, 2, 2), (12, 4, 3), (36, 10, 7), (120, 12, 8)])
 def test_held_out_people_are_enough_for_a_score(tmp_path: Path, people: int, aside: int, enrolled: int) -> None:
     for person in range(people):
@@ -188,14 +221,68 @@ def test_name_and_reason_stand_for_a_value_on_the_terminal_and_in_the_log(
     monkeypatch.setattr(_work, "CONSOLE", Console(file=out, width=200))
     _work.print_scores(scores)
     said = capsys.readouterr().out
-    assert said.splitlines() == ["o: accuracy n/a: nobody can tell", "o: other n/a: this data cannot resolve it"]
+    assert said.splitlines() == [
+        "o: accuracy n/a: nobody can tell", "o: other n/a: this data cannot resolve it",
+        "o: cannot be ranked: accuracy is n/a",
+    ]  # fmt: skip
     logging.getLogger("mtframe").handlers.clear()
 
 
 def test_values_of_one_reason_share_a_sentence() -> None:
-    result = Evaluation({"a": 1.0, "b": math.nan, "c": math.nan}, "a", True, 3, notes=["so"], gaps={"b": "x", "c": "x"})
+    result = Evaluation(
+        {"a": 1.0, "b": math.nan, "c": math.nan}, {"a": True}, 3, notes=["so"], gaps={"b": "x", "c": "x"}
+    )
     assert result.remarks == ["b, c n/a: x", "so"]
     assert result.shown == "1.0000"
+
+
+def test_the_next_metric_ranks_where_the_first_cannot() -> None:
+    values = {"a": math.nan, "b": 0.25}
+    result = Evaluation(values, {"a": True, "b": False}, 3, gaps={"a": "x"})
+    assert (result.primary, result.score, result.higher_is_better) == ("b", 0.25, False)
+    assert result.shown == "b 0.2500"
+    assert result.remarks == ["a n/a: x", "ranked by b, since a is n/a"]
+    nothing = Evaluation({"a": math.nan, "b": math.nan}, {"a": True, "b": False}, 3, gaps={"a": "x"})
+    assert (nothing.primary, nothing.shown) == ("a", "a n/a (x)")
+    assert "cannot be ranked: a is n/a, and so is b" in nothing.remarks
+    assert Evaluation({"a": 0.5, "b": 0.25}, {"a": True, "b": False}, 3).remarks == []
+
+
+class Distance(ToyMetric):
+    """Less is better."""
+
+    primary = "distance"
+    higher_is_better = False
+    # Of one evaluation after the other; the training has a copy of this module to itself.
+    values: ClassVar[list[float]] = [0.5, 0.1, 0.3]
+
+    def compute(self) -> dict[str, float]:
+        return {"distance": self.values.pop(0)}
+
+
+class Late(ToyMetric):
+    """Has no value at first."""
+
+    primary = "late"
+    values: ClassVar[list[float]] = [math.nan, math.nan, 1.0]
+
+    def compute(self) -> dict[str, float]:
+        return {"late": self.values.pop(0)}
+
+
+def test_training_keeps_the_value_that_ranked_first(tmp_path: Path) -> None:
+    recipe = Recipe.from_plain(
+        toy_recipe({"o": {"metrics": [f"{HERE}:Late", f"{HERE}:Distance"]}}, steps=3, evaluate_every=0.25)
+    )
+    trainer = Trainer(Assembly(recipe), tmp_path / "run", Hooks())
+    trainer.fit()
+    assert [past["step"] for past in trainer.history] == [1, 2, 3]
+    # A value that comes late is another: 1.0 beats no distance.
+    assert trainer.state.best.tasks == {"o": 0.1}
+    assert trainer.state.best.steps == {"best_o": 2, "best": 2}
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert log.count("task o: ranked by distance, since late is n/a") == 1
+    assert "step 2: o distance 0.1000" in log
 
 
 def test_people_who_were_learned_elsewhere_are_noted() -> None:

@@ -18,7 +18,17 @@ from mtframe.errors import MtframeError, RecipeError, one_line
 from mtframe.kinds import Dataset, PlacesWhole
 from mtframe.recipe import apply_overrides, assemble_recipe, load_recipe
 from mtframe.registry import resolve
-from mtframe.survey import Look, Surveyed, TaskSurvey, survey, surveyed_tasks, table_of
+from mtframe.survey import (
+    Learned,
+    Look,
+    Surveyed,
+    TaskSurvey,
+    across_tasks,
+    learned_images,
+    survey,
+    surveyed_tasks,
+    table_of,
+)
 
 # Files of a split that are named.
 _NAMED = 10
@@ -47,7 +57,7 @@ def check_data_set(name: str, root: Path, overrides: Sequence[str], workers: int
             broken = True
     if len(absent) == len(component.splits):
         raise next(iter(absent.values()))
-    whole = not datasets or _report([_alone(name, root, datasets)], workers, allowed)
+    whole = not datasets or _report([_alone(name, root, datasets)], workers, allowed, {})
     for split, why in absent.items():
         say(f"{split}: not there ({why})")
     return whole and not broken
@@ -68,7 +78,7 @@ def check_recipe(file: str, overrides: Sequence[str], workers: int, allowed: Col
     )
     model = assembly.model(restoring=True)
     tasks = surveyed_tasks(assembly, list(splits), dict(model.heads.items()))
-    return _report(tasks, workers, {*allowed, *recipe.train.allow})
+    return _report(tasks, workers, {*allowed, *recipe.train.allow}, learned_images(assembly))
 
 
 def _alone(name: str, root: Path, datasets: dict[str, Dataset]) -> Surveyed:
@@ -85,14 +95,15 @@ def _alone(name: str, root: Path, datasets: dict[str, Dataset]) -> Surveyed:
     return Surveyed(name, f"{info.target}{at}", assembly.target("check"), datasets, transform)
 
 
-def _report(tasks: Sequence[Surveyed], workers: int, allowed: Collection[str]) -> bool:
-    surveys = []
+def _report(tasks: Sequence[Surveyed], workers: int, allowed: Collection[str], learned: Learned) -> bool:
+    surveys, elsewhere = list[TaskSurvey](), list(across_tasks(tasks, learned))
     for task in tasks:
         for dataset in task.datasets.values():
             # Every pixel, whatever the transform would do with.
             dataset.decode_size = None
         with _looking(task, workers) as look:
             surveys.append(survey(task, look))
+        surveys[-1].found += [found for found in elsewhere if found.task == task.name]
         _say_survey(surveys[-1], task)
     wrong = [one for each in surveys for one in each.found if one.finding.severity == "error"]
     for one in wrong:

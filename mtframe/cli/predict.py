@@ -162,6 +162,14 @@ def _galleries(predictor: Predictor, tasks: Sequence[str], folder: Path, accept:
 def _crowded(predictor: Predictor, task: str, gallery: Gallery, accept: str | None) -> str:
     """What to say of a gallery in which many strangers will be similar enough to somebody; empty for nothing."""
     thresholds = predictor.thresholds.get(task)
+    told = None if thresholds is None else thresholds.gallery
+    if told is not None and (known := told.values.get(told.chosen if accept is None else accept)):
+        if len(gallery.names) <= known[-1].size:
+            return ""
+        return (
+            f"there are {len(gallery.names)} in this gallery, and the run knows thresholds for up to {known[-1].size}: "
+            f"that one ({gallery.threshold:.4f}) lets more strangers through here; --accept takes a stricter one"
+        )
     name = accept if thresholds is None or accept is not None else thresholds.chosen
     rate = None if thresholds is None or name is None else thresholds.rates.get(name)
     count = len(gallery.names)

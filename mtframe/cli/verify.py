@@ -44,7 +44,7 @@ def verify(
     found = inference.verify(predictor, first, second, task, accept)
     if json_output:
         said = {"task": found.task, "first": str(first), "second": str(second), "same": found.same}
-        say(as_json({**said, "similarity": round(found.similarity, 6), "threshold": found.threshold}))
+        say(as_json({**said, "similarity": found.similarity, "threshold": found.threshold}))
     else:
         answer = "the same" if found.same else "not the same"
         say(f"{answer}: similarity {found.similarity:.4f}, threshold {found.threshold:.4f}")

@@ -1,5 +1,6 @@
 """Samples, placements, batches, image reading and the loader that mixes tasks."""
 
+from ._contents import content_marks as content_marks
 from ._contents import same_contents as same_contents
 from ._images import Header as Header
 from ._images import Upright as Upright

@@ -6,9 +6,18 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, TypeVar
+
+import numpy as np
+
+# Files of so many bytes at most are read as a whole for their mark.
+_SMALL = 1 << 16
+
+# Threads that read: a disk has many requests in its queue, and hashing leaves the interpreter to others.
+_READERS = 8
 
 Split = TypeVar("Split", bound=Hashable)
 
@@ -75,6 +84,40 @@ def same_contents(splits: Mapping[Split, Sequence[str | os.PathLike[str]]]) -> l
     return found
 
 
+def content_marks(paths: Sequence[str | os.PathLike[str]]) -> np.ndarray:
+    """A number for what is in each file, by which it is recognised later, under any name: 8 bytes of BLAKE2b.
+
+    Of the size, and of all of a small file or, of one above 64 KiB, of a few kilobytes at its middle and end, as
+    `same_contents` first compares: 100,000 photographs take seconds once the disk's directory has been read.
+
+    Returns:
+        (I,) int64; 0 for what is empty, no regular file or cannot be read.
+    """
+    names = [os.fspath(path) for path in paths]
+    with ThreadPoolExecutor(_READERS) as pool:
+        marks = list(pool.map(_mark, names, chunksize=64))
+    return np.array(marks, dtype=np.int64)
+
+
+def _mark(path: str) -> int:
+    file = _file("", 0, path)
+    if file is None:
+        return 0
+    found = _read(path) if file.size <= _SMALL else _peeks(file)
+    if found is None:
+        return 0
+    digest = blake2b(file.size.to_bytes(8, "little") + found, digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as opened:
+            return opened.read(_SMALL)
+    except OSError:
+        return None
+
+
 def _parts(group: Sequence[_File[Split]], key: Callable[[_File[Split]], object]) -> Iterator[list[_File[Split]]]:
     """The files of a group with equal keys that stand in several splits; None is no key."""
     parts: dict[object, list[_File[Split]]] = {}
@@ -99,7 +142,7 @@ def _size(file: _File[Split]) -> object:
     return file.size
 
 
-def _peeks(file: _File[Split]) -> object:
+def _peeks(file: _File[Split]) -> bytes | None:
     """A few kilobytes at the middle and at the end; None if it cannot be read."""
     try:
         with open(file.path, "rb") as opened:

@@ -22,6 +22,7 @@ from torch import Tensor
 from mtframe.errors import BadImageError, RecipeError
 from mtframe.paths import regular
 
+from ._colours import jpeg_profile, srgb_pixels
 from ._pixels import NUMBERS, is_deep, rgb_of_image, rgb_of_values, without_idle_alpha
 from ._pixels import Refused as _Refused
 from ._sample import DecodeSize
@@ -382,7 +383,7 @@ def _decode_jpeg(data: bytes, decode_size: DecodeSize | None) -> tuple[np.ndarra
         if "extraneous bytes" in str(error):
             return _decode_other(data)
         raise
-    return array, (height, width)
+    return srgb_pixels(array, jpeg_profile(data)), (height, width)
 
 
 def _decode_other(data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
@@ -426,7 +427,8 @@ def _decode_deep(data: bytes, image: ImageFile.ImageFile) -> np.ndarray:
         except ValueError:
             raise _Refused("has 16 bits a colour, of which only the lower ones are used; save it with 8 bits") from None
     values = upper.astype(np.uint16) << 8 | lower
-    return rgb_of_values(values[..., :3] if image.mode == "RGBX" else values)
+    pixels = rgb_of_values(values[..., :3] if image.mode == "RGBX" else values)
+    return srgb_pixels(pixels, image.info.get("icc_profile"))
 
 
 def _in_other_order(arguments: Any) -> Any:

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from mtframe.errors import BadImageError, RecipeError
 
+from ._colours import profile_of, srgb_pixels
+
 # What a caller may have a picture as, besides a file.
 PictureInMemory = Image.Image | np.ndarray | Tensor
 
@@ -54,7 +56,7 @@ def to_rgb(picture: PictureInMemory, name: str = "the picture") -> Tensor:
 
     Numbers of more than 8 bits are scaled down from the fewest of 8, 10, 12, 14 or 16 bits that hold them all. Floats
     are in 0..1 if none is above 1, else in 0..255. What is transparent shows a grey. An EXIF orientation of a Pillow
-    image is undone.
+    image is undone, and its colour profile applied.
 
     Args:
         picture: A Pillow image; an array (H, W), or (H, W, C) with the channels last; or a tensor (H, W), or (C, H, W)
@@ -154,9 +156,14 @@ def rgb_of_image(image: Image.Image, bits: int | None = None, *, negative: bool 
         return 255 - pixels if negative else pixels
     if image.mode not in _COLOURS:
         raise Refused(f"is a picture in {image.mode}; expected RGB, grey, a palette or CMYK")
+    profile = image.info.get("icc_profile")
     if image.has_transparency_data:
-        return rgb_of_values(np.array(image.convert("RGBA")))
-    return np.array(image.convert("RGB"))
+        values = np.array(image.convert("RGBA"))
+        values[..., :3] = srgb_pixels(np.ascontiguousarray(values[..., :3]), profile)
+        return rgb_of_values(values)
+    if image.mode == "CMYK" and (inks := profile_of(profile)) is not None and inks.mode == "CMYK":
+        return np.array(inks.srgb(image))
+    return srgb_pixels(np.array(image.convert("RGB")), profile)
 
 
 def rgb_of_values(values: np.ndarray, bits: int | None = None) -> np.ndarray:

@@ -6,6 +6,7 @@ from ._details import Detail as Detail
 from ._details import Matrix as Matrix
 from ._evaluate import Evaluation as Evaluation
 from ._evaluate import evaluate as evaluate
+from ._evaluate import ranks_by as ranks_by
 from ._gain import mean_relative_gain as mean_relative_gain
 from ._passes import Passes as Passes
 from ._passes import TaskViews as TaskViews

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mtframe.assembly import Assembly
 from mtframe.data import Batch, SplitBatches
 from mtframe.errors import DataError
-from mtframe.kinds import ChoosesThresholds, Dataset, ExplainsGaps, HasDetails, HasNotes, LabelsImages, Metric
+from mtframe.kinds import (
+    ChoosesGalleryThresholds,
+    ChoosesThresholds,
+    Dataset,
+    ExplainsGaps,
+    HasDetails,
+    HasNotes,
+    LabelsImages,
+    Metric,
+)
 from mtframe.metrics import Thresholds
 from mtframe.model import MultiTaskModel
 
@@ -27,25 +36,36 @@ class Evaluation:
 
     Attributes:
         values: Every metric's values by name.
-        primary: Name of the value that ranks checkpoints.
-        higher_is_better: Whether more of it is better.
+        ranking: By name of the values that can rank checkpoints, the primary one of each metric in the task's order,
+            whether more of it is better.
         images: Number of images scored.
         skipped: Images that could not be read, with the reason.
         notes: What else the metrics have to say, in sentences.
         details: What does not fit into a number.
-        thresholds: What the first metric that chooses thresholds has chosen here; None if none does.
+        thresholds: What the first metrics that choose thresholds, of pairs and of galleries, have chosen here; None if
+            none does.
         gaps: By name of each value that is NaN, why this data cannot resolve it.
+        primary: Name of the value that ranks checkpoints: the first of `ranking` that is not NaN; the first where all
+            are, or one that was said.
     """
 
     values: dict[str, float]
-    primary: str
-    higher_is_better: bool
+    ranking: dict[str, bool]
     images: int
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     details: list[Detail] = field(default_factory=list)
     thresholds: Thresholds | None = None
     gaps: dict[str, str] = field(default_factory=dict)
+    primary: str = ""
+
+    def __post_init__(self) -> None:
+        self.primary = self.primary or ranks_by(self.ranking, self.values) or next(iter(self.ranking))
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of the primary value is better."""
+        return self.ranking[self.primary]
 
     @property
     def score(self) -> float:
@@ -54,9 +74,11 @@ class Evaluation:
 
     @property
     def shown(self) -> str:
-        """The primary value as people read it, in four digits; where it is n/a, with its name and why."""
+        """The primary value as people read it, in four digits; with its name where it is not the first metric's or
+        n/a, and then with why."""
         if not math.isnan(self.score):
-            return f"{self.score:.4f}"
+            first = self.primary == next(iter(self.ranking))
+            return f"{self.score:.4f}" if first else f"{self.primary} {self.score:.4f}"
         return f"{self.primary} n/a ({self.gaps.get(self.primary, _UNRESOLVED)})"
 
     @property
@@ -66,7 +88,21 @@ class Evaluation:
         for name, why in self.gaps.items():
             by_reason.setdefault(why, []).append(name)
         said = [f"{', '.join(names)} n/a: {why}" for why, names in by_reason.items()]
-        return [*said, *self.notes]
+        return [*said, *([self.ranked] if self.ranked else []), *self.notes]
+
+    @property
+    def ranked(self) -> str:
+        """What checkpoints are ranked by where it is not the first metric's primary value; else nothing."""
+        first, *others = self.ranking
+        if math.isnan(self.score):
+            also = f", and so {'is' if len(others) == 1 else 'are'} {', '.join(others)}" if others else ""
+            return f"cannot be ranked: {first} is n/a{also}"
+        return "" if self.primary == first else f"ranked by {self.primary}, since {first} is n/a"
+
+
+def ranks_by(ranking: Iterable[str], values: Mapping[str, float]) -> str | None:
+    """The first of these values that is there and not NaN; None without one."""
+    return next((name for name in ranking if not math.isnan(values.get(name, math.nan))), None)
 
 
 def evaluate(
@@ -194,20 +230,31 @@ def _evaluation(
 ) -> Evaluation:
     values: dict[str, float] = {}
     gaps: dict[str, str] = {}
-    first, choosing = metrics[0], next((metric for metric in metrics if isinstance(metric, ChoosesThresholds)), None)
+    choosing = next((metric for metric in metrics if isinstance(metric, ChoosesThresholds)), None)
+    searching = next((metric for metric in metrics if isinstance(metric, ChoosesGalleryThresholds)), None)
     for metric in metrics:
         found = metric.compute()
         if metric is choosing and kept is not None and kept.value is not None:
             found = {**found, **choosing.scores_at(kept.value)}
+        if metric is searching and kept is not None and kept.gallery is not None:
+            found = {**found, **searching.scores_with(kept.gallery)}
         why = metric.gaps() if isinstance(metric, ExplainsGaps) else {}
         values |= found
         gaps |= {name: why.get(name, _UNRESOLVED) for name, value in found.items() if math.isnan(value)}
     return Evaluation(
-        values, first.primary, first.higher_is_better, images, skipped,
+        values, {metric.primary: metric.higher_is_better for metric in metrics}, images, skipped,
         notes=[note for metric in metrics if isinstance(metric, HasNotes) for note in metric.notes],
         details=[
             detail for metric in metrics if details and isinstance(metric, HasDetails) for detail in metric.details()
         ],
         gaps=gaps,
-        thresholds=None if choosing is None else choosing.thresholds(),
+        thresholds=_thresholds(choosing, searching),
     )  # fmt: skip
+
+
+def _thresholds(choosing: ChoosesThresholds | None, searching: ChoosesGalleryThresholds | None) -> Thresholds | None:
+    """What two metrics choose, of which one may lack."""
+    if searching is None:
+        return None if choosing is None else choosing.thresholds()
+    pairs = Thresholds("", {}, "") if choosing is None else choosing.thresholds()
+    return replace(pairs, gallery=searching.gallery_thresholds())

@@ -248,7 +248,7 @@ def _described(
     }
     nearest_to = {
         task: [
-            {"name": name, "similarity": round(value, 6)}
+            {"name": name, "similarity": value}
             for name, value in gallery.nearest(predictor.embedding(task, predictions[task]))
         ]
         for task, gallery in galleries.items()

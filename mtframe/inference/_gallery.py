@@ -49,12 +49,13 @@ class Gallery:
             predictor: A loaded run.
             task: One that gives embeddings.
             folder: The folder.
-            accept: What threshold a match takes, see `Predictor.threshold`; the one that the run has chosen if None.
+            accept: What threshold a match takes, as of `Predictor.gallery_threshold`.
 
         Raises:
             RecipeError: There is no identity in it.
         """
-        threshold = predictor.threshold(task, accept)
+        # Before the work, since `accept` may be wrong.
+        predictor.gallery_threshold(task, 1, accept)
         people, unreadable = _people(Path(folder))
         files = [(file, name) for name, its in people.items() for file in its]
         embeddings: dict[str, list[Tensor]] = {}
@@ -69,6 +70,7 @@ class Gallery:
         if not names:
             why = "\n  ".join(map(one_line, unreadable[:3]))
             raise RecipeError(f"--gallery: no picture in {folder} can be read:\n  {why}")
+        threshold = predictor.gallery_threshold(task, len(names), accept)
         return cls(tuple(names), torch.stack(templates), tuple(unreadable), tuple(file for file, _ in files), threshold)
 
     def nearest(self, embedding: Tensor, most: int = 5) -> list[tuple[str, float]]:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -23,7 +24,8 @@ from mtframe.kinds import Embeds
 from mtframe.metrics import Thresholds
 from mtframe.model import MultiTaskModel
 from mtframe.registry import name_of
-from mtframe.run import RunFolder
+from mtframe.run import RunFolder, read_learned
+from mtframe.survey import learned_notes
 
 from ._pictures import Picture, SamplesOf, Transforms, samples_of
 
@@ -46,6 +48,7 @@ class Predictor:
         model: With trained weights.
         device: Where the model is.
         thresholds: By task, those that were chosen with these weights.
+        run: The run's folder, which knows the images that the model has learned from; None if nobody does.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class Predictor:
         model: MultiTaskModel,
         device: torch.device,
         thresholds: Mapping[str, Thresholds] | None = None,
+        run: Path | None = None,
     ) -> None:
         self.assembly = assembly
+        self._run = run
         self.thresholds = dict(thresholds or {})
         self.model = model.eval()
         self.device = device
@@ -160,7 +165,8 @@ class Predictor:
         """Scores tasks on one split by their fields' own protocols.
 
         Tasks on the same images are scored together: each image is read once and passes the backbone once. Thresholds
-        that are kept with the weights are scored too, with a note where they were chosen on this very split.
+        that are kept with the weights are scored too, with a note where they were chosen on this very split. Further
+        notes say how many of the images the model has learned from, by content.
 
         Args:
             tasks: Which; all if None.
@@ -168,9 +174,11 @@ class Predictor:
             details: Whether to ask the metrics for curves and the like as well.
 
         Raises:
+            CheckpointError: What the run keeps of the images that it has learned from is damaged.
             DataError: More images than `train.max_unreadable` cannot be read.
             RecipeError: There is no such task.
         """
+        learned = (read_learned(self._run) if self._run is not None else None) or {}
         most = self.assembly.recipe.train.max_unreadable
         results = evaluate(self.model, self.assembly, self.chosen(tasks), split, details=details, kept=self.thresholds)
         for task, result in results.items():
@@ -179,10 +187,12 @@ class Predictor:
                     f"tasks.{task}.dataset: {len(result.skipped)} images of {split} cannot be read, more than "
                     f"train.max_unreadable={most}:\n  " + "\n  ".join(map(one_line, result.skipped[:10]))
                 )
+            result.notes += learned_notes(self.assembly.dataset(task, split), split, learned)
             kept = self.thresholds.get(task)
             if result.thresholds is not None and kept is not None and self.assembly.is_validation(task, split):
+                told = ", ".join(filter(None, (kept.data, kept.gallery.data if kept.gallery is not None else "")))
                 result.notes.append(
-                    f"the run's threshold was chosen on this split ({kept.data}), so what it does here is better than "
+                    f"the run's threshold was chosen on this split ({told}), so what it does here is better than "
                     "what it will do elsewhere; evaluate it on another split, or on other data"
                 )
         return results
@@ -222,12 +232,38 @@ class Predictor:
         except ValueError:
             value = math.nan
         if not -1 <= value <= 1:
-            names = "none" if known is None or not known.values else f"those for {', '.join(known.values)}"
+            both = (
+                [] if known is None else [*known.values, *(known.gallery.values if known.gallery is not None else ())]
+            )
+            names = f"those for {', '.join(both)}" if both else "none"
             raise RecipeError(
                 f"--accept: expected a similarity, -1 to 1, or the name of one of the run's thresholds, got {accept!r}"
                 f"; for task {task} it has {names}"
             )
         return value
+
+    def gallery_threshold(self, task: str, size: int, accept: str | None = None) -> float | None:
+        """From which similarity on the most similar of so many identities is a match.
+
+        Args:
+            task: One that gives embeddings.
+            size: How many there are.
+            accept: A cosine, or the name of one of the run's thresholds, for galleries (`fpir=1e-1`) or for pairs; the
+                one that it has chosen for galleries if None, or, without one, that for pairs.
+
+        Returns:
+            None if the run has chosen none, and none is asked for.
+
+        Raises:
+            RecipeError: The run has none of that name, or it is no cosine.
+        """
+        known = self.thresholds.get(task)
+        gallery = None if known is None else known.gallery
+        if gallery is not None and (accept is None or accept in gallery.values):
+            value = gallery.value(size, accept)
+            if value is not None:
+                return value
+        return self.threshold(task, accept)
 
     def chosen(self, tasks: Sequence[str] | None) -> Sequence[str]:
         """These tasks, each once, or all if None. Raises RecipeError if there is no such task, or none is named."""
@@ -304,4 +340,4 @@ def load_run(
             LOG.warning(
                 "task %s looks at pictures otherwise than when its threshold was chosen, which may not fit", task
             )
-    return Predictor(assembly, model, where, thresholds)
+    return Predictor(assembly, model, where, thresholds, run.path)

@@ -64,7 +64,7 @@ def _task(predictor: Predictor, task: str | None) -> str:
 
 def _missing(predictor: Predictor, task: str) -> str:
     known = predictor.thresholds.get(task)
-    if known is None:
+    if known is None or not known.chosen:
         why = "none was chosen with these weights: no metric of the task chooses one, they were not evaluated, or an "
         why += "older version trained them"
         named = ""

@@ -17,6 +17,7 @@ from ._any import HasExamples as HasExamples
 from ._any import HasNotes as HasNotes
 from ._any import Migrates as Migrates
 from ._data import AsksDataset as AsksDataset
+from ._data import ChoosesGalleryThresholds as ChoosesGalleryThresholds
 from ._data import ChoosesThresholds as ChoosesThresholds
 from ._data import Dataset as Dataset
 from ._data import Downloads as Downloads

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mtframe.data import DataInfo, DecodeSize, Inputs, Sample
     from mtframe.evaluation import Bars, Curves, Matrix
-    from mtframe.metrics import Thresholds
+    from mtframe.metrics import GalleryThresholds, Thresholds
 
 
 class Samples(Protocol):
@@ -190,7 +190,7 @@ class Metric(Protocol):
     Wired: `dataset` (the evaluated split), `info`, `outside` (what else than the task's own training data the model
     has learned from, in words), `learned` (names of classes of this kind of target that it has learned elsewhere, by
     where, in words; none where nobody knows which). Optional: `HasDetails`, `HasNotes`, `ExplainsGaps`,
-    `AsksDataset`, `ChoosesThresholds`.
+    `AsksDataset`, `ChoosesThresholds`, `ChoosesGalleryThresholds`.
 
     Attributes:
         primary: The value that `best` checkpoints follow, a key of `compute()`.
@@ -243,6 +243,22 @@ class ChoosesThresholds(Protocol):
 
     def scores_at(self, threshold: float) -> dict[str, float]:
         """Values by name of this split with a threshold that was chosen before, which `compute` does not have."""
+        ...
+
+
+@runtime_checkable
+class ChoosesGalleryThresholds(Protocol):
+    """A metric that chooses from which similarity on the most similar of so many identities is a match.
+
+    Those that it chooses on the validation data are kept as those of `ChoosesThresholds` are.
+    """
+
+    def gallery_thresholds(self) -> GalleryThresholds:
+        """Those that suit this split; asked for after `compute`."""
+        ...
+
+    def scores_with(self, kept: GalleryThresholds) -> dict[str, float]:
+        """Values by name of this split with thresholds that were chosen before, which `compute` does not have."""
         ...
 
 

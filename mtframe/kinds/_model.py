@@ -180,7 +180,7 @@ class Loss(Protocol):
     """Outputs and targets to named scalars; a `torch.nn.Module` (its parameters are trained, e.g. class centres).
 
     What is not known of an image takes no part: its kind of target says how that looks. Wired: `head` (the built head),
-    `info`. Optional: `FollowsProgress`.
+    `info`, `restoring` (as of a head: for a loss that compares by a network of its own). Optional: `FollowsProgress`.
     """
 
     target: ClassVar[str | tuple[str, ...]]

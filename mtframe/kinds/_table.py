@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ._any import DescribesMembers, Family, HasExampleMember, HasExamples, HasNotes, Migrates
 from ._data import (
     AsksDataset,
+    ChoosesGalleryThresholds,
     ChoosesThresholds,
     Dataset,
     Downloads,
@@ -112,7 +113,7 @@ KINDS: dict[str, Kind] = {
             ("predict", "__call__"),
             targets=True,
         ),
-        Kind("loss", ("head", "info"), "compares outputs with targets", ("__call__",), targets=True),
+        Kind("loss", ("head", "info", "restoring"), "compares outputs with targets", ("__call__",), targets=True),
         Kind(
             "dataset",
             ("split",),
@@ -195,7 +196,7 @@ _ABILITIES: dict[str, tuple[type, ...]] = {
     ),
     "target": (ChecksForm, RatesPredictions, WritesFiles, Embeds, Surveys),
     "transform": (MixesImages, FollowsProgress, EvaluatesAs, KnowsOutside, PlacesWhole, *_ANY),
-    "metric": (HasDetails, HasNotes, ChoosesThresholds, ExplainsGaps, AsksDataset, *_ANY),
+    "metric": (HasDetails, HasNotes, ChoosesThresholds, ChoosesGalleryThresholds, ExplainsGaps, AsksDataset, *_ANY),
     "balancer": (KeepsState, WeighsHeads, KnowsPresent, CountsFailures, *_FAMILY, *_ANY),
     "preset": (),
 }

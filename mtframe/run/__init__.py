@@ -12,6 +12,8 @@ from ._files import read_table as read_table
 from ._files import write_text as write_text
 from ._folder import RunFolder as RunFolder
 from ._folder import trust as trust
+from ._learned import read_learned as read_learned
+from ._learned import write_learned as write_learned
 from ._weights import check_finite as check_finite
 from ._weights import check_fit as check_fit
 from ._weights import take_weights as take_weights

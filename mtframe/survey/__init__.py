@@ -1,5 +1,9 @@
 """What is in a task's data, and what cannot be meant: looked at before anything is trained on it."""
 
+from ._learned import Learned as Learned
+from ._learned import across_tasks as across_tasks
+from ._learned import learned_images as learned_images
+from ._learned import learned_notes as learned_notes
 from ._look import Look as Look
 from ._look import SplitLook as SplitLook
 from ._look import look_at as look_at

@@ -56,6 +56,7 @@ class Surveyed:
         datasets: By split, that for training first.
         transform: Without augmentation; None if nobody knows the size that it will be trained at.
         head: The built head; None if there is none.
+        data: Name of its data set.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Surveyed:
     datasets: Mapping[str, Dataset]
     transform: Transform | None = None
     head: nn.Module | None = None
+    data: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,7 @@ def _classes_apart(task: Surveyed, result: TaskSurvey) -> Iterator[Finding]:
 
 
 def _same_files(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
-    paths = {split: files for split, dataset in datasets.items() if (files := _paths(dataset))}
+    paths = {split: files for split, dataset in datasets.items() if (files := image_files(dataset))}
     shared: dict[tuple[str, str], list[str]] = {}
     names = list(paths)
     for group in same_contents(paths):
@@ -244,7 +246,7 @@ def _same_files(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _paths(dataset: Dataset) -> list[Path]:
+def image_files(dataset: Dataset) -> list[Path]:
     """Where the images are; nothing of data that does not keep each in a file of its own."""
     if not isinstance(dataset, LabelsImages) or not isinstance(dataset, KeepsFiles):
         return []

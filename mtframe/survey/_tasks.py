@@ -40,6 +40,7 @@ def surveyed_tasks(
                 datasets,
                 assembly.transform(task, train=False),
                 None if heads is None else heads[task],
+                part.dataset.name,
             )
         )
     return tasks

@@ -65,7 +65,7 @@ def make(subject: Subject) -> Setup:
         except Exception:
             continue
         try:
-            loss = subject.build(head=head, info=companions.info)
+            loss = subject.build(head=head, info=companions.info, restoring=True)
             setup = Setup(companions, head.train(), loss.train(), random_maps(features, len(batch)))
             setup.total(batch)
             return setup

@@ -29,7 +29,7 @@ class Bests:
     """The best evaluations of a training.
 
     `best_TASK` follows the task's primary score. `best` follows the mean relative gain over the tasks, each relative to
-    the best that it has reached so far in this run (docs/training.md).
+    the best that it has reached so far in this run (docs/training.md). Where all scores are NaN, both take the latest.
 
     Attributes:
         scores: Of the checkpoint `best`, by task.
@@ -54,13 +54,16 @@ class Bests:
         """
         names = []
         for task, score in scores.items():
-            if task not in self.tasks or better(score, self.tasks[task], higher_is_better=higher[task]):
+            unranked = math.isnan(score) and math.isnan(self.tasks.get(task, score))
+            # Where no evaluation can be told from another, the latest stands: it has learned most.
+            if task not in self.tasks or unranked or better(score, self.tasks[task], higher_is_better=higher[task]):
                 self.tasks[task] = score
                 names.append(f"{BEST}_{task}")
         gain = mean_relative_gain(scores, self.tasks, higher)
         # What no step has trained yields to anything: it only says what tasks that are kept were like.
         untrained = self.steps.get(BEST, 0) == 0
-        if untrained or gain > mean_relative_gain(self.scores, self.tasks, higher):
+        nothing = all(math.isnan(score) for score in self.tasks.values())
+        if untrained or nothing or gain > mean_relative_gain(self.scores, self.tasks, higher):
             self.scores = dict(scores)
             names.append(BEST)
         self.steps |= dict.fromkeys(names, step)

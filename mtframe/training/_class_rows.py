@@ -82,7 +82,7 @@ def _shapes_with_one_more(model: MultiTaskModel, assembly: Assembly, task: str) 
     # What it draws must not move the numbers that the model itself is initialised with.
     with torch.random.fork_rng(devices=[]):
         more = DataInfo(info.target, (*info.classes, another))
-        head, loss = assembly.head_and_loss(task, sharing.features, more)
+        head, loss = assembly.head_and_loss(task, sharing.features, more, restoring=("head", "loss"))
     return {
         f"{kind}.{task}.{name}": tensor.shape
         for kind, part in (("heads", head), ("losses", loss))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from mtframe.assembly import Assembly
 from mtframe.errors import MtframeError
-from mtframe.evaluation import Evaluation, evaluate, finite
+from mtframe.evaluation import Evaluation, evaluate, finite, ranks_by
 from mtframe.hooks import Calls
 from mtframe.metrics import Thresholds
 from mtframe.run import RunFolder, write_text
@@ -83,10 +84,13 @@ class Evaluations:
         """
         model: Any = self._parts.evaluated_model
         with self._interruption.at_once():
-            self.latest = evaluate(model, self._assembly, self.tasks, "val")
+            found = evaluate(model, self._assembly, self.tasks, "val")
+        self.latest = {task: self._as_ranked(task, result) for task, result in found.items()}
         for task, evaluation in self.latest.items():
             for reason in evaluation.skipped:
                 LOG.warning("task %s: evaluation skipped an unreadable image: %s", task, reason)
+            if evaluation.ranked and not self._state.history:
+                LOG.warning("task %s: %s", task, evaluation.ranked)
         state, scores = self._state, {task: result.score for task, result in self.latest.items()}
         higher = {task: result.higher_is_better for task, result in self.latest.items()}
         names, gain = state.best.update(state.step, scores, higher)
@@ -100,6 +104,12 @@ class Evaluations:
         write_text(self._run.metrics_json, json.dumps(finite(record), indent=2))
         LOG.info("step %d: %s", state.step, ", ".join(f"{task} {result.shown}" for task, result in self.latest.items()))
         self._call.evaluation_ended(step=state.step, metrics=deepcopy(values), scores=dict(scores))
+
+    def _as_ranked(self, task: str, result: Evaluation) -> Evaluation:
+        """With the primary value that the first evaluation of the run could tell: two values are never compared."""
+        told = (ranks_by(result.ranking, past["tasks"].get(task, {})) for past in self._state.history)
+        name = next((name for name in told if name is not None), None)
+        return result if name is None else replace(result, primary=name)
 
     def _chosen(self) -> dict[str, Thresholds]:
         return {task: result.thresholds for task, result in self.latest.items() if result.thresholds is not None}

@@ -16,7 +16,7 @@ from mtframe.assembly import Assembly
 from mtframe.errors import CheckpointError, RecipeError, pasted
 from mtframe.recipe import Choice, Recipe, TaskRecipe
 from mtframe.registry import name_of
-from mtframe.run import KEPT, RunFolder
+from mtframe.run import KEPT, RunFolder, read_learned, write_learned
 from mtframe.yaml import parse_yaml
 
 from ._freezing import parts_within
@@ -117,6 +117,8 @@ def remove_task(
         raise CheckpointError(f"{old.checkpoints}: no checkpoint, so there is nothing to take over")
     new.create(assembly.recipe, assembly.infos, checkpoints)
     with new.writing(), log_to(new.log_file):
+        if (learned := read_learned(old.path)) is not None:
+            write_learned(new.path, learned)
         LOG.info("made of %s without its task %s", path, task)
     return new
 

@@ -272,7 +272,7 @@ def start_model(assembly: Assembly, *, restoring: bool) -> tuple[MultiTaskModel,
     # Pretrained weights are fetched only where something is left to them.
     model = assembly.model(restoring=True)
     loaded = weights.load(model, assembly)
-    parts = ["sharing", *(f"heads.{task}" for task in assembly.tasks if assembly.restores(task))]
+    parts = assembly.restoring_parts()
     if fresh := [part for part in parts if any(is_within(name, (part,)) for name in (*loaded.missing, *loaded.unfit))]:
         model = assembly.model(restoring=True, fresh=fresh)
         loaded = weights.load(model, assembly)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mtframe.assembly import Assembly
 from mtframe.model import MultiTaskModel
-from mtframe.survey import Look, TaskSurvey, draw_surveys, survey, surveyed_tasks, table_of
+from mtframe.survey import Learned, Look, TaskSurvey, across_tasks, draw_surveys, survey, surveyed_tasks, table_of
 
 from ._log import LOG
 
@@ -18,10 +18,14 @@ _LEARNABLE = 200
 _MOST = 200_000
 
 
-def survey_labels(assembly: Assembly, model: MultiTaskModel) -> list[TaskSurvey]:
-    """What is in the data of each trained task."""
+def survey_labels(assembly: Assembly, model: MultiTaskModel, learned: Learned) -> list[TaskSurvey]:
+    """What is in the data of each trained task, and what of it the training learns from elsewhere."""
     look = Look(decode=False, most=_MOST, learnable=_LEARNABLE)
-    return [survey(task, look) for task in surveyed_tasks(assembly, ("train", "val"), dict(model.heads.items()))]
+    tasks = surveyed_tasks(assembly, ("train", "val"), dict(model.heads.items()))
+    surveys = {task.name: survey(task, look) for task in tasks}
+    for found in across_tasks(tasks, learned):
+        surveys[found.task].found.append(found)
+    return list(surveys.values())
 
 
 def log_surveys(surveys: Sequence[TaskSurvey], picture: Path) -> None:

@@ -20,8 +20,8 @@ from mtframe.hooks import Calls, Hooks
 from mtframe.kinds import CountsFailures
 from mtframe.model import MultiTaskModel
 from mtframe.registry import name_of
-from mtframe.run import RunFolder
-from mtframe.survey import TaskSurvey, refuse
+from mtframe.run import RunFolder, write_learned
+from mtframe.survey import Learned, TaskSurvey, learned_images, refuse
 
 from ._checkpoints import Checkpoints
 from ._evaluations import Evaluations
@@ -198,7 +198,12 @@ class Trainer:
         """What is in the data of each trained task, by its labels alone; nothing of a run that goes on."""
         if self._resumed:
             return []
-        return survey_labels(self.assembly, self.model)
+        return survey_labels(self.assembly, self.model, self.learned)
+
+    @cached_property
+    def learned(self) -> Learned:
+        """What of each image the run keeps that it, or the weights that it starts from, have learned from."""
+        return learned_images(self.assembly)
 
     def stop(self, reason: str) -> None:
         """Ends training after the step that is under way, evaluated and saved, as if it were the last one.
@@ -220,9 +225,12 @@ class Trainer:
             TrainingError: A loss is not finite, too many images cannot be read, a checkpoint cannot be written.
         """
         refuse(self.surveys, self.options.allow)
-        if not self.run.recipe_file.is_file():
+        new = not self.run.recipe_file.is_file()
+        if new:
             self.run.create(self.recipe, self.assembly.infos)
         with self.run.writing(), log_to(self.run.log_file):
+            if new:
+                write_learned(self.run.path, self.learned)
             self._checkpoints.check_current()
             try:
                 with self._observed(), self._interruption.listening():

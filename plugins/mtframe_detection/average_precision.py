@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -15,18 +15,14 @@ from mtframe.errors import RecipeError
 from mtframe.evaluation import Bars, Curves, Detail, Matrix
 from mtframe.metrics import PerImage, check_classes
 
-from .annotations import box_areas
-from .coco_evaluation import Boxes, precision_and_recall
-from .coco_matching import match_image
+from .coco_evaluation import precision_and_recall
+from .coco_matching import Matched, match_image, objects_of
 from .confusion import add_confusions
 from .tide import Errors, analyse, judge
 
 if TYPE_CHECKING:
     from mtframe.data import DataInfo, Sample
     from mtframe.kinds import Dataset
-
-# What is kept of an image's boxes.
-_OF_OBJECTS, _OF_DETECTIONS = ("boxes", "labels", "crowd", "area"), ("boxes", "scores", "labels")
 
 # Up to this many classes have a curve of their own: more could not be told apart.
 _MAX_CURVES = 10
@@ -95,14 +91,13 @@ class CocoAP:
 
     def compute(self) -> dict[str, float]:
         """The 12 numbers; NaN where the data has no object of that size."""
-        precision, recall = precision_and_recall(
-            self._objects(), self._detections(), len(self.info.classes), [1, 10, self.max_detections]
-        )
-        # Of objects of all sizes and all detections.
-        self._precision = precision[..., 0, -1]
+        limits = (1, 10, self.max_detections)
+        precision, recall = precision_and_recall(self._matched(), len(self.info.classes), limits)
+        # Of objects of all sizes.
+        self._precision = precision[..., 0]
         ious = (slice(None), 0, 5)
         values = (
-            *(precision[iou, :, :, 0, -1] for iou in ious), *(precision[..., size, -1] for size in (1, 2, 3)),
+            *(precision[iou, :, :, 0] for iou in ious), *(precision[..., size] for size in (1, 2, 3)),
             *(recall[..., 0, limit] for limit in (0, 1, 2)), *(recall[..., size, -1] for size in (1, 2, 3)),
         )  # fmt: skip
         # -1 is COCO's "nothing of this kind in the data".
@@ -112,8 +107,8 @@ class CocoAP:
 
     def gaps(self) -> dict[str, str]:
         """Why numbers are NaN: there is nothing to find, or nothing of a size."""
-        wanted = [sample.target["area"][~sample.target["crowd"]] for sample, _ in self._images()]
-        areas = np.concatenate([np.zeros(0), *(area.numpy() for area in wanted)])
+        objects = [objects_of(sample.target) for sample, _ in self._images()]
+        areas = np.concatenate([np.zeros(0), *(these["area"][~these["crowd"]] for these in objects)])
         if not len(areas):
             return dict.fromkeys(self._names, "no image of this split has an object")
         there = (areas <= 32**2, (areas >= 32**2) & (areas <= 96**2), areas >= 96**2)
@@ -154,9 +149,7 @@ class CocoAP:
         """Confusions, and errors by type."""
         number = len(self.info.classes)
         counts, judged = np.zeros((number + 1, number + 1), dtype=np.int64), []
-        # IoUs are not kept: those of a thousand boxes with a thousand take 8 MB.
-        for sample, found in self._images():
-            image = match_image(found, sample.target, self.max_detections)
+        for image in self._matched():
             add_confusions(counts, image, self.score_threshold)
             judged.append(judge(image))
         return counts, analyse(judged, number)
@@ -182,45 +175,22 @@ class CocoAP:
         recalls = np.linspace(0, 1, len(precision_RK)).tolist()
         return {name: (recalls, precision.tolist()) for name, precision in lines.items()}
 
-    def _objects(self) -> Boxes:
-        targets = [_objects_of(sample.target) for sample, _ in self._images()]
-        image, columns = _together(targets, _OF_OBJECTS)
-        values = {"area": columns["area"], "iscrowd": columns["crowd"].astype(int)}
-        return Boxes(image, columns["labels"].astype(int), columns["boxes"], values)
-
-    def _detections(self) -> Boxes:
-        image, columns = _together([found for _, found in self._images()], _OF_DETECTIONS)
-        values = {"area": box_areas(columns["boxes"]), "score": columns["scores"]}
-        return Boxes(image, columns["labels"].astype(int), columns["boxes"], values)
+    def _matched(self) -> Iterator[Matched]:
+        """What became of each image's boxes; one by one, since IoUs of a thousand with a thousand take 8 MB."""
+        for sample, found in self._images():
+            yield match_image(found, sample.target, self.max_detections)
 
     def _images(self) -> list[tuple[Sample, dict[str, np.ndarray]]]:
         """Samples and what was found on them, by the images' ids: the order in which COCO takes equal scores."""
         return sorted(self._seen.in_order().values(), key=lambda image: _image_id(image[0]))
 
 
-def _objects_of(target: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """What is counted of an image's objects; boxes of other data sets need not have an area of their own."""
-    known = {name: target[name].numpy() for name in _OF_OBJECTS if name in target}
-    return {"area": box_areas(known["boxes"]), **known}
-
-
 def _arrays(prediction: Mapping[str, Tensor], sample: Sample) -> tuple[Sample, dict[str, np.ndarray]]:
     """An image's sample, and what was found on it."""
-    return sample, {name: prediction[name].detach().cpu().double().numpy() for name in _OF_DETECTIONS}
+    return sample, {name: prediction[name].detach().cpu().double().numpy() for name in ("boxes", "scores", "labels")}
 
 
 def _image_id(sample: Sample) -> int:
     """That of the data, or the place in a data set that has none."""
     id = sample.target.get("image_id")
     return sample.index if id is None else int(id)
-
-
-def _together(
-    images: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """What images have of each of their boxes, as (N,) places of the images and (N, ...) by name."""
-    counts = [len(image["labels"]) for image in images]
-    # Of no image, the shapes of no box.
-    none = {name: np.zeros((0, 4) if name == "boxes" else 0) for name in names}
-    columns = {name: np.concatenate([none[name], *(image[name] for image in images)]) for name in names}
-    return np.repeat(np.arange(len(images)), np.array(counts, dtype=int)), columns

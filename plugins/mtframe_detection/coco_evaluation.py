@@ -1,94 +1,93 @@
-"""COCO's evaluation, a class at a time.
+"""COCO's precision and recall, from what became of each detection: one order by score for each class.
 
-The evaluator wants a dictionary for each box and keeps what became of it at each IoU and size: about 2 kB. Precision
-and recall of a class depend on no other class, so only one class is there at once. The numbers are the same.
+A detection needs its score, its class, how many of its class stand before it on its image, and two integers with a bit
+for each IoU and range of sizes: 32 bytes, whatever the number of classes.
 """
 
-# Shapes: N boxes of all images, T IoUs, R recalls, K classes, A sizes, M numbers of detections.
+# Shapes: D detections and G objects of all images; T IoUs, R recalls, K classes, A ranges of sizes, M numbers of
+# detections.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from .coco_matching import AREAS, IOUS, Matched, case
 
-@dataclass(frozen=True, slots=True)
-class Boxes:
-    """Boxes of all images, objects or detections.
-
-    Attributes:
-        image: (N,) int: of which image, rising.
-        label: (N,) int.
-        boxes: (N, 4) float, XYXY.
-        values: What else each has, by COCO's name, (N,) each: `area`, `iscrowd`, `score`.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    boxes: np.ndarray
-    values: Mapping[str, np.ndarray]
-
-    def of(self, label: int) -> Boxes:
-        """Those of one class."""
-        chosen = self.label == label
-        values = {name: column[chosen] for name, column in self.values.items()}
-        return Boxes(self.image[chosen], self.label[chosen], self.boxes[chosen], values)
-
-    def annotations(self) -> list[dict[str, Any]]:
-        """As COCO has them. Ids are from 1: the evaluator takes 0 for "no match"."""
-        sides = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
-        columns = (
-            self.image.tolist(),
-            self.label.tolist(),
-            sides.tolist(),
-            *(v.tolist() for v in self.values.values()),
-        )
-        return [
-            {
-                "id": id,
-                "image_id": image,
-                "category_id": label,
-                "bbox": box,
-                **dict(zip(self.values, rest, strict=True)),
-            }
-            for id, (image, label, box, *rest) in enumerate(zip(*columns, strict=True), start=1)
-        ]
+RECALLS = np.linspace(0, 1, 101)
 
 
 def precision_and_recall(
-    objects: Boxes, detections: Boxes, classes: int, max_detections: list[int]
+    images: Iterable[Matched], classes: int, max_detections: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Precision, (T, R, K, A, M), and recall, (T, K, A, M), as COCO has them; -1 for a class without objects.
+    """Precision at all of an image's detections, (T, R, K, A), and recall at M numbers of them, (T, K, A, M).
 
-    T are IoUs 0.50:0.05:0.95, A all sizes, below 32², below 96² and above, M the numbers of detections an image.
+    -1 for a class without an object of that size, as COCO has it. Detections of one score are taken in the order of
+    the images.
+
+    Args:
+        images: By their ids. They are asked for one by one.
+        classes: How many there are, K.
+        max_detections: Numbers of detections of a class that count on an image, rising.
     """
-    found = [_of_class(objects.of(label), detections.of(label), label, max_detections) for label in range(classes)]
-    return (np.concatenate([precision for precision, _ in found], axis=2),
-            np.concatenate([recall for _, recall in found], axis=1))  # fmt: skip
+    wanted, table = _together(images, classes)
+    precision = np.full((len(IOUS), len(RECALLS), classes, len(AREAS)), -1.0)
+    recall = np.full((len(IOUS), classes, len(AREAS), len(max_detections)), -1.0)
+    order = np.lexsort((-table.scores, table.labels))
+    bounds = np.searchsorted(table.labels[order], np.arange(classes + 1))
+    for label in range(classes):
+        mine = order[bounds[label] : bounds[label + 1]]
+        found, uncounted, ranks = table.found[mine], table.uncounted[mine], table.ranks[mine]
+        for area, total in enumerate(wanted[:, label].tolist()):
+            if not total:
+                continue
+            for iou in range(len(IOUS)):
+                bit = case(iou, area)
+                hits = np.flatnonzero(found & bit)
+                counted = np.cumsum((uncounted & bit) == 0)
+                precision[iou, :, label, area] = precision_at_recalls(counted[hits], total)
+                recall[iou, label, area] = [(ranks[hits] < limit).sum() / total for limit in max_detections]
+    return precision, recall
 
 
-def _of_class(
-    objects: Boxes, detections: Boxes, label: int, max_detections: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    from faster_coco_eval import COCO, COCOeval_faster
+def precision_at_recalls(places: np.ndarray, wanted: int) -> np.ndarray:
+    """The best precision at or beyond each of RECALLS, (R,).
 
-    images = np.union1d(objects.image, detections.image).tolist()
-    # Of a class that is nowhere, an image without boxes has the shape of the numbers.
-    frame = {
-        "images": [{"id": image} for image in images or [0]],
-        "categories": [{"id": label, "name": str(label)}],
-    }
-    truth = COCO({**frame, "annotations": objects.annotations()}, print_function=_silent)
-    found = COCO({**frame, "annotations": detections.annotations()}, print_function=_silent)
-    evaluator = COCOeval_faster(truth, found, "bbox", print_function=_silent)
-    evaluator.params.maxDets = max_detections
-    evaluator.evaluate()
-    evaluator.accumulate()
-    return evaluator.eval["precision"], evaluator.eval["recall"]
+    Args:
+        places: Of detections that have found an object, by falling score: the how-manieth each is, from 1.
+        wanted: How many objects there are.
+    """
+    hits = np.arange(1, len(places) + 1)
+    # Between hits precision only falls, so the best one is a hit's.
+    best = np.maximum.accumulate((hits / places)[::-1])[::-1]
+    at = np.searchsorted(hits / wanted, RECALLS)
+    return np.append(best, 0.0)[at]
 
 
-def _silent(*_: object) -> None:
-    pass
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What became of all images' detections, (D,) each."""
+
+    scores: np.ndarray
+    labels: np.ndarray
+    ranks: np.ndarray
+    found: np.ndarray
+    uncounted: np.ndarray
+
+
+def _together(images: Iterable[Matched], classes: int) -> tuple[np.ndarray, _Table]:
+    """How many objects of each size and class are wanted, (A, K), and what became of detections."""
+    wanted = np.zeros((len(AREAS), classes), dtype=np.int64)
+    # Of no image, the shapes of no detection.
+    rows = [_Table(np.zeros(0), *(np.zeros(0, dtype=np.int64) for _ in range(4)))]
+    for image in images:
+        for area, these in enumerate(image.wanted):
+            wanted[area] += np.bincount(image.truth[these], minlength=classes)
+        rows.append(_Table(image.scores, image.labels, image.ranks, image.found, image.uncounted))
+    columns = (
+        np.concatenate([getattr(row, name) for row in rows])
+        for name in ("scores", "labels", "ranks", "found", "uncounted")
+    )
+    return wanted, _Table(*columns)

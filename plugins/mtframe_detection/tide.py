@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .coco_evaluation import precision_at_recalls
 from .coco_matching import FOUND_IOU, Matched
 
 # Below this IoU with everything, a detection is on the background (the paper's t_b).
@@ -17,8 +18,6 @@ BACKGROUND_IOU = 0.1
 CORRECT = -1
 CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND = range(5)
 TYPES = ("classification", "localisation", "both", "duplicate", "background", "missed")
-
-_RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +178,4 @@ def _ap(correct: np.ndarray, wanted: int) -> float:
     """COCO's AP of one class: the mean of the best precision at or beyond 101 recalls."""
     if not wanted:
         return float(len(correct) == 0)
-    hits = np.cumsum(correct)
-    precision = hits / np.arange(1, len(hits) + 1)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    places = np.searchsorted(hits / wanted, _RECALLS)
-    return float(best[places[places < len(hits)]].sum() / len(_RECALLS))
+    return float(precision_at_recalls(np.flatnonzero(correct) + 1, wanted).mean())

@@ -12,11 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .verification_scores import rate_name
+
 FALSE_POSITIVE_RATES = (1e-1, 1e-2)
 
 # Similarities that differ by less are equal: embeddings are float32, but a sum in float64 depends on where in a matrix
 # product it stands.
 _EQUAL = 1e-12
+
+# Galleries of which thresholds are told, and that of all people.
+_SIZES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700)
 
 # Probes whose similarities are computed at a time: those of all at once may not fit into memory.
 _BLOCK = 1024
@@ -101,6 +106,52 @@ def identified(searches: Searches, threshold: float) -> float:
     return float(np.mean((searches.rank[known] == 1) & (searches.best[known] > threshold)))
 
 
+def gallery_thresholds(similarities: np.ndarray, own: np.ndarray, rate: float) -> list[tuple[int, float]]:
+    """Thresholds with which at most `rate` of strangers are taken for one of a gallery, by the gallery's size.
+
+    Every probe is a stranger to the people who are not its own. Over all galleries of N of these, the part of them in
+    which none reaches a threshold that k of the G people reach is C(G - k, N) / C(G, N); FPIR is one minus its mean
+    over the probes. So the thresholds of all smaller galleries come from one, without drawing any.
+
+    Args:
+        similarities: (P, G), of probes with people.
+        own: (P,) which of the people a probe is of; -1 for none.
+        rate: FPIR, above 0 and below 1.
+
+    Returns:
+        (size, threshold), both rising; a similarity of a threshold or more counts. Empty if `rate` is less than one
+        probe, or there is nobody to compare with.
+    """
+    probes, people = similarities.shape
+    if probes * rate < 1 - 1e-9:
+        return []
+    mated = own >= 0
+    scores = np.array(similarities, dtype=np.float64)
+    scores[mated, own[mated]] = -np.inf
+    others = people - mated
+    most = int(others.min())
+    # log n!, for binomials of any size.
+    factorial = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, people + 1)))))
+    cuts, found, low = np.unique(scores[np.isfinite(scores)]), list[tuple[int, float]](), 0
+    for size in dict.fromkeys([*(size for size in _SIZES if size < most), most] if most else []):
+        # The lowest cut that few enough strangers reach: more are stricter.
+        high = len(cuts)
+        while low < high:
+            middle = (low + high) // 2
+            left = others - (scores >= cuts[middle]).sum(axis=1)
+            inside = np.maximum(left - size, 0)
+            none = np.exp(factorial[left] - factorial[inside] - factorial[others] + factorial[others - size])
+            if 1 - np.where(left >= size, none, 0).mean() <= rate + 1e-12:
+                high = middle
+            else:
+                low = middle + 1
+        if low == len(cuts):
+            break
+        if low > 0:
+            found.append((size, float(cuts[low - 1] + (cuts[low] - cuts[low - 1]) / 2)))
+    return found
+
+
 def open_set_curve(searches: Searches) -> tuple[np.ndarray, np.ndarray]:
     """FPIR and TPIR at every threshold at which one of them changes, from the strictest on; empty without probes."""
     known = searches.known
@@ -125,7 +176,7 @@ def identification_scores(searches: Searches) -> dict[str, float]:
         "rank-5": float(curve[4]) if searches.gallery > 5 else math.nan,
     }
     for rate in FALSE_POSITIVE_RATES:
-        threshold, name = threshold_at(searches, rate), f"fpir=1e-{-round(math.log10(rate))}"
+        threshold, name = threshold_at(searches, rate), rate_name("fpir", rate)
         values[f"tpir@{name}"] = identified(searches, threshold)
         values[f"threshold@{name}"] = threshold
     return values

@@ -96,18 +96,24 @@ class FaceVerification:
         self.far = far
         self.notes = (*_outside_data(dataset, info, outside), *learned_elsewhere(dataset, learned), *_few(pairs))
         self.embeddings = PerImage(embedding)
+        # What was computed from them, until others come.
+        self._compared: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._values: dict[str, float] | None = None
 
     def reset(self) -> None:
         """Forgets every embedding."""
         self.embeddings.reset()
+        self._compared = self._values = None
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], samples: Sequence[Sample]) -> None:
         """Adds embeddings (D,); an image seen twice counts once."""
         self.embeddings.update(predictions, samples)
+        self._compared = self._values = None
 
     def merge(self, other: FaceVerification) -> None:
         """Takes over the embeddings of another instance."""
         self.embeddings.merge(other.embeddings)
+        self._compared = self._values = None
 
     def similarities(self) -> tuple[np.ndarray, np.ndarray]:
         """Cosine of each pair, (P,) float64, NaN if an image has no embedding; whether both have, (P,)."""
@@ -125,14 +131,13 @@ class FaceVerification:
         Raises:
             DataError: No pair is complete, or an embedding is not finite.
         """
-        scores, same, fold = self._complete()
-        chosen = {f"threshold@{name}": value for name, value in self._thresholds().items()}
-        return verification_scores(scores, same, fold) | chosen | {"missing_pairs": len(self.pairs) - len(scores)}
+        return dict(self._scores())
 
     def thresholds(self) -> Thresholds:
         """Those that suit these pairs, as `compute` has them."""
         scores, same, _ = self._complete()
-        values = {name: value for name, value in self._thresholds().items() if not math.isnan(value)}
+        found = {name: self._scores()[f"threshold@{name}"] for name in (ACCURACY, *map(far_name, self._rates))}
+        values = {name: value for name, value in found.items() if not math.isnan(value)}
         rates = {name: decisions(scores, same, value)["far"] for name, value in values.items() if not same.all()}
         data = f"{same.sum()} pairs of one person and {(~same).sum()} of two"
         return Thresholds(ACCURACY if self.far is None else far_name(self.far), values, data, rates)
@@ -149,7 +154,7 @@ class FaceVerification:
     def gaps(self) -> dict[str, str]:
         """Why values are NaN: pairs are of one sort, or too few for a rate."""
         _, same, fold = self._complete()
-        missing = [name for name, value in self.compute().items() if math.isnan(value)]
+        missing = [name for name, value in self._scores().items() if math.isnan(value)]
         if same.all() or not same.any():
             return dict.fromkeys(missing, f"every pair is of {'one person' if same.all() else 'two people'}")
         # A threshold is n/a where it would be the same for all pairs.
@@ -175,6 +180,15 @@ class FaceVerification:
     def _rates(self) -> tuple[float, ...]:
         return FALSE_ACCEPT_RATES if self.far in (None, *FALSE_ACCEPT_RATES) else (*FALSE_ACCEPT_RATES, self.far)
 
+    def _scores(self) -> dict[str, float]:
+        """What `compute` gives, computed once."""
+        if self._values is None:
+            scores, same, fold = self._complete()
+            chosen = {f"threshold@{name}": value for name, value in self._thresholds().items()}
+            missing = {"missing_pairs": len(self.pairs) - len(scores)}
+            self._values = verification_scores(scores, same, fold) | chosen | missing
+        return self._values
+
     def _thresholds(self) -> dict[str, float]:
         """By what they are chosen for; NaN where the pairs cannot tell, or a threshold would tell no pairs apart."""
         scores, same, _ = self._complete()
@@ -184,10 +198,12 @@ class FaceVerification:
 
     def _complete(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores of the pairs whose images both have an embedding, whether they are the same, and their folds."""
-        scores, present = self.similarities()
-        if not present.any():
-            raise DataError(f"none of the {len(self.pairs)} pairs has both its images embedded; nothing to score")
-        return scores[present], self.pairs.same[present], self.pairs.fold[present]
+        if self._compared is None:
+            scores, present = self.similarities()
+            if not present.any():
+                raise DataError(f"none of the {len(self.pairs)} pairs has both its images embedded; nothing to score")
+            self._compared = scores[present], self.pairs.same[present], self.pairs.fold[present]
+        return self._compared
 
 
 def _few(pairs: Pairs) -> tuple[str, ...]:

@@ -80,8 +80,13 @@ def decisions(scores: np.ndarray, same: np.ndarray, threshold: float) -> dict[st
 
 def far_name(rate: float) -> str:
     """A false accept rate as names of values have it: `far=1e-2`."""
+    return rate_name("far", rate)
+
+
+def rate_name(what: str, rate: float) -> str:
+    """A rate as names of values have it: `fpir=1e-2`."""
     digits, exponent = f"{rate:.6e}".split("e")
-    return f"far={digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{what}={digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _allowed(negatives: int, rate: float) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtframe.data import DataInfo, Sample
-from mtframe.errors import DataError
+from mtframe.errors import DataError, RecipeError
+from mtframe.metrics import GalleryThresholds, SizedThreshold
 from mtframe_face import identification_scores as ranking
 from mtframe_face.identification import FaceIdentification
-from mtframe_face.identification_scores import Searches, identification_scores, identified, open_set_curve, threshold_at
+from mtframe_face.identification_scores import (
+    Searches,
+    gallery_thresholds,
+    identification_scores,
+    identified,
+    open_set_curve,
+    threshold_at,
+)
 from mtframe_face.identities import Roles
 
 
@@ -182,3 +191,84 @@ def test_a_model_that_says_the_same_of_all_finds_nobody_whatever_sums_round_to(e
     found = ranking.search(np.tile(vector, (77, 1)), np.arange(77) % 40, gallery, names)
     assert set(found.rank.tolist()) == {0, 33}
     assert len(set(found.best.tolist())) == 1
+
+
+def false_positives(scores: np.ndarray, own: np.ndarray, size: int, threshold: float) -> float:
+    """FPIR over all galleries of so many people, one by one."""
+    rates = []
+    for row, mate in zip(scores, own, strict=True):
+        strangers = [score for place, score in enumerate(row) if place != mate]
+        rates.append(np.mean([max(some) >= threshold for some in combinations(strangers, size)]))
+    return float(np.mean(rates))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_gallery_thresholds_are_the_lowest_that_keep_the_rate_in_all_galleries(data: st.DataObject) -> None:
+    probes, people = data.draw(st.integers(4, 8)), data.draw(st.integers(2, 6))
+    # Few values, so that similarities are equal.
+    scores = np.array(data.draw(st.lists(st.integers(0, 9), min_size=probes * people, max_size=probes * people)))
+    scores = scores.reshape(probes, people) / 10
+    own = np.array(data.draw(st.lists(st.integers(-1, people - 1), min_size=probes, max_size=probes)))
+    found = gallery_thresholds(scores, own, 0.25)
+    assert [size for size, _ in found] == sorted({size for size, _ in found})
+    assert [value for _, value in found] == sorted(value for _, value in found)
+    cuts = np.unique(scores[np.arange(people) != own[:, None]])
+    for size, value in found:
+        assert false_positives(scores, own, size, value) <= 0.25 + 1e-9
+        # The cut below lets more through.
+        assert false_positives(scores, own, size, cuts[cuts < value][-1]) > 0.25
+
+
+def test_gallery_thresholds_by_hand() -> None:
+    # Four strangers and three people: of 12 comparisons one is above 0.5, so among one person 1/12 of them is taken.
+    scores = np.array([[0.9, 0.1, 0.1], [0.1, 0.5, 0.1], [0.1, 0.1, 0.1], [0.1, 0.1, 0.1]])
+    nobody = np.full(4, -1)
+    # One of 4 probes may have a hit: of all three people 0.9 is one, and 0.5 would be the second.
+    assert gallery_thresholds(scores, nobody, 0.25) == [
+        (1, pytest.approx(0.3)),
+        (2, pytest.approx(0.7)),
+        (3, pytest.approx(0.7)),
+    ]
+    # That the first is of the first person is no false one.
+    assert gallery_thresholds(scores, np.array([0, -1, -1, -1]), 0.25)[-1] == (2, pytest.approx(0.3))
+    assert gallery_thresholds(scores, nobody, 0.2) == []
+
+
+def test_more_people_ask_for_more_and_the_metric_says_how_much() -> None:
+    people, rng = 40, np.random.default_rng(0)
+    identity = np.repeat(np.arange(people), 4)
+    # Of the last ten nobody is enrolled.
+    gallery = (np.arange(4 * people) % 4 == 0) & (identity < 30)
+    metric = FaceIdentification(SimpleNamespace(roles=Roles(identity, gallery)), fpir=0.05)
+    centres = rng.normal(size=(people, 8))
+    for index, who in enumerate(identity.tolist()):
+        embedding = torch.from_numpy(centres[who] + rng.normal(size=8))
+        metric.update([{"embedding": embedding}], [Sample(torch.empty(0), {}, (8, 8), index)])
+    metric.compute()
+    kept = metric.gallery_thresholds()
+    assert (kept.chosen, list(kept.values)) == ("fpir=5e-2", ["fpir=1e-1", "fpir=1e-2", "fpir=5e-2"])
+    sizes = [one.size for one in kept.values["fpir=5e-2"]]
+    assert sizes == [1, 2, 3, 5, 7, 10, 15, 20, 29]
+    assert kept.data == "130 probes of 30 people"
+    values = [one.value for one in kept.values["fpir=5e-2"]]
+    assert values == sorted(values)
+    assert values[0] < values[-1]
+    # As all 30 are enrolled here, a little more than one in twenty.
+    done = metric.scores_with(kept)
+    assert done["threshold@kept-gallery"] == values[-1]
+    assert done["fpir@kept"] <= 0.1
+    assert 0 < done["tpir@kept"] < 1
+    assert metric.scores_with(GalleryThresholds("fpir=1e-3", {}, "")) == {}
+
+
+def test_a_gallery_takes_the_threshold_of_the_next_larger_one() -> None:
+    kept = GalleryThresholds("a", {"a": [SizedThreshold(2, 0.25), SizedThreshold(10, 0.5)], "b": []}, "")
+    assert [kept.value(size) for size in (1, 2, 3, 10, 11)] == [0.25, 0.25, 0.5, 0.5, 0.5]
+    assert kept.value(1, "b") is kept.value(1, "c") is None
+
+
+@pytest.mark.parametrize("fpir", [0, 1, math.nan])
+def test_a_rate_of_all_or_nothing_is_refused(fpir: float) -> None:
+    with pytest.raises(RecipeError, match=f"fpir: must be above 0 and below 1, got {fpir}"):
+        FaceIdentification(SimpleNamespace(roles=Roles(np.array([0, 0]), np.array([True, False]))), fpir=fpir)

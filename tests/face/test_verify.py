@@ -90,6 +90,11 @@ def test_verify_answers_by_the_run_s_threshold(run: Path, pictures: tuple[Path, 
     assert said == {"task": "faces", "first": str(first), "second": str(second), "same": True,
                     "similarity": pytest.approx(similarity, abs=1e-5), "threshold": -1.0}  # fmt: skip
     assert json.loads(mtframe("verify", run, first, first, "--json").out)["similarity"] == pytest.approx(1, abs=1e-5)
+    # All digits: a threshold that is chosen from them lies on the right side.
+    exact = json.loads(mtframe("verify", run, first, second, "--json").out)["similarity"]
+    again = mtframe("verify", run, first, second, "--json", "--accept", repr(exact))
+    assert json.loads(again.out)["same"] is True
+    assert exact == verify(load_run(run), first, second, accept="0").similarity
 
 
 def test_verify_says_what_it_lacks(run: Path, pictures: tuple[Path, Path]) -> None:
@@ -167,6 +172,40 @@ def test_a_gallery_that_will_take_strangers_for_somebody_is_told(
     assert "--accept far=1e-2, or a number" in said
     for accept in ("far=1e-2", "0.25"):
         assert mtframe(*known, "--accept", accept).err == ""
+
+
+def test_a_gallery_has_a_threshold_of_its_own_by_its_size(
+    run: Path, pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for name in ("Ann", "Bob"):
+        (tmp_path / "gallery" / name).mkdir(parents=True)
+        shutil.copy(pictures[0], tmp_path / "gallery" / name)
+    sized = [{"size": 1, "value": 0.25}, {"size": 3, "value": 0.5}]
+    gallery = {"chosen": "fpir=1e-2", "values": {"fpir=1e-2": sized, "fpir=1e-1": [{"size": 1, "value": -0.5}]}}
+    pairs = {"chosen": "accuracy", "values": {"accuracy": 0.125}, "data": "4 pairs", "rates": {"accuracy": 0.5}}
+    with_thresholds(run, json.dumps({"faces": {**pairs, "gallery": {**gallery, "data": "9 probes"}}}))
+    known = ("predict", run, pictures[1], "-t", "faces", "--gallery", tmp_path / "gallery", "--out", tmp_path / "out")
+
+    def threshold(*options: str) -> tuple[float, str]:
+        result = mtframe(*known, "--json", *options)
+        assert result.code == 0, result
+        return json.loads(result.out)[0]["match"]["faces"]["threshold"], result.err
+
+    # Two people: that of up to three, and nothing to warn of.
+    assert threshold() == (0.5, "")
+    # Of these one alone was told.
+    value, said = threshold("--accept", "fpir=1e-1")
+    assert (value, "the run knows thresholds for up to 1" in said) == (-0.5, True)
+    assert threshold("--accept", "accuracy")[0] == 0.125
+    shutil.copytree(tmp_path / "gallery" / "Ann", tmp_path / "gallery" / "Eve")
+    shutil.copytree(tmp_path / "gallery" / "Ann", tmp_path / "gallery" / "Joe")
+    value, said = threshold()
+    assert value == 0.5
+    assert "there are 4 in this gallery, and the run knows thresholds for up to 3: that one (0.5000) lets more" in said
+    result = mtframe(*known, "--accept", "fpir=1e-3")
+    assert "for task faces it has those for accuracy, fpir=1e-2, fpir=1e-1" in result.err
+    # Two pictures are compared by that for pairs.
+    assert verify(load_run(run), *pictures).threshold == 0.125
 
 
 def test_as_similar_as_the_threshold_is_a_match() -> None:

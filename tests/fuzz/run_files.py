@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 from mutations import JSON, SAFETENSORS, TEXT, TORCH, YAML
 from reader import Reader
 
@@ -21,7 +22,7 @@ from mtframe.assembly import Assembly
 from mtframe.errors import MtframeError
 from mtframe.inference import load_run
 from mtframe.recipe import Recipe, load_recipe
-from mtframe.run import RunFolder
+from mtframe.run import RunFolder, write_learned
 from mtframe.run._files import digest
 from mtframe.run._writer import Writer
 from mtframe.synthesis import MARKER, open_root
@@ -63,6 +64,11 @@ def write_thresholds(home: Path) -> None:
     kept = {"one": {"chosen": "accuracy", "values": {"accuracy": 0.5, "far=1e-1": 0.75}, "data": "4 pairs"}}
     (home / BEST / "thresholds.json").write_text(json.dumps(kept), encoding="utf-8")
     reseal(home / BEST)
+
+
+def write_images(home: Path) -> None:
+    write_run(home)
+    write_learned(home / "run", {"task one (toy)": np.arange(5), "runs/gone": np.zeros(0, np.int64)})
 
 
 def evaluated(home: Path) -> None:
@@ -212,6 +218,7 @@ READERS = [
     Reader("run: thresholds.json", write_thresholds, f"{BEST}/thresholds.json", JSON, evaluated, 3),
     Reader("run: thresholds.json, resealed", write_thresholds, f"{BEST}/thresholds.json", JSON,
            partial(resealed, evaluated), 3),
+    Reader("run: images.safetensors", write_images, "run/images.safetensors", SAFETENSORS, evaluated, 6),
     Reader("run: weights", write_run, f"{LAST}/weights.safetensors", SAFETENSORS, evaluated_and_resumed, 6),
     Reader("run: weights, resealed", write_run, f"{LAST}/weights.safetensors", SAFETENSORS,
            partial(resealed, resumed), 3),

@@ -20,9 +20,10 @@ from mtframe.kinds import FeatureSpec
 from mtframe.recipe import Recipe
 from mtframe.run import RunFolder
 from mtframe.training import Trainer
+from mtframe.training._class_rows import class_axes
 from mtframe.training._start import start_model
 from mtframe.yaml import dump_yaml
-from toy import ToyHead, toy_recipe
+from toy import ToyHead, ToyLoss, toy_recipe
 
 HERE = str(Path(__file__).resolve())
 
@@ -36,6 +37,16 @@ class ForeignHead(ToyHead):
         super().__init__(features, info)
         if weights is not None and not restoring:
             self.load_state_dict(load_file(weights))
+
+
+class ForeignLoss(ToyLoss):
+    """Compares by weights that somebody else has trained."""
+
+    def __init__(self, restoring: bool, *, weights: Path | None = None) -> None:
+        super().__init__()
+        self.own = torch.nn.Parameter(torch.zeros(2, 8))
+        if weights is not None and not restoring:
+            self.load_state_dict({"own": load_file(weights)["linear.weight"]})
 
 
 def recipe_of(weights: Path, **train: Any) -> dict[str, Any]:
@@ -92,6 +103,31 @@ def test_a_head_reads_its_file_where_the_weights_to_start_from_have_nothing_for_
     model, _ = start_model(Assembly(Recipe.from_plain(recipe_of(weights, start=str(old)))), restoring=False)
     assert torch.equal(model.heads["one"].linear.weight, load_file(weights)["linear.weight"])
     assert torch.equal(model.heads["two"].linear.weight, load_file(old)["heads.two.linear.weight"])
+
+
+def test_a_loss_reads_its_file_only_where_no_run_has_its_weights(weights: Path, tmp_path: Path) -> None:
+    loss = {"name": f"{HERE}:ForeignLoss", "weights": str(weights)}
+    given = load_file(weights)["linear.weight"]
+    recipe = Recipe.from_plain(toy_recipe({"one": {"loss": loss}, "two": {}}, steps=0))
+    Trainer(Assembly(recipe), tmp_path / "run").fit()
+    # A run that has learned nothing of it leaves it to its file.
+    Trainer(Assembly(Recipe.from_plain(toy_recipe({"two": {}}, steps=0))), tmp_path / "old").fit()
+    plain = toy_recipe({"one": {"loss": loss}, "two": {}}, steps=0, start=str(tmp_path / "old"))
+    model, _ = start_model(Assembly(Recipe.from_plain(plain)), restoring=False)
+    assert torch.equal(model.losses["one"].own, given)
+    weights.unlink()
+    assert torch.equal(load_run(tmp_path / "run").model.losses["one"].own, given)
+    plain = toy_recipe({"one": {"loss": loss}, "two": {}}, steps=0, start=str(tmp_path / "run"))
+    model, _ = start_model(Assembly(Recipe.from_plain(plain)), restoring=False)
+    assert torch.equal(model.losses["one"].own, given)
+
+
+def test_rows_of_classes_are_found_without_a_file(weights: Path, tmp_path: Path) -> None:
+    Trainer(Assembly(Recipe.from_plain(recipe_of(weights))), tmp_path / "run").fit()
+    weights.unlink()
+    assembly = Assembly(Recipe.from_plain(recipe_of(weights)))
+    axes = class_axes(assembly.model(restoring=True), assembly, "one")
+    assert axes == {"heads.one.linear.weight": 0, "heads.one.linear.bias": 0}
 
 
 def test_a_negative_length_is_told(weights: Path) -> None:

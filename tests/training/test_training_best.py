@@ -55,3 +55,14 @@ def test_a_score_that_cannot_be_resolved_beats_nothing_and_is_beaten_by_anything
     assert not better(nan, 0.1, higher_is_better=True)
     assert not better(nan, nan, higher_is_better=True)
     assert not better(0.1, 0.1, higher_is_better=True)
+
+
+def test_what_nothing_ranks_follows_the_latest() -> None:
+    bests, nan = Bests(), math.nan
+    for step in (1, 2):
+        assert bests.update(step, {"a": nan, "b": nan}, UP)[0] == ["best_a", "best_b", "best"]
+    # Once one of them is told, the other has no say, and what was not told yields to it.
+    assert bests.update(3, {"a": nan, "b": 0.5}, UP)[0] == ["best_a", "best_b", "best"]
+    assert bests.update(4, {"a": nan, "b": 0.4}, UP)[0] == ["best_a"]
+    assert bests.update(5, {"a": nan, "b": nan}, UP)[0] == ["best_a"]
+    assert bests.steps == {"best_a": 5, "best_b": 3, "best": 3}
