@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtframe.assembly import Assembly
 from mtframe.model import MultiTaskModel
-from mtframe.survey import Look, TaskSurvey, draw_surveys, survey, surveyed_tasks, table_of
+from mtframe.survey import Look, Surveyed, TaskSurvey, ask_head, draw_surveys, survey, table_of
 
 from ._log import LOG
 
@@ -18,10 +17,16 @@ _LEARNABLE = 200
 _MOST = 200_000
 
 
-def survey_labels(assembly: Assembly, model: MultiTaskModel) -> list[TaskSurvey]:
-    """What is in the data of each trained task."""
-    look = Look(decode=False, most=_MOST, learnable=_LEARNABLE)
-    return [survey(task, look) for task in surveyed_tasks(assembly, ("train", "val"), dict(model.heads.items()))]
+def survey_labels(tasks: Sequence[Surveyed]) -> list[TaskSurvey]:
+    """What is in the data of each task."""
+    look = Look(decode=False, most=_MOST)
+    return [survey(task, look) for task in tasks]
+
+
+def ask_heads(tasks: Sequence[Surveyed], surveys: Sequence[TaskSurvey], model: MultiTaskModel) -> None:
+    """Adds to the surveys what the heads of a model cannot learn."""
+    for task, said in zip(tasks, surveys, strict=True):
+        ask_head(task, said, model.heads[task.name], _LEARNABLE)
 
 
 def log_surveys(surveys: Sequence[TaskSurvey], picture: Path) -> None:
