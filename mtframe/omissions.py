@@ -35,14 +35,15 @@ class Mistakes:
     def __contains__(self, thing: Hashable) -> bool:
         return thing in self._said
 
-    def add(self, thing: Hashable, said: Said) -> None:
+    def add(self, thing: Hashable, said: Said | None = None) -> None:
         """Adds a mistake.
 
         Args:
             thing: What it is in: an image or a line, by any name that tells it from others.
-            said: Place and reason. A function is called only for those that are named, as a suggestion takes long.
+            said: Place and reason. A function is called only for those that are named, as a suggestion takes long. None
+                where another thing's mistake says it.
         """
-        self._said.setdefault(thing, []).append(said)
+        self._said.setdefault(thing, []).extend([] if said is None else [said])
 
     def lines(self) -> list[str]:
         """The first few mistakes, and how many more there are."""
