@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import glob
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mtframe.errors import PluginError
-from mtframe.kinds import DescribesMembers, Downloads, Family, LabelsImages, Synthesizes
-from mtframe.registry import Resolved, at_hand
+from mtframe.kinds import (
+    FINDINGS,
+    DescribesMembers,
+    Downloads,
+    Family,
+    InspectsFiles,
+    LabelsImages,
+    Surveys,
+    Synthesizes,
+)
+from mtframe.registry import Resolved, at_hand, did_you_mean
 
 
 def check_member(resolved: Resolved) -> None:
@@ -102,6 +111,34 @@ def no_target(name: str, found: Mapping[str, Resolved], look_up: Callable[[str, 
         except PluginError as error:
             wrong.append(f"{where}: {dataset.name!r} gives targets of kind {target!r}: {error}")
     return wrong
+
+
+def findings_of(components: Iterable[Any]) -> tuple[str, ...] | None:
+    """What may be found in the data of a task, by name, in order: what `--allow` and `train.allow` take.
+
+    Args:
+        components: Its data set and its kinds of target.
+
+    Returns:
+        None where one of them is no class, which does not say.
+    """
+    names = {*FINDINGS}
+    for component in components:
+        if not isinstance(component, type):
+            return None
+        if isinstance(component, InspectsFiles | Surveys):
+            names |= {*component.findings}
+    return tuple(sorted(names))
+
+
+def strange_findings(where: str, allowed: Iterable[str], known: Sequence[str] | None) -> list[str]:
+    """What is wrong with names of findings that are allowed, as of none that there may be."""
+    return [
+        f"{where}: nothing that is looked for is called {name!r}{did_you_mean(name, known) or '.'} "
+        f"What may be found in this data: {', '.join(known)}"
+        for name in allowed
+        if known is not None and name not in known
+    ]
 
 
 def issubclass_of(component: object, ability: type) -> bool:

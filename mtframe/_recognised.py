@@ -102,6 +102,11 @@ def _preset(plain: Mapping[str, Any]) -> Any:
         return None
 
 
+def targets_of_preset(preset: Any) -> set[str]:
+    """The kinds of target on which all parts of a preset work."""
+    return _targets({}, preset)
+
+
 def _targets(plain: Mapping[str, Any], preset: Any) -> set[str]:
     """The kinds of target on which all parts of a task work that say so."""
     found: set[str] | None = None

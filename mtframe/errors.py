@@ -71,7 +71,14 @@ class BadImageError(DataError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         # The default would call __init__ with the one joined message, and worker processes pickle errors.
-        return BadImageError, (self.path, self.reason)
+        return type(self), (self.path, self.reason)
+
+
+class BadLabelError(BadImageError):
+    """The label of one image is wrong, as a mask of another size: the image goes without it, as one that is unreadable.
+
+    The path may be that of a file of its own.
+    """
 
 
 class TrainingError(MtframeError):

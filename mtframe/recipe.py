@@ -13,7 +13,16 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from mtframe import options
-from mtframe._fit import check_member, mismatches, no_labels, no_target, with_hint
+from mtframe._fit import (
+    check_member,
+    findings_of,
+    mismatches,
+    no_labels,
+    no_target,
+    strange_findings,
+    targets_of,
+    with_hint,
+)
 from mtframe._overrides import add_hooks, parse_task
 from mtframe._overrides import apply_overrides as apply_overrides
 from mtframe._presets import LENT, fill, lend
@@ -160,10 +169,25 @@ class Recipe(BaseModel):
         wrong += [problem for name, task in self.tasks.items() if task.images for problem in no_labels(name, found)]
         for name, task in self.tasks.items():
             wrong += no_target(name, found, self.resolve) if task.target is None else []
+        if training and self.train.allow and not wrong:
+            wrong += strange_findings("train.allow", self.train.allow, self.findings())
         wrong += [*self._untrainable(), *self._skipping(parts.get("train.schedule"))] if training else []
         if wrong:
             raise RecipeError("\n".join(wrong))
         return CheckedRecipe(self, parts)
+
+    def findings(self) -> tuple[str, ...] | None:
+        """What may be found in the data of its tasks, by name: what `train.allow` takes; None where nobody knows.
+
+        Raises:
+            PluginError: A data set or a kind of target cannot be found or imported.
+        """
+        parts = []
+        for task in self.tasks.values():
+            dataset = self.resolve("dataset", task.dataset.name).component
+            targets = [task.target.name] if task.target is not None else targets_of(dataset)
+            parts += [dataset, *(self.resolve("target", target).component for target in targets)]
+        return findings_of(parts)
 
     def _untrainable(self) -> list[str]:
         """What is wrong with the choice of what is trained."""

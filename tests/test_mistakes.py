@@ -347,7 +347,7 @@ def test_unreadable_training_images_are_skipped_up_to_a_limit(here: Path, damage
     assert f"skipped an unreadable image: {broken}: " in Path("lenient/log.txt").read_text(encoding="utf-8")
     checked = mtframe("data", "check", "coco", damaged.objects)
     assert checked.code == 1
-    assert "train: 4 images, 8 classes, 1 images cannot be read" in checked.out
+    assert "error: coco, train: 1 of 4 images cannot be read" in checked.err
     assert str(broken) in checked.err
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mtframe._fit import targets_of
+from mtframe._recognised import targets_of_preset
 from mtframe.cli._app import Trusted, say, trust_recipe
 from mtframe.errors import RecipeError
 from mtframe.kinds import Downloads, Synthesizes
@@ -54,6 +56,13 @@ def check(
         list[str] | None,
         typer.Option(metavar="FINDING", help="A finding that is no mistake, by its name; may be repeated."),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("-t", "--task", metavar="PRESET", help="Preset whose transform and size a data set is judged at."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Pixels of the inputs that a data set is judged at, if not the preset's.")
+    ] = None,
 ) -> None:
     """Read every label and decode every image of every split; say what is there, and what is wrong.
 
@@ -61,17 +70,21 @@ def check(
 
     mtframe data check coco data/coco -j 8
 
+    mtframe data check yolo data/cats --size 640
+
     mtframe data check recipe.yaml --allow same-file
     """
     from mtframe.cli._surveys import check_data_set, check_recipe
 
     given = arguments or []
     if Path(source).suffix in (".yaml", ".yml"):
+        if task is not None or size is not None:
+            raise RecipeError("-t and --size: a recipe says them itself; change it with tasks.NAME.size=PIXELS")
         whole = check_recipe(source, given, workers, allow or [])
     elif not given or "=" in given[0]:
         raise RecipeError(f"expected the folder of data set {source!r} behind its name, or a recipe file (.yaml)")
     else:
-        whole = check_data_set(source, Path(given[0]), given[1:], workers, allow or [])
+        whole = check_data_set(source, Path(given[0]), given[1:], workers, allow or [], task, size)
     if not whole:
         raise typer.Exit(1)
 
@@ -131,21 +144,24 @@ def _method(name: str, method: str) -> Any:
 
 
 def _preset_for(dataset: str) -> str:
-    found = default_preset(dataset)
+    found = fitting_preset(dataset)
     if found is None:
-        raise RecipeError(
-            f"no preset uses data set {dataset!r} by default; name one with -t (see mtframe plugins list preset)"
-        )
+        raise RecipeError(f"no preset fits data set {dataset!r}; name one with -t (see mtframe plugins list preset)")
     return found
 
 
-def default_preset(dataset: str) -> str | None:
-    """The first preset that uses a data set where a recipe names none."""
-    resolve("dataset", dataset)
-    for name, preset in at_hand("preset"):
-        if getattr(preset, "dataset", None) == dataset.partition("@")[0]:
-            return name
-    return None
+def fitting_preset(dataset: str, target: str | None = None) -> str | None:
+    """The first preset that uses a data set where a recipe names none; else the first for its kind of target.
+
+    Args:
+        dataset: Its name.
+        target: The kind of target that it gives, if it is known; else any of those that it may give.
+    """
+    gives = {*targets_of(resolve("dataset", dataset).component)} if target is None else {target}
+    presets = dict(at_hand("preset"))
+    fitting = [name for name, preset in presets.items() if targets_of_preset(preset) & gives]
+    using = [name for name in fitting if getattr(presets[name], "dataset", None) == dataset.partition("@")[0]]
+    return next(iter((*using, *fitting)), None)
 
 
 def _say(counts: Any) -> None:

@@ -47,6 +47,7 @@ from ._model import NamesShared as NamesShared
 from ._model import Sharing as Sharing
 from ._model import TakesOver as TakesOver
 from ._model import TellsPretraining as TellsPretraining
+from ._survey import FINDINGS as FINDINGS
 from ._survey import Finding as Finding
 from ._survey import InspectsFiles as InspectsFiles
 from ._survey import KeepsFiles as KeepsFiles

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from mtframe.evaluation import Detail
 
 Severity = Literal["note", "warning", "error"]
+
+# What the framework itself finds in the data of any task; data sets and kinds of target say their own (`findings`).
+FINDINGS = (
+    "class-not-trained", "class-without-any", "classes-differ", "learned-elsewhere", "missing-images", "mostly-empty",
+    "nothing-labelled", "same-file", "unlearnable", "unreadable", "wrong-labels",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,13 @@ class KeepsFiles(Protocol):
 
 @runtime_checkable
 class InspectsFiles(Protocol):
-    """A data set that knows what can go wrong in its format: labels in the wrong place, numbers of another meaning."""
+    """A data set that knows what can go wrong in its format: labels in the wrong place, numbers of another meaning.
+
+    Attributes:
+        findings: The names of all that it may find.
+    """
+
+    findings: ClassVar[tuple[str, ...]]
 
     def inspect(self) -> Sequence[Finding]:
         """What is odd about the files of this split, by their names and labels; no image is decoded."""
@@ -99,7 +111,12 @@ class Surveys(Protocol):
     """A kind of target that can count, and judge, the labels of a whole split.
 
     It sees each label once (`condensed`), perhaps in another process, and then all that it has kept of them (`survey`).
+
+    Attributes:
+        findings: The names of all that it may find; empty if it finds nothing odd.
     """
+
+    findings: ClassVar[tuple[str, ...]]
 
     def condensed(self, sample: Sample) -> Mapping[str, np.ndarray]:
         """Small arrays that `survey` needs of a sample's label. The sample has no pixels, and may have a size of 0."""

@@ -12,6 +12,7 @@ from ._survey import Found as Found
 from ._survey import SplitSurvey as SplitSurvey
 from ._survey import Surveyed as Surveyed
 from ._survey import TaskSurvey as TaskSurvey
+from ._survey import ask_head as ask_head
 from ._survey import refuse as refuse
 from ._survey import survey as survey
 from ._table import lines_of as lines_of

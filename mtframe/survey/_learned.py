@@ -21,7 +21,8 @@ from mtframe.errors import MtframeError
 from mtframe.kinds import Dataset, Finding
 from mtframe.run import read_learned
 
-from ._survey import Found, Surveyed, image_files
+from ._look import files_of
+from ._survey import Found, Surveyed
 
 # (I,) marks of images by where they were learned, in words; none where nobody knows which.
 Learned = dict[str, np.ndarray]
@@ -35,7 +36,7 @@ def learned_images(assembly: Assembly) -> Learned:
     recipe = assembly.recipe
     found = learned_before(recipe.train.start)
     for task in recipe.trained if recipe.train.steps != 0 else ():
-        if paths := image_files(assembly.training_data(task)):
+        if paths := _paths(assembly.training_data(task)):
             found[learned_of(task, recipe.tasks[task].dataset.name)] = content_marks(paths)
     return found
 
@@ -61,10 +62,10 @@ def learned_notes(dataset: Dataset, split: str, learned: Learned) -> list[str]:
     """What a score on a split says little about, in sentences."""
     notes = [
         f"{text}{f', as {examples[0]}' if examples else ''}: the score says little about other images"
-        for text, examples in _again(image_files(dataset), split, learned)
+        for text, examples in _again(_paths(dataset), split, learned)
     ]
     unknown = [where for where, marks in learned.items() if not len(marks)]
-    if unknown and image_files(dataset):
+    if unknown and _paths(dataset):
         notes.append(f"whether {', '.join(unknown)} has learned from images of this split is not known")
     return notes
 
@@ -81,8 +82,13 @@ def across_tasks(tasks: Sequence[Surveyed], learned: Learned) -> Iterator[Found]
         others = {where: marks for where, marks in learned.items() if where != own and len(marks)}
         for split, dataset in task.datasets.items() if others else ():
             if split != "train":
-                for text, examples in _again(image_files(dataset), split, others):
+                for text, examples in _again(_paths(dataset), split, others):
                     yield Found(task.name, split, Finding("learned-elsewhere", "warning", text, tuple(examples)))
+
+
+def _paths(dataset: Dataset) -> list[Path]:
+    """Where the images are; nothing of data that does not keep each in a file of its own."""
+    return list(files_of(dataset).values())
 
 
 def _again(paths: Sequence[Path], split: str, learned: Mapping[str, np.ndarray]) -> Iterator[tuple[str, list[str]]]:

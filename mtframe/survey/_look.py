@@ -4,15 +4,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mtframe.data import load
-from mtframe.errors import DataError
-from mtframe.kinds import Dataset, PlacesWhole, ReadsLabels, Surveys, Target, Transform
+from mtframe.errors import BadLabelError, DataError
+from mtframe.kinds import (
+    Dataset,
+    KeepsFiles,
+    LabelsImages,
+    PlacesWhole,
+    ReadsLabels,
+    Surveys,
+    Target,
+    Transform,
+)
 
 # Images that a process looks at before it tells of them.
 _TOGETHER = 32
@@ -26,14 +37,12 @@ class Look:
         decode: Whether every image is decoded; else labels alone are read, where a data set can do that.
         workers: Processes that do it; 0 for none but this one.
         most: Images of a split that are looked at, the first ones; None for all.
-        learnable: Images of a split, from all over it, for which the head is asked what it can learn.
         seen: Called with a number of images that have been looked at.
     """
 
     decode: bool = True
     workers: int = 0
     most: int | None = None
-    learnable: int = 2000
     seen: Callable[[int], None] = lambda number: None
 
 
@@ -47,7 +56,9 @@ class SplitLook:
         places: (I,) of those that could be read, by position.
         sizes: Their (height, width); (0, 0) where only pixels would tell.
         condensed: What their kind of target keeps of each label; empty if it keeps nothing.
-        unreadable: Why the others could not be read.
+        unreadable: Why others could not be read.
+        wrong: What is wrong with the labels of others.
+        missing: Ids of those that are not there, at which nobody looks.
     """
 
     images: int
@@ -56,11 +67,13 @@ class SplitLook:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     condensed: list[Mapping[str, np.ndarray]] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
     @property
     def looked_at(self) -> int:
-        """Images that were looked at."""
-        return len(self.places) + len(self.unreadable)
+        """Images that were looked at, or would have been, were they there."""
+        return len(self.places) + len(self.unreadable) + len(self.wrong) + len(self.missing)
 
     def add(self, part: SplitLook) -> None:
         """Adds what was seen of further images of the same split."""
@@ -68,6 +81,8 @@ class SplitLook:
         self.sizes += part.sizes
         self.condensed += part.condensed
         self.unreadable += part.unreadable
+        self.wrong += part.wrong
+        self.missing += part.missing
 
     def scales(self, transform: Transform | None) -> np.ndarray:
         """(I,) pixels of the input for one of the original's; NaN where nobody knows."""
@@ -95,6 +110,13 @@ def look_at(dataset: Dataset, target: Target, look: Look) -> SplitLook:
     return found
 
 
+def files_of(dataset: Dataset) -> dict[str, Path]:
+    """Where the images are, by their ids in order; nothing of data that does not keep each in a file of its own."""
+    if not isinstance(dataset, LabelsImages) or not isinstance(dataset, KeepsFiles):
+        return {}
+    return {id: dataset.root / id for id in dataset.ids()}
+
+
 class _Parts:
     """A split in parts, as a map-style data set, so that a loader's processes can look at them.
 
@@ -107,6 +129,9 @@ class _Parts:
     def __init__(self, dataset: Any, target: Target, *, decode: bool) -> None:
         self._dataset, self._decode = dataset, decode
         self._target = target if isinstance(target, Surveys) else None
+        self._missing = {
+            place: id for place, (id, path) in enumerate(files_of(dataset).items()) if not os.path.exists(path)
+        }
 
     def __len__(self) -> int:
         return -(-len(self._dataset) // _TOGETHER)
@@ -115,8 +140,14 @@ class _Parts:
         places = range(number * _TOGETHER, min((number + 1) * _TOGETHER, len(self._dataset)))
         part = SplitLook(len(places), read=True)
         for place in places:
+            if place in self._missing:
+                part.missing.append(self._missing[place])
+                continue
             try:
                 sample = self._dataset[place].without_image() if self._decode else self._dataset.annotated(place)
+            except BadLabelError as error:
+                part.wrong.append(str(error))
+                continue
             except DataError as error:
                 part.unreadable.append(str(error))
                 continue

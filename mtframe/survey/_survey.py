@@ -6,20 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from mtframe.data import same_contents
-from mtframe.errors import DataError, one_line
+from mtframe.errors import DataError, PluginError, one_line
 from mtframe.kinds import (
     Dataset,
     Finding,
     HasNotes,
     InspectsFiles,
-    KeepsFiles,
-    LabelsImages,
     PlacesWhole,
     ReadsLabels,
     ReportsOmissions,
@@ -29,8 +26,9 @@ from mtframe.kinds import (
     TellsUnlearnable,
     Transform,
 )
+from mtframe.omissions import BAD_LABELS, few_enough
 
-from ._look import Look, SplitLook, look_at
+from ._look import Look, SplitLook, files_of, look_at
 
 # Names in a finding.
 _NAMED = 3
@@ -55,7 +53,6 @@ class Surveyed:
         target: Its kind of target.
         datasets: By split, that for training first.
         transform: Without augmentation; None if nobody knows the size that it will be trained at.
-        head: The built head; None if there is none.
         data: Name of its data set.
     """
 
@@ -64,7 +61,6 @@ class Surveyed:
     target: Target
     datasets: Mapping[str, Dataset]
     transform: Transform | None = None
-    head: nn.Module | None = None
     data: str = ""
 
 
@@ -93,7 +89,8 @@ class SplitSurvey:
         survey: What its labels say; None if they were not read, or their kind counts nothing.
         omitted: What was left out, by reason.
         notes: What the data set has to say.
-        unlearnable: Things that no output of the head learns, and how many it was asked about; None if it was not.
+        unlearnable: Things that no output of the head learns, and how many it was asked about; None if it was not
+            (`ask_head`).
     """
 
     look: SplitLook
@@ -121,10 +118,11 @@ class TaskSurvey:
 
 
 def survey(task: Surveyed, look: Look) -> TaskSurvey:
-    """Looks at all splits of a task.
+    """Looks at all splits of a task; for which no model is needed.
 
     Raises:
         StarvedError: Memory is short, or a process is gone.
+        PluginError: A component finds what it does not say that it may find.
     """
     result = TaskSurvey(task.name, task.title, {})
     for split, dataset in task.datasets.items():
@@ -137,13 +135,38 @@ def survey(task: Surveyed, look: Look) -> TaskSurvey:
             said,
             dict(dataset.omitted) if isinstance(dataset, ReportsOmissions) else {},
             tuple(dataset.notes) if isinstance(dataset, HasNotes) else (),
-            _unlearnable(task, dataset, seen, look.learnable),
         )
     found = [Found(task.name, split, finding) for split in result.splits for finding in _of_split(task, split, result)]
     found += [Found(task.name, "", finding) for finding in _of_all(task, result)]
-    ranks = ("error", "warning", "note")
-    result.found = sorted(found, key=lambda one: ranks.index(one.finding.severity))
+    result.found = sorted(found, key=_rank)
     return result
+
+
+def ask_head(task: Surveyed, result: TaskSurvey, head: nn.Module, images: int) -> None:
+    """Adds to a survey what no output of the task's head would learn. It is never an error.
+
+    Args:
+        task: The task.
+        result: Its survey.
+        head: Its built head; one that cannot tell (`TellsUnlearnable`) adds nothing.
+        images: Images of a split, from all over it, that it is asked about.
+    """
+    for split, dataset in task.datasets.items():
+        here = result.splits[split]
+        here.unlearnable = _unlearnable(task, dataset, here.look, head, images)
+        if here.unlearnable is None or not here.unlearnable[0]:
+            continue
+        number, asked = here.unlearnable
+        things = here.survey.things if here.survey is not None else "things"
+        text = f"{number} of {asked} {things} are learned by no output of the head at this size"
+        finding = Finding("unlearnable", "warning" if number > _FEW * asked else "note", text)
+        result.found.append(Found(task.name, split, finding))
+    result.found.sort(key=_rank)
+
+
+def _rank(one: Found) -> int:
+    """Errors first."""
+    return ("error", "warning", "note").index(one.finding.severity)
 
 
 def refuse(surveys: Sequence[TaskSurvey], allowed: Collection[str]) -> None:
@@ -161,15 +184,24 @@ def refuse(surveys: Sequence[TaskSurvey], allowed: Collection[str]) -> None:
 def _of_split(task: Surveyed, split: str, result: TaskSurvey) -> Iterator[Finding]:
     here, dataset = result.splits[split], task.datasets[split]
     training = split == "train"
-    if here.look.unreadable:
-        number, images = len(here.look.unreadable), here.look.images
+    look, images = here.look, here.look.images
+    if look.missing:
         yield Finding(
-            "unreadable", "error", f"{number} of {images} images cannot be read", tuple(here.look.unreadable[:_NAMED])
-        )
+            "missing-images", "error" if len(look.missing) > _MUCH * images else "warning",
+            f"{len(look.missing)} of {images} labelled images are not there", tuple(look.missing[:_NAMED]),
+        )  # fmt: skip
+    if look.unreadable:
+        text = f"{len(look.unreadable)} of {images} images cannot be read"
+        yield Finding("unreadable", "error", text, tuple(look.unreadable[:_NAMED]))
+    if look.wrong:
+        few = few_enough(len(look.wrong), look.looked_at, BAD_LABELS)
+        text = f"the labels of {len(look.wrong)} of {images} images are wrong"
+        yield Finding("wrong-labels", "warning" if few else "error", text, tuple(look.wrong[:_NAMED]))
     if isinstance(dataset, InspectsFiles):
-        yield from dataset.inspect()
+        yield from _declared(dataset, dataset.inspect())
     if (said := here.survey) is not None:
-        yield from said.findings
+        if isinstance(task.target, Surveys):
+            yield from _declared(task.target, said.findings)
         known = len(here.look.places) - said.unknown
         if said.total == 0 and known:
             why = f"there are no {said.things} on its {here.look.images} images"
@@ -182,13 +214,6 @@ def _of_split(task: Surveyed, split: str, result: TaskSurvey) -> Iterator[Findin
                 "class-without-any", "warning",
                 f"{len(idle)} of {len(said.classes)} classes have no {said.things} to learn from", tuple(idle[:_NAMED]),
             )  # fmt: skip
-    if here.unlearnable is not None and here.unlearnable[0]:
-        number, asked = here.unlearnable
-        things = said.things if said is not None else "things"
-        yield Finding(
-            "unlearnable", "warning" if number > _FEW * asked else "note",
-            f"{number} of {asked} {things} are learned by no output of the head at this size",
-        )  # fmt: skip
 
 
 def _of_all(task: Surveyed, result: TaskSurvey) -> Iterator[Finding]:
@@ -228,7 +253,7 @@ def _classes_apart(task: Surveyed, result: TaskSurvey) -> Iterator[Finding]:
 
 
 def _same_files(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
-    paths = {split: files for split, dataset in datasets.items() if (files := image_files(dataset))}
+    paths = {split: list(files.values()) for split, dataset in datasets.items() if (files := files_of(dataset))}
     shared: dict[tuple[str, str], list[str]] = {}
     names = list(paths)
     for group in same_contents(paths):
@@ -246,17 +271,23 @@ def _same_files(datasets: Mapping[str, Dataset]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def image_files(dataset: Dataset) -> list[Path]:
-    """Where the images are; nothing of data that does not keep each in a file of its own."""
-    if not isinstance(dataset, LabelsImages) or not isinstance(dataset, KeepsFiles):
-        return []
-    return [dataset.root / id for id in dataset.ids()]
+def _declared(part: InspectsFiles | Surveys, found: Sequence[Finding]) -> Sequence[Finding]:
+    """The findings, each of a name that can be allowed, since the part says that there is one."""
+    for finding in found:
+        if finding.name not in part.findings:
+            raise PluginError(
+                f"{type(part).__module__}:{type(part).__qualname__} found {finding.name!r}, which its `findings` do "
+                f"not name ({', '.join(part.findings) or 'none'}), so that nobody could allow it"
+            )
+    return found
 
 
-def _unlearnable(task: Surveyed, dataset: Dataset, seen: SplitLook, most: int) -> tuple[int, int] | None:
+def _unlearnable(
+    task: Surveyed, dataset: Dataset, seen: SplitLook, head: nn.Module, most: int
+) -> tuple[int, int] | None:
     """Of images from all over a split: things that no output of the head learns, and how many there are."""
-    head, transform, target = task.head, task.transform, task.target
-    if head is None or transform is None:
+    transform, target = task.transform, task.target
+    if transform is None:
         return None
     if not isinstance(head, TellsUnlearnable) or not isinstance(transform, PlacesWhole):
         return None

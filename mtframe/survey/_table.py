@@ -43,6 +43,14 @@ def _rows(survey: TaskSurvey, classes: int) -> list[_Row]:
         ("images", [look.images for look in looks]),
         ("  looked at", [look.looked_at if look.read and look.looked_at < look.images else None for look in looks]),
         ("  that cannot be read", [len(look.unreadable) if look.read else None for look in looks]),
+        *(
+            (name, numbers)
+            for name, numbers in {
+                "  that are not there": [len(look.missing) if look.read else None for look in looks],
+                "  whose labels are wrong": [len(look.wrong) if look.read else None for look in looks],
+            }.items()
+            if any(numbers)
+        ),
         ("  with nothing on them", [None if one is None else one.empty for one in surveys]),
         ("  of which nothing is known", [(None if one is None else one.unknown) or None for one in surveys]),
         (

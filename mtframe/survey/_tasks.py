@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from torch import nn
+from collections.abc import Sequence
 
 from mtframe.assembly import Assembly
 from mtframe.errors import MtframeError
@@ -13,15 +11,12 @@ from mtframe.kinds import Dataset
 from ._survey import Surveyed
 
 
-def surveyed_tasks(
-    assembly: Assembly, splits: Sequence[str], heads: Mapping[str, nn.Module] | None = None
-) -> list[Surveyed]:
+def surveyed_tasks(assembly: Assembly, splits: Sequence[str]) -> list[Surveyed]:
     """The trained tasks with their data; of a split that cannot be read, those who need it say so.
 
     Args:
         assembly: The recipe's parts.
         splits: Those that are looked at, where a data set has them.
-        heads: The built heads, by task.
     """
     tasks = []
     for task in assembly.recipe.trained:
@@ -39,7 +34,6 @@ def surveyed_tasks(
                 assembly.target(task),
                 datasets,
                 assembly.transform(task, train=False),
-                None if heads is None else heads[task],
                 part.dataset.name,
             )
         )

@@ -224,7 +224,10 @@ def _reduced(old: Recipe, run: str, task: str) -> Recipe:
         train = train.model_copy(update={"gradients_every": None})
     tasks = _in_some_steps({name: part for name, part in old.tasks.items() if name != task})
     hooks = [hook for hook in old.hooks if not _follows(hook.plain(), (task,))]
-    return old.model_copy(update={"tasks": tasks, "balancer": _balancing(old, task), "hooks": hooks, "train": train})
+    reduced = old.model_copy(update={"tasks": tasks, "balancer": _balancing(old, task), "hooks": hooks, "train": train})
+    known = reduced.findings()
+    allow = [name for name in train.allow if known is None or name in known]
+    return reduced.model_copy(update={"train": train.model_copy(update={"allow": allow})})
 
 
 def _balancing(old: Recipe, task: str) -> Choice:

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtframe.assembly import Assembly
 from mtframe.model import MultiTaskModel
-from mtframe.survey import Learned, Look, TaskSurvey, across_tasks, draw_surveys, survey, surveyed_tasks, table_of
+from mtframe.survey import (
+    Learned,
+    Look,
+    Surveyed,
+    TaskSurvey,
+    across_tasks,
+    ask_head,
+    draw_surveys,
+    survey,
+    table_of,
+)
 
 from ._log import LOG
 
@@ -18,14 +27,19 @@ _LEARNABLE = 200
 _MOST = 200_000
 
 
-def survey_labels(assembly: Assembly, model: MultiTaskModel, learned: Learned) -> list[TaskSurvey]:
-    """What is in the data of each trained task, and what of it the training learns from elsewhere."""
-    look = Look(decode=False, most=_MOST, learnable=_LEARNABLE)
-    tasks = surveyed_tasks(assembly, ("train", "val"), dict(model.heads.items()))
+def survey_labels(tasks: Sequence[Surveyed], learned: Learned) -> list[TaskSurvey]:
+    """What is in the data of each task, and what of it the training learns from elsewhere."""
+    look = Look(decode=False, most=_MOST)
     surveys = {task.name: survey(task, look) for task in tasks}
     for found in across_tasks(tasks, learned):
         surveys[found.task].found.append(found)
     return list(surveys.values())
+
+
+def ask_heads(tasks: Sequence[Surveyed], surveys: Sequence[TaskSurvey], model: MultiTaskModel) -> None:
+    """Adds to the surveys what the heads of a model cannot learn."""
+    for task, said in zip(tasks, surveys, strict=True):
+        ask_head(task, said, model.heads[task.name], _LEARNABLE)
 
 
 def log_surveys(surveys: Sequence[TaskSurvey], picture: Path) -> None:

@@ -6,7 +6,6 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -21,7 +20,7 @@ from mtframe.kinds import CountsFailures
 from mtframe.model import MultiTaskModel
 from mtframe.registry import name_of
 from mtframe.run import RunFolder, write_learned
-from mtframe.survey import Learned, TaskSurvey, learned_images, refuse
+from mtframe.survey import learned_images, refuse, surveyed_tasks
 
 from ._checkpoints import Checkpoints
 from ._evaluations import Evaluations
@@ -38,7 +37,7 @@ from ._parts import Length, build_parts
 from ._report import Report
 from ._state import Evaluated, TrainingState, training_images
 from ._step import Step
-from ._surveys import log_surveys, survey_labels
+from ._surveys import ask_heads, log_surveys, survey_labels
 from ._terms import mean_terms
 
 
@@ -55,11 +54,16 @@ class Trainer:
         resume: Take up the training where the run's last checkpoint left it.
 
     Raises:
+        DataError: The data cannot be meant as it is, and `train.allow` does not say that it is. Nothing has been
+            fetched or written yet.
         RecipeError: To be resumed, but it was finished, or made of another run without training; or what is frozen
             leaves a task nothing to train.
         CheckpointError: To be resumed, but there is no checkpoint, or it is of another format or architecture.
 
     Attributes:
+        surveys: What is in the data of each trained task, by its labels alone; nothing of a run that goes on.
+        learned: Marks of the images that it, or the weights that it starts from, have learned from; nothing of a run
+            that goes on.
         parts: What the training is made of: model, optimiser, batches and so on.
         state: How far it is.
         hooks: The observers; one that raises is disabled.
@@ -81,7 +85,13 @@ class Trainer:
         if not isinstance(run, RunFolder) and not resume:
             self.run.check_new()
         self.hooks = observe(assembly.recipe) if hooks is None else hooks
+        # Before the model, whose weights may have to be fetched: data that cannot be meant is told without.
+        surveyed = [] if resume else surveyed_tasks(assembly, ("train", "val"))
+        self.learned = {} if resume else learned_images(assembly)
+        self.surveys = survey_labels(surveyed, self.learned)
+        refuse(self.surveys, assembly.recipe.train.allow)
         self.parts = build_parts(assembly, restoring=resume)
+        ask_heads(surveyed, self.surveys, self.model)
         if resume:
             self.run.check_length(self._steps_with, self.parts.length.steps)
         # As they are settled by now.
@@ -105,7 +115,6 @@ class Trainer:
         )
         self._step = Step.of(self.parts, self.options, FiniteCheck(self.model, self.options.lr, self._checkpoints.last))
         self._report = Report(self.parts, self.state, self.options.accumulate)
-        self._resumed = resume
         self._call.model_assembled(model=self.model, recipe=self.recipe.model_copy(deep=True))
 
     @classmethod
@@ -193,18 +202,6 @@ class Trainer:
             return []
         return cautions(self.batches, self.steps * self.options.accumulate, self.options.schedule.name)
 
-    @cached_property
-    def surveys(self) -> list[TaskSurvey]:
-        """What is in the data of each trained task, by its labels alone; nothing of a run that goes on."""
-        if self._resumed:
-            return []
-        return survey_labels(self.assembly, self.model, self.learned)
-
-    @cached_property
-    def learned(self) -> Learned:
-        """What of each image the run keeps that it, or the weights that it starts from, have learned from."""
-        return learned_images(self.assembly)
-
     def stop(self, reason: str) -> None:
         """Ends training after the step that is under way, evaluated and saved, as if it were the last one.
 
@@ -220,11 +217,9 @@ class Trainer:
             The last evaluation, by task.
 
         Raises:
-            DataError: The data cannot be meant as it is (`surveys`), and `train.allow` does not say that it is.
             Interrupted: Ctrl-C; everything is saved.
             TrainingError: A loss is not finite, too many images cannot be read, a checkpoint cannot be written.
         """
-        refuse(self.surveys, self.options.allow)
         new = not self.run.recipe_file.is_file()
         if new:
             self.run.create(self.recipe, self.assembly.infos)

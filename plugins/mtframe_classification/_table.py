@@ -1,4 +1,4 @@
-"""Reading a csv file strictly: every error names the file, the line, the column and the value."""
+"""Reading a csv file strictly: every mistake names the file, the line, the column and the value, and costs its row."""
 
 # Shapes: N rows, C columns or names.
 
@@ -9,16 +9,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mtframe.errors import DataError, RecipeError
+from mtframe.omissions import Mistakes
 from mtframe.paths import regular
 from mtframe.registry import did_you_mean
-
-# How many offenders a message names.
-_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +29,31 @@ class Table:
         columns: Names in its first line.
         rows: N rows of as many cells each.
         lines: N numbers of the lines they end on, from 1.
+        mistakes: What is wrong, by line: of rows, and of lines that are none.
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: list[list[str]]
     lines: list[int]
+    mistakes: Mistakes
+
+    @property
+    def right(self) -> np.ndarray:
+        """(N,) bool: the rows with which nothing is wrong so far."""
+        return np.array([line not in self.mistakes for line in self.lines], bool)
+
+    def excused(self, bad_labels: float) -> tuple[str, ...]:
+        """What to say of the rows that are wrong.
+
+        Args:
+            bad_labels: Part of all rows that may be.
+
+        Raises:
+            DataError: More are; with the first few of them.
+        """
+        whole = int(self.right.sum()) + len(self.mistakes)
+        return self.mistakes.excused(whole, bad_labels, str(self.path), "rows", "they are wrong")
 
     def column(self, name: str, option: str) -> list[str]:
         """A column's N cells. Raises RecipeError, beginning with the option that names it, if there is none."""
@@ -57,29 +75,24 @@ class Table:
             expected: What should have stood in place of a wrong cell, in words.
 
         Returns:
-            (N,) float64.
-
-        Raises:
-            DataError: Cells are wrong; with the first few of them.
+            (N,) float64; NaN in a row that is wrong.
         """
         values = [(cell, parse(cell)) for cell in self.column(name, option)]
-        self.refuse(
+        self.wrong(
             [(line, cell) for line, (cell, value) in zip(self.lines, values, strict=True) if value is None],
             lambda line, cell: f"line {line}, column {name!r}: expected {expected(cell)}, got {cell!r}",
         )
-        return np.array([value for _, value in values], np.float64)
+        return np.array([math.nan if value is None else value for _, value in values], np.float64)
 
-    def refuse(self, problems: Sequence[tuple[int, str]], say: Callable[[int, str], str]) -> None:
-        """Raises DataError with the first few problems, if there is any.
+    def wrong(self, problems: Sequence[tuple[int, str]], say: Callable[[int, str], str]) -> None:
+        """Adds mistakes.
 
         Args:
             problems: Line and cell of each.
-            say: What is wrong with one, in words; asked only of those that are named, as a suggestion takes long.
+            say: What is wrong with one, in words.
         """
-        if not problems:
-            return
-        more = f"\n  and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        raise DataError(f"{self.path}: " + "\n  ".join(say(*problem) for problem in problems[:_NAMED]) + more)
+        for line, cell in problems:
+            self.mistakes.add(line, partial(say, line, cell))
 
 
 def read_table(path: Path) -> Table:
@@ -87,13 +100,24 @@ def read_table(path: Path) -> Table:
 
     Raises:
         RecipeError: There is no such file.
-        DataError: It is no such file: not text, no rows, rows of unequal length, a column that stands twice.
+        DataError: It is no such file: not text, no rows, a column that stands twice.
     """
-    rows, lines = [], []
+    rows, lines, mistakes = [], [], Mistakes()
     try:
         with regular(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            for row in reader:
+            while True:
+                before = reader.line_num
+                try:
+                    row = next(reader)
+                except StopIteration:
+                    break
+                except csv.Error as error:
+                    # Of an open quote, all lines that it takes in.
+                    for line in range(before + 1, max(reader.line_num, before + 1)):
+                        mistakes.add(line)
+                    mistakes.add(reader.line_num, f"line {reader.line_num}: not a csv file ({error})")
+                    continue
                 # An empty line is no row.
                 if row:
                     rows.append([cell.strip() for cell in row])
@@ -102,17 +126,19 @@ def read_table(path: Path) -> Table:
         raise RecipeError(f"file: cannot read '{path}' ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a text file in UTF-8") from None
-    except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: not a csv file ({error})") from None
-    if len(rows) < 2:
-        raise DataError(f"{path}: expected a line of column names and a row for each image, found {len(rows)} lines")
-    table = Table(path, tuple(rows[0]), rows[1:], lines[1:])
-    if twice := [name for name, count in Counter(table.columns).items() if count > 1]:
+    if not rows or (lines[0] > 1 and 1 in mistakes) or len(rows) + len(mistakes) < 2:
+        wrong = f" ({mistakes.lines()[0]})" if mistakes else ""
+        raise DataError(
+            f"{path}: expected a line of column names and a row for each image, found {len(rows)} lines{wrong}"
+        )
+    columns = tuple(rows[0])
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
         raise DataError(f"{path}: column {twice[0]!r} stands twice")
-    width = len(table.columns)
-    table.refuse(
-        [(line, str(len(row))) for line, row in zip(table.lines, table.rows, strict=True) if len(row) != width],
-        lambda line, found: f"line {line}: expected {width} cells as in the first line, got {found}",
+    whole = [(row, line) for row, line in zip(rows[1:], lines[1:], strict=True) if len(row) == len(columns)]
+    table = Table(path, columns, [row for row, _ in whole], [line for _, line in whole], mistakes)
+    table.wrong(
+        [(line, str(len(row))) for row, line in zip(rows[1:], lines[1:], strict=True) if len(row) != len(columns)],
+        lambda line, found: f"line {line}: expected {len(columns)} cells as in the first line, got {found}",
     )
     return table
 

@@ -14,6 +14,7 @@ import numpy as np
 from mtframe.data import DataInfo
 from mtframe.errors import DataError, RecipeError
 from mtframe.folders import SPLIT_NAMES, held_out
+from mtframe.omissions import BAD_LABELS, check_part
 from mtframe.paths import stays_inside
 from mtframe.registry import did_you_mean
 
@@ -40,7 +41,8 @@ class CsvImages(LabelledDataset):
 
     Exactly one of `label`, `labels` and `values` says what is to be learned. The optional column `split` holds
     `train`, `val` or `test`, or another name of these such as `validation`; where no row says `val`, a part of the
-    training rows validates, chosen by a digest of the path: always the same ones. Rows with nothing known are left out.
+    training rows validates, chosen by a digest of the path: always the same ones. Rows with nothing known are left out,
+    and so are rows in which something is wrong, as long as these are few (`bad_labels`).
 
     Args:
         split: `train`, `val` or `test`.
@@ -54,6 +56,7 @@ class CsvImages(LabelledDataset):
         separator: What stands between the names in the column `labels`.
         classes: The classes and their order, for names in cells. By default those of the training rows, sorted.
         val_part: Part of the training rows that validates where no row says `val`.
+        bad_labels: Part of the file's rows that may be left out, since something is wrong in them.
 
     Attributes:
         info: Names of the classes, or of the numbers; its `target` is `label`, `labels` or `value`.
@@ -62,7 +65,8 @@ class CsvImages(LabelledDataset):
 
     Raises:
         RecipeError: An option names nothing there, or there is no such split.
-        DataError: The file is not what it should be: with line, column and value.
+        DataError: The file is not what it should be, or more rows are wrong than `bad_labels` allows: with line, column
+            and value.
     """
 
     target: ClassVar[tuple[str, ...]] = ("label", "labels", "value")
@@ -88,27 +92,42 @@ class CsvImages(LabelledDataset):
         separator: str = ";",
         classes: tuple[str, ...] | None = None,
         val_part: float = 0.2,
+        bad_labels: float = BAD_LABELS,
     ) -> None:
         check_options("csv", split, val_part, classes)
+        check_part(bad_labels=bad_labels)
         _check_columns(label, labels, values, separator, classes)
         self.root, self.split = Path(root), split
         check_root("csv", self.root)
         table = read_table(self.root / file)
-        files = _files(table, image)
+        files, twice = _files(table, image)
         splits = _splits(table)
+        # Before classes are taken from what is left.
+        table.excused(bad_labels)
+        learned = (splits == "train") & table.right
         if label is not None:
-            self.info, targets = _read_label(table, label, splits == "train", classes)
+            self.info, targets = _read_label(table, label, learned, classes)
         elif isinstance(labels, str):
-            self.info, targets = _read_names(table, labels, separator, splits == "train", classes)
+            self.info, targets = _read_names(table, labels, separator, learned, classes)
         else:
             self.info, targets = _read_columns(table, labels, values)
+        said = table.excused(bad_labels)
+        right = table.right & ~twice
+        here = splits == split
         if not (splits == "val").any():
-            train = np.flatnonzero(splits == "train")
+            train = np.flatnonzero((splits == "train") & right)
             groups = targets[train] if targets.ndim == 1 else np.zeros(len(train), np.int64)
             splits[train[held_out([files[row] for row in train], val_part, groups.tolist())]] = "val"
-        labelled, empty = self._chosen(table, files, targets, splits == split)
-        self.notes = (f"{table.path}: {empty} rows have no label; left out",) if empty else ()
-        self.omitted = {"rows without a label": empty} if empty else {}
+        labelled, empty = self._chosen(table, files, targets, (splits == split) & right)
+        # What has no row, or names no split, is told where training is.
+        stray = len(table.mistakes) - int((~table.right).sum()) if split == "train" else 0
+        counts = {
+            "rows without a label": empty,
+            "rows that are wrong": int((here & ~table.right).sum()) + stray,
+            "rows that stand twice": int((here & twice & table.right).sum()),
+        }
+        self.omitted = {reason: count for reason, count in counts.items() if count}
+        self.notes = said if "rows that are wrong" in self.omitted else ()
         super().__init__(labelled, self.info, train=split == "train")
 
     def _chosen(
@@ -161,33 +180,42 @@ def _check_columns(
         raise RecipeError(f"separator: expected a character that is no space, got {separator!r}")
 
 
-def _files(table: Table, image: str | None) -> list[str]:
-    """The images' paths, plain and each once."""
+def _files(table: Table, image: str | None) -> tuple[list[str], np.ndarray]:
+    """The images' paths, plain; and (N,) bool, the rows that say the same as one before them.
+
+    Of an image of which two rows say different things, both are wrong: nobody knows which one is not.
+    """
     if image is None:
         image = next((name for name in _IMAGE_COLUMNS if name in table.columns), _IMAGE_COLUMNS[0])
     cells = table.column(image, "image")
-    table.refuse(
+    table.wrong(
         [(line, cell) for line, cell in zip(table.lines, cells, strict=True) if not stays_inside(cell)],
         lambda line, cell: (
             f"line {line}, column {image!r}: expected a path that stays in the root, without '..', got {cell!r}"
         ),
     )
     files = [PurePosixPath(cell).as_posix() for cell in cells]
-    first = dict(zip(reversed(files), reversed(table.lines), strict=True))
-    table.refuse(
-        [(line, file) for line, file in zip(table.lines, files, strict=True) if line != first[file]],
-        lambda line, file: f"line {line}, column {image!r}: {file!r} stands in line {first[file]} too",
-    )
-    return files
+    place = table.columns.index(image)
+    said = [(file, *row[:place], *row[place + 1 :]) for file, row in zip(files, table.rows, strict=True)]
+    first: dict[str, int] = {}
+    twice = np.zeros(len(files), bool)
+    for row, file in enumerate(files):
+        other = first.setdefault(file, row)
+        twice[row] = other != row and said[other] == said[row]
+        if other != row and not twice[row]:
+            line, before = table.lines[row], table.lines[other]
+            table.mistakes.add(line, f"line {line}, column {image!r}: {file!r} stands in line {before} too")
+            table.mistakes.add(before)
+    return files, twice
 
 
 def _splits(table: Table) -> np.ndarray:
-    """(N,) text, by any name of a split; `train` for all where the file says nothing."""
+    """(N,) text, by any name of a split; `train` for all where the file says nothing, and where it says no split."""
     if "split" not in table.columns:
         return np.full(len(table.rows), "train")
     places = {name: float(SPLITS.index(split)) for split, called in SPLIT_NAMES.items() for name in called}
     codes = table.parsed("split", "split", lambda cell: places.get(cell.lower()), lambda _: "train, val or test")
-    return np.array(SPLITS)[codes.astype(int)]
+    return np.array(SPLITS)[np.nan_to_num(codes, nan=SPLITS.index("train")).astype(int)]
 
 
 def _read_label(
@@ -198,7 +226,7 @@ def _read_label(
     known = _class_names(table, column, [[cell] if cell else [] for cell in cells], train, classes, least=2)
     codes = {name: float(code) for code, name in enumerate(known)} | {"": -1.0}
     labels = table.parsed(column, "label", codes.get, lambda cell: _one_of(cell, known))
-    return DataInfo("label", known), labels.astype(np.int64)
+    return DataInfo("label", known), np.nan_to_num(labels, nan=-1.0).astype(np.int64)
 
 
 def _read_names(
@@ -209,14 +237,14 @@ def _read_names(
     names = [[name for part in cell.split(separator) if (name := part.strip())] for cell in cells]
     known = _class_names(table, column, names, train, classes, least=1)
     codes = {name: code for code, name in enumerate(known)}
-    table.refuse(
+    table.wrong(
         [(line, name) for line, row in zip(table.lines, names, strict=True) for name in row if name not in codes],
         lambda line, name: f"line {line}, column {column!r}: expected {_one_of(name, known)}, got {name!r}",
     )
     _check_size(table, len(known))
     labels = np.zeros((len(cells), len(known)), np.float32)
     for row, (cell, present) in enumerate(zip(cells, names, strict=True)):
-        labels[row, [codes[name] for name in present]] = 1
+        labels[row, [codes[name] for name in present if name in codes]] = 1
         if not cell:
             labels[row] = np.nan
     return DataInfo("labels", known), labels

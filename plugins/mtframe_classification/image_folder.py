@@ -70,6 +70,9 @@ class ImageFolder(LabelledDataset):
         self.info = DataInfo("label", self._classes(train, classes))
         files, labels = self._images(folder, chosen=classes is not None)
         if holds_out:
+            if split == "val":
+                # Told by the training split, which this one is cut from.
+                self.omitted.clear()
             kept = np.array(held_out(files, val_part, labels.tolist()), bool) == (split == "val")
             files, labels = [file for file, keep in zip(files, kept, strict=True) if keep], labels[kept]
         if not files:

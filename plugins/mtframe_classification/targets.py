@@ -36,6 +36,7 @@ class _Probabilities:
     """
 
     mixes: ClassVar[bool] = True
+    findings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, info: DataInfo) -> None:
         self.classes = info.classes
@@ -212,6 +213,7 @@ class Value:
 
     # A picture made of two has no number in between.
     mixes: ClassVar[bool] = False
+    findings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, info: DataInfo) -> None:
         self.names = info.classes

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from mtframe.errors import DataError
+from mtframe.omissions import BAD_LABELS, NAMED, WRONG_LABELS, Mistakes, few_enough
 from mtframe.paths import regular, stays_inside
 
-from ._reading import BAD_LABELS, NAMED, WRONG_LABELS, excuse
 from .annotations import Annotations, collect
 
 # Areas are kept as float32.
@@ -65,7 +65,7 @@ def read_coco(
     labels, unknown = _positions(np.array(raw["category_id"], dtype=np.int64), category_ids)
     sizes = np.array([images["height"], images["width"]], dtype=np.int64).T.reshape(-1, 2)
     left_out = {place: wrong[number] for place, number in enumerate(images["id"]) if number in wrong}
-    few = len(left_out) == len(wrong) and len(left_out) <= bad_labels * len(image_ids)
+    few = len(left_out) == len(wrong) and few_enough(len(left_out), len(image_ids), bad_labels)
     _check(
         path,
         [] if few else [text for its in wrong.values() for text in its],
@@ -85,7 +85,11 @@ def read_coco(
             f"{path}: {len(bad)} file_name entries lead out of {folder!r}, e.g. {bad[0]!r}. "
             "They must be relative, without '..'."
         )
-    notes += excuse(left_out, len(image_ids), bad_labels, str(path), "annotations are wrong")
+    mistakes = Mistakes()
+    for place, its in left_out.items():
+        for one in its:
+            mistakes.add(place, one)
+    notes += mistakes.excused(len(image_ids), bad_labels, str(path), "images")
     annotations = collect(
         split,
         path.name,

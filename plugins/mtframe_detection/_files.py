@@ -24,21 +24,6 @@ _OPENED = 1000
 _BOX = re.compile(rb"^\s*\d+(\.0*)?(\s+[-+.\deE]+){4}")
 
 
-def missing_images(root: Path, images: Sequence[str]) -> list[Finding]:
-    """Images that are labelled and are not on the disk.
-
-    Args:
-        root: Folder that paths are relative to.
-        images: Paths of those of a split.
-    """
-    absent = [image for image in images if not os.path.exists(root / image)]
-    if not absent:
-        return []
-    severity: Severity = "error" if len(absent) > _MUCH * len(images) else "warning"
-    text = f"{len(absent)} of {len(images)} labelled images are not there"
-    return [Finding("missing-images", severity, text, tuple(absent[:_NAMED]))]
-
-
 def misplaced_labels(root: Path, images: Sequence[str], label_of: Callable[[str], str]) -> list[Finding]:
     """Label files that no image finds, and images whose labels seem to be such files.
 

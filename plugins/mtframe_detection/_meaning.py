@@ -12,6 +12,9 @@ from mtframe.kinds import Finding
 
 Meaning = Literal["corners", "corner and size", "centre and size"]
 
+# What may be found here, by name.
+MEANINGS = ("boxes-like-centres", "boxes-like-corners", "boxes-like-fractions", "boxes-like-widths", "boxes-reach-out")
+
 # Below, chance could tell anything.
 _LEAST = 4
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from mtframe.errors import DataError, RecipeError
 from mtframe.folders import folders_in, held_out, images_below, is_hidden, is_image, not_used, splits_among
+from mtframe.omissions import refuse
 from mtframe.paths import stays_inside
 
-from ._reading import read_text, refuse
+from ._reading import read_text
 
 # What stands behind a name in the list of a class: whether an image has it, or has it but hard to see.
 _FLAGS = ("-1", "0", "1")
@@ -136,7 +137,8 @@ def _divided(root: Path, folders: Sequence[Path], split: str, val_part: float) -
     note = (
         f"{split}: no lists and no folders of splits; {len(chosen)} of {len(places)} images, by val_part={val_part:g}"
     )
-    return Found(_some(chosen, folders[0]), homes, (note,), omitted)
+    # What belongs to no split is told once, not by each that is cut from the folder.
+    return Found(_some(chosen, folders[0]), homes, (note,), omitted if split == "train" else {})
 
 
 def _folders(root: Path, years: tuple[int, ...]) -> list[Path]:

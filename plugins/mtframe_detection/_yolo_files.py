@@ -12,10 +12,11 @@ from typing import Any
 
 from mtframe.errors import DataError, MtframeError, RecipeError
 from mtframe.folders import SPLIT_NAMES, filled, images_below, is_hidden, spelled_twice
+from mtframe.omissions import refuse
 from mtframe.paths import stays_inside
 from mtframe.yaml import MOST_BYTES, parse_yaml
 
-from ._reading import read_text, refuse
+from ._reading import read_text
 
 _YAML = ("data.yaml", "data.yml")
 
@@ -188,7 +189,11 @@ def _plain_layout(root: Path, split: str) -> tuple[list[str], tuple[str, ...]]:
     for template in _FOLDERS:
         if is_folder(folder := filled(template, split, is_folder)):
             return [folder], spelled_twice(template, split, folder, is_folder)
-    raise RecipeError(f"no split {split!r}: no folder '{root / 'images' / split}', and no {_YAML[0]} in '{root}'")
+    beside = (
+        template for template in _FOLDERS if any(is_folder(filled(template, other, is_folder)) for other in SPLIT_NAMES)
+    )
+    expected = next(beside, _FOLDERS[0]).replace("{split}", split)
+    raise RecipeError(f"no split {split!r}: no folder '{root / expected}', and no {_YAML[0]} in '{root}'")
 
 
 def _base(root: Path, content: Mapping[str, Any]) -> PurePosixPath:

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mtframe.errors import DataError
+from mtframe.omissions import BAD_LABELS, WRONG_LABELS, Mistakes
 from mtframe.paths import regular
 
 from ._files import found_elsewhere
-from ._reading import BAD_LABELS, WRONG_LABELS, excuse
 from .annotations import Annotations, collect
 
 # Tools round, and a box at the border may be said to be a little larger than its image.
@@ -44,19 +44,20 @@ def read_labels(
         raise DataError(f"yolo {split}: no folder of labels; expected '{root / files[0]}' for '{images[0]}'{elsewhere}")
     owner: list[int] = []
     rows: list[tuple[float, ...]] = []
-    problems: dict[int, list[str]] = {}
+    mistakes = Mistakes()
     kept: list[str] = []
     outlines = 0
     for image, file in enumerate(files):
         its, wrong = _read(root / file, num_classes)
+        for one in wrong:
+            mistakes.add(image, one)
         if wrong:
-            problems[image] = wrong
             continue
         owner += [len(kept)] * len(its)
         rows += [row for row, _ in its]
         outlines += sum(is_outline for _, is_outline in its)
         kept.append(images[image])
-    notes = excuse(problems, len(images), bad_labels, f"yolo {split}", "lines of labels are wrong")
+    notes = mistakes.excused(len(images), bad_labels, f"yolo {split}", "images")
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     annotations = collect(
         f"yolo {split}",
@@ -71,7 +72,7 @@ def read_labels(
     )
     if outlines:
         notes += (f"{split}: {outlines} lines are outlines; the boxes around them are taken",)
-    return annotations.noting(*notes).omitting({WRONG_LABELS: len(problems)})
+    return annotations.noting(*notes).omitting({WRONG_LABELS: len(mistakes)})
 
 
 def label_file(image: str) -> str:

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from mtframe.data import DataInfo, DecodeSize, Names, Sample, read_image
-from mtframe.errors import BadImageError, DataError
+from mtframe.errors import BadLabelError, DataError
 from mtframe.kinds import Finding
 
-from ._files import missing_images
-from ._meaning import Meaning, judge_boxes
+from ._meaning import MEANINGS, Meaning, judge_boxes
 from ._turning import Orientation, Turning, learn_turning
 from .boxes import Boxes
 
@@ -135,14 +134,15 @@ class Annotations:
         """One image with its annotations, where `sizes` knows its size; turned upright if they are for that.
 
         Raises:
-            BadImageError: The file cannot be read, or is not of that size.
+            BadImageError: The file cannot be read.
+            BadLabelError: It is not of that size.
         """
         sample = self.sample(index)
         path = root / sample.id
         sample.image, size = read_image(path, decode_size, upright=self.turning.of(sample.size))
         if size != sample.size:
             found, said = (f"{width}x{height}" for height, width in (size, sample.size))
-            raise BadImageError(path, f"is {found}, but its annotations are for {said}")
+            raise BadLabelError(path, f"is {found}, but its annotations are for {said}")
         return sample
 
     def noting(self, *notes: str) -> Annotations:
@@ -201,6 +201,7 @@ class AnnotatedImages:
     """
 
     target: ClassVar[str] = "boxes"
+    findings: ClassVar[tuple[str, ...]] = MEANINGS
 
     def __init__(
         self,
@@ -251,8 +252,8 @@ class AnnotatedImages:
         return self.annotations.sample(index)
 
     def inspect(self) -> list[Finding]:
-        """Images that are not there, and boxes whose numbers look like something else."""
-        return [*missing_images(self.root, self.ids()), *self.annotations.findings]
+        """Boxes whose numbers look like something else."""
+        return list(self.annotations.findings)
 
 
 def collect(

@@ -62,6 +62,7 @@ class Boxes:
     """
 
     mixes: ClassVar[bool] = True
+    findings: ClassVar[tuple[str, ...]] = ("boxes-too-small",)
 
     def __init__(self, info: DataInfo) -> None:
         self.classes = info.classes

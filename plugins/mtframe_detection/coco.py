@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 from mtframe.download import download
 from mtframe.errors import DataError, RecipeError, pasted
 from mtframe.folders import filled, spelled_twice
+from mtframe.omissions import BAD_LABELS, check_part
 
 from ._coco_json import read_coco
 from ._download import COCO_2017
-from ._reading import BAD_LABELS, check_part, check_split
+from ._reading import check_split
 from ._turning import Orientation
 from .annotations import AnnotatedImages
 from .synthesis import synthesize_scenes
@@ -128,7 +129,7 @@ class Coco(AnnotatedImages):
 def _first(
     root: Path, split: str, named: str | None, usual: Sequence[str], is_there: Callable[[Path], bool]
 ) -> tuple[str, tuple[str, ...]]:
-    """Where a split's file or folder is, the first place of none; and what to say of another one."""
+    """Where a split's file or folder is, or would be beside those of other splits; and what to say of another one."""
 
     def exists(path: str) -> bool:
         return is_there(root / path)
@@ -138,7 +139,12 @@ def _first(
     for template, path in zip(templates, paths, strict=True):
         if exists(path):
             return path, spelled_twice(template, split, path, exists)
-    return paths[0], ()
+    beside = (
+        path
+        for template, path in zip(templates, paths, strict=True)
+        if any(exists(filled(template, other, exists)) for other in Coco.splits)
+    )
+    return next(beside, paths[0]), ()
 
 
 def _check_layout(root: Path, split: str, file: str, images: str) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 
 from mtframe.data import read_header
 from mtframe.errors import DataError, MtframeError, RecipeError
+from mtframe.omissions import BAD_LABELS, WRONG_LABELS, Mistakes, check_part, refuse
 from mtframe.paths import stays_inside
 
-from ._reading import BAD_LABELS, WRONG_LABELS, check_part, check_split, excuse, refuse
+from ._reading import check_split
 from ._turning import Orientation
 from ._voc_files import Place, find_split, xml_files
 from ._voc_xml import Scene, read_scene
@@ -149,7 +150,7 @@ def _read(
     root: Path, split: str, places: Sequence[Place], classes: tuple[str, ...], bad_labels: float, *, upright: bool
 ) -> Annotations:
     number = {name: label for label, name in enumerate(classes)}
-    wrong: dict[int, list[str]] = {}
+    mistakes = Mistakes()
     strange: list[str] = []
     kept: list[tuple[str, Scene, tuple[int, int]]] = []
     for index, place in enumerate(places):
@@ -157,7 +158,7 @@ def _read(
             scene = read_scene(place.xml)
             size = scene.size or _own_size(root / place.image, scene, upright=upright)
         except DataError as error:
-            wrong[index] = [str(error)]
+            mistakes.add(index, str(error))
             continue
         strange += [
             f"{place.xml}: class {other!r} is not among the {len(classes)}; name them with the option 'classes'"
@@ -166,7 +167,7 @@ def _read(
         ]
         kept.append((place.image, scene, size))
     refuse(strange, f"voc {split}: {len(strange)} things are wrong in the xml files")
-    notes = excuse(wrong, len(places), bad_labels, f"voc {split}", "things are wrong in the xml files")
+    notes = mistakes.excused(len(places), bad_labels, f"voc {split}", "images")
     if not kept:
         raise DataError(f"voc {split}: not one image has labels")
     scenes = [scene for _, scene, _ in kept]
@@ -181,7 +182,7 @@ def _read(
         np.array([flag for scene in scenes for flag in scene.difficult], dtype=bool),
         sizes=np.array([size for _, _, size in kept]),
     )
-    return annotations.noting(*notes).omitting({WRONG_LABELS: len(wrong)})
+    return annotations.noting(*notes).omitting({WRONG_LABELS: len(mistakes)})
 
 
 def _own_size(image: Path, scene: Scene, *, upright: bool) -> tuple[int, int]:

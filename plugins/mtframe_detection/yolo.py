@@ -11,9 +11,10 @@ from torch import Tensor
 from mtframe.data import Sample, read_header, read_image
 from mtframe.errors import DataError
 from mtframe.kinds import Finding
+from mtframe.omissions import BAD_LABELS, check_part
 
 from ._files import misplaced_labels
-from ._reading import BAD_LABELS, check_part, check_split
+from ._reading import check_split
 from ._yolo_files import describe, recognised
 from ._yolo_text import label_file, read_labels
 from .annotations import AnnotatedImages
@@ -66,6 +67,7 @@ class Yolo(AnnotatedImages):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    findings: ClassVar[tuple[str, ...]] = (*AnnotatedImages.findings, "label-without-image", "labels-elsewhere")
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class Identity:
     """
 
     mixes: ClassVar[bool] = False
+    findings: ClassVar[tuple[str, ...]] = ("people-of-one-image",)
 
     def __init__(self, info: DataInfo) -> None:
         self.people = info.classes

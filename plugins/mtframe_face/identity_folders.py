@@ -15,6 +15,7 @@ from torch import Tensor
 from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.errors import DataError, RecipeError
 from mtframe.folders import folders_in, holds_classes, images_below, not_used, splits_among
+from mtframe.omissions import BAD_LABELS, check_part
 
 from ._centres import NOBODY
 from .identities import Roles, Texts, at_least, check_split, class_by_path, draw_pairs, enrol, epoch_order
@@ -59,6 +60,7 @@ class IdentityFolders:
         unknown: Part of the evaluated people whom the gallery leaves out, to be rejected; 0 to below 1. Two stay in it.
         landmarks: File of five points for each image, below `root` (see `face-align`); null for none. Its default
             need not be there.
+        bad_labels: Part of the lines of landmarks that may be left out, since they are wrong.
         orientation: Which way up landmarks are meant of pictures that are stored turned (EXIF): as they fit the picture
             and an upright face (`fit`), as they are `stored`, or `upright`, as they are seen.
 
@@ -92,11 +94,13 @@ class IdentityFolders:
         gallery: int = 1,
         unknown: float = 0.3,
         landmarks: str | None = LANDMARKS,
+        bad_labels: float = BAD_LABELS,
         orientation: Orientation = "fit",
     ) -> None:
         check_split("identity-folders", split, self.splits)
         at_least(1, min_images=min_images, per_identity=per_identity, pairs=pairs, gallery=gallery)
         at_least(0, seed=seed)
+        check_part(bad_labels=bad_labels)
         if not 0 < validate < 1:
             raise RecipeError(f"validate: must be above 0 and below 1, got {validate:g}")
         if not 0 <= unknown < 1:
@@ -124,8 +128,11 @@ class IdentityFolders:
         self._index({name: files for name, files in here.items() if files}, min_images)
         if split != "train":
             self._evaluated(seed, pairs, gallery, unknown)
-        self._landmarks = self._read_landmarks(landmarks, orientation)
-        self._turned = self._landmarks.notes(self.root) if self._landmarks is not None else ()
+        self._landmarks = self._read_landmarks(landmarks, orientation, bad_labels)
+        self._said: tuple[str, ...] = ()
+        if self._landmarks is not None:
+            self._said = self._landmarks.notes(self.root)
+            self.omitted.update(self._landmarks.omitted)
 
     def __len__(self) -> int:
         return len(self._persons)
@@ -149,13 +156,11 @@ class IdentityFolders:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing about the files, in sentences."""
-        few = f"{self.passed_over} people have too few images (min_images) and are not trained on"
         deep = f"{len(self._nested)} folders hold pictures two folders deep ({', '.join(self._nested[:3])}); not read"
         return (
-            *((few,) if self.passed_over and self.split == "train" else ()),
             *((deep,) if self._nested and self.split == "train" else ()),
             *not_used(self.root, self._unused),
-            *self._turned,
+            *self._said,
         )
 
     def annotated(self, index: int) -> Sample:
@@ -221,10 +226,10 @@ class IdentityFolders:
         left_out = min(round(unknown * len(self.people)), max(0, len(self.people) - 2))
         self.roles = enrol(self._persons, gallery, strangers[:left_out])
 
-    def _read_landmarks(self, name: str | None, orientation: Orientation) -> Landmarks | None:
+    def _read_landmarks(self, name: str | None, orientation: Orientation, bad_labels: float) -> Landmarks | None:
         if name is None or (name == LANDMARKS and not (self.root / name).is_file()):
             return None
-        return Landmarks(self.root / name, self.ids(), orientation)
+        return Landmarks(self.root / name, self.ids(), orientation, bad_labels, strays=self.split == "train")
 
 
 def _splits(root: Path) -> tuple[dict[str, str], list[str]]:

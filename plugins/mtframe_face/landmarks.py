@@ -19,6 +19,8 @@ from torch import Tensor
 
 from mtframe.data import Header, Upright, read_header
 from mtframe.errors import BadImageError, DataError, PluginError, RecipeError
+from mtframe.folders import is_image
+from mtframe.omissions import BAD_LABELS, Mistakes
 from mtframe.paths import regular
 from mtframe.registry import did_you_mean, resolve
 
@@ -43,7 +45,9 @@ _FILE = re.compile(r".+\.py:[A-Za-z_]\w*")
 Detector = Callable[[Tensor], Any]
 
 
-def read_landmarks(path: Path, ids: Sequence[str]) -> np.ndarray:
+def read_landmarks(
+    path: Path, ids: Sequence[str], mistakes: Mistakes | None = None, *, strays: bool = True
+) -> np.ndarray:
     """Reads a landmarks file: lines `path,x1,y1,...,x5,y5`, or the same with blanks or tabs.
 
     Points are those of `POINTS`, in pixels of the image; paths are relative to the data set's root. A first line
@@ -52,13 +56,16 @@ def read_landmarks(path: Path, ids: Sequence[str]) -> np.ndarray:
     Args:
         path: The file.
         ids: Paths of the images.
+        mistakes: Gets the lines of these images that are wrong; None to raise of the first line that is.
+        strays: Whether it gets wrong lines that begin with no image, too.
 
     Returns:
-        (N, 5, 2) float32, x and y; NaN for an image that the file does not have.
+        (N, 5, 2) float32, x and y; NaN for an image that the file does not have, or has in a line that is wrong.
 
     Raises:
         RecipeError: There is no such file.
-        DataError: A line is malformed, with its number, or the file has none of the images.
+        DataError: A line is malformed, with its number, unless that goes into `mistakes`; or the file has none of the
+            images.
     """
     if not path.is_file():
         raise RecipeError(f"landmarks: no file '{path}'. It holds lines of path,x1,y1,...,x5,y5 ({', '.join(POINTS)})")
@@ -71,7 +78,14 @@ def read_landmarks(path: Path, ids: Sequence[str]) -> np.ndarray:
                 if not line.strip() or (number == 1 and not any(map(_is_number, words[1:]))):
                     continue
                 if len(words) != 11 or not all(map(_is_number, words[1:])):
-                    raise DataError(f"{path}:{number}: expected path,x1,y1,...,x5,y5, found {line.strip()[:80]!r}")
+                    wrong = f"{path}:{number}: expected path,x1,y1,...,x5,y5, found {line.strip()[:80]!r}"
+                    if mistakes is None:
+                        raise DataError(wrong)
+                    name = re.split(r"[,\s]", line.strip(), maxsplit=1)[0].removeprefix("./")
+                    # The line of an image of another split is told there.
+                    if name in place or (strays and not is_image(name)):
+                        mistakes.add(number, wrong)
+                    continue
                 if (index := place.get(words[0].strip().removeprefix("./"))) is not None:
                     found[index] = np.array(words[1:], np.float32).reshape(5, 2)
     except (OSError, UnicodeDecodeError) as error:
@@ -106,10 +120,31 @@ class Landmarks:
         ids: Paths of the images.
         orientation: Which way up the points are meant of pictures that are stored turned (EXIF): as they fit the
             picture and an upright face (`fit`), as they are `stored`, or `upright`, as they are seen.
+        bad_labels: Part of the lines that may be left out, since they are wrong.
+        strays: Whether lines that begin with no image are told; of several splits that read a file, one tells.
+
+    Attributes:
+        omitted: How much was left out, by reason.
+
+    Raises:
+        RecipeError: There is no such file.
+        DataError: More lines are wrong, or the file has none of the images.
     """
 
-    def __init__(self, path: Path, ids: Sequence[str], orientation: Orientation = "fit") -> None:
-        self._points = read_landmarks(path, ids)
+    def __init__(
+        self,
+        path: Path,
+        ids: Sequence[str],
+        orientation: Orientation = "fit",
+        bad_labels: float = BAD_LABELS,
+        *,
+        strays: bool = True,
+    ) -> None:
+        mistakes = Mistakes()
+        self._points = read_landmarks(path, ids, mistakes, strays=strays)
+        whole = int((~np.isnan(self._points).any(axis=(1, 2))).sum()) + len(mistakes)
+        self._said = mistakes.excused(whole, bad_labels, str(path), "lines", "they are wrong")
+        self.omitted = {"lines of landmarks that are wrong": len(mistakes)} if mistakes else {}
         self._ids = Texts(ids)
         self._orientation = orientation
         self._places: dict[str, int] | None = None
@@ -122,7 +157,10 @@ class Landmarks:
         return self._orientation == "upright" if self._orientation != "fit" else partial(are_upright, points)
 
     def notes(self, root: Path) -> tuple[str, ...]:
-        """What is to be said of pictures that are stored turned, from the headers of some of them."""
+        """What is left out, and what is to be said of pictures that are stored turned, from headers of some of them."""
+        return (*self._said, *self._turned(root))
+
+    def _turned(self, root: Path) -> tuple[str, ...]:
         if self._orientation != "fit" or not len(self._points):
             return ()
         looked_at = sorted({int(place) for place in np.linspace(0, len(self._points) - 1, _LOOKED_AT)})

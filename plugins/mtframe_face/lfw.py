@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,9 +16,10 @@ from mtframe.data import DataInfo, DecodeSize, Sample, read_image
 from mtframe.download import download
 from mtframe.errors import DataError, MtframeError, RecipeError, pasted
 from mtframe.folders import folders_in, images_below
+from mtframe.omissions import BAD_LABELS, Mistakes, check_part
 
 from ._download import LFW_FILES
-from .identities import Roles, at_least, check_split, class_by_path, enrol, epoch_order
+from .identities import Roles, Texts, at_least, check_split, class_by_path, enrol, epoch_order
 from .landmarks import Landmarks, Orientation
 from .pairs import PAIRS, PEOPLE, VIEW_2, NamedPair, Pairs, read_pairs, read_people
 from .synthesis import synthesize_people
@@ -29,7 +31,9 @@ class LFW:
     """Faces in the layout of Labeled Faces in the Wild: a folder for each person, text files beside them.
 
     The pictures lie in `NAME/NAME_0001.jpg`, ... under `root` or its folder `lfw-deepfunneled`,
-    `lfw_funneled`, `lfw-funneled` or `lfw`. Training and evaluation never share a person:
+    `lfw_funneled`, `lfw-funneled` or `lfw`, with the suffix of any image in any case, and
+    as many zeros as there are: what a pairs file calls number 1 of NAME may be `name_1.PNG`. Pictures of other names
+    are left out and counted. Training and evaluation never share a person:
 
     - `train`: the images on disk of the people of `peopleDevTrain.txt` (View 1). Without that file, everybody
       whom no pairs file names.
@@ -46,6 +50,8 @@ class LFW:
         min_images: A person with fewer images on disk is not trained on: one picture shows no variation.
         per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
         balanced: Whether every person comes equally often in training, whoever has more images; else every image does.
+        bad_labels: Part of the lines of the people file, of the pairs and of the landmarks that may be left out, since
+            they are wrong or their images are not there.
         landmarks: File of five points for each image, below `root` (see `face-align`); null for none.
         orientation: Which way up landmarks are meant of pictures that are stored turned (EXIF): as they fit the picture
             and an upright face (`fit`), as they are `stored`, or `upright`, as they are seen.
@@ -54,15 +60,15 @@ class LFW:
         pairs: Pairs of positions in this split; None in training.
         roles: Who is enrolled for identification: each person's first image; people with one image are unknown. None
             in training.
-        protocol: `LFW View 2` in the split `test`.
+        protocol: `LFW View 2` in the split `test`, if none of its pairs is left out.
         people: Names of everybody who stands in this split.
         absent: Number of images that the people file promises and the disk does not have.
         notes: What is worth knowing about the files, in sentences.
 
     Raises:
         RecipeError: `split`, `root` or `people` names nothing there.
-        DataError: A file is malformed, an image of a pair is absent, or a person is in both training and
-            evaluation.
+        DataError: A file is malformed, more lines are wrong or images of pairs absent than `bad_labels` allows, or a
+            person is in both training and evaluation.
     """
 
     target: ClassVar[str] = "identity"
@@ -78,33 +84,36 @@ class LFW:
         min_images: int = 2,
         per_identity: int = 1,
         balanced: bool = False,
+        bad_labels: float = BAD_LABELS,
         landmarks: str | None = None,
         orientation: Orientation = "fit",
     ) -> None:
         check_split("lfw", split, self.splits)
         at_least(1, min_images=min_images, per_identity=per_identity)
+        check_part(bad_labels=bad_labels)
         self.root = Path(root)
         self.split, self.per_identity, self.balanced = split, per_identity, balanced
         self.decode_size: DecodeSize | None = None
         self.folder = _image_folder(self.root)
         self.pairs: Pairs | None = None
         self.roles: Roles | None = None
-        self.protocol = VIEW_2 if split == "test" else None
-        self.absent = self._strange = 0
+        self.absent = 0
+        self._left_out: Counter[str] = Counter()
+        self._said: tuple[str, ...] = ()
 
-        listed = self._listed_people(people)
-        numbers = {name: _image_numbers(self.folder / name) for name in listed}
+        listed = self._listed_people(people, bad_labels)
+        files = {name: list(_numbered(self.folder / name).values()) for name in listed}
         if split == "train":
             there = sum(len(images_below(self.folder / name, deep=False).files) for name in listed)
-            self._strange = there - sum(map(len, numbers.values()))
-        self.absent = sum(max(0, count - len(numbers[name])) for name, count in listed.items())
-        kept = {name: found for name, found in numbers.items() if len(found) >= min_images}
-        self.passed_over = sum(0 < len(found) < min_images for found in numbers.values())
+            self._left_out["images that are not called NAME_0001.jpg"] = there - sum(map(len, files.values()))
+        self.absent = sum(max(0, count - len(files[name])) for name, count in listed.items())
+        kept = {name: found for name, found in files.items() if len(found) >= min_images}
+        self.passed_over = sum(0 < len(found) < min_images for found in files.values())
         self.info = DataInfo(self.target, tuple(kept))
         self._classes = {name: label for label, name in enumerate(kept)}
         if split == "train":
             self._refuse_shared(set(listed), "val", people)
-            self._index([(name, number) for name in kept for number in kept[name]])
+            self._index([(name, file) for name in kept for file in kept[name]])
             if len(kept) < 2:
                 raise DataError(
                     f"{self.folder}: {len(kept)} people to train on with {min_images} or more images "
@@ -112,9 +121,15 @@ class LFW:
                 )
         else:
             self._refuse_shared(set(listed), split, people)
-            self._index_pairs(self._evaluated(split))
-        self._landmarks = Landmarks(self.root / landmarks, self.ids(), orientation) if landmarks else None
-        self._turned = self._landmarks.notes(self.root) if self._landmarks is not None else ()
+            self._index_pairs(bad_labels)
+        self.protocol = VIEW_2 if split == "test" and not +self._left_out else None
+        self._landmarks: Landmarks | None = None
+        if landmarks:
+            self._landmarks = Landmarks(
+                self.root / landmarks, self.ids(), orientation, bad_labels, strays=split == "train"
+            )
+            self._said += self._landmarks.notes(self.root)
+            self._left_out += self._landmarks.omitted
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -159,11 +174,7 @@ class LFW:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing about the files, in sentences."""
-        said = {
-            f"{self.absent} images that the people file promises are not there; training lacks them": self.absent,
-            f"{self._strange} images of training people are not called NAME_0001.jpg; left out": self._strange,
-        }
-        return (*(text for text, count in said.items() if count and self.split == "train"), *self._turned)
+        return self._said
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -179,9 +190,9 @@ class LFW:
     def omitted(self) -> dict[str, int]:
         """How much was left out, by reason."""
         absent = {"images that the people file promises and the disk does not have": self.absent}
-        strange = {"images that are not called NAME_0001.jpg": self._strange}
         few = {"people with too few images (min_images)": self.passed_over}
-        return {reason: count for reason, count in (absent | few | strange).items() if count and self.split == "train"}
+        of_training = {reason: count for reason, count in (absent | few).items() if count and self.split == "train"}
+        return of_training | dict(+self._left_out)
 
     @staticmethod
     def recognises(root: Path) -> dict[str, Any] | None:
@@ -200,12 +211,20 @@ class LFW:
         download(Path(root), LFW_FILES)
 
     def _path(self, index: int) -> Path:
-        return _image_path(self.folder, self._names[self._persons[index]], int(self._numbers[index]))
+        return self.folder / self._names[self._persons[index]] / self._files[index]
 
-    def _listed_people(self, people: str | None) -> dict[str, int]:
+    def _listed_people(self, people: str | None, bad_labels: float) -> dict[str, int]:
         """Promised number of images by name of training person."""
         if people is not None and os.path.isfile(self.root / people):
-            return read_people(self.root / people)
+            mistakes = Mistakes()
+            found = read_people(self.root / people, mistakes)
+            whole = len(found) + len(mistakes)
+            said = mistakes.excused(whole, bad_labels, str(self.root / people), "lines", "they are wrong")
+            # Every split reads the file, and one tells.
+            if mistakes and self.split == "train":
+                self._said += said
+                self._left_out["lines of the people file that are wrong"] = len(mistakes)
+            return found
         if people not in (None, PEOPLE):
             raise RecipeError(f"people: no file '{self.root / str(people)}'. Name one that is there, or null")
         paired = {name for split in PAIRS if self._has_pairs(split) for name in _names(self._evaluated(split))}
@@ -214,13 +233,14 @@ class LFW:
     def _has_pairs(self, split: str) -> bool:
         return (self.root / PAIRS[split]).is_file()
 
-    def _evaluated(self, split: str) -> list[NamedPair]:
+    def _evaluated(self, split: str, mistakes: Mistakes | None = None) -> list[NamedPair]:
+        """The pairs of a split; lines that are wrong go into `mistakes`."""
         path = self.root / PAIRS[split]
         if not path.is_file():
             there = [name for name in PAIRS if self._has_pairs(name)]
             hint = f"split {' and '.join(there)} can be read" if there else "no pairs file is there"
             raise RecipeError(f"no file '{path}', which split {split!r} reads; {hint}")
-        return read_pairs(path)
+        return read_pairs(path, Mistakes() if mistakes is None else mistakes)
 
     def _refuse_shared(self, listed: set[str], split: str, people: str | None) -> None:
         if not self._has_pairs(split):
@@ -233,23 +253,37 @@ class LFW:
                 "people=null"
             )
 
-    def _index(self, images: list[tuple[str, int]]) -> None:
+    def _index(self, images: list[tuple[str, str]]) -> None:
+        """Takes these images, each a person and the name of a file."""
         # Arrays, not lists of paths: a loader's worker processes would copy every Python object they touch.
         self._names = list(dict.fromkeys(name for name, _ in images))
         position = {name: index for index, name in enumerate(self._names)}
         self._persons = np.array([position[name] for name, _ in images], np.int64)
-        self._numbers = np.array([number for _, number in images], np.int64)
+        self._files = Texts([file for _, file in images])
         self._labels = np.array([self._classes.get(name, -1) for name, _ in images], np.int64)
 
-    def _index_pairs(self, pairs: list[NamedPair]) -> None:
+    def _index_pairs(self, bad_labels: float) -> None:
+        """Takes the pairs of the split whose images are there, and these images."""
+        mistakes = Mistakes()
+        named = self._evaluated(self.split, mistakes)
+        numbered = {name: _numbered(self.folder / name) for name in _names(named)}
+        pairs: list[NamedPair] = []
+        for place, pair in enumerate(named):
+            absent = [(name, number) for name, number in (pair.first, pair.second) if number not in numbered[name]]
+            for name, number in absent:
+                mistakes.add(
+                    ("pair", place), f"{self.folder / name}: no image number {number}, as {name}_{number:04d}.jpg"
+                )
+            if not absent:
+                pairs.append(pair)
+        file = self.root / PAIRS[self.split]
+        whole = len(pairs) + len(mistakes)
+        why = "their lines are wrong or their images are not there"
+        self._said += mistakes.excused(whole, bad_labels, str(file), "pairs", why)
+        if mistakes:
+            self._left_out["pairs whose lines are wrong or whose images are not there"] = len(mistakes)
         images = list(dict.fromkeys(image for pair in pairs for image in (pair.first, pair.second)))
-        absent = [path for image in images if not os.path.isfile(path := _image_path(self.folder, *image))]
-        if absent:
-            raise DataError(
-                f"{self.root / PAIRS[self.split]} names {len(absent)} of {len(images)} images that are "
-                f"not in {self.folder}: {_some([path.name for path in absent])}"
-            )
-        self._index(images)
+        self._index([(name, numbered[name][number]) for name, number in images])
         self.roles = enrol(self._persons, 1)
         position = {image: index for index, image in enumerate(images)}
         self.pairs = Pairs(
@@ -266,7 +300,7 @@ def _image_folder(root: Path) -> Path:
     for name in FOLDERS:
         if (root / name).is_dir():
             return root / name
-    if any(_image_numbers(root / name) for name in folders_in(root)):
+    if any(_numbered(root / name) for name in folders_in(root)):
         return root
     raise DataError(
         f"{root}: expected NAME/NAME_0001.jpg, ... in it or in its folder {', '.join(FOLDERS)}; found no "
@@ -274,18 +308,16 @@ def _image_folder(root: Path) -> Path:
     )
 
 
-def _image_numbers(folder: Path) -> list[int]:
-    """Numbers of the images in a person's folder, ascending; none if it is not there."""
-    # Not `Path.is_dir`, which raises for a name that is too long.
-    if not os.path.isdir(folder):
-        return []
-    # As `_image_path` writes them: not 00001.
-    pattern = re.compile(re.escape(folder.name) + r"_(\d{4}|[1-9]\d{4,})\.jpg")
-    return sorted(int(match[1]) for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name)))
-
-
-def _image_path(folder: Path, name: str, number: int) -> Path:
-    return folder / name / f"{name}_{number:04d}.jpg"
+def _numbered(folder: Path) -> dict[int, str]:
+    """The images in a person's folder that have a number behind the person's name, by number; of two, the first."""
+    pattern = re.compile(re.escape(folder.name) + r"_0*([1-9]\d{0,8})", re.IGNORECASE)
+    files = images_below(folder, deep=False).files
+    numbers = ((pattern.fullmatch(os.path.splitext(file)[0]), file) for file in files)
+    found = sorted((int(match[1]), file) for match, file in numbers if match)
+    by_number: dict[int, str] = {}
+    for number, file in found:
+        by_number.setdefault(number, file)
+    return by_number
 
 
 def _names(pairs: list[NamedPair]) -> set[str]:

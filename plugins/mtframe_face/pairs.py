@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mtframe.errors import DataError
+from mtframe.omissions import Mistakes
 from mtframe.paths import regular
 
 FOLDS = 10
@@ -60,7 +61,7 @@ class NamedPair:
         return self.first[0] == self.second[0]
 
 
-def read_pairs(path: Path) -> list[NamedPair]:
+def read_pairs(path: Path, mistakes: Mistakes | None = None) -> list[NamedPair]:
     """Reads a pairs file: `pairs.txt` (View 2: `folds N`) or `pairsDevTest.txt` (View 1: `N`).
 
     A set is N matched pairs (`name n1 n2`), then N mismatched ones (`name1 n1 name2 n2`). View 1 is one set;
@@ -68,8 +69,12 @@ def read_pairs(path: Path) -> list[NamedPair]:
     file's order: no pair helps to choose its own threshold, and the standard error means what it means in
     View 2.
 
+    Args:
+        path: The file.
+        mistakes: Gets the pairs whose lines are not of that form, or name a path; None to raise of the first one.
+
     Raises:
-        DataError: A line is not of that form or names a path, or the counts do not agree; with its number.
+        DataError: A line is wrong, unless that goes into `mistakes`, or the counts do not agree; with its number.
     """
     lines = _lines(path)
     number, header = next(lines, (1, []))
@@ -87,18 +92,28 @@ def read_pairs(path: Path) -> list[NamedPair]:
     for position, (line, words) in enumerate(rows):
         matched = position // each % 2 == 0
         fold = position // (2 * each) if sets > 1 else position % each * FOLDS // each
-        pairs.append(_pair(words, matched, fold, path, line))
+        try:
+            pairs.append(_pair(words, matched, fold, path, line))
+        except DataError as error:
+            if mistakes is None:
+                raise
+            mistakes.add(line, str(error))
     return pairs
 
 
-def read_people(path: Path) -> dict[str, int]:
+def read_people(path: Path, mistakes: Mistakes | None = None) -> dict[str, int]:
     """Reads `peopleDevTrain.txt` (`N`, then N lines) or `people.txt` (`sets`, then as many of those).
+
+    Args:
+        path: The file.
+        mistakes: Gets the lines of people that are not `name count`; None to raise of the first one.
 
     Returns:
         The number of images that the file gives each person, by name, in the file's order.
 
     Raises:
-        DataError: A line is not `name count`, or a count of people does not agree; with the line's number.
+        DataError: A line is wrong, unless that goes into `mistakes`, or a count of people does not agree; with the
+            line's number.
     """
     people: dict[str, int] = {}
     rows = list(_lines(path))
@@ -115,14 +130,24 @@ def read_people(path: Path) -> dict[str, int]:
         if len(block) != count:
             raise DataError(f"{path}:{line}: {count} people should follow, found {len(block)}. Is the file complete?")
         for line, words in block:
-            if len(words) != 2:
-                raise DataError(f"{path}:{line}: expected 'name count', found {' '.join(words)!r}")
-            name = _name(words[0], path, line)
-            if name in people:
-                raise DataError(f"{path}:{line}: {name} is listed twice")
-            people[name] = _natural(words[1], path, line, "a number of images")
+            try:
+                name, images = _person(words, path, line)
+                if name in people:
+                    raise DataError(f"{path}:{line}: {name} is listed twice")
+                people[name] = images
+            except DataError as error:
+                if mistakes is None:
+                    raise
+                mistakes.add(line, str(error))
         position += 1 + count
     return people
+
+
+def _person(words: list[str], path: Path, line: int) -> tuple[str, int]:
+    """A name and the number of images."""
+    if len(words) != 2:
+        raise DataError(f"{path}:{line}: expected 'name count', found {' '.join(words)!r}")
+    return _name(words[0], path, line), _natural(words[1], path, line, "a number of images")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -56,6 +56,7 @@ class Masks:
     """
 
     mixes: ClassVar[bool] = True
+    findings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, info: DataInfo) -> None:
         self.classes = info.classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,6 +96,9 @@ class SemanticMasks:
         self._files = "train" if holds_out else split
         found, self.notes, self.omitted = self._layout.pairs(self._files)
         if holds_out:
+            if split == "val":
+                # Told by the training split, which this one is cut from.
+                self.notes, self.omitted = (), Counter()
             chosen = held_out(found, val_part)
             found = [image for image, held in zip(found, chosen, strict=True) if held == (split == "val")]
         if not found:

@@ -54,7 +54,7 @@ def test_one_label(write_csv: WriteCsv) -> None:
     assert train.info == val.info
     assert _targets(train) == {"a.jpg": 1, "b.jpg": 0}
     assert _targets(val) == {"d.jpg": 0}
-    assert train.notes == (f"{root / 'labels.csv'}: 1 rows have no label; left out",)
+    assert (train.notes, train.omitted) == ((), {"rows without a label": 1})
     assert train.target_of("sub/c.jpg", SIZE)["label"].tolist() == -1
     assert train.target_of("d.jpg", SIZE)["label"].tolist() == -1, "a validation label is not for training"
     assert train.target_of("a.jpg", SIZE)["label"].dtype == torch.int64
@@ -126,14 +126,14 @@ def test_a_table_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
 
 def _refused(root: Path, error: type[MtframeError], message: str, **given: Any) -> None:
     with pytest.raises(error, match=message):
-        CsvImages("train", root=root, **(given or {"label": "animal"}))
+        CsvImages("train", root=root, **{"bad_labels": 0.0, **(given or {"label": "animal"})})
 
 
 @pytest.mark.parametrize(
     ("change", "given", "message"),
     [
         (lambda t: t.replace("a.jpg,train,dog,1", "a.jpg,train,dog,yes"), {"labels": ("tame",)},
-         "labels.csv: line 2, column 'tame': expected 0, 1 or nothing, got 'yes'$"),
+         "line 2, column 'tame': expected 0, 1 or nothing, got 'yes'$"),
         (lambda t: t.replace("-3e1", "12 kg"), {"values": ("weight",)},
          "line 4, column 'weight': expected a number or nothing, got '12 kg'"),
         (lambda t: t.replace("-3e1", "nan"), {"values": ("weight",)}, "column 'weight': .*, got 'nan'"),
@@ -170,9 +170,65 @@ def test_wrong_cells_are_named(
     _refused(write_csv(change(PETS)), DataError, pattern, **given)
 
 
+def table_of(rows: int, **changed: str) -> str:
+    """Rows of a file, a split and a class, by turns; some are replaced, by their number in letters."""
+    names = "abcdefghijklmnopqrstuvwxyz"
+    lines = [f"{name}.jpg,{'val' if n % 4 == 3 else 'train'},{'cat' if n % 2 else 'dog'}"
+             for n, name in enumerate(names[:rows])]  # fmt: skip
+    return "\n".join(["file,split,animal", *(changed.get(line[0], line) for line in lines)]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("b.jpg,train", "line 3: expected 3 cells as in the first line, got 2"),
+        ("b.jpg,trian,cat", "line 3, column 'split': expected train, val or test, got 'trian'"),
+        ("../b.jpg,train,cat", "expected a path that stays in the root"),
+        ('b.jpg,train,"cat" and', "line 3: not a csv file"),
+        ("b\0.jpg,train,cat", "line 3"),
+    ],
+)
+def test_one_wrong_row_costs_its_row(write_csv: WriteCsv, wrong: str, why: str) -> None:
+    root = write_csv(table_of(8, b=wrong))
+    train, val = (CsvImages(split, root=root, label="animal") for split in ("train", "val"))
+    assert train.ids() == ["a.jpg", "c.jpg", "e.jpg", "f.jpg", "g.jpg"]
+    assert val.ids() == ["d.jpg", "h.jpg"]
+    assert (train.omitted, val.omitted, val.notes) == ({"rows that are wrong": 1}, {}, ())
+    assert "1 of 8 rows are left out, since they are wrong" in train.notes[0]
+    assert why in train.notes[0]
+    _refused(root, DataError, "1 of 8 rows would have to be left out")
+
+
+def test_a_wrong_row_is_counted_in_its_split(write_csv: WriteCsv) -> None:
+    root = write_csv(table_of(8, d="d.jpg,val,caat"))
+    train, val = (CsvImages(split, root=root, label="animal") for split in ("train", "val"))
+    assert (train.omitted, val.omitted, val.ids()) == ({}, {"rows that are wrong": 1}, ["h.jpg"])
+    assert "(did you mean 'cat'?), got 'caat'" in val.notes[0]
+    with pytest.raises(
+        DataError, match="2 of 8 rows would have to be left out, since they are wrong; at most 1 may be"
+    ):
+        CsvImages("train", root=write_csv(table_of(8, d="d.jpg,val,caat", a="a.jpg")), label="animal")
+
+
+def test_an_open_quote_takes_more_than_one_row(write_csv: WriteCsv) -> None:
+    with pytest.raises(DataError, match=r"7 of 8 rows .*\n  line 9: not a csv file \(unexpected end of data\)"):
+        CsvImages("train", root=write_csv(table_of(8, b='b.jpg,train,"cat')), label="animal")
+
+
+def test_rows_that_stand_twice(write_csv: WriteCsv) -> None:
+    root = write_csv(table_of(8, b="a.jpg,train,dog"))
+    train = CsvImages("train", root=root, label="animal")
+    assert (train.ids()[0], len(train), train.omitted) == ("a.jpg", 5, {"rows that stand twice": 1})
+    # Nobody knows which is right.
+    both = write_csv(table_of(26, b="a.jpg,val,cat") + "".join(f"{n}.jpg,train,dog\n" for n in range(20)))
+    train = CsvImages("train", root=both, label="animal")
+    assert "a.jpg" not in train.ids() + CsvImages("val", root=both, label="animal").ids()
+    assert train.omitted == {"rows that are wrong": 1}
+
+
 def test_the_first_few_of_many_are_named(write_csv: WriteCsv) -> None:
     rows = "\n".join(f"{number}.jpg,{number}" for number in range(9))
-    with pytest.raises(DataError, match=r"got '2'\n  line 5.*got '3'\n  line 6.*got '4'\n  and 4 more$"):
+    with pytest.raises(DataError, match=r"got '2'\n  line 5.*got '3'\n  line 6.*got '4'\n  \.\.\. and 4 more$"):
         CsvImages("train", root=write_csv(f"file,tame\n{rows}"), labels=("tame",))
 
 

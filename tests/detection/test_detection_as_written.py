@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from converted import voc_xml, write
+from mtframe import omissions
 from mtframe.errors import DataError, RecipeError
 from mtframe_detection.annotations import AnnotatedImages
 from mtframe_detection.average_precision import CocoAP
@@ -101,13 +103,26 @@ def test_one_bad_line_in_thirty_files_costs_its_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("bad", "part"), [(2, 0.05), (1, 0.0)])
 def test_more_bad_files_than_allowed_end_it(tmp_path: Path, bad: int, part: float) -> None:
     write_yolo(tmp_path, **{f"{number:02}": "9 0.5 0.5 0.2 0.25" for number in range(bad)})
+    most = int(part > 0)
     with pytest.raises(
-        DataError, match=rf"{bad} lines of labels are wrong, of {bad} of 30 images; as many as {part:.0%}"
+        DataError, match=rf"{bad} of 30 images would have to be .* labels are wrong; at most {most} may be"
     ):
         Yolo("train", root=tmp_path, bad_labels=part)
     assert len(Yolo("train", root=tmp_path, bad_labels=0.1)) == 30 - bad
     with pytest.raises(RecipeError, match="bad_labels: must be 0 or more and below 1, got 1"):
         Yolo("train", root=tmp_path, bad_labels=1.0)
+
+
+@pytest.mark.parametrize(("images", "bad"), [(30, 1), (10, 1), (3, 1), (40, 2), (100, 5)])
+def test_one_bad_file_costs_its_image_in_a_small_split_too(tmp_path: Path, images: int, bad: int) -> None:
+    assert (omissions.most_wrong(images, 0.05), omissions.most_wrong(2, 0.05)) == (bad, 0)
+    if images > 10:
+        return
+    write_yolo(tmp_path, images, **{"01": "9 0.5 0.5 0.2 0.25"})
+    assert len(Yolo("train", root=tmp_path)) == images - 1
+    write(tmp_path / "labels" / "train" / "00.txt", "nonsense")
+    with pytest.raises(DataError, match=f"2 of {images} images would have to be .* labels are wrong; at most 1 may be"):
+        Yolo("train", root=tmp_path)
 
 
 def write_coco(root: Path, images: int = 30, roboflow: bool = False, **more: Any) -> dict[str, Any]:
@@ -154,7 +169,7 @@ def test_one_bad_annotation_in_thirty_images_costs_its_image(tmp_path: Path, fie
     assert data.annotations.annotation_ids.tolist() == [n for n in range(60) if n not in (14, 15)]
     assert [int(sample.target["image_id"]) for sample in data] == [n for n in range(30) if n != 7]
     with pytest.raises(DataError, match="these records are wrong"):
-        Coco("train", root=tmp_path, bad_labels=0.01)
+        Coco("train", root=tmp_path, bad_labels=0)
 
 
 def test_roboflows_layout_and_its_category_above_all_others(tmp_path: Path) -> None:
@@ -229,6 +244,31 @@ def test_voc_without_lists_holds_out_a_part(tmp_path: Path) -> None:
     assert len(Voc("val", root=tmp_path, val_part=0.5)) == 5
     with pytest.raises(RecipeError, match="no split 'test'"):
         Voc("test", root=tmp_path)
+
+
+def test_what_no_split_has_is_counted_once(tmp_path: Path) -> None:
+    write_voc(tmp_path, "abcdefghij", lists=False, c="<annotation>")
+    picture(tmp_path / "JPEGImages" / "bare.png")
+    splits = {split: Voc(split, root=tmp_path, classes="found").omitted for split in ("train", "val")}
+    assert sum(omitted.get("images without an xml file", 0) for omitted in splits.values()) == 1
+    assert sum(omitted.get("images whose labels are wrong", 0) for omitted in splits.values()) == 1
+
+
+def test_a_split_that_is_not_there_is_named_as_the_layout_has_it(tmp_path: Path) -> None:
+    write_coco(tmp_path / "a", 2, roboflow=True)
+    with pytest.raises(RecipeError, match=re.escape(str(tmp_path / "a" / "test" / "_annotations.coco.json"))):
+        Coco("test", root=tmp_path / "a")
+    write_coco(tmp_path / "b", 2)
+    with pytest.raises(RecipeError, match=re.escape(str(tmp_path / "b" / "annotations" / "instances_test2017.json"))):
+        Coco("test", root=tmp_path / "b")
+    write_yolo(tmp_path / "c", 1)
+    (tmp_path / "c" / "data.yaml").unlink()
+    (tmp_path / "c" / "train").mkdir()
+    for name in ("images", "labels"):
+        (tmp_path / "c" / name / "train").rename(tmp_path / "c" / "train" / name)
+        (tmp_path / "c" / name).rmdir()
+    with pytest.raises(RecipeError, match=re.escape(f"no folder '{tmp_path / 'c' / 'test' / 'images'}'")):
+        Yolo("test", root=tmp_path / "c", classes=("cat", "dog"))
 
 
 def test_voc_beside_the_images_in_folders_of_splits(tmp_path: Path) -> None:

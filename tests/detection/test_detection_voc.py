@@ -159,10 +159,10 @@ LAUGHS = "<!DOCTYPE a [<!ENTITY l0 'lol'>" + "".join(f"<!ENTITY l{n} '{f'&l{n - 
 )
 def test_a_wrong_xml_is_named(root: Path, text: str, message: str) -> None:
     write(root / "Annotations/c.xml", text)
-    with pytest.raises(DataError, match=rf"voc val: 1 things are wrong in the xml files.*\n  .*c\.xml: {message}"):
+    with pytest.raises(DataError, match=rf"voc val: 1 of 1 images would have to be left out.*\n  .*c\.xml: {message}"):
         Voc("val", root=root)
     if "Cat" not in text:
-        with pytest.raises(DataError, match=rf"things are wrong in the xml files.*\n  .*c\.xml: {message}"):
+        with pytest.raises(DataError, match=rf"1 of 1 images would have to be left out.*\n  .*c\.xml: {message}"):
             Voc("val", root=root, classes="found")
 
 
@@ -175,7 +175,7 @@ def test_a_file_of_another_encoding_cannot_hide_entities(root: Path) -> None:
 def test_missing_files_are_counted_and_the_first_named(root: Path) -> None:
     write(root / "ImageSets/Main/val.txt", "c\n" + "\n".join(f"x{n}" for n in range(9)))
     with pytest.raises(
-        DataError, match=r"9 things .*\n  .*x0\.xml: No such file or directory\n(.*\n){2}  \.\.\. and 6 more$"
+        DataError, match=r"9 of 10 images .*\n  .*x0\.xml: No such file or directory\n(.*\n){2}  \.\.\. and 6 more$"
     ):
         Voc("val", root=root)
     write(root / "ImageSets/Main/val.txt", "\n")

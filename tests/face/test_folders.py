@@ -49,7 +49,7 @@ def test_folders_of_splits_are_the_splits(parted: Path) -> None:
     assert [int(train[i].target["label"]) for i in range(len(train))] == [0, 0, 0, 1, 1]
     assert train[4].id == "train/Bob/Bob_0002.jpg"
     assert train[4].image.shape == (3, 40, 40)
-    assert train.notes == ("1 people have too few images (min_images) and are not trained on",)
+    assert (train.notes, train.omitted) == ((), {"people with too few images (min_images)": 1})
     assert (train.pairs, train.roles) == (None, None)
     assert val.people == ("Kim", "Lea", "Max")
     assert {int(val[i].target["label"]) for i in range(len(val))} == {-1}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mtframe.data import DataInfo
 from mtframe.errors import BadImageError, DataError, RecipeError
@@ -31,7 +32,7 @@ def test_training_takes_the_listed_people_that_have_enough_images(lfw_root: Path
     assert train.info.classes == ("Ann", "Bob")  # Eve has one image, Gus none; Kim is not listed
     assert [int(train[i].target["label"]) for i in range(len(train))] == [0, 0, 0, 1, 1]
     assert train.absent == 6  # one of Ann, five of Gus
-    assert train.notes == ("6 images that the people file promises are not there; training lacks them",)
+    assert train.omitted["images that the people file promises and the disk does not have"] == 6
     assert LFW("train", root=lfw_root, min_images=1).info.classes == ("Ann", "Bob", "Eve")
 
 
@@ -119,8 +120,61 @@ def test_a_model_that_learned_from_the_pairs_people_is_refused(view2: Path) -> N
 def test_pairs_of_absent_images_are_refused(lfw_root: Path) -> None:
     (lfw_root / "lfw-deepfunneled/Kim/Kim_0003.jpg").unlink()
     (lfw_root / "lfw-deepfunneled/Max/Max_0001.jpg").unlink()
-    with pytest.raises(DataError, match=r"2 of 6 images that are not in .*: Kim_0003.jpg, Max_0001.jpg"):
+    with pytest.raises(DataError, match=r"2 of 4 pairs would have to be left out.*at most 1 may be(.*\n)*.*Kim_0003"):
         LFW("val", root=lfw_root)
+
+
+def test_a_bad_line_costs_its_pair(lfw_root: Path) -> None:
+    """One absent image of the pairs: the others keep their fold, and their images."""
+    (lfw_root / "lfw-deepfunneled/Max/Max_0001.jpg").unlink()
+    val = LFW("val", root=lfw_root)
+    assert val.pairs is not None
+    assert (len(val.pairs), val.pairs.same.tolist(), len(val)) == (3, [True, True, False], 4)
+    assert val.omitted == {"pairs whose lines are wrong or whose images are not there": 1}
+    assert "1 of 4 pairs are left out" in val.notes[0]
+    assert "no image number 1, as Max_0001.jpg" in val.notes[0]
+    with pytest.raises(DataError, match="1 of 4 pairs would have to be left out"):
+        LFW("val", root=lfw_root, bad_labels=0)
+    # A line that is no pair, as well as an image that is not there, is one too many.
+    (lfw_root / "pairsDevTest.txt").write_text(
+        "2\nKim\t1\t3\nLea\t1\tx\nKim\t2\tMax\t1\nKim\t1\tLea\t1\n", encoding="utf-8"
+    )
+    with pytest.raises(DataError, match=r"2 of 4 pairs(.*\n)*.*pairsDevTest\.txt:3: expected an image's number"):
+        LFW("val", root=lfw_root)
+    # Of training, nobody reads the wrong pair's images.
+    assert LFW("train", root=lfw_root).omitted.get("pairs whose lines are wrong or whose images are not there") is None
+
+
+def test_a_view_that_lacks_a_pair_is_not_that_view(view2: Path) -> None:
+    assert LFW("test", root=view2, people=None).protocol == "LFW View 2"
+    lines = (view2 / "pairs.txt").read_text(encoding="utf-8").splitlines()
+    (view2 / "pairs.txt").write_text("\n".join([lines[0], "nonsense", *lines[2:]]), encoding="utf-8")
+    test = LFW("test", root=view2, people=None)
+    assert test.pairs is not None
+    assert (len(test.pairs), test.protocol) == (len(lines) - 2, None)
+
+
+def test_a_bad_line_of_people_costs_its_person(lfw_root: Path) -> None:
+    (lfw_root / "peopleDevTrain.txt").write_text("4\nAnn\t4\nBob\t2\nEve\t1\nGus five\n", encoding="utf-8")
+    train, val = LFW("train", root=lfw_root), LFW("val", root=lfw_root)
+    assert train.omitted["lines of the people file that are wrong"] == 1
+    assert "peopleDevTrain.txt:5: expected a number of images (1 or more), found 'five'" in " ".join(train.notes)
+    # The file is one, and told once.
+    assert (train.info, val.omitted, val.notes) == (val.info, {}, ())
+    with pytest.raises(DataError, match="1 of 4 lines would have to be left out"):
+        LFW("train", root=lfw_root, bad_labels=0)
+
+
+def test_pictures_have_any_suffix_in_any_case_and_keep_their_names(lfw_root: Path) -> None:
+    folder = lfw_root / "lfw-deepfunneled"
+    (folder / "Ann" / "Ann_0001.jpg").rename(folder / "Ann" / "Ann_1.JPG")
+    with Image.open(folder / "Kim" / "Kim_0003.jpg") as picture:
+        picture.save(folder / "Kim" / "kim_0003.PNG")
+    (folder / "Kim" / "Kim_0003.jpg").unlink()
+    assert LFW("train", root=lfw_root).ids()[0] == "lfw-deepfunneled/Ann/Ann_1.JPG"
+    val = LFW("val", root=lfw_root)
+    assert val.ids()[:2] == ["lfw-deepfunneled/Kim/Kim_0001.jpg", "lfw-deepfunneled/Kim/kim_0003.PNG"]
+    assert val[1].image.shape == (3, 40, 40)
 
 
 def test_a_broken_image_is_named(lfw_root: Path) -> None:

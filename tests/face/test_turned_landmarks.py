@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from mtframe.data import Header
+from mtframe.errors import DataError
 from mtframe_face.identity_folders import IdentityFolders
 from mtframe_face.landmarks import are_upright
 from mtframe_face.lfw import LFW
@@ -90,3 +91,27 @@ def test_pictures_in_lfws_layout_are_turned_too(tmp_path: Path) -> None:
     points = ",".join(f"{value:g}" for value in STORED[6](FACE).ravel())
     (tmp_path / "points.csv").write_text(f"lfw/a/a_0001.jpg,{points}\n", encoding="utf-8")
     assert corner(LFW("train", root=tmp_path, landmarks="points.csv")) == "lower left"  # type: ignore[arg-type]
+
+
+def test_a_bad_line_of_landmarks_costs_that_line(tmp_path: Path) -> None:
+    for split, names in (("train", "ab"), ("val", "cd")):
+        for name in names:
+            for number in range(2):
+                picture = tmp_path / split / name / f"{number}.png"
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (60, 60)).save(picture)
+    ids = ("train/a/0", "train/a/1", "train/b/0", "val/c/0", "val/c/1", "val/d/0")
+    rows = [f"{id}.png,{','.join('9' * 10)}" for id in ids]
+    (tmp_path / "landmarks.csv").write_text("\n".join([*rows, "train/b/1.png,1,2"]), encoding="utf-8")
+    train, val = (IdentityFolders(split, root=tmp_path) for split in ("train", "val"))
+    assert train.omitted == {"lines of landmarks that are wrong": 1}
+    assert "1 of 4 lines are left out, since they are wrong: " in train.notes[0]
+    assert "landmarks.csv:7: expected path,x1,y1" in train.notes[0]
+    assert ["landmarks" in train[index].target for index in range(4)] == [True, True, True, False]
+    # It is told once, in the split that its image is in.
+    assert (val.omitted, val.notes) == ({}, ())
+    with pytest.raises(DataError, match="1 of 4 lines would have to be left out"):
+        IdentityFolders("train", root=tmp_path, bad_labels=0)
+    (tmp_path / "landmarks.csv").write_text("\n".join([*rows, "what is this", "path,x1"]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"2 of 5 lines would(.*\n)*.*:7: expected .*'what is this'"):
+        IdentityFolders("train", root=tmp_path)

@@ -12,11 +12,14 @@ import torch
 from PIL import Image
 
 from command import Result, mtframe
+from mtframe._fit import findings_of
+from mtframe.assembly import Assembly
 from mtframe.data import DataInfo, Sample, read_header, read_image
-from mtframe.errors import BadImageError, DataError
+from mtframe.errors import BadImageError, DataError, PluginError
 from mtframe.evaluation import Bars, Curves, Matrix
 from mtframe.kinds import Finding, Survey
-from mtframe.recipe import load_recipe
+from mtframe.recipe import Recipe, load_recipe
+from mtframe.registry import at_hand
 from mtframe.survey import (
     Found,
     Look,
@@ -29,6 +32,7 @@ from mtframe.survey import (
     survey,
     table_of,
 )
+from mtframe.training import Trainer
 from mtframe_classification.image_folder import ImageFolder
 from mtframe_classification.targets import Label, Labels, Value
 from mtframe_face.identity import Identity
@@ -320,6 +324,84 @@ def test_findings_are_documented() -> None:
     page = (root / "docs" / "cli.md").read_text(encoding="utf-8")
     assert len(names) >= 14
     assert [name for name in sorted(names) if f"| `{name}` |" not in page] == []
+    # Each can be allowed, and all that can be allowed is found somewhere.
+    parts = [part for kind in ("dataset", "target") for _, part in at_hand(kind)]
+    assert set(findings_of(parts) or ()) == names
+
+
+class Fetching:
+    """A backbone whose weights would have to be fetched."""
+
+    def __init__(self, member: str | None = None, *, restoring: bool = False) -> None:
+        raise AssertionError("the model is built, and its weights are fetched")
+
+
+def test_data_is_looked_at_before_the_model_is_built(pets: Path, tmp_path: Path) -> None:
+    shutil.rmtree(pets / "val")
+    shutil.copytree(pets / "train", pets / "val")
+    plain = {
+        "backbone": Fetching,
+        "tasks": {"pets": {"preset": "image-classification", "dataset": {"root": str(pets)}, "size": 32}},
+        "train": {"steps": 1, "workers": 0},
+    }
+    with pytest.raises(DataError, match=r"the data cannot be meant as it is:\n  pets: 5 of the 5 images of val"):
+        Trainer(Assembly(Recipe.from_plain(plain)), tmp_path / "run")
+    # With that allowed, the model is next.
+    plain["train"]["allow"] = ["same-file"]
+    with pytest.raises(Exception, match="its weights are fetched"):
+        Trainer(Assembly(Recipe.from_plain(plain)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelt_name_of_a_finding_is_said(pets: Path, here: Path, small: Small) -> None:
+    known = "What may be found in this data: class-not-trained, class-without-any, classes-differ, learned-elsewhere, missing-images"
+    wanted = f"nothing that is looked for is called 'same-fil'; did you mean 'same-file'? {known}"
+    checked = mtframe("data", "check", "image-folder", pets, "--allow", "same-fil")
+    assert (checked.code, checked.out) == (2, "")
+    assert f"--allow: {wanted}" in checked.err
+    # What only boxes have is not found in classes of images.
+    assert mtframe("data", "check", "image-folder", pets, "--allow", "boxes-too-small").code == 2
+    parts = ["-b", small.parts[1], "-t", f"pets=image-classification:{pets}", "backbone.pretrained=false"]
+    trained = mtframe("train", *parts, "train.allow=[same-fil]")
+    assert (trained.code, trained.out) == (2, "")
+    assert f"train.allow: {wanted}" in trained.err
+    made = mtframe("init", f"pets=image-classification:{pets}", *parts[:2])
+    Path("recipe.yaml").write_text(made.out, encoding="utf-8")
+    of_recipe = mtframe("data", "check", "recipe.yaml", "train.allow=[same-fil]")
+    assert (of_recipe.code, f"train.allow: {wanted}" in of_recipe.err) == (2, True)
+    assert mtframe("data", "check", "recipe.yaml", "--allow", "same-fil").code == 2
+
+
+def test_what_a_component_finds_it_says_that_it_may_find() -> None:
+    class Odd(Pets):
+        findings = ("too-furry",)
+
+        def inspect(self) -> list[Finding]:
+            return [Finding("too-fury", "note", "furry")]
+
+    odd = Odd(("cat", "dog"), [0, 1])
+    with pytest.raises(PluginError, match=r"Odd found 'too-fury', which its `findings` do not name \(too-furry\)"):
+        survey(Surveyed("pets", "", Label(odd.info), {"train": odd}), Look(decode=False))
+
+
+def test_images_that_are_not_there_are_counted_once(tmp_path: Path) -> None:
+    rows = ["file,split,scene"]
+    for number in range(6):
+        picture(tmp_path / f"{number}.png", number)
+        rows.append(f"{number}.png,{'val' if number > 3 else 'train'},{'coast' if number % 2 else 'wood'}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "1.png").unlink()
+    (tmp_path / "2.png").write_bytes(b"no image")
+    checked = mtframe("data", "check", "csv", tmp_path, "label=scene")
+    assert checked.code == 1
+    (line,) = lines(checked, "missing-images")
+    assert line == "warning: csv, train: 1 of 4 labelled images are not there (e.g. 1.png) [missing-images]"
+    (line,) = lines(checked, "unreadable")
+    assert line.startswith("error: csv, train: 1 of 4 images cannot be read (e.g. ")
+    rows = [row.split()[-2:] for row in checked.out.splitlines() if row.startswith(("images", "  that", "labels"))]
+    # Images, those that cannot be read, those that are not there, and labels.
+    assert rows == [["4", "2"], ["1", "0"], ["1", "0"], ["2", "2"]]
+    assert "1.png: No such file" not in checked.out + checked.err
 
 
 def test_a_recipe_keeps_what_it_allows(tmp_path: Path, small: Small) -> None:
