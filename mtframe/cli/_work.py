@@ -24,6 +24,9 @@ from mtframe.training import Progress, Trainer
 
 CONSOLE = Console()
 
+# Training images of which it is worth a word that they are looked at: about two seconds.
+_MANY = 20_000
+
 # Classes that are listed where a training begins; the log has all.
 _CLASSES = 8
 
@@ -151,6 +154,8 @@ def _fit(trainer: Trainer) -> None:
         say(f"kept as they are: {', '.join(kept)}")
     say(f"training {tasks} on {parts.device} for {trainer.steps} steps into {trainer.run.path}")
     say([f"warning: {text}" for text in trainer.cautions])
+    if trainer.step == 0 and (images := sum(len(each.dataset) for each in trainer.batches.sources.values())) > _MANY:
+        say(f"reading some kilobytes of each of {images:,} images, by which the run recognises them later")
     for survey in trainer.surveys:
         say(table_of(survey, classes=_CLASSES))
         say(lines_of(survey, notes=False))

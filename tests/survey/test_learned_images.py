@@ -13,6 +13,7 @@ from PIL import Image
 
 from command import mtframe
 from mtframe.assembly import Assembly
+from mtframe.cli import _work
 from mtframe.data import content_marks
 from mtframe.errors import CheckpointError
 from mtframe.inference import load_run
@@ -121,6 +122,20 @@ def test_evaluation_says_what_was_learned(tmp_path: Path, animals: Path, others:
     assert result.code == 0, result
     said = " ".join(result.out.split())
     assert "a: 4 of the 4 images of val are in the training data of task a (image-folder), by content" in said
+
+
+def test_that_many_images_are_read_is_said(tmp_path: Path, animals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(
+        Recipe.from_plain(toy_recipe({"a": task(animals)}, steps=1)).to_yaml(), encoding="utf-8"
+    )
+    said = "reading some kilobytes of each of 4 images, by which the run recognises them later\n"
+    assert said not in mtframe("train", "recipe.yaml", "--out", "few").out
+    monkeypatch.setattr(_work, "_MANY", 3)
+    result = mtframe("train", "recipe.yaml", "--out", "many")
+    assert result.code == 0, result
+    assert said in result.out
+    assert said not in mtframe("train", "--resume", "many", "train.steps=2").out
 
 
 def test_runs_remember_the_runs_they_come_from(tmp_path: Path, animals: Path, others: Path) -> None:
