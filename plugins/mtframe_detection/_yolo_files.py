@@ -12,7 +12,7 @@ from typing import Any
 
 from mtframe.errors import DataError, MtframeError, RecipeError
 from mtframe.folders import SPLIT_NAMES, filled, images_below, is_hidden, spelled_twice
-from mtframe.omissions import refuse
+from mtframe.omissions import BAD_LABELS, Mistakes
 from mtframe.paths import stays_inside
 from mtframe.yaml import MOST_BYTES, parse_yaml
 
@@ -42,7 +42,9 @@ class Described:
     omitted: Mapping[str, int] = field(default_factory=dict)
 
 
-def describe(root: Path, split: str, data: str | None, classes: Sequence[str]) -> Described:
+def describe(
+    root: Path, split: str, data: str | None, classes: Sequence[str], bad_labels: float = BAD_LABELS
+) -> Described:
     """Finds a split by the yaml, or by the folders where there is none.
 
     Raises:
@@ -64,8 +66,9 @@ def describe(root: Path, split: str, data: str | None, classes: Sequence[str]) -
         base = _base(root, content)
         entries, said = _entries(content, split, where)
     _check_names(names, where)
-    omitted = Counter[str]()
-    images = [image for entry in entries for image in _images(root, base, entry, where, omitted)]
+    omitted, wrong = Counter[str](), list[str]()
+    images = [image for entry in entries for image in _images(root, base, entry, where, omitted, wrong, bad_labels)]
+    said += tuple(wrong)
     if not images:
         raise DataError(f"{where}: split {split!r} has no images in {', '.join(map(repr, entries))}")
     unique = list(dict.fromkeys(images))
@@ -217,8 +220,16 @@ def _entries(content: Mapping[str, Any], split: str, where: str) -> tuple[list[s
     return entries, spelled_twice("{split}", split, key, lambda name: bool(content.get(name)))
 
 
-def _images(root: Path, base: PurePosixPath, entry: str, where: str, omitted: Counter[str]) -> list[str]:
-    """Images of one entry of a split, relative to the root; what else is there is counted in `omitted`."""
+def _images(
+    root: Path,
+    base: PurePosixPath,
+    entry: str,
+    where: str,
+    omitted: Counter[str],
+    said: list[str],
+    bad_labels: float,
+) -> list[str]:
+    """Images of one entry of a split, relative to the root; what else is there is counted in `omitted` and `said`."""
     place = _inside(root, base, entry)
     if place is None and entry.startswith("../"):
         # Roboflow writes `../train/images` for what lies beside the yaml.
@@ -231,23 +242,25 @@ def _images(root: Path, base: PurePosixPath, entry: str, where: str, omitted: Co
         omitted.update(found.omitted)
         return [(path / file).relative_to(root).as_posix() for file in found.files]
     if path.suffix == ".txt" and os.path.isfile(path):
-        return _listed(root, path)
+        return _listed(root, path, omitted, said, bad_labels)
     raise DataError(f"{where}: no folder or list of images '{path}' (looked for inside the root, whatever 'path' says)")
 
 
-def _listed(root: Path, file: Path) -> list[str]:
+def _listed(root: Path, file: Path, omitted: Counter[str], said: list[str], bad_labels: float) -> list[str]:
     """The images that a list names, relative to the root or, with `./` in front, to the list's own folder."""
-    images, problems = [], []
+    images, mistakes = list[str](), Mistakes()
     beside = PurePosixPath(file.parent.relative_to(root).as_posix())
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not (name := line.strip()):
             continue
         place = _inside(root, beside if name.startswith("./") else PurePosixPath(), name)
         if place is None or not place.name:
-            problems.append(f"line {number}: {name!r}")
+            mistakes.add(number, f"line {number}: {name!r} is not inside '{root}'")
         else:
             images.append(place.as_posix())
-    refuse(problems, f"{file}: {len(problems)} images are not inside '{root}'")
+    said += mistakes.excused(len(images) + len(mistakes), bad_labels, str(file), "lines", "they are wrong")
+    if mistakes:
+        omitted["lines of lists that are wrong"] += len(mistakes)
     return images
 
 

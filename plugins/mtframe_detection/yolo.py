@@ -52,7 +52,7 @@ class Yolo(AnnotatedImages):
         classes: Names of the classes in the order of their numbers, where no yaml says them.
         keep_empty: Whether images without boxes are kept. In evaluation they are always kept: what is found
             on them is wrong.
-        bad_labels: Part of the images that may be left out, since something is wrong in their file.
+        bad_labels: Part of the images, and of the lines of a list, that may be left out, since something is wrong.
         orientation: Whether labels are for pictures as they are seen, or as they are `stored` in spite of their EXIF
             orientation.
 
@@ -83,7 +83,7 @@ class Yolo(AnnotatedImages):
         check_split("yolo", split, self.splits)
         check_part(bad_labels=bad_labels)
         root = Path(root)
-        found = describe(root, split, data, classes)
+        found = describe(root, split, data, classes, bad_labels)
         annotations = read_labels(root, split, found.images, len(found.classes), bad_labels).omitting(found.omitted)
         super().__init__(root, split, annotations, found.classes, keep_empty=keep_empty)
         self.notes = (*found.notes, *self.notes)
