@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mtframe.errors import DataError, MtframeError, RecipeError
-from mtframe.folders import SPLIT_NAMES, filled, images_below, is_hidden, spelled_twice
+from mtframe.folders import (
+    SPLIT_NAMES,
+    filled,
+    folders_in,
+    held_out,
+    images_below,
+    is_hidden,
+    spelled_twice,
+    splits_among,
+)
 from mtframe.omissions import BAD_LABELS, Mistakes
 from mtframe.paths import stays_inside
 from mtframe.yaml import MOST_BYTES, parse_yaml
 
+from ._files import begins_with_box
 from ._reading import read_text
 
 _YAML = ("data.yaml", "data.yml")
@@ -27,6 +38,12 @@ _FOLDERS = ("images/{split}", "{split}/images")
 _BESIDE = (".txt", ".cache", ".npy", ".json", ".xml")
 
 _MOST_CLASSES = 100_000
+
+# A class's number has fewer digits, where nothing but labels says how many there are.
+_DIGITS = 5
+
+# Files of labels that are looked into to find out whether a folder is YOLO's.
+_MOST_LABELS = 20
 
 # Bytes of a yaml, and their number, that are looked at to find out whether a folder is YOLO's.
 _MOST_LOOKED_AT, _MOST_YAMLS = 1_000_000, 10
@@ -43,7 +60,12 @@ class Described:
 
 
 def describe(
-    root: Path, split: str, data: str | None, classes: Sequence[str], bad_labels: float = BAD_LABELS
+    root: Path,
+    split: str,
+    data: str | None,
+    classes: Sequence[str],
+    bad_labels: float = BAD_LABELS,
+    val_part: float = 0.2,
 ) -> Described:
     """Finds a split by the yaml, or by the folders where there is none.
 
@@ -54,9 +76,13 @@ def describe(
     if not root.is_dir():
         raise RecipeError(f"root: no folder '{root}'")
     file = _yaml_file(root, data)
+    divided = file is None and _is_undivided(root)
     if file is None:
+        entries, said = (["images"], ()) if divided else _plain_layout(root, split)
         names = tuple(classes) or _classes_file(root)
-        entries, said = _plain_layout(root, split)
+        if not names:
+            names = _numbered_classes(root)
+            said += (f"nothing names the classes; they are called {names[0]} to {names[-1]}, as labels number them",)
         base, where = PurePosixPath(), f"{root}"
     else:
         content, where = _load(file), str(file)
@@ -73,6 +99,20 @@ def describe(
         raise DataError(f"{where}: split {split!r} has no images in {', '.join(map(repr, entries))}")
     unique = list(dict.fromkeys(images))
     twice = len(images) - len(unique)
+    if divided:
+        if split == "test":
+            raise RecipeError(f"no split 'test': '{root / 'images'}' has images and no folders of splits")
+        held = held_out(unique, val_part)
+        whole, unique = (
+            len(unique),
+            [image for image, validates in zip(unique, held, strict=True) if validates == (split == "val")],
+        )
+        if not unique:
+            raise RecipeError(f"yolo: no image for {split!r} with val_part={val_part:g}")
+        said += (f"{split}: no folders of splits; {len(unique)} of {whole} images, by val_part={val_part:g}",)
+        if split == "val":
+            # What belongs to no split is told once, by training.
+            omitted.clear()
     if twice:
         said += (f"{split}: {twice} images are listed twice; taken once",)
         omitted["images that are listed twice"] += twice
@@ -87,11 +127,13 @@ def recognised(place: Path) -> dict[str, str] | None:
         file = (_yaml_file(place, None) or _only_yaml(place)) if place.is_dir() else None
         if file is not None:
             return ({} if file.name in _YAML else {"data": file.name}) if _is_ours(file) else None
-        _plain_layout(place, "train")
-        _classes_file(place)
+        if not _is_undivided(place):
+            _plain_layout(place, "train")
+        named = _classes_file(place)
     except MtframeError:
         return None
-    return {}
+    # Images and labels alone; folders of that name may hold anything.
+    return {} if named or any(begins_with_box(file) for file in islice(_label_files(place), _MOST_LABELS)) else None
 
 
 def _is_ours(file: Path) -> bool:
@@ -166,14 +208,49 @@ def _key(number: Any) -> Any:
 
 
 def _classes_file(root: Path) -> tuple[str, ...]:
+    """The names in a file of classes; none where there is no such file.
+
+    Raises:
+        DataError: There are no labels from which classes could be numbered, either, or another yaml names them.
+    """
     for file in (root / "classes.txt", root / "labels" / "classes.txt"):
         if file.is_file():
             # Not without empty lines: a class's number is that of its line.
             return tuple(line.strip() for line in read_text(file).rstrip().splitlines())
+    # A yaml of another name may say it; whose numbers then have names.
+    if next(_label_files(root), None) is not None and _only_yaml(root) is None:
+        return ()
     raise DataError(
         f"{root}: nothing says what the classes are called; expected '{_YAML[0]}' or 'classes.txt', or the option "
-        "'classes'"
+        "'classes', or 'data' for a yaml of another name"
     )
+
+
+def _label_files(root: Path) -> Iterator[Path]:
+    """Files of labels of any split, in `labels` or in `SPLIT/labels`."""
+    for folder in ("labels", *(f"{name}/labels" for called in SPLIT_NAMES.values() for name in called)):
+        for place, _, names in os.walk(root / folder):
+            yield from (Path(place) / name for name in sorted(names) if name.endswith(".txt") and not is_hidden(name))
+
+
+def _numbered_classes(root: Path) -> tuple[str, ...]:
+    """Names by number of as many classes as labels of any split name: every split needs the same ones."""
+    highest = 0
+    for file in _label_files(root):
+        with suppress(DataError):
+            for line in read_text(file).splitlines():
+                word = line.split(maxsplit=1)[0] if line.strip() else ""
+                # What is wrong costs its image; a number beyond all reason would cost a row of weights for each.
+                if word.isdecimal() and len(word) < _DIGITS:
+                    highest = max(highest, int(word))
+    return _numbered(highest + 1, f"{root}")
+
+
+def _is_undivided(root: Path) -> bool:
+    """Whether images lie right in the folder `images`, and their labels in `labels`, without folders of splits."""
+    if not os.path.isdir(root / "labels") or not images_below(root / "images", _BESIDE, deep=False).files:
+        return False
+    return not splits_among(folders_in(root / "images"))[0]
 
 
 def _check_names(names: tuple[str, ...], where: str) -> None:
