@@ -51,6 +51,7 @@ from ._survey import FINDINGS as FINDINGS
 from ._survey import Finding as Finding
 from ._survey import InspectsFiles as InspectsFiles
 from ._survey import KeepsFiles as KeepsFiles
+from ._survey import LabelsTakeLong as LabelsTakeLong
 from ._survey import PlacesWhole as PlacesWhole
 from ._survey import ReadsLabels as ReadsLabels
 from ._survey import Severity as Severity

@@ -31,8 +31,8 @@ class Dataset(Samples, Protocol):
     """Images and labels of one split; a map-style data set, picklable.
 
     Wired: `split` (`"train"`, `"val"`, ...; the splits it has are in `splits`). Optional: `LabelsImages`,
-    `OrdersEpochs`, `Downloads`, `Synthesizes`, `Recognises`, `ReportsOmissions`, `ReadsLabels`, `KeepsFiles`,
-    `InspectsFiles`, `HasNotes`.
+    `OrdersEpochs`, `Downloads`, `Synthesizes`, `Recognises`, `ReportsOmissions`, `ReadsLabels`,
+    `LabelsTakeLong`, `KeepsFiles`, `InspectsFiles`, `HasNotes`.
 
     Attributes:
         splits: The splits that it may be asked for.

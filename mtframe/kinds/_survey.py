@@ -55,6 +55,8 @@ class Survey:
         rows: Further numbers, by what they are.
         findings: What is odd about the labels.
         pictures: Classes, sizes, places: whatever shows them.
+        amounts: How much of each class, in label order, where that says more than how many: pixels.
+        measured: What these are, as "pixels".
     """
 
     things: str
@@ -65,6 +67,8 @@ class Survey:
     rows: Mapping[str, int] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     pictures: tuple[Detail, ...] = ()
+    amounts: Mapping[str, int] = field(default_factory=dict)
+    measured: str = ""
 
 
 @runtime_checkable
@@ -75,9 +79,20 @@ class ReadsLabels(Protocol):
         """The sample without its pixels, which are not decoded; its size is (0, 0) where only they would tell.
 
         Raises:
-            BadImageError: The file is missing, or damaged where it was looked at.
+            BadImageError: The file is missing, or damaged where it was looked at; BadLabelError: its label is wrong.
         """
         ...
+
+
+@runtime_checkable
+class LabelsTakeLong(Protocol):
+    """A data set whose labels are files of pixels: before a training, some from all over a split are looked at.
+
+    Attributes:
+        looked_at: How many of a split.
+    """
+
+    looked_at: ClassVar[int]
 
 
 @runtime_checkable

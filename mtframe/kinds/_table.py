@@ -38,7 +38,7 @@ from ._model import (
     TakesOver,
     TellsPretraining,
 )
-from ._survey import InspectsFiles, KeepsFiles, PlacesWhole, ReadsLabels, Surveys, TellsUnlearnable
+from ._survey import InspectsFiles, KeepsFiles, LabelsTakeLong, PlacesWhole, ReadsLabels, Surveys, TellsUnlearnable
 from ._target import ChecksForm, Embeds, RatesPredictions, Target, WritesFiles
 from ._training import (
     Balancer,
@@ -189,6 +189,7 @@ _ABILITIES: dict[str, tuple[type, ...]] = {
         Recognises,
         ReportsOmissions,
         ReadsLabels,
+        LabelsTakeLong,
         KeepsFiles,
         InspectsFiles,
         HasNotes,

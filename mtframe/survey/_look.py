@@ -18,6 +18,7 @@ from mtframe.kinds import (
     Dataset,
     KeepsFiles,
     LabelsImages,
+    LabelsTakeLong,
     PlacesWhole,
     ReadsLabels,
     Surveys,
@@ -101,10 +102,12 @@ def look_at(dataset: Dataset, target: Target, look: Look) -> SplitLook:
     if not look.decode and not isinstance(dataset, ReadsLabels):
         return SplitLook(len(dataset), read=False)
     found = SplitLook(len(dataset), read=True)
-    parts = _Parts(dataset, target, decode=look.decode)
     # Those that lie together: data of people has one after the other.
-    number = len(parts) if look.most is None else min(len(parts), -(-look.most // _TOGETHER))
-    for part in load(parts, range(number), look.workers, pin_memory=False):
+    places = np.arange(len(dataset))[: look.most]
+    if not look.decode and isinstance(dataset, LabelsTakeLong) and len(places) > dataset.looked_at:
+        places = np.unique(np.linspace(0, len(places) - 1, dataset.looked_at).round().astype(np.int64))
+    parts = _Parts(dataset, target, places, decode=look.decode)
+    for part in load(parts, range(len(parts)), look.workers, pin_memory=False):
         found.add(part)
         look.seen(part.images)
     return found
@@ -123,21 +126,22 @@ class _Parts:
     Args:
         dataset: The split.
         target: Its kind of target.
+        places: Those of the split that are looked at.
         decode: Whether images are decoded.
     """
 
-    def __init__(self, dataset: Any, target: Target, *, decode: bool) -> None:
-        self._dataset, self._decode = dataset, decode
+    def __init__(self, dataset: Any, target: Target, places: np.ndarray, *, decode: bool) -> None:
+        self._dataset, self._decode, self._places = dataset, decode, places
         self._target = target if isinstance(target, Surveys) else None
         self._missing = {
             place: id for place, (id, path) in enumerate(files_of(dataset).items()) if not os.path.exists(path)
         }
 
     def __len__(self) -> int:
-        return -(-len(self._dataset) // _TOGETHER)
+        return -(-len(self._places) // _TOGETHER)
 
     def __getitem__(self, number: int) -> SplitLook:
-        places = range(number * _TOGETHER, min((number + 1) * _TOGETHER, len(self._dataset)))
+        places = self._places[number * _TOGETHER : (number + 1) * _TOGETHER].tolist()
         part = SplitLook(len(places), read=True)
         for place in places:
             if place in self._missing:

@@ -209,7 +209,8 @@ def _of_split(task: Surveyed, split: str, result: TaskSurvey) -> Iterator[Findin
         elif said.total and said.empty > _MUCH * known:
             yield Finding("mostly-empty", "warning", f"{said.empty} of {known} images have no {said.things} on them")
         idle = [name for name, number in said.classes.items() if not number]
-        if training and said.total and idle:
+        # Of a rare class, some images may show none where all would.
+        if training and said.total and idle and look.looked_at == images:
             yield Finding(
                 "class-without-any", "warning",
                 f"{len(idle)} of {len(said.classes)} classes have no {said.things} to learn from", tuple(idle[:_NAMED]),
@@ -241,7 +242,8 @@ def _classes_apart(task: Surveyed, result: TaskSurvey) -> Iterator[Finding]:
             )  # fmt: skip
             continue
         said = result.splits[split].survey
-        if ours is None or said is None:
+        looked = (result.splits[name].look for name in ("train", split))
+        if ours is None or said is None or any(look.looked_at < look.images for look in looked):
             continue
         unseen = [name for name, number in said.classes.items() if number and not ours.classes.get(name)]
         if unseen and ours.total:

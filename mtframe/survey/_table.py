@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mtframe.errors import one_line
 
-from ._survey import SplitSurvey, TaskSurvey
+from ._survey import TaskSurvey
 
 _Row = tuple[str, Sequence[int | None]]
 
@@ -57,8 +57,11 @@ def _rows(survey: TaskSurvey, classes: int) -> list[_Row]:
             next((one.things for one in surveys if one is not None), ""),
             [None if one is None else one.total for one in surveys],
         ),
-        *_class_rows(splits, classes),
+        *_class_rows([dict(one.classes) if one else None for one in surveys], classes),
     ]
+    if measured := next((one.measured for one in surveys if one is not None and one.amounts), ""):
+        rows.append((measured, [None if one is None else sum(one.amounts.values()) for one in surveys]))
+        rows += _class_rows([dict(one.amounts) if one else None for one in surveys], classes)
     for name in dict.fromkeys(name for one in surveys if one is not None for name in one.rows):
         counts = [None if one is None else one.rows.get(name) for one in surveys]
         if any(counts):
@@ -70,8 +73,7 @@ def _rows(survey: TaskSurvey, classes: int) -> list[_Row]:
     return rows
 
 
-def _class_rows(splits: Sequence[SplitSurvey], most: int) -> list[_Row]:
-    counts = [dict(split.survey.classes) if split.survey else None for split in splits]
+def _class_rows(counts: Sequence[Mapping[str, int] | None], most: int) -> list[_Row]:
     names = list(dict.fromkeys(name for count in counts if count for name in count))
     if len(names) > most:
         first = next(count for count in counts if count)

@@ -79,10 +79,11 @@ def found_elsewhere(root: Path, images: Sequence[str], label_of: Callable[[str],
 
 def _with_boxes(root: Path, files: Sequence[str]) -> list[str]:
     """Those of the files that begin with a box: what else a folder holds may be text too."""
-    return [file for number, file in enumerate(files) if number >= _OPENED or _begins_with_box(root / file)]
+    return [file for number, file in enumerate(files) if number >= _OPENED or begins_with_box(root / file)]
 
 
-def _begins_with_box(file: Path) -> bool:
+def begins_with_box(file: Path) -> bool:
+    """Whether a text file begins with a line of a class and a box."""
     try:
         with regular(file).open("rb") as opened:
             return _BOX.match(opened.read(200)) is not None

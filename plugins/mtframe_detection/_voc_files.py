@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mtframe.errors import DataError, RecipeError
 from mtframe.folders import folders_in, held_out, images_below, is_hidden, is_image, not_used, splits_among
-from mtframe.omissions import refuse
+from mtframe.omissions import BAD_LABELS, Mistakes
 from mtframe.paths import stays_inside
 
 from ._reading import read_text
@@ -45,7 +45,14 @@ class Found:
     omitted: Mapping[str, int] = field(default_factory=dict)
 
 
-def find_split(root: Path, split: str, listed: str, years: tuple[int, ...], val_part: float) -> Found:
+def find_split(
+    root: Path,
+    split: str,
+    listed: str,
+    years: tuple[int, ...],
+    val_part: float,
+    bad_labels: float = BAD_LABELS,
+) -> Found:
     """Finds a split: by lists, by folders of splits, or by a part of all images that is held out.
 
     Args:
@@ -54,6 +61,7 @@ def find_split(root: Path, split: str, listed: str, years: tuple[int, ...], val_
         listed: Name of its list.
         years: Which of several folders `VOC2007`, ... are taken.
         val_part: Part of the images that validates where nothing divides them.
+        bad_labels: Part of the lines of a list that may be left out, since they are wrong.
 
     Raises:
         RecipeError: There is no such folder, list or split.
@@ -75,13 +83,13 @@ def find_split(root: Path, split: str, listed: str, years: tuple[int, ...], val_
     folders = _folders(root, years)
     if not any((folder / _LISTS).is_dir() for folder in folders):
         return _divided(root, folders, split, val_part)
-    names = _listed(folders, listed)
+    names, said, wrong = _listed(folders, listed, bad_labels)
     stems = {folder: _stems(folder) for folder in dict.fromkeys(folder for folder, _ in names)}
     places = [
         Place(folder / _XML / f"{name}.xml", _image(root, folder / _IMAGES, name, stems[folder][0]))
         for folder, name in names
     ]
-    return Found(places, [folder / _XML for folder in folders])
+    return Found(places, [folder / _XML for folder in folders], said, wrong)
 
 
 def xml_files(folder: Path) -> list[str]:
@@ -158,20 +166,28 @@ def _folders(root: Path, years: tuple[int, ...]) -> list[Path]:
     return chosen
 
 
-def _listed(folders: Sequence[Path], name: str) -> list[tuple[Path, str]]:
-    """Folder and name of each image on a list."""
+def _listed(
+    folders: Sequence[Path], name: str, bad_labels: float
+) -> tuple[list[tuple[Path, str]], tuple[str, ...], dict[str, int]]:
+    """Folder and name of each image on a list; and what is left out, in words and counted."""
     files = [(folder, folder / _LISTS / f"{name}.txt") for folder in folders]
     there = [(folder, file) for folder, file in files if file.is_file()]
     if not there:
         raise RecipeError(f"voc: no list {name!r}: no file '{files[0][1]}'")
-    names = []
+    names, said, wrong = list[tuple[Path, str]](), tuple[str, ...](), 0
     for folder, file in there:
         lines = [line.strip() for line in read_text(file).split("\n") if line.strip()]
-        refuse([repr(line) for line in lines if not stays_inside(line)], f"{file}: names lead out of '{folder}'")
-        names += [(folder, image) for image in dict.fromkeys(_name(folder, line) for line in lines)]
+        mistakes = Mistakes()
+        for number, line in enumerate(lines):
+            if not stays_inside(line):
+                mistakes.add(number, f"{line!r} leads out of '{folder}'")
+        said += mistakes.excused(len(lines), bad_labels, str(file), "names", "they are wrong")
+        wrong += len(mistakes)
+        right = (line for number, line in enumerate(lines) if number not in mistakes)
+        names += [(folder, image) for image in dict.fromkeys(_name(folder, line) for line in right)]
     if not names:
         raise DataError(f"{there[0][1]}: no images are listed")
-    return names
+    return names, said, {"names on lists that are wrong": wrong} if wrong else {}
 
 
 def _name(folder: Path, line: str) -> str:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mtframe.errors import DataError, MtframeError, RecipeError
-from mtframe.folders import SPLIT_NAMES, filled, images_below, is_hidden, spelled_twice
-from mtframe.omissions import refuse
+from mtframe.folders import (
+    SPLIT_NAMES,
+    filled,
+    folders_in,
+    held_out,
+    images_below,
+    is_hidden,
+    spelled_twice,
+    splits_among,
+)
+from mtframe.omissions import BAD_LABELS, Mistakes
 from mtframe.paths import stays_inside
 from mtframe.yaml import MOST_BYTES, parse_yaml
 
+from ._files import begins_with_box
 from ._reading import read_text
 
 _YAML = ("data.yaml", "data.yml")
@@ -27,6 +38,12 @@ _FOLDERS = ("images/{split}", "{split}/images")
 _BESIDE = (".txt", ".cache", ".npy", ".json", ".xml")
 
 _MOST_CLASSES = 100_000
+
+# A class's number has fewer digits, where nothing but labels says how many there are.
+_DIGITS = 5
+
+# Files of labels that are looked into to find out whether a folder is YOLO's.
+_MOST_LABELS = 20
 
 # Bytes of a yaml, and their number, that are looked at to find out whether a folder is YOLO's.
 _MOST_LOOKED_AT, _MOST_YAMLS = 1_000_000, 10
@@ -42,7 +59,14 @@ class Described:
     omitted: Mapping[str, int] = field(default_factory=dict)
 
 
-def describe(root: Path, split: str, data: str | None, classes: Sequence[str]) -> Described:
+def describe(
+    root: Path,
+    split: str,
+    data: str | None,
+    classes: Sequence[str],
+    bad_labels: float = BAD_LABELS,
+    val_part: float = 0.2,
+) -> Described:
     """Finds a split by the yaml, or by the folders where there is none.
 
     Raises:
@@ -52,9 +76,13 @@ def describe(root: Path, split: str, data: str | None, classes: Sequence[str]) -
     if not root.is_dir():
         raise RecipeError(f"root: no folder '{root}'")
     file = _yaml_file(root, data)
+    divided = file is None and _is_undivided(root)
     if file is None:
+        entries, said = (["images"], ()) if divided else _plain_layout(root, split)
         names = tuple(classes) or _classes_file(root)
-        entries, said = _plain_layout(root, split)
+        if not names:
+            names = _numbered_classes(root)
+            said += (f"nothing names the classes; they are called {names[0]} to {names[-1]}, as labels number them",)
         base, where = PurePosixPath(), f"{root}"
     else:
         content, where = _load(file), str(file)
@@ -64,12 +92,27 @@ def describe(root: Path, split: str, data: str | None, classes: Sequence[str]) -
         base = _base(root, content)
         entries, said = _entries(content, split, where)
     _check_names(names, where)
-    omitted = Counter[str]()
-    images = [image for entry in entries for image in _images(root, base, entry, where, omitted)]
+    omitted, wrong = Counter[str](), list[str]()
+    images = [image for entry in entries for image in _images(root, base, entry, where, omitted, wrong, bad_labels)]
+    said += tuple(wrong)
     if not images:
         raise DataError(f"{where}: split {split!r} has no images in {', '.join(map(repr, entries))}")
     unique = list(dict.fromkeys(images))
     twice = len(images) - len(unique)
+    if divided:
+        if split == "test":
+            raise RecipeError(f"no split 'test': '{root / 'images'}' has images and no folders of splits")
+        held = held_out(unique, val_part)
+        whole, unique = (
+            len(unique),
+            [image for image, validates in zip(unique, held, strict=True) if validates == (split == "val")],
+        )
+        if not unique:
+            raise RecipeError(f"yolo: no image for {split!r} with val_part={val_part:g}")
+        said += (f"{split}: no folders of splits; {len(unique)} of {whole} images, by val_part={val_part:g}",)
+        if split == "val":
+            # What belongs to no split is told once, by training.
+            omitted.clear()
     if twice:
         said += (f"{split}: {twice} images are listed twice; taken once",)
         omitted["images that are listed twice"] += twice
@@ -84,11 +127,13 @@ def recognised(place: Path) -> dict[str, str] | None:
         file = (_yaml_file(place, None) or _only_yaml(place)) if place.is_dir() else None
         if file is not None:
             return ({} if file.name in _YAML else {"data": file.name}) if _is_ours(file) else None
-        _plain_layout(place, "train")
-        _classes_file(place)
+        if not _is_undivided(place):
+            _plain_layout(place, "train")
+        named = _classes_file(place)
     except MtframeError:
         return None
-    return {}
+    # Images and labels alone; folders of that name may hold anything.
+    return {} if named or any(begins_with_box(file) for file in islice(_label_files(place), _MOST_LABELS)) else None
 
 
 def _is_ours(file: Path) -> bool:
@@ -163,14 +208,49 @@ def _key(number: Any) -> Any:
 
 
 def _classes_file(root: Path) -> tuple[str, ...]:
+    """The names in a file of classes; none where there is no such file.
+
+    Raises:
+        DataError: There are no labels from which classes could be numbered, either, or another yaml names them.
+    """
     for file in (root / "classes.txt", root / "labels" / "classes.txt"):
         if file.is_file():
             # Not without empty lines: a class's number is that of its line.
             return tuple(line.strip() for line in read_text(file).rstrip().splitlines())
+    # A yaml of another name may say it; whose numbers then have names.
+    if next(_label_files(root), None) is not None and _only_yaml(root) is None:
+        return ()
     raise DataError(
         f"{root}: nothing says what the classes are called; expected '{_YAML[0]}' or 'classes.txt', or the option "
-        "'classes'"
+        "'classes', or 'data' for a yaml of another name"
     )
+
+
+def _label_files(root: Path) -> Iterator[Path]:
+    """Files of labels of any split, in `labels` or in `SPLIT/labels`."""
+    for folder in ("labels", *(f"{name}/labels" for called in SPLIT_NAMES.values() for name in called)):
+        for place, _, names in os.walk(root / folder):
+            yield from (Path(place) / name for name in sorted(names) if name.endswith(".txt") and not is_hidden(name))
+
+
+def _numbered_classes(root: Path) -> tuple[str, ...]:
+    """Names by number of as many classes as labels of any split name: every split needs the same ones."""
+    highest = 0
+    for file in _label_files(root):
+        with suppress(DataError):
+            for line in read_text(file).splitlines():
+                word = line.split(maxsplit=1)[0] if line.strip() else ""
+                # What is wrong costs its image; a number beyond all reason would cost a row of weights for each.
+                if word.isdecimal() and len(word) < _DIGITS:
+                    highest = max(highest, int(word))
+    return _numbered(highest + 1, f"{root}")
+
+
+def _is_undivided(root: Path) -> bool:
+    """Whether images lie right in the folder `images`, and their labels in `labels`, without folders of splits."""
+    if not os.path.isdir(root / "labels") or not images_below(root / "images", _BESIDE, deep=False).files:
+        return False
+    return not splits_among(folders_in(root / "images"))[0]
 
 
 def _check_names(names: tuple[str, ...], where: str) -> None:
@@ -217,8 +297,16 @@ def _entries(content: Mapping[str, Any], split: str, where: str) -> tuple[list[s
     return entries, spelled_twice("{split}", split, key, lambda name: bool(content.get(name)))
 
 
-def _images(root: Path, base: PurePosixPath, entry: str, where: str, omitted: Counter[str]) -> list[str]:
-    """Images of one entry of a split, relative to the root; what else is there is counted in `omitted`."""
+def _images(
+    root: Path,
+    base: PurePosixPath,
+    entry: str,
+    where: str,
+    omitted: Counter[str],
+    said: list[str],
+    bad_labels: float,
+) -> list[str]:
+    """Images of one entry of a split, relative to the root; what else is there is counted in `omitted` and `said`."""
     place = _inside(root, base, entry)
     if place is None and entry.startswith("../"):
         # Roboflow writes `../train/images` for what lies beside the yaml.
@@ -231,23 +319,25 @@ def _images(root: Path, base: PurePosixPath, entry: str, where: str, omitted: Co
         omitted.update(found.omitted)
         return [(path / file).relative_to(root).as_posix() for file in found.files]
     if path.suffix == ".txt" and os.path.isfile(path):
-        return _listed(root, path)
+        return _listed(root, path, omitted, said, bad_labels)
     raise DataError(f"{where}: no folder or list of images '{path}' (looked for inside the root, whatever 'path' says)")
 
 
-def _listed(root: Path, file: Path) -> list[str]:
+def _listed(root: Path, file: Path, omitted: Counter[str], said: list[str], bad_labels: float) -> list[str]:
     """The images that a list names, relative to the root or, with `./` in front, to the list's own folder."""
-    images, problems = [], []
+    images, mistakes = list[str](), Mistakes()
     beside = PurePosixPath(file.parent.relative_to(root).as_posix())
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not (name := line.strip()):
             continue
         place = _inside(root, beside if name.startswith("./") else PurePosixPath(), name)
         if place is None or not place.name:
-            problems.append(f"line {number}: {name!r}")
+            mistakes.add(number, f"line {number}: {name!r} is not inside '{root}'")
         else:
             images.append(place.as_posix())
-    refuse(problems, f"{file}: {len(problems)} images are not inside '{root}'")
+    said += mistakes.excused(len(images) + len(mistakes), bad_labels, str(file), "lines", "they are wrong")
+    if mistakes:
+        omitted["lines of lists that are wrong"] += len(mistakes)
     return images
 
 

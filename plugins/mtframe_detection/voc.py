@@ -100,7 +100,7 @@ class Voc(AnnotatedImages):
         if not stays_inside(lists[split]):
             raise RecipeError(f"{split}: expected the name of a list in ImageSets/Main, got {lists[split]!r}")
         root = Path(root)
-        found = find_split(root, split, lists[split], years, val_part)
+        found = find_split(root, split, lists[split], years, val_part, bad_labels)
         known = _names_in(found.folders) if classes == "found" else CLASSES if classes == "voc" else tuple(classes)
         annotations = _read(root, split, found.places, known, bad_labels, upright=orientation == "upright")
         super().__init__(

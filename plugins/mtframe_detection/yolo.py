@@ -32,8 +32,10 @@ class Yolo(AnnotatedImages):
 
     A split of the yaml is a folder, a `.txt` file that lists images, or several of these; it may have another of its
     names, as `valid`. `names` is a list or a mapping of numbers; where only `nc` is there, classes are `class_0`, ...
-    Without a yaml, splits are the folders `ROOT/images/SPLIT` or `ROOT/SPLIT/images`, and names of classes come from
-    `classes` or from `ROOT/classes.txt`. An image's
+    Without a yaml, splits are the folders `ROOT/images/SPLIT` or `ROOT/SPLIT/images`; where images lie right in
+    `ROOT/images`, a part of them validates (`val_part`), chosen by a digest of their paths. Names of classes then come
+    from `classes` or from `ROOT/classes.txt`; without either they are `class_0`, ... up to the highest number in the
+    labels of all splits. An image's
     labels are at its own path with the last folder `images` replaced by `labels`, or beside it where there is none
     of that name. An image without labels, or with an empty file, has nothing on it.
 
@@ -50,9 +52,10 @@ class Yolo(AnnotatedImages):
         root: Folder that holds everything.
         data: The yaml, relative to the root; null for `data.yaml` or `data.yml` where there is one.
         classes: Names of the classes in the order of their numbers, where no yaml says them.
+        val_part: Part of the images that validates where neither a yaml nor folders of splits divide them.
         keep_empty: Whether images without boxes are kept. In evaluation they are always kept: what is found
             on them is wrong.
-        bad_labels: Part of the images that may be left out, since something is wrong in their file.
+        bad_labels: Part of the images, and of the lines of a list, that may be left out, since something is wrong.
         orientation: Whether labels are for pictures as they are seen, or as they are `stored` in spite of their EXIF
             orientation.
 
@@ -76,14 +79,15 @@ class Yolo(AnnotatedImages):
         root: Path,
         data: str | None = None,
         classes: tuple[str, ...] = (),
+        val_part: float = 0.2,
         keep_empty: bool = True,
         bad_labels: float = BAD_LABELS,
         orientation: Literal["upright", "stored"] = "upright",
     ) -> None:
         check_split("yolo", split, self.splits)
-        check_part(bad_labels=bad_labels)
+        check_part(val_part=val_part, bad_labels=bad_labels)
         root = Path(root)
-        found = describe(root, split, data, classes)
+        found = describe(root, split, data, classes, bad_labels, val_part)
         annotations = read_labels(root, split, found.images, len(found.classes), bad_labels).omitting(found.omitted)
         super().__init__(root, split, annotations, found.classes, keep_empty=keep_empty)
         self.notes = (*found.notes, *self.notes)

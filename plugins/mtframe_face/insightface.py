@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from mtframe.data import DataInfo, DecodeSize, Sample, decode_image
-from mtframe.errors import DataError, RecipeError
+from mtframe.errors import BadImageError, DataError, RecipeError
+from mtframe.omissions import BAD_LABELS, Mistakes, check_part
 
 from ._centres import NOBODY
 from ._pickled_pairs import PickledPairs
@@ -45,9 +46,11 @@ class InsightFace:
         test: Verification file of the split `test`.
         per_identity: Images of a person that stand in a row in training, which the triplet loss needs; 1 for no order.
         balanced: Whether every person comes equally often in training, whoever has more images; else every image does.
+        bad_labels: Part of the records that may be left out, since they cannot be read.
 
     Attributes:
         pairs: Pairs of positions in this split; None in training.
+        omitted: How many records were left out, by reason.
         protocol: `LFW View 2` in a split of the 6,000 pairs of `lfw.bin`.
         photographed: Names of everybody whom the files show; empty, as they name nobody.
 
@@ -69,8 +72,10 @@ class InsightFace:
         test: str = "agedb_30.bin",
         per_identity: int = 1,
         balanced: bool = False,
+        bad_labels: float = BAD_LABELS,
     ) -> None:
         check_split("insightface", split, self.splits)
+        check_part(bad_labels=bad_labels)
         at_least(1, per_identity=per_identity)
         self.root, self.split, self.per_identity, self.balanced = Path(root), split, per_identity, balanced
         if not self.root.is_dir():
@@ -78,9 +83,16 @@ class InsightFace:
         self.decode_size: DecodeSize | None = None
         self.pairs: Pairs | None = None
         self.protocol: str | None = None
+        self.omitted: dict[str, int] = {}
+        self._said: tuple[str, ...] = ()
         if split == "train":
             self._records = Records(self.root / "train.rec")
-            self._keys, self._labels = _people(self._records)
+            mistakes = Mistakes()
+            self._keys, self._labels = _people(self._records, mistakes)
+            whole, file = len(self._keys) + len(mistakes), str(self._records.file.path)
+            self._said = mistakes.excused(whole, bad_labels, file, "records", "they cannot be read")
+            if mistakes:
+                self.omitted = {"records that cannot be read": len(mistakes)}
             classes = int(self._labels.max()) + 1
             # Numbers may have gaps, as of people who were taken out; a stray one costs a row of weights a number.
             if classes > _SPARSEST * len(self._labels):
@@ -114,9 +126,13 @@ class InsightFace:
         label = NOBODY
         if self.split == "train":
             key = int(self._keys[index])
-            labels, data = self._records.image(key)
-            label = _person(self._records, key, labels[0], len(self.info.classes))
             name = f"train.rec/{key}"
+            try:
+                labels, data = self._records.image(key)
+                label = _person(self._records, key, labels[0], len(self.info.classes))
+            except DataError as error:
+                # It costs this image, as a damaged file does.
+                raise BadImageError(self.root / name, str(error)) from None
         else:
             data = self._pickled.image(index)
             name = f"{self._pickled.file.path.name}/{index}"
@@ -139,11 +155,11 @@ class InsightFace:
         """What is worth knowing about the files, in sentences."""
         unknown = f"{self.split}: the file does not say who is in it, so training people in it go unnoticed"
         view_2 = f"{self.split}: these are the {VIEW_2_PAIRS:,} pairs of {VIEW_2}"
-        return () if self.split == "train" else (unknown, *([view_2] if self.protocol else []))
+        return self._said if self.split == "train" else (unknown, *([view_2] if self.protocol else []))
 
 
-def _people(records: Records) -> tuple[np.ndarray, np.ndarray]:
-    """Keys of the images, and each one's label; both (N,) int64."""
+def _people(records: Records, mistakes: Mistakes) -> tuple[np.ndarray, np.ndarray]:
+    """Keys of the images, and each one's label; both (N,) int64. Records that cannot be read go into `mistakes`."""
     keys = records.keys
     people = None
     if keys[0] == 0 and len(labels := records.labels(0)) > 1:
@@ -156,8 +172,23 @@ def _people(records: Records) -> tuple[np.ndarray, np.ndarray]:
     if not len(keys):
         raise DataError(f"{records.file.path}: has no image in it")
     known = np.empty(0, np.int64) if people is None else people
-    rest = [_person(records, int(key), records.labels(int(key))[0]) for key in keys[len(known) :]]
-    return keys, np.concatenate((known, np.array(rest, np.int64)))
+    owners = np.concatenate((known, np.full(len(keys) - len(known), NOBODY)))
+    right = np.ones(len(keys), bool)
+    # The labels of these are known from elsewhere; but what the file ends before is not there.
+    for place in np.flatnonzero(~records.begun(keys[: len(known)])).tolist():
+        mistakes.add(int(keys[place]), f"record {keys[place]}: the file ends before it")
+        right[place] = False
+    for place in range(len(known), len(keys)):
+        key = int(keys[place])
+        try:
+            owners[place] = _person(records, key, records.labels(key)[0])
+        except DataError as error:
+            mistakes.add(key, str(error))
+            right[place] = False
+    if not right.any():
+        raise DataError(f"{records.file.path}: no record can be read: {mistakes.lines()[0]}")
+    # Not copied where nothing is left out: these share their memory with the index.
+    return (keys, owners) if right.all() else (keys[right], owners[right])
 
 
 def _first_person(records: Records, first: int) -> int:

@@ -91,6 +91,8 @@ def read_landmarks(
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     if len(ids) and np.isnan(found).all():
+        if mistakes:
+            raise DataError(mistakes.lines()[0])
         raise DataError(f"{path}: has none of the {len(ids)} images; expected paths such as {ids[0]!r}")
     return found
 

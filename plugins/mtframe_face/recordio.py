@@ -92,6 +92,11 @@ class Records:
         """The labels of record `key`, without reading its image."""
         return self._split(key, self._record(key, _HEADER.size + 4 * _MOST_LABELS))[0]
 
+    def begun(self, keys: np.ndarray) -> np.ndarray:
+        """(N,) bool: of which of (N,) keys in the index the file has at least the beginning of the record."""
+        places = self._places[np.searchsorted(self.keys, keys)]
+        return np.asarray((places >= 0) & (places + _PART.size <= self.file.size))
+
     def image(self, key: int) -> tuple[tuple[float, ...], bytes]:
         """The labels and the encoded image of record `key`; no bytes where the record is labels only."""
         return self._split(key, self[key])

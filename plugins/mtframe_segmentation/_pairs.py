@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from mtframe.errors import DataError, RecipeError
 from mtframe.folders import IMAGE_SUFFIXES, filled, images_below
+from mtframe.omissions import BAD_LABELS, Mistakes
 from mtframe.paths import regular, stays_inside
 
 SPLITS = ("train", "val", "test")
@@ -29,6 +30,7 @@ class Layout:
         mask_end: What its mask's name has in place of it.
         lists: A file with an image a line; None for all images in the folder.
         split_names: What `{split}` stands for, where it is none of the names of the split.
+        bad_labels: Part of the lines of a list that may be left out, since they are wrong.
     """
 
     root: Path
@@ -38,6 +40,7 @@ class Layout:
     mask_end: str
     lists: str | None
     split_names: Mapping[str, str]
+    bad_labels: float = BAD_LABELS
 
     @classmethod
     def usual(cls, root: Path) -> Layout:
@@ -61,7 +64,7 @@ class Layout:
             raise RecipeError(f"masks: no folder '{masks}'")
         if not folder.is_dir():
             raise DataError(f"images: no folder '{folder}' beside the masks in '{masks}'")
-        images, omitted = self._images(folder, split)
+        images, omitted, said = self._images(folder, split)
         wanted = {stem: stem + self.mask_end for stem in images}
         there = {mask for mask in wanted.values() if os.path.isfile(masks / mask)}
         paired = sorted(image for stem, image in images.items() if wanted[stem] in there)
@@ -76,7 +79,7 @@ class Layout:
         notes = [f"{split}: {len(bare)} of {len(images)} images have no mask in '{masks}'; left out, such as '{image}'"
                  for image in bare[:1]]  # fmt: skip
         omitted["images without a mask"] += len(bare)
-        return [(prefix / image).as_posix() for image in paired], tuple(notes), +omitted
+        return [(prefix / image).as_posix() for image in paired], (*said, *notes), +omitted
 
     def mask_of(self, id: str, split: str) -> Path:
         """The mask of an image that has one, by the image's path relative to the root."""
@@ -85,8 +88,8 @@ class Layout:
         assert stem is not None
         return self.root / self._named(self.masks, split) / (stem + self.mask_end)
 
-    def _images(self, folder: Path, split: str) -> tuple[dict[str, str], Counter[str]]:
-        """Images of a split by what their masks' names begin with, as paths in their folder; and what is left out."""
+    def _images(self, folder: Path, split: str) -> tuple[dict[str, str], Counter[str], tuple[str, ...]]:
+        """Images of a split by what their masks' names begin with, as paths in their folder; what is left out, said."""
         images: dict[str, str] = {}
         found = images_below(folder)
         for image in found.files:
@@ -97,15 +100,24 @@ class Layout:
             ends = self.image_end or ", ".join(IMAGE_SUFFIXES)
             raise DataError(f"{folder}: no image in this folder; their names end in {ends}")
         if self.lists is None:
-            return images, found.omitted
+            return images, found.omitted, ()
         file = self.root / self._named(self.lists, split)
-        listed = {}
+        listed: dict[str, str] = {}
+        mistakes, lines = Mistakes(), 0
         for line, name in _lines(file):
+            lines += 1
+            if not stays_inside(name):
+                mistakes.add(line, f"line {line}: expected a path that stays in its folder, got {name!r}")
+                continue
+            name = PurePosixPath(name).as_posix()
             stem = name if name in images else self._stem(name)
-            if stem not in images:
-                raise DataError(f"{file}: line {line}: no image {name!r} in '{folder}'")
+            if stem is None or stem not in images:
+                mistakes.add(line, f"line {line}: no image {name!r} in '{folder}'")
+                continue
             listed[stem] = images[stem]
-        return listed, found.omitted
+        said = mistakes.excused(lines, self.bad_labels, str(file), "lines", "they are wrong")
+        found.omitted["lines of the list that are wrong"] += len(mistakes)
+        return listed, found.omitted, said
 
     def _stem(self, image: str) -> str | None:
         """A path without what it ends with; None of one that is no image."""
@@ -131,6 +143,4 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         raise RecipeError(f"lists: cannot read '{file}' ({error.strerror or error})") from None
     for line, content in enumerate(text.splitlines(), 1):
         if name := content.strip():
-            if not stays_inside(name):
-                raise DataError(f"{file}: line {line}: expected a path that stays in its folder, got {name!r}")
-            yield line, PurePosixPath(name).as_posix()
+            yield line, name

@@ -32,5 +32,7 @@ def survey_masks(classes: Sequence[str], condensed: Sequence[Mapping[str, np.nda
         total=sum(counts.values()),
         unknown=int((pixels.sum(axis=1) == 0).sum()),
         rows={"pixels of no known class, percent": round(100 * int(unknown.sum()) / whole)},
-        pictures=(Bars("classes", "images", counts), Bars("places", "percent of all pixels", shares)),
+        pictures=(Bars("classes", "images", counts), Bars("pixels", "percent of all pixels", shares)),
+        amounts=dict(zip(classes, pixels.sum(axis=0).tolist(), strict=True)),
+        measured="pixels of a class",
     )

@@ -6,11 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from mtframe.data import DataInfo, DecodeSize, Names, Sample, read_image, read_map
-from mtframe.errors import BadImageError, RecipeError, pasted
+from mtframe.data import DataInfo, DecodeSize, Names, Sample, read_header, read_image, read_map
+from mtframe.errors import BadLabelError, RecipeError, pasted
 from mtframe.folders import held_out
+from mtframe.omissions import BAD_LABELS, check_part
 
 from ._classes import ClassTable
 from ._pairs import IMAGES, MASK_END, MASKS, SPLITS, Layout
@@ -50,6 +52,7 @@ class SemanticMasks:
         unknown: Numbers of pixels whose class is not known: not learned from, not scored.
         split_names: What `{split}` stands for where files call a split otherwise, as `{train: 2011_09}`.
         val_part: Part of the training images that validates where there are no masks for `val`.
+        bad_labels: Part of the lines of a list that may be left out, since they are wrong.
 
     Attributes:
         info: Names of the classes.
@@ -64,6 +67,8 @@ class SemanticMasks:
     target: ClassVar[str] = "mask"
     splits: ClassVar[tuple[str, ...]] = SPLITS
     synthesize = staticmethod(synthesize_scenes)
+    # Those of 2,048 x 1,024 pixels take a few seconds.
+    looked_at: ClassVar[int] = 200
 
     def __init__(
         self,
@@ -79,14 +84,16 @@ class SemanticMasks:
         unknown: tuple[int, ...] = (255,),
         split_names: dict[str, str] | None = None,
         val_part: float = 0.2,
+        bad_labels: float = BAD_LABELS,
     ) -> None:
         _check_options(split, split_names or {}, val_part)
+        check_part(bad_labels=bad_labels)
         self.root, self.split = Path(root), split
         self.decode_size: DecodeSize | None = None
         if not self.root.is_dir():
             make = f"mtframe data synthesize semantic-masks {pasted(root)}"
             raise RecipeError(f"root: no folder '{root}'. Make one with: {make}")
-        self._layout = Layout(self.root, images, masks, image_end, mask_end, lists, split_names or {})
+        self._layout = Layout(self.root, images, masks, image_end, mask_end, lists, split_names or {}, bad_labels)
         self._classes = ClassTable.read(self.root, classes, unknown)
         self.info = DataInfo(self.target, self._classes.names)
         if split == "test" and not self._layout.has(split):
@@ -120,7 +127,8 @@ class SemanticMasks:
 
         Raises:
             IndexError: There is no such image.
-            BadImageError: A file cannot be read, a mask is not of its image's size or has numbers that mean nothing.
+            BadImageError: A file cannot be read.
+            BadLabelError: The mask is not of its image's size or has numbers that mean nothing.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"there are {len(self)} images, no number {index}")
@@ -128,6 +136,19 @@ class SemanticMasks:
         # As it is stored, not turned upright: that is how masks are drawn.
         image, size = read_image(self.root / id, self.decode_size)
         return Sample(image, {"mask": self._mask(id, size)}, size, index, id)
+
+    def annotated(self, index: int) -> Sample:
+        """The sample without its pixels, which are not decoded; its mask is, and the image's header.
+
+        Raises:
+            BadImageError: A file cannot be read.
+            BadLabelError: The mask is not of its image's size or has numbers that mean nothing.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} images, no number {index}")
+        id = self._ids[index]
+        size = read_header(self.root / id).size
+        return Sample(torch.empty(0, dtype=torch.uint8), {"mask": self._mask(id, size)}, size, index, id)
 
     def ids(self) -> list[str]:
         """Path of each image relative to the root."""
@@ -137,7 +158,8 @@ class SemanticMasks:
         """`mask` of the image with this path relative to the root; of one that is not in this split nothing is known.
 
         Raises:
-            BadImageError: The mask cannot be read, is of another size or has numbers that mean nothing.
+            BadImageError: The mask cannot be read.
+            BadLabelError: It is of another size or has numbers that mean nothing.
         """
         if self._ids.place_of(id) is None:
             return Masks(self.info).unknown()
@@ -148,11 +170,11 @@ class SemanticMasks:
         numbers = read_map(path)
         if numbers.shape != size:
             found, wanted = (f"{width}x{height}" for height, width in (numbers.shape, size))
-            raise BadImageError(path, f"is {found}, but its image {id} is {wanted}")
+            raise BadLabelError(path, f"is {found}, but its image {id} is {wanted}")
         try:
             return self._classes.classes_of(numbers)
         except ValueError as error:
-            raise BadImageError(path, str(error)) from None
+            raise BadLabelError(path, str(error)) from None
 
 
 def _check_options(split: str, split_names: dict[str, Any], val_part: float) -> None:

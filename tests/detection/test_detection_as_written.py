@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,45 @@ def test_yolo_names_classes_in_several_ways(tmp_path: Path, yaml: str, names: tu
     write_yolo(tmp_path, 1)
     write(tmp_path / "data.yaml", f"{yaml}\ntrain: images/train\n")
     assert Yolo("train", root=tmp_path).info.classes == names
+
+
+def test_yolo_without_names_numbers_its_classes(tmp_path: Path) -> None:
+    write_yolo(tmp_path, 3, **{"02": "4 0.5 0.5 0.2 0.25"})
+    (tmp_path / "data.yaml").unlink()
+    for name in ("images", "labels"):
+        shutil.copytree(tmp_path / name / "train", tmp_path / name / "val")
+    (tmp_path / "labels" / "val" / "02.txt").unlink()
+    train, val = (Yolo(split, root=tmp_path) for split in ("train", "val"))
+    # Of all splits, as all need the same ones.
+    assert train.info.classes == val.info.classes == ("class_0", "class_1", "class_2", "class_3", "class_4")
+    assert train.notes == ("nothing names the classes; they are called class_0 to class_4, as labels number them",)
+    assert Yolo.recognises(tmp_path) == {}
+    assert Yolo("train", root=tmp_path, classes=tuple("abcde")).info.classes == tuple("abcde")
+
+
+def test_yolo_images_and_labels_without_splits(tmp_path: Path) -> None:
+    for number in range(10):
+        picture(tmp_path / "images" / f"{number}.png", (10, 8))
+        write(tmp_path / "labels" / f"{number}.txt", "1 0.5 0.5 0.2 0.25\n")
+    assert Yolo.recognises(tmp_path) == {}
+    train, val = (Yolo(split, root=tmp_path) for split in ("train", "val"))
+    assert (len(train), len(val), train.info.classes) == (8, 2, ("class_0", "class_1"))
+    assert sorted(train.ids() + val.ids()) == [f"images/{number}.png" for number in range(10)]
+    assert [len(sample.target["boxes"]) for sample in val] == [1, 1]
+    assert "val: no folders of splits; 2 of 10 images, by val_part=0.2" in val.notes
+    assert len(Yolo("val", root=tmp_path, val_part=0.5)) == 5
+    with pytest.raises(RecipeError, match=r"no split 'test': .*images' has images and no folders of splits"):
+        Yolo("test", root=tmp_path)
+
+
+def test_images_and_labels_of_something_else_are_not_yolo_s(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "train" / "a.png")
+    write(tmp_path / "labels" / "train" / "a.txt", "a cat on a mat\n")
+    assert Yolo.recognises(tmp_path) is None
+    (tmp_path / "labels" / "train" / "a.txt").unlink()
+    assert Yolo.recognises(tmp_path) is None
+    with pytest.raises(DataError, match="nothing says what the classes are called"):
+        Yolo("train", root=tmp_path)
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "2.5", "true", "10000000", "many"])

@@ -159,7 +159,9 @@ LAUGHS = "<!DOCTYPE a [<!ENTITY l0 'lol'>" + "".join(f"<!ENTITY l{n} '{f'&l{n - 
 )
 def test_a_wrong_xml_is_named(root: Path, text: str, message: str) -> None:
     write(root / "Annotations/c.xml", text)
-    with pytest.raises(DataError, match=rf"voc val: 1 of 1 images would have to be left out.*\n  .*c\.xml: {message}"):
+    with pytest.raises(
+        DataError, match=rf"voc val: 1 (of 1 images would have|things are wrong).*\n  .*c\.xml: {message}"
+    ):
         Voc("val", root=root)
     if "Cat" not in text:
         with pytest.raises(DataError, match=rf"1 of 1 images would have to be left out.*\n  .*c\.xml: {message}"):
@@ -186,7 +188,7 @@ def test_missing_files_are_counted_and_the_first_named(root: Path) -> None:
 @pytest.mark.parametrize("name", ["../c", "/etc/passwd", "a/../../c", "C:\\x", "..\\x"])
 def test_names_cannot_lead_out_of_the_folder(root: Path, name: str) -> None:
     write(root / "ImageSets/Main/val.txt", f"c\n{name}\n")
-    with pytest.raises(DataError, match=r"val\.txt: names lead out of '.*'\n  '"):
+    with pytest.raises(DataError, match=r"val\.txt: 1 of 2 names would have to be .*\n  .* leads out of '"):
         Voc("val", root=root)
 
 

@@ -104,17 +104,17 @@ def test_a_cut_file_names_the_record_that_it_lacks(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
     with pytest.raises(DataError, match=r"train.rec: record 4: cut off after [\d,]+ bytes; is the file complete\?"):
-        InsightFace("train", root=tmp_path)
+        InsightFace("train", root=tmp_path, bad_labels=0)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"train.rec: record [34]: "):
-        InsightFace("train", root=tmp_path)
+        InsightFace("train", root=tmp_path, bad_labels=0)
 
 
 def test_damaged_files_are_data_errors_that_say_where(tmp_path: Path) -> None:
     path, index = tmp_path / "train.rec", tmp_path / "train.idx"
 
     def read() -> None:
-        train = InsightFace("train", root=tmp_path)
+        train = InsightFace("train", root=tmp_path, bad_labels=0)
         train[len(train) - 1]
 
     def refused(said: str) -> None:
@@ -154,10 +154,35 @@ def test_damaged_files_are_data_errors_that_say_where(tmp_path: Path) -> None:
     refused("record 0: no record at byte 0")
     index.unlink()
     with pytest.raises(RecipeError, match=r"no file '.*train.idx', the index of the records"):
-        InsightFace("train", root=tmp_path)
+        InsightFace("train", root=tmp_path, bad_labels=0)
     path.unlink()
     with pytest.raises(RecipeError, match=r"no file '.*train.rec', which holds the images"):
-        InsightFace("train", root=tmp_path)
+        InsightFace("train", root=tmp_path, bad_labels=0)
+
+
+def test_a_record_that_cannot_be_read_costs_that_record(tmp_path: Path) -> None:
+    write_training(tmp_path, [2, 2], with_ranges=False)
+    path = tmp_path / "train.rec"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    train = InsightFace("train", root=tmp_path)
+    assert ([int(train[index].target["label"]) for index in range(len(train))], len(train)) == ([0, 0, 1], 3)
+    assert train.omitted == {"records that cannot be read": 1}
+    assert "1 of 4 records are left out, since they cannot be read: " in train.notes[0]
+    assert "record 4: cut off after" in train.notes[0]
+
+
+def test_a_record_that_the_file_ends_before_is_no_image(tmp_path: Path) -> None:
+    """People's ranges say whose the images are, and no record of them is read when the data set is made."""
+    write_training(tmp_path, [3, 3])
+    index = tmp_path / "train.idx"
+    lines = index.read_text(encoding="utf-8").splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("2\t"))
+    lines[place] = f"2\t{10**9}"
+    index.write_text("\n".join(lines), encoding="utf-8")
+    train = InsightFace("train", root=tmp_path)
+    assert (len(train), train.omitted) == (5, {"records that cannot be read": 1})
+    assert train[1].id == "train.rec/3"
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_can_be_skipped(tmp_path: Path) -> None:
@@ -208,10 +233,10 @@ def test_a_record_ends_before_the_next(tmp_path: Path) -> None:
     (tmp_path / "train.idx").write_text("1\t0\n2\t32\n3\t64\n", encoding="utf-8")
     # The magic numbers of those inside cut it into parts.
     with pytest.raises(DataError, match=r"record 1: reaches beyond byte \d+, where another begins; is it the file's"):
-        InsightFace("train", root=tmp_path)
+        InsightFace("train", root=tmp_path, bad_labels=0)
     (tmp_path / "train.rec").write_bytes(struct.pack("<4sI", MAGIC, 200) + labelled([0], inner).ljust(200, b"."))
     with pytest.raises(DataError, match=r"record 1: reaches beyond byte 32, where another begins; is it the file's"):
-        InsightFace("train", root=tmp_path)
+        InsightFace("train", root=tmp_path, bad_labels=0)
 
 
 def test_labels_are_read_without_all_empty_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,6 +272,15 @@ def test_lists_name_images_in_the_folder(root: Path, line: str, message: str) ->
         SemanticMasks("train", root=root, lists="{split}.txt", val_part=0.5)
 
 
+def test_a_bad_line_of_a_list_costs_that_line(root: Path) -> None:
+    (root / "train.txt").write_text("a.jpg\nmissing.jpg\na.jpg\n", encoding="utf-8")
+    data = SemanticMasks("train", root=root, lists="{split}.txt", val_part=0)
+    assert data.omitted["lines of the list that are wrong"] == 1
+    assert "1 of 3 lines are left out, since they are wrong: line 2: no image 'missing.jpg'" in data.notes[0]
+    with pytest.raises(DataError, match="1 of 3 lines would have to be left out"):
+        SemanticMasks("train", root=root, lists="{split}.txt", val_part=0, bad_labels=0)
+
+
 def test_two_images_of_one_mask_are_told(root: Path, write_image: WriteImage) -> None:
     write_image(root / "images/train/a.png")
     with pytest.raises(DataError, match=r"'a\.jpg' and 'a\.png' would have one mask"):

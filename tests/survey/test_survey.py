@@ -38,6 +38,7 @@ from mtframe_classification.targets import Label, Labels, Value
 from mtframe_face.identity import Identity
 from mtframe_face.identity_folders import IdentityFolders
 from mtframe_segmentation.masks import Masks
+from mtframe_segmentation.semantic_masks import SemanticMasks
 from small import Small
 
 
@@ -155,8 +156,8 @@ def test_of_very_many_images_the_first_are_looked_at() -> None:
         Surveyed("pets", "", Label(train.info), {"train": train}), Look(decode=False, most=50, seen=seen.append)
     )
     # In parts of 32.
-    assert (seen, said.splits["train"].look.looked_at) == ([32, 32], 64)
-    assert [line.split() for line in table_of(said).splitlines()[1:3]] == [["images", "100"], ["looked", "at", "64"]]
+    assert (seen, said.splits["train"].look.looked_at) == ([32, 18], 50)
+    assert [line.split() for line in table_of(said).splitlines()[1:3]] == [["images", "100"], ["looked", "at", "50"]]
 
 
 def test_people_by_number_of_images(tmp_path: Path) -> None:
@@ -210,6 +211,66 @@ def test_masks_by_class() -> None:
     assert (dict(said.classes), said.unknown) == ({"road": 2, "sky": 1, "car": 0}, 1)
     # 5 of 12 pixels.
     assert said.rows == {"pixels of no known class, percent": 42}
+    assert (said.measured, dict(said.amounts)) == ("pixels of a class", {"road": 6, "sky": 1, "car": 0})
+
+
+def write_masks(root: Path, images: int) -> Path:
+    """Pictures of 16 x 16 with a mask each: a row of sky above road; a car on the last one."""
+    for number in range(images):
+        picture(root / "images" / "train" / f"{number:03}.png", number)
+        mask = np.zeros((16, 16), np.uint8)
+        mask[0] = 1
+        mask[8, 8] = 2 * (number == images - 1)
+        path = root / "masks" / "train" / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    (root / "classes.txt").write_text("road\nsky\ncar\n", encoding="utf-8")
+    return root
+
+
+def test_masks_are_looked_at_before_a_training(tmp_path: Path, here: Path, small: Small) -> None:
+    root = write_masks(tmp_path / "town", 20)
+    Image.fromarray(np.full((16, 16), 7, np.uint8)).save(root / "masks" / "train" / "003.png")
+    Image.fromarray(np.zeros((8, 16), np.uint8)).save(root / "masks" / "train" / "004.png")
+    checked = mtframe("data", "check", "semantic-masks", root, "val_part=0")
+    assert checked.code == 1
+    (line,) = lines(checked, "wrong-labels")
+    assert line.startswith("error: semantic-masks, train: the labels of 2 of 20 images are wrong (e.g. ")
+    assert "003.png: has numbers that mean nothing: 7, first in row 0, column 0" in line
+    assert "004.png: is 16x8, but its image images/train/004.png is 16x16" in line
+    assert lines(checked, "unreadable") == []
+    rows = [line.split() for line in checked.out.splitlines()]
+    # 18 masks: 16 pixels of sky each, one of a car on the last.
+    for row in (["road", "18"], ["sky", "18"], ["car", "1"], ["pixels", "of", "a", "class", "4608"],
+                ["road", "4319"], ["sky", "288"], ["car", "1"]):  # fmt: skip
+        assert row in rows
+    parts = ["-b", small.parts[1], "-t", f"town=semantic-segmentation:{root}", "backbone.pretrained=false",
+             "tasks.town.size=32", "train.steps=1", "train.workers=0"]  # fmt: skip
+    refused = mtframe("train", *parts, "--out", "run")
+    assert (refused.code, Path("run").exists()) == (1, False), refused
+    assert "town, train: the labels of 2 of " in refused.err
+
+
+def test_of_many_masks_some_from_all_over_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SemanticMasks, "looked_at", 5)
+    data = SemanticMasks("train", root=write_masks(tmp_path, 20), val_part=0)
+    task = Surveyed("town", "", Masks(data.info), {"train": data})
+    said = survey(task, Look(decode=False))
+    look = said.splits["train"].look
+    assert (look.looked_at, look.images, look.sizes) == (5, 20, [(16, 16)] * 5)
+    assert look.places == [0, 5, 10, 14, 19]
+    data = SemanticMasks("train", root=write_masks(tmp_path, 21), val_part=0)
+    # The car is on one image that is not looked at: nobody can say that there is none.
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "masks" / "train" / "020.png")
+    assert survey(Surveyed("town", "", Masks(data.info), {"train": data}), Look(decode=False)).found == []
+
+
+def test_a_mask_is_read_without_its_image(tmp_path: Path) -> None:
+    data = SemanticMasks("train", root=write_masks(tmp_path, 3), val_part=0)
+    for index in range(3):
+        seen, annotated = data[index], data.annotated(index)
+        assert (annotated.id, annotated.index, annotated.size) == (seen.id, seen.index, seen.size)
+        assert torch.equal(annotated.target["mask"], seen.target["mask"])
 
 
 @pytest.mark.parametrize("form", ["plain.png", "turned.jpg", "turned.png", "grey.tiff", "small.gif", "web.webp"])
