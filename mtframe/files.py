@@ -117,6 +117,20 @@ def appending(path: Path) -> IO[str]:
     return path.open("a", encoding="utf-8", newline="")
 
 
+def growing(path: Path) -> IO[str]:
+    """A file of UTF-8 that grows in place of the one that was there, and keeps what it has after a kill.
+
+    A link at the path is replaced. Lines end as they are written.
+
+    Raises:
+        OSError: It cannot be opened, or what is there is no file.
+    """
+    check_run_folder(path.parent)
+    with suppress(FileNotFoundError):
+        path.unlink()
+    return path.open("x", encoding="utf-8", newline="")
+
+
 def is_run(folder: Path) -> bool:
     """Whether there is a run in a folder, by what whoever loads one reads: its recipe, and what it was trained with."""
     try:

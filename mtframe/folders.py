@@ -16,6 +16,12 @@ IMAGE_SUFFIXES = (
     ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 
+# What a film's file is called, in lower case.
+FILM_SUFFIXES = (
+    ".3gp", ".asf", ".avi", ".flv", ".ivf", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
+    ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+)  # fmt: skip
+
 # By split, what its folder, file or cell may be called, in lower case.
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -60,6 +66,11 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
+def is_film(name: str) -> bool:
+    """Whether a file's name ends as a film's, in any case."""
+    return os.path.splitext(name)[1].lower() in FILM_SUFFIXES
+
+
 def images_below(folder: str | os.PathLike[str], beside: Iterable[str] = (), *, deep: bool = True) -> Images:
     """All images below a folder, in the one way in which data sets and `mtframe predict` look for them.
 
@@ -75,6 +86,11 @@ def images_below(folder: str | os.PathLike[str], beside: Iterable[str] = (), *, 
     omitted = Counter[str]()
     files = sorted(_walked(folder, set(beside), omitted, deep=deep))
     return Images(files, +omitted)
+
+
+def films_below(folder: str | os.PathLike[str]) -> list[str]:
+    """All films below a folder, relative to it with forward slashes, sorted; found as `images_below` finds images."""
+    return sorted(_walked(folder, (), Counter(), wanted=is_film))
 
 
 def folders_in(folder: str | os.PathLike[str]) -> list[str]:
@@ -182,9 +198,14 @@ def _spelled(split: str) -> list[str]:
 
 
 def _walked(
-    folder: str | os.PathLike[str], beside: Collection[str], omitted: Counter[str], *, deep: bool = True
+    folder: str | os.PathLike[str],
+    beside: Collection[str],
+    omitted: Counter[str],
+    *,
+    deep: bool = True,
+    wanted: Callable[[str], bool] = is_image,
 ) -> Iterator[str]:
-    """The images below a folder, relative to it; what else is there is counted in `omitted`."""
+    """The images below a folder, or other wanted files, relative to it; what else is there is counted in `omitted`."""
     # Those above are seen: a link to one of them would bring other splits in. Where no link is followed, none matters.
     above = os.path.realpath(folder) if deep else ""
     seen = {_identity(path) for path in Path(above).parents} - {None}
@@ -213,7 +234,7 @@ def _walked(
                 omitted[INNER_FOLDERS] += 1
             elif is_folder:
                 (links if entry.is_symlink() else folders).append((entry.path, f"{inner}{entry.name}/"))
-            elif is_image(entry.name):
+            elif wanted(entry.name):
                 yield inner + entry.name
             elif os.path.splitext(entry.name)[1].lower() not in beside:
                 omitted[OTHER_SUFFIX] += 1

@@ -369,6 +369,8 @@ def test_what_a_file_system_cannot_flush_is_written_all_the_same(
 EXCEPTIONS = {
     ("mtframe/files.py", "replacing"): "the one writer",
     ("mtframe/files.py", "appending"): "log.txt, metrics.csv and gradients.csv grow line by line",
+    ("mtframe/files.py", "growing"): "the JSON lines of a film grow frame by frame",
+    ("mtframe/video/_write.py", "__init__"): "FFmpeg writes into the partial file of `replacing`, by its name",
     ("mtframe/run/_checkpoint.py", "write"): "a checkpoint is a folder, flushed and renamed as one",
     ("mtframe/run/_writer.py", "acquire"): "the lock: empty",
     ("mtframe/_trust.py", "_alone"): "likewise",

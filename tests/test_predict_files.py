@@ -412,7 +412,7 @@ def test_memory_holds_a_batch_and_a_few_pictures_to_draw_however_many_there_are(
     for number in range(40):
         picture(tmp_path / "in" / f"{number:02}.png", number)
     lock, counts, most = threading.Lock(), Counter[str](), Counter[str]()
-    real_draw, real_sample, real_marks = files_module._draw, pictures_module.samples_of, files_module._marks
+    real_draw, real_sample, real_marks = files_module._draw, pictures_module.samples_of, files_module.marks_of
 
     def note(**changes: int) -> None:
         with lock:
@@ -438,7 +438,7 @@ def test_memory_holds_a_batch_and_a_few_pictures_to_draw_however_many_there_are(
         return real_marks(*arguments)
 
     monkeypatch.setattr(files_module, "_draw", draw)
-    monkeypatch.setattr(files_module, "_marks", marks)
+    monkeypatch.setattr(files_module, "marks_of", marks)
     monkeypatch.setattr(pictures_module, "samples_of", read)
     result = predict_files(predictor, find_pictures([tmp_path / "in"]), tmp_path / "out", ["objects"], batch_size=4)
     assert len(result.described) == counts["drawn"] == 40
@@ -458,7 +458,7 @@ def test_the_command_keeps_nothing_of_a_picture_that_it_has_told(
     for number in range(40):
         picture(here / "in" / f"{number:02}.png", number)
     alive, most, embeddings, kept = weakref.WeakSet[Any](), 0, list[weakref.ref[Tensor]](), 0
-    real, embedded = files_module._described, similar_module.SimilarPictures.add
+    real, embedded = files_module.described_in_json, similar_module.SimilarPictures.add
 
     def described(*arguments: Any) -> Said:
         nonlocal most
@@ -475,7 +475,7 @@ def test_the_command_keeps_nothing_of_a_picture_that_it_has_told(
         embedded(similar, source, vector)
         kept = max(kept, sum(one() is not None for one in embeddings))
 
-    monkeypatch.setattr(files_module, "_described", described)
+    monkeypatch.setattr(files_module, "described_in_json", described)
     monkeypatch.setattr(similar_module.SimilarPictures, "add", add)
     monkeypatch.setattr(similar_module, "_ROWS", 2)
     result = mtframe("predict", small_run, "in", "--out", "seen", "--format", "png", *options)
@@ -511,14 +511,14 @@ def test_json_that_breaks_off_is_not_closed_and_says_so(
 ) -> None:
     for number in range(30):
         picture(here / "in" / f"{number:02}.png", number)
-    real = files_module._described
+    real = files_module.described_in_json
 
     def described(predictor: Any, file: str, *arguments: Any) -> dict[str, Any]:
         if "29" in file:
             raise MtframeError("enough")
         return real(predictor, file, *arguments)
 
-    monkeypatch.setattr(files_module, "_described", described)
+    monkeypatch.setattr(files_module, "described_in_json", described)
     result = mtframe("predict", small_run, "in", "-t", "objects", "--out", "seen", "--json")
     assert result.code == 1
     first, second = result.err.splitlines()

@@ -182,6 +182,11 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=2).replace("\x7f", "\\u007f")
 
 
+def json_line(value: Any) -> str:
+    """The same on one line."""
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
 def print_document(text: str) -> None:
     """Prints what is to be read as a file: in UTF-8, whatever the terminal's encoding."""
     if sys.stdout.isatty():

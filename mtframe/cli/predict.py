@@ -1,4 +1,4 @@
-"""`mtframe predict`: what a run sees in pictures, drawn and as JSON."""
+"""`mtframe predict`: what a run sees in pictures and films, drawn and as JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
 
-from mtframe.cli._app import Trusted, as_json, say, trust_runs
+from mtframe.cli._app import Trusted, as_json, json_line, note, say, trust_runs
 from mtframe.errors import RecipeError, one_line
 
 if TYPE_CHECKING:
     from mtframe.inference import Gallery, Predictor
+    from mtframe.video import Cut
 
 
 # Part of the strangers whom a gallery may take for somebody before that is told.
@@ -24,7 +25,8 @@ _CROWDED = 0.1
 def predict(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     arguments: Annotated[
-        list[str], typer.Argument(metavar="SOURCE|KEY=VALUE", help="Image files or folders of them, then overrides.")
+        list[str],
+        typer.Argument(metavar="SOURCE|KEY=VALUE", help="Images, films, folders of them, cameras; then overrides."),
     ],
     out: Annotated[Path | None, typer.Option(help="Where pictures go (default: RUN/predictions).")] = None,
     task: Annotated[list[str] | None, typer.Option("-t", "--task", help="Only this task; may be repeated.")] = None,
@@ -44,29 +46,46 @@ def predict(
     picture_format: Annotated[
         Literal["jpg", "png", "webp"], typer.Option("--format", help="Format of the pictures that are written.")
     ] = "jpg",
+    every: Annotated[
+        str, typer.Option(metavar="N|SECONDS", help="Of films: 5 for every fifth frame, 0.5s for one each half second.")
+    ] = "1",
+    start: Annotated[str, typer.Option("--from", metavar="TIME", help="Of films: from here on; 90, 1:30.")] = "0",
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Of films and cameras: up to here.")] = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="Of films: also write masks and the like, of each frame.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Also print every prediction as JSON.")] = False,
+    json_lines: Annotated[bool, typer.Option("--json-lines", help="Likewise, each on a line of its own.")] = False,
     trust: Trusted = False,
 ) -> None:
-    """Run a trained model on pictures.
+    """Run a trained model on pictures, films and cameras.
 
     What each task sees is drawn on each picture, or stands below it; with a gallery, the most similar names do too, and
     whether the first of them is similar enough.
-    For embeddings, a sheet shows each picture beside those most similar to it. A file that cannot be read is named and
-    left out; the exit code is then 1.
+    For embeddings, a sheet shows each picture beside those most similar to it.
+    Of a film, marks are drawn on a film, and a file of JSON lines says what is on each frame.
+    A file that cannot be read is named and left out; the exit code is then 1.
 
     mtframe predict runs/recipe photo.jpg holiday/ --out seen
+
+    mtframe predict runs/recipe film.mp4 --from 1:30 --to 2:00 --every 0.5s
 
     mtframe predict runs/recipe photo.jpg tasks.objects.test_scales=[1.0,1.5]
     """
     from mtframe import inference
+    from mtframe.cli._films import FilmBar
 
+    cut = _cut(every, start, end)
+    if json_output and json_lines:
+        raise RecipeError("--json and --json-lines: expected one of them")
     if embeddings is not None:
         inference.check_embeddings_file(embeddings)
     sources, overrides = _sources_and_overrides(arguments)
     trust_runs(trust, run)
     predictor = inference.load_run(run, checkpoint, device, overrides=overrides)
-    found, chosen, folder = inference.find_pictures(sources), predictor.chosen(task or None), out or run / "predictions"
+    found = inference.find_pictures(sources, films=True)
+    chosen, folder = predictor.chosen(task or None), out or run / "predictions"
     inference.check_out(found, folder, picture_format, [] if gallery is None else inference.gallery_pictures(gallery))
     if embeddings is not None:
         inference.embedding_tasks(predictor, chosen, "--embeddings")
@@ -74,30 +93,43 @@ def predict(
         raise RecipeError("--accept: says who of a gallery is a match, so it needs --gallery")
     galleries = {} if gallery is None else _galleries(predictor, chosen, gallery, accept)
     read: list[str] = []
+    frames: list[tuple[int, float] | None] = []
+    printing = json_output or json_lines
 
     def take(said: dict[str, Any], written: list[Path]) -> None:
         if embeddings is not None:
             read.append(said["source"])
-        if json_output:
+            frames.append((said["frame"], said["time"]) if "frame" in said else None)
+        if json_lines:
+            say(json_line(said))
+        elif json_output:
             array.add(said)
         else:
             say([f"wrote {one_line(path)}" for path in written])
 
-    with _JsonArray(json_output, len(found)) as array:
+    with _JsonArray(json_output, len(found), any(source.film for source in found)) as array, FilmBar() as bar:
         result = inference.predict_files(
             predictor, found, folder, chosen, threshold, galleries, picture_format=picture_format, take=take,
-            keep_embeddings=embeddings is not None,
+            keep_embeddings=embeddings is not None, cut=cut, frame_files=files, watch=bar.watch,
         )  # fmt: skip
     if embeddings is not None:
-        inference.save_embeddings(result.embeddings, read, embeddings)
-    if not json_output:
+        inference.save_embeddings(result.embeddings, read, embeddings, frames)
+    if not printing:
         say([f"wrote {one_line(path)}" for path in (*result.pictures, *([embeddings] if embeddings else []))])
+    for text in result.notes:
+        note(one_line(text))
     for reason in (*result.unreadable, *(reason for known in galleries.values() for reason in known.unreadable)):
         say(f"skipped {one_line(reason)}", err=True)
     for reason in result.unwritten:
         say(f"not written: {one_line(reason)}", err=True)
     if result.unreadable or result.unwritten or any(known.unreadable for known in galleries.values()):
         raise typer.Exit(1)
+
+
+def _cut(every: str, start: str, end: str | None) -> Cut:
+    from mtframe.video import Cut, seconds
+
+    return Cut.of(every, seconds(start, "--from"), None if end is None else seconds(end, "--to"))
 
 
 class _JsonArray:
@@ -108,10 +140,11 @@ class _JsonArray:
     Args:
         wanted: Whether to print it.
         files: What messages compare the number of elements with.
+        films: Whether some of them are films, of which there are more elements.
     """
 
-    def __init__(self, wanted: bool, files: int) -> None:
-        self._wanted, self._files, self._count = wanted, files, 0
+    def __init__(self, wanted: bool, files: int, films: bool = False) -> None:
+        self._wanted, self._files, self._films, self._count = wanted, files, films, 0
 
     def add(self, element: Any) -> None:
         """Prints an element."""
@@ -128,7 +161,8 @@ class _JsonArray:
         elif self._count:
             with suppress(OSError):
                 say("")
-            say(f"the JSON is incomplete: it tells of {self._count} of {self._files} files", err=True)
+            told = f"{self._count} pictures and frames" if self._films else f"{self._count} of {self._files} files"
+            say(f"the JSON is incomplete: it tells of {told}", err=True)
 
 
 def _sources_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -137,7 +171,7 @@ def _sources_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[st
     overrides = [argument for argument in arguments if "=" in argument and not os.path.exists(argument)]
     sources = [argument for argument in arguments if argument not in overrides]
     if not sources:
-        raise RecipeError("expected an image file or a folder of images behind the run's folder")
+        raise RecipeError("expected an image, a film or a folder of them behind the run's folder")
     return sources, overrides
 
 

@@ -5,6 +5,7 @@ from ._contents import same_contents as same_contents
 from ._images import Header as Header
 from ._images import Upright as Upright
 from ._images import decode_image as decode_image
+from ._images import most_pixels as most_pixels
 from ._images import read_header as read_header
 from ._images import read_image as read_image
 from ._images import read_map as read_map

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from mtframe.errors import one_line
 from mtframe.marks import Bar, Box, Mark, Mask, Point, Polyline, Text
 
-from ._panel import INK, Row, add_panel
+from ._panel import INK, Row, add_panel, panel_size
 from ._regions import Rectangle, Region, hex_of, name_place, paint_mask, region_names, rgb_of
 from ._text import Font, draw_text, extent_of, font_of, text_size
 
@@ -24,7 +24,12 @@ _BICUBIC = Image.Resampling.BICUBIC
 
 
 def draw_marks(
-    picture: Image.Image, marks: Mapping[str, Sequence[Mark]], *, threshold: float = 0.0, longest: int | None = None
+    picture: Image.Image,
+    marks: Mapping[str, Sequence[Mark]],
+    *,
+    threshold: float = 0.0,
+    longest: int | None = None,
+    drawn: tuple[int, int] | None = None,
 ) -> Image.Image:
     """A copy of a picture with marks on it, and below it a panel with what is said of the whole picture.
 
@@ -34,9 +39,10 @@ def draw_marks(
         threshold: Marks with a lower score are left out.
         longest: Pixels of the longer side of what is returned, without a panel: for sheets of tiles of that size, whose
             captions say the rest. None for the picture's own size, enlarged where that is too small to draw on.
+        drawn: (width, height) of what is returned, as of `size_drawn`: for films, whose frames are of one size. What
+            the panel has no room for is left out.
     """
-    enlarged = max(1.0, min(_LEAST_SIDE / min(picture.size), _MOST_SIDE / max(picture.size)))
-    factor = longest / max(picture.size) if longest else enlarged
+    factor = longest / max(picture.size) if longest else _enlarged(picture.size)
     size = max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
     canvas = picture.convert("RGB").resize(size, _BICUBIC)
     said: dict[str, list[Row]] = {title: [m for m in its if isinstance(m, Text | Bar)] for title, its in marks.items()}
@@ -50,7 +56,33 @@ def draw_marks(
                 said[title].append(found)
     taken = _draw_shapes(canvas, [mark for its in marks.values() for mark in its if _sure(mark, threshold)], factor)
     _name_regions(canvas, regions, taken)
-    return canvas if longest else add_panel(canvas, said)
+    if longest:
+        return canvas
+    if drawn is None:
+        return add_panel(canvas, said)
+    whole = add_panel(canvas, said, max(0, drawn[1] - canvas.height))
+    # A film may go on in another size than it began.
+    return whole if whole.size == drawn else whole.resize(drawn, _BICUBIC)
+
+
+def size_drawn(size: tuple[int, int], marks: Mapping[str, Sequence[Mark]]) -> tuple[int, int]:
+    """(width, height) of a film whose frames are drawn: with a panel that has room for what other frames may say.
+
+    Args:
+        size: (width, height) of a frame.
+        marks: What is said of one of them. Texts and bars of others have as many lines; of masks any of the names may
+            be listed, in a few lines.
+    """
+    canvas = Image.new("RGB", tuple(max(1, round(side * _enlarged(size))) for side in size))  # type: ignore[arg-type]
+    said: dict[str, list[Row]] = {title: [m for m in its if isinstance(m, Text | Bar)] for title, its in marks.items()}
+    legends = {title: [list(m.names.values()) for m in its if isinstance(m, Mask)] for title, its in marks.items()}
+    width, height = panel_size(canvas, said, legends)
+    return width, canvas.height + height
+
+
+def _enlarged(size: tuple[int, int]) -> float:
+    """How much larger a picture is drawn than it is."""
+    return max(1.0, min(_LEAST_SIDE / min(size), _MOST_SIDE / max(size)))
 
 
 def _sure(mark: Mark, threshold: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from mtframe.marks import Bar, Text
@@ -23,34 +24,75 @@ Row = Text | Bar | Sequence[Region]
 _Entries = list[tuple[int, str, str]]
 
 
-def add_panel(picture: Image.Image, said: Mapping[str, Sequence[Row]]) -> Image.Image:
+# Lines of a film's panel for the names of regions: the largest ones are listed.
+_LEGEND = 4
+
+
+def add_panel(picture: Image.Image, said: Mapping[str, Sequence[Row]], height: int | None = None) -> Image.Image:
     """Adds a panel below a picture with a block for each who says something.
 
     Args:
         picture: The picture.
         said: What each says, by a title.
+        height: Pixels of the panel, whatever is said; lines that find no room are left out. None for as many as it
+            takes.
     """
     size = text_size(picture)
     font, pad = font_of(size), size // 2
     line = round(1.6 * size)
-    width = max(picture.width, 16 * size)
+    width = _width(picture, size)
     blocks = {title: list(_lines(rows, font, width - 2 * pad, size)) for title, rows in said.items()}
     blocks = {title: lines for title, lines in blocks.items() if lines}
-    if not blocks:
+    if not (blocks if height is None else height):
         return picture
-    height = sum(len(lines) + 1 for lines in blocks.values()) * line + (len(blocks) + 1) * pad
-    canvas = Image.new("RGB", (width, picture.height + height), "white")
+    whole = _height([len(lines) for lines in blocks.values()], size)
+    canvas = Image.new("RGB", (width, picture.height + (whole if height is None else height)), "white")
     canvas.paste(picture, ((width - picture.width) // 2, 0))
     draw = ImageDraw.Draw(canvas)
     y = picture.height + pad
     for title, lines in blocks.items():
-        draw_text(draw, (pad, y), shorten(title, font, width - 2 * pad), _GREY_INK, font)
-        y += line
-        for its in lines:
-            _draw_line(draw, its, (pad, y, width - pad, y + line), font, size)
+        for its in (title, *lines):
+            if y + line > canvas.height:
+                return canvas
+            if isinstance(its, str):
+                draw_text(draw, (pad, y), shorten(its, font, width - 2 * pad), _GREY_INK, font)
+            else:
+                _draw_line(draw, its, (pad, y, width - pad, y + line), font, size)
             y += line
         y += pad
     return canvas
+
+
+def panel_size(
+    picture: Image.Image, said: Mapping[str, Sequence[Row]], legends: Mapping[str, Sequence[Sequence[str]]]
+) -> tuple[int, int]:
+    """(width, height) of a panel below a picture that has room for texts, bars and the names of regions.
+
+    Args:
+        picture: The picture.
+        said: Texts and bars, by a title.
+        legends: By a title, the names that regions may have; of many there is room for some.
+    """
+    size = text_size(picture)
+    font, width = font_of(size), _width(picture, size)
+    counts = []
+    for title, rows in said.items():
+        listed = [
+            [Region(name, "", np.zeros((0, 0), np.bool_), 0.0) for name in names] for names in legends.get(title, ())
+        ]
+        names = sum(min(_LEGEND, len(list(_lines([one], font, width - size, size)))) for one in listed)
+        if count := len(rows) + names:
+            counts.append(count)
+    return width, _height(counts, size) if counts else 0
+
+
+def _width(picture: Image.Image, size: int) -> int:
+    return max(picture.width, 16 * size)
+
+
+def _height(counts: Sequence[int], size: int) -> int:
+    """Pixels of a panel with so many lines in each of its blocks, and a title above each."""
+    return sum(count + 1 for count in counts) * round(1.6 * size) + (len(counts) + 1) * (size // 2)
 
 
 def _lines(rows: Sequence[Row], font: Font, width: int, size: int) -> Iterator[Text | Bar | _Entries]:

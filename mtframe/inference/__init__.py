@@ -5,6 +5,7 @@ from ._embeddings import save_embeddings as save_embeddings
 from ._files import FilePredictions as FilePredictions
 from ._files import check_out as check_out
 from ._files import predict_files as predict_files
+from ._films import PredictedFrame as PredictedFrame
 from ._gallery import Gallery as Gallery
 from ._gallery import embedding_tasks as embedding_tasks
 from ._gallery import gallery_pictures as gallery_pictures

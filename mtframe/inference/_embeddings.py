@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,21 @@ def check_embeddings_file(path: Path) -> None:
         _pyarrow()
 
 
-def save_embeddings(embeddings: Mapping[str, Tensor], files: Sequence[str], path: Path) -> None:
-    """Writes embeddings with the files that they are of.
+def save_embeddings(
+    embeddings: Mapping[str, Tensor],
+    files: Sequence[str],
+    path: Path,
+    frames: Sequence[tuple[int, float] | None] | None = None,
+) -> None:
+    """Writes embeddings with the files, and the frames of films, that they are of.
 
     Args:
         embeddings: By task, (Q, D) of unit length.
         files: Q names.
         path: `.npz` holds the arrays `source` (Q,), text, and `TASK.embedding` (Q, D), float32; `.parquet` the same as
             columns.
+        frames: Of each the number and time in its film, None of a picture. If one is of a film, there are `frame` (Q,)
+            int64 and `time` (Q,) float64, too: -1 and NaN of pictures.
 
     Raises:
         RecipeError: The suffix is another, or there is no embedding.
@@ -42,18 +50,22 @@ def save_embeddings(embeddings: Mapping[str, Tensor], files: Sequence[str], path
     if not embeddings:
         raise RecipeError("--embeddings: no task gave an embedding of a file")
     sources = np.array(files, np.str_)
+    places: dict[str, np.ndarray] = {}
+    if any(frames or ()):
+        told = [(-1, math.nan) if frame is None else frame for frame in frames or ()]
+        places = {"frame": np.array([number for number, _ in told]), "time": np.array([time for _, time in told])}
     arrays = {f"{task}.embedding": rows.float().numpy() for task, rows in embeddings.items()}
     try:
         make_folder(path.parent)
         with replacing(path) as file:
             if path.suffix == ".npz":
                 savez: Any = np.savez
-                savez(file, source=sources, **arrays)
+                savez(file, source=sources, **places, **arrays)
             else:
                 pyarrow, parquet = _pyarrow()
                 kind = pyarrow.list_(pyarrow.float32())
                 columns = {name: pyarrow.array(list(rows), kind) for name, rows in arrays.items()}
-                parquet.write_table(pyarrow.table({"source": sources.tolist(), **columns}), file)
+                parquet.write_table(pyarrow.table({"source": sources.tolist(), **places, **columns}), file)
     except OSError as error:
         raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error
 

@@ -8,8 +8,9 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from torch import Tensor
 from mtframe.data import read_image
 from mtframe.drawing import draw_marks, make_folder, save_picture, to_pil
 from mtframe.errors import BadImageError, MtframeError, described
-from mtframe.files import write_bytes
-from mtframe.kinds import Embeds, WritesFiles
-from mtframe.marks import Bar, Mark, Text
+from mtframe.kinds import Embeds
+from mtframe.marks import Mark
+from mtframe.video import Cut
 
+from ._film_files import LINES, FilmFiles, film_file
 from ._gallery import Gallery
 from ._paths import Paths
-from ._pictures import FilePictures, Source
+from ._pictures import FilePictures, Source, Transforms
 from ._predictor import BATCH_SIZE, Prediction, Predictor
+from ._said import described_in_json, marks_of, write_files
 from ._similar import SimilarPictures
 
 # Threads that draw while the network works, and pictures that may wait for them: each holds its marks, and the mask
@@ -39,8 +42,11 @@ _OF_ONE = (
     errno.ELOOP,
 )  # fmt: skip
 
-# A dictionary about one file, and the files that were written of it.
+# A dictionary about one file or frame, and the files that were written of it.
 Take = Callable[[dict[str, Any], list[Path]], None]
+
+# Of a film: its file, seconds that are done, and seconds in all, if that is known.
+Watch = Callable[[Path, float, float | None], None]
 
 
 @dataclass
@@ -48,12 +54,13 @@ class FilePredictions:
     """What came of predicting files.
 
     Attributes:
-        described: A dictionary a file, ready for JSON: `source`, `size` (height, width), `tasks`, and what was written
-            of it (`picture`, `files`).
+        described: A dictionary a picture or frame, ready for JSON: `source`, of a film `frame` and `time`, `size`
+            (height, width), `tasks`, and what was written of it (`picture`, `files`).
         pictures: Files that were written.
-        unreadable: Files that could not be read, with the reason.
+        unreadable: Files that could not be read, or not to their end, with the reason.
         unwritten: Files of which something could not be drawn or written, with the reason.
         embeddings: By task, (Q, D) float32 of unit length, in the order of `described`.
+        notes: What else is worth knowing, as why a film is silent.
     """
 
     described: list[dict[str, Any]] = field(default_factory=list)
@@ -61,6 +68,7 @@ class FilePredictions:
     unreadable: list[str] = field(default_factory=list)
     unwritten: list[str] = field(default_factory=list)
     embeddings: dict[str, Tensor] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def predict_files(
@@ -75,17 +83,21 @@ def predict_files(
     batch_size: int = BATCH_SIZE,
     take: Take | None = None,
     keep_embeddings: bool = True,
+    cut: Cut | None = None,
+    frame_files: bool = False,
+    watch: Watch | None = None,
 ) -> FilePredictions:
-    """Predicts image files and draws the results, in memory that grows with their number only by the answers.
+    """Predicts image files and films and draws the results, in memory that grows with their number only by the answers.
 
-    With `take`, and without `keep_embeddings`, it does not grow but by the names.
+    With `take`, and without `keep_embeddings`, it does not grow but by the names, however long a film is.
 
     Args:
         predictor: A loaded run.
-        sources: The images.
+        sources: The images and films.
         out: Folder for pictures: `NAME.FORMAT` with what is said of each, `TASK_similar.FORMAT` for embeddings of
             several images, `NAME_TASK_...` for what JSON is no place for; the latter two with a number appended
-            where their name is taken.
+            where their name is taken. Of a film `NAME.mp4`, and `NAME.jsonl` with a line a frame, which is written as
+            the film is read.
         tasks: Only these; all if None.
         threshold: Least score of a mark that is drawn; JSON has them all.
         galleries: By task, whom embeddings are compared with.
@@ -94,6 +106,9 @@ def predict_files(
         take: Is given what is said of each file and what was written of it, in order, once it is; neither is in what is
             returned then.
         keep_embeddings: Whether to return embeddings.
+        cut: Which frames of films; all if None.
+        frame_files: Whether to write what JSON is no place for, such as masks, of each frame of a film.
+        watch: Is told how far a film is.
 
     Returns:
         Predictions, written pictures, and what could not be read or written.
@@ -103,14 +118,19 @@ def predict_files(
         MtframeError: No more pictures can be written: the disk is full, or the folder is not to be written to.
     """
     transforms = predictor.transforms(tasks)
-    batches = FilePictures([source.file for source in sources], transforms, batch_size)
     results = _Results(predictor, sources, out, threshold, galleries or {}, picture_format, take, keep_embeddings)
     with results:
-        for pictures in batches.batches(predictor.assembly.recipe.train.workers):
-            results.found.unreadable += pictures.unreadable
-            found = predictor.predict_batches(pictures.batches)
-            for file, size, predictions in zip(pictures.names, pictures.sizes, found, strict=True):
-                results.add(file, size, predictions)
+        for film, some in groupby(sources, key=lambda source: source.film):
+            if film:
+                for source in some:
+                    results.add_film(source, transforms, cut or Cut(), batch_size, frame_files, watch)
+                continue
+            batches = FilePictures([source.file for source in some], transforms, batch_size)
+            for pictures in batches.batches(predictor.assembly.recipe.train.workers):
+                results.found.unreadable += pictures.unreadable
+                found = predictor.predict_batches(pictures.batches)
+                for file, size, predictions in zip(pictures.names, pictures.sizes, found, strict=True):
+                    results.add(file, size, predictions)
     return results.found
 
 
@@ -118,18 +138,27 @@ def check_out(sources: Iterable[Source], out: Path, picture_format: str, gallery
     """Raises RecipeError if a picture that is read would be written over.
 
     Args:
-        sources: The images.
+        sources: The images and films.
         out: Folder for pictures.
         picture_format: Their format.
         gallery: Pictures that are read besides the sources.
     """
     sources = list(sources)
-    Paths((*(source.file for source in sources), *gallery), _drawn(sources, out, picture_format).values())
+    Paths((*(source.file for source in sources), *gallery), _made(_drawn(sources, out, picture_format), sources))
 
 
 def _drawn(sources: Iterable[Source], out: Path, picture_format: str) -> dict[str, Path]:
     """Where each source is drawn."""
-    return {str(source.file): out / f"{source.name}.{picture_format}" for source in sources}
+    return {
+        str(source.file): film_file(out, source) if source.film else out / f"{source.name}.{picture_format}"
+        for source in sources
+    }
+
+
+def _made(drawn: Mapping[str, Path], sources: Iterable[Source]) -> list[Path]:
+    """Where each source is drawn, and where the lines of films go."""
+    lines = [drawn[str(source.file)].with_suffix(LINES) for source in sources if source.film]
+    return [*drawn.values(), *lines]
 
 
 class _Results:
@@ -152,7 +181,7 @@ class _Results:
         read = [source.file for source in sources]
         read += {file for gallery in galleries.values() for file in gallery.files}
         self._pictures = _drawn(sources, out, picture_format)
-        self._paths = Paths(read, self._pictures.values())
+        self._paths = Paths(read, _made(self._pictures, sources))
         make_folder(out)
         self.found = FilePredictions()
         self._sources = {str(source.file): source for source in sources}
@@ -176,26 +205,59 @@ class _Results:
 
     def add(self, file: str, size: tuple[int, int], predictions: Mapping[str, Prediction]) -> None:
         """One file's predictions."""
-        said = _described(self._predictor, file, size, predictions, self._galleries)
+        said = described_in_json(self._predictor, file, size, predictions, self._galleries)
         path, files = self._pictures[file], dict[str, list[Path]]()
         with self._failing_alone(file):
-            _write_files(self._predictor, self._paths, path.with_name(path.stem), predictions, files)
+            write_files(self._predictor, self._paths, path.with_name(path.stem), predictions, files)
         if files:
             said["files"] = {task: [str(written) for written in its] for task, its in files.items()}
-        embedding = {
-            task: target for task in predictions if isinstance(target := self._predictor.targets[task], Embeds)
-        }
-        for task, target in embedding.items():
-            vector = target.embedding(predictions[task])
+        embedding = self._embedded(predictions)
+        for task, vector in embedding.items():
             self._similar.setdefault(task, SimilarPictures()).add(self._sources[file], vector)
-            if self._keep_embeddings:
-                self._embeddings.setdefault(task, []).append(vector)
-        marks = _marks(self._predictor, predictions, self._galleries)
+        marks = marks_of(self._predictor, predictions, self._galleries)
         # An embedding alone shows nothing.
         shows = any(marks.values()) or not embedding
         drawn = self._pool.submit(_draw, Path(file), marks, self._threshold, path) if shows else None
         self._waiting.append((said, [written for its in files.values() for written in its], drawn))
         self._wait(_WAITING)
+
+    def add_film(
+        self,
+        source: Source,
+        transforms: Transforms,
+        cut: Cut,
+        batch_size: int,
+        frame_files: bool,
+        watch: Watch | None,
+    ) -> None:
+        """A film: predicted, told of and drawn frame by frame, after what came before it."""
+        self._wait(0)
+        files = FilmFiles(
+            self._predictor, source, self._pictures[str(source.file)], self._threshold, self._galleries, self._pool,
+            self._paths if frame_files else None,
+        )  # fmt: skip
+        try:
+            with self._failing_alone(str(source.file)), closing(files.predicted(transforms, cut, batch_size)) as frames:
+                for said, written, frame in frames:
+                    self._embedded(frame.predictions)
+                    self._take(said, written)
+                    if watch is not None:
+                        watch(source.file, frame.time - cut.start, files.length)
+        finally:
+            self.found.pictures += files.written
+            self.found.unreadable += files.unreadable
+            self.found.notes += files.notes
+
+    def _embedded(self, predictions: Mapping[str, Prediction]) -> dict[str, Tensor]:
+        """Embeddings in some predictions, by task; they are kept, if they are to be."""
+        found = {
+            task: target.embedding(predictions[task])
+            for task in predictions
+            if isinstance(target := self._predictor.targets[task], Embeds)
+        }
+        for task, vector in found.items() if self._keep_embeddings else ():
+            self._embeddings.setdefault(task, []).append(vector)
+        return found
 
     def _keep(self, said: dict[str, Any], written: list[Path]) -> None:
         self.found.described.append(said)
@@ -234,83 +296,10 @@ class _Results:
             self.found.unwritten.append(f"{name}: {error if isinstance(error, MtframeError) else described(error)}")
 
 
-def _described(
-    predictor: Predictor,
-    file: str,
-    size: tuple[int, int],
-    predictions: Mapping[str, Prediction],
-    galleries: Mapping[str, Gallery],
-) -> dict[str, Any]:
-    said: dict[str, Any] = {
-        "source": file,
-        "size": list(size),
-        "tasks": {task: predictor.describe(task, prediction) for task, prediction in predictions.items()},
-    }
-    nearest_to = {
-        task: [
-            {"name": name, "similarity": value}
-            for name, value in gallery.nearest(predictor.embedding(task, predictions[task]))
-        ]
-        for task, gallery in galleries.items()
-        if task in predictions
-    }
-    matches = {
-        task: {"name": gallery.match(predictor.embedding(task, predictions[task])), "threshold": gallery.threshold}
-        for task, gallery in galleries.items()
-        if task in predictions and gallery.threshold is not None
-    }
-    return {**said, **({"match": matches} if matches else {}), **({"nearest": nearest_to} if nearest_to else {})}
-
-
-def _marks(
-    predictor: Predictor, predictions: Mapping[str, Prediction], galleries: Mapping[str, Gallery]
-) -> dict[str, list[Mark]]:
-    """How what all tasks say is drawn, by task; the nearest identities of a gallery where there is one."""
-    marks: dict[str, list[Mark]] = {}
-    for task, prediction in predictions.items():
-        marks[task] = predictor.targets[task].marks(prediction)
-        if task in galleries:
-            gallery, embedding = galleries[task], predictor.embedding(task, prediction)
-            if gallery.threshold is not None:
-                match = gallery.match(embedding)
-                marks[task] = [*marks[task], Text("nobody in the gallery" if match is None else match)]
-            found = gallery.nearest(embedding)
-            marks[f"{task}: most similar"] = [Bar(name, f"{value:.2f}", max(0.0, value)) for name, value in found]
-    return marks
-
-
 def _of_one(error: Exception) -> bool:
     """Whether others can be written all the same: not to a disk that is full."""
     cause = error.__cause__ or error.__context__ or error
     return isinstance(error, BadImageError) or not isinstance(cause, OSError) or cause.errno in _OF_ONE
-
-
-def _write_files(
-    predictor: Predictor,
-    paths: Paths,
-    stem: Path,
-    predictions: Mapping[str, Prediction],
-    written: dict[str, list[Path]],
-) -> None:
-    """Writes what JSON is no place for into files beside the pictures, whose names begin with `stem`.
-
-    Args:
-        predictor: Knows the kinds of target.
-        paths: Where files can go.
-        stem: What their names begin with.
-        predictions: Of one picture, by task.
-        written: Gets those that are written, by task.
-    """
-    for task, prediction in predictions.items():
-        target = predictor.targets[task]
-        for end, content in target.files(prediction).items() if isinstance(target, WritesFiles) else ():
-            path = paths.free(stem.with_name(f"{stem.name}_{task}_{end}"))
-            make_folder(path.parent)
-            try:
-                write_bytes(path, content)
-            except OSError as error:
-                raise MtframeError(f"{path} could not be written ({error.strerror or error})") from error
-            written.setdefault(task, []).append(path)
 
 
 def _draw(file: Path, marks: Mapping[str, Sequence[Mark]], threshold: float, path: Path) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from mtframe.drawing import FORMATS
 
+# What may be made of a source: a picture, or a film and what is said of its frames.
+_SUFFIXES = (*FORMATS, "mp4", "jsonl")
+
 
 def alike(name: str) -> str:
     """Equal for names that a file system may take for one: some take no notice of case, or of Unicode's normal form."""
@@ -110,5 +113,5 @@ def _folders(name: str) -> Iterable[str]:
 
 
 def _is_folder(name: str, folders: set[str]) -> bool:
-    """Whether a picture of this name, in one of the formats, would be where a folder is."""
-    return any(alike(f"{name}.{suffix}") in folders for suffix in FORMATS)
+    """Whether a picture or film of this name, in one of the formats, would be where a folder is."""
+    return any(alike(f"{name}.{suffix}") in folders for suffix in _SUFFIXES)

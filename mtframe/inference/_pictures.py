@@ -22,8 +22,9 @@ from mtframe.data import (
     to_rgb,
 )
 from mtframe.errors import BadImageError, RecipeError
-from mtframe.folders import IMAGE_SUFFIXES, images_below
+from mtframe.folders import FILM_SUFFIXES, IMAGE_SUFFIXES, films_below, images_below, is_film
 from mtframe.kinds import Transform
+from mtframe.video import is_camera
 
 from ._names import distinct_names
 
@@ -79,68 +80,89 @@ class FilePictures(torch.utils.data.Dataset[Any]):
                 pictures.append(samples_of(file, self.transforms))
             except BadImageError as error:
                 unreadable.append(str(error))
-        batches: dict[tuple[str, ...], Batch] = {}
-        taken = -1
-        # Once more where a later transform makes nothing of what an earlier one has taken.
-        while pictures and len(pictures) != taken:
-            taken = len(pictures)
-            for tasks, transform in self.transforms.items():
-                samples, inputs, unfit = inputs_of(transform, [picture[tasks] for picture in pictures])
-                fit = {id(sample) for sample in samples}
-                pictures = [picture for picture in pictures if id(picture[tasks]) in fit]
-                unreadable += unfit
-                if inputs is not None:
-                    batches[tasks] = evaluation_batch(inputs, {})
-        first = [next(iter(picture.values())) for picture in pictures]
-        names, sizes = [sample.id for sample in first], [sample.size for sample in first]
-        return Pictures(names, sizes, batches if pictures else {}, unreadable)
+        return inputs_of_pictures(pictures, self.transforms, unreadable)
 
     def batches(self, workers: int) -> Iterator[Pictures]:
         """All batches, prefetched by worker processes where there are enough to be worth their start."""
         return load(self, range(len(self)), workers if len(self) > 2 else 0, pin_memory=False)
 
 
+def inputs_of_pictures(pictures: list[SamplesOf], transforms: Transforms, unreadable: list[str]) -> Pictures:
+    """The pictures of which every transform can make an input, with these; what is said of the others is added.
+
+    Args:
+        pictures: Some, as each group of tasks is given them.
+        transforms: What makes inputs of them.
+        unreadable: Why others could not be read.
+    """
+    batches: dict[tuple[str, ...], Batch] = {}
+    taken = -1
+    # Once more where a later transform makes nothing of what an earlier one has taken.
+    while pictures and len(pictures) != taken:
+        taken = len(pictures)
+        for tasks, transform in transforms.items():
+            samples, inputs, unfit = inputs_of(transform, [picture[tasks] for picture in pictures])
+            fit = {id(sample) for sample in samples}
+            pictures = [picture for picture in pictures if id(picture[tasks]) in fit]
+            unreadable += unfit
+            if inputs is not None:
+                batches[tasks] = evaluation_batch(inputs, {})
+    first = [next(iter(picture.values())) for picture in pictures]
+    names, sizes = [sample.id for sample in first], [sample.size for sample in first]
+    return Pictures(names, sizes, batches if pictures else {}, unreadable)
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A picture file, and what the files that are made of it are called.
+    """A picture or film, and what the files that are made of it are called.
 
     Attributes:
-        file: The picture.
+        file: The picture's file, the film's, or a camera.
         name: A path without suffix, relative to the folder that results go to; no two sources' are alike.
+        film: Whether it is a film or a camera.
     """
 
     file: Path
     name: str
+    film: bool = False
 
 
-def find_pictures(sources: Sequence[str | os.PathLike[str]]) -> list[Source]:
-    """The image files that sources name, each once, however its path is spelled.
+def find_pictures(sources: Sequence[str | os.PathLike[str]], *, films: bool = False) -> list[Source]:
+    """The image files that sources name, each once, however its path is spelled; films and cameras too, if wanted.
 
     Args:
-        sources: Files, which are taken as they are, and folders, which stand for all images below them, sorted
-            (`mtframe.folders.images_below`).
+        sources: Files, which are taken as they are, and folders, which stand for all images, and films, below them,
+            sorted (`mtframe.folders.images_below`, `films_below`).
+        films: Whether a film's file, by its suffix, is one, and a camera's is one.
 
     Raises:
-        RecipeError: A source does not exist, or a folder holds no image.
+        RecipeError: A source does not exist, or a folder holds nothing of the kind.
     """
-    found: dict[str, tuple[Path, Path]] = {}
+    found: dict[str, tuple[Path, Path, bool]] = {}
 
-    def add(file: Path, inner: Path) -> None:
-        found.setdefault(os.path.abspath(file), (file, inner))
+    def add(file: Path, inner: Path, film: bool) -> None:
+        found.setdefault(os.path.abspath(file), (file, inner, film))
 
-    for source in map(Path, sources):
+    for given in sources:
+        source = Path(given)
         if source.is_dir():
-            below = sorted(map(Path, images_below(source).files))
+            below = {Path(name): False for name in images_below(source).files}
+            below |= {Path(name): True for name in (films_below(source) if films else ())}
             if not below:
-                raise RecipeError(f"{source}: no image in this folder (looked for {', '.join(IMAGE_SUFFIXES)})")
-            for inner in below:
-                add(source / inner, inner)
+                what = f"no image{' and no film' * films} in this folder"
+                suffixes = (*IMAGE_SUFFIXES, *FILM_SUFFIXES) if films else IMAGE_SUFFIXES
+                raise RecipeError(f"{source}: {what} (looked for {', '.join(suffixes)})")
+            for inner, film in sorted(below.items()):
+                add(source / inner, inner, film)
         elif source.exists():
-            add(source, Path(source.name))
+            add(source, Path(source.name), films and (is_film(source.name) or is_camera(source)))
+        elif "://" in os.fspath(given):
+            raise RecipeError(f"{os.fspath(given)}: only files and cameras of this machine are read, and no addresses")
         else:
             raise RecipeError(f"{source}: no such file or folder")
-    files = list(found.values())
-    return [Source(file, name) for (file, _), name in zip(files, distinct_names(files), strict=True)]
+    files = [(file, inner) for file, inner, _ in found.values()]
+    names = distinct_names(files)
+    return [Source(file, name, film) for (file, _, film), name in zip(found.values(), names, strict=True)]
 
 
 def samples_of(picture: Picture, transforms: Transforms, name: str = "") -> SamplesOf:

@@ -26,7 +26,9 @@ from mtframe.model import MultiTaskModel
 from mtframe.registry import name_of
 from mtframe.run import RunFolder, read_learned
 from mtframe.survey import learned_notes
+from mtframe.video import Cut, Film
 
+from ._films import PredictedFrame, predicted_frames
 from ._pictures import Picture, SamplesOf, Transforms, samples_of
 
 LOG = logging.getLogger("mtframe")
@@ -147,6 +149,48 @@ class Predictor:
                 ],
                 transforms,
             )
+
+    def predict_film(
+        self,
+        film: str | os.PathLike[str],
+        tasks: Sequence[str] | None = None,
+        *,
+        every: int | str = 1,
+        start: float = 0.0,
+        end: float | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[PredictedFrame]:
+        """What `predict` says of each frame of a film, several in a pass; they are read as they are needed.
+
+        A thread reads frames while the network works. Memory does not grow with the film's length. The film is closed
+        after its last frame, or when the iterator is.
+
+        Args:
+            film: A film's file, or a camera as `/dev/video0`, which has no end.
+            tasks: Only these; all if None.
+            every: `5` for every fifth frame, `0.5s` for one each half second.
+            start: Seconds of the film from which on frames are predicted.
+            end: Seconds before which they are; None for the film's end.
+            batch_size: Frames in a pass; of a camera, one frame is.
+
+        Raises:
+            RecipeError: At once: there is no such task, or the numbers make no sense.
+            DataError: At once: the file is no film, or PyAV is not installed. When its turn comes: a frame of too many
+                pixels, or one of which a transform can make nothing; after the last frame that can be read: the film is
+                cut off, or parts of it are damaged.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise RecipeError(f"predict_film: batch_size must be a positive integer, got {batch_size!r}")
+        transforms, cut = self.transforms(tasks), Cut.of(every, start, end)
+        return self._predict_film(Film(film), transforms, cut, batch_size)
+
+    def _predict_film(self, film: Film, transforms: Transforms, cut: Cut, batch_size: int) -> Iterator[PredictedFrame]:
+        with film:
+            for item in predicted_frames(self, film, cut, transforms, batch_size):
+                if isinstance(item, PredictedFrame):
+                    yield item
+            if problem := film.problem():
+                raise DataError(problem)
 
     def predict_batches(self, batches: Mapping[tuple[str, ...], Batch]) -> Iterator[Predictions]:
         """What tasks say of each image of some batches of the same images, by the tasks that look at these."""

@@ -415,7 +415,7 @@ def test_data_is_looked_at_before_the_model_is_built(pets: Path, tmp_path: Path)
 
 
 def test_a_misspelt_name_of_a_finding_is_said(pets: Path, here: Path, small: Small) -> None:
-    known = "What may be found in this data: class-not-trained, class-without-any, classes-differ, learned-elsewhere, missing-images"
+    known = "What may be found in this data: class-not-trained, class-without-any, classes-differ, learned-elsewhere, "
     wanted = f"nothing that is looked for is called 'same-fil'; did you mean 'same-file'? {known}"
     checked = mtframe("data", "check", "image-folder", pets, "--allow", "same-fil")
     assert (checked.code, checked.out) == (2, "")
