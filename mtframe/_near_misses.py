@@ -50,8 +50,9 @@ def near_misses(kind: str, cls: Any, part: Any, asked: Mapping[type, str] | None
     for ability in (*KINDS[kind].abilities, *(asked or {})):
         names = members_of(ability)
         there = [name for name in names if callable(getattr(part, name, None))]
-        if 0 < len(there) < len(names):
-            missing = ", ".join(name for name in names if name not in there)
+        lost = [name for name in names if not hasattr(part, name)]
+        if there and lost:
+            missing = ", ".join(lost)
             all_of_them = "both" if len(names) == 2 else "all of them"
             yield f"it has {', '.join(there)} and not {missing}: {ability.__name__} takes {all_of_them}"
 

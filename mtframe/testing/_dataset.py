@@ -21,11 +21,21 @@ from mtframe._fit import splits_of, targets_of
 from mtframe.data import Placement, Sample, iterate_quietly
 from mtframe.errors import PluginError, RecipeError
 from mtframe.files import write_text
-from mtframe.kinds import ChecksForm, LabelsImages, OrdersEpochs, Recognises, ReportsOmissions, Target
+from mtframe.kinds import (
+    ChecksForm,
+    InspectsFiles,
+    KeepsFiles,
+    LabelsImages,
+    OrdersEpochs,
+    ReadsLabels,
+    Recognises,
+    ReportsOmissions,
+    Target,
+)
 
 from ._check import checks
 from ._companions import target_of
-from ._form import check_label
+from ._form import check_findings, check_label
 from ._subject import SIZE, can
 from ._violation import Skip, Violation, expect
 
@@ -208,6 +218,38 @@ def omissions(subject: Subject) -> None:
             expect(isinstance(count, int) and count >= 0, f"{split}: {reason}: expected a count, got {count!r}")
 
 
+def annotated(subject: Subject) -> None:
+    """`annotated`, where there is one, gives each sample's own label, id and index, and its size or (0, 0)."""
+    for split, dataset in subject.kit.splits(subject):
+        if not can(dataset, ReadsLabels):
+            raise Skip("it has no annotated, so its labels are not looked at before a training")
+        for place in _places(dataset):
+            of, found, sample = f"annotated({place}) of {split}", dataset.annotated(place), dataset[place]
+            expect((found.id, found.index) == (sample.id, place), f"{of} has id {found.id!r} and index {found.index}")
+            sizes = (sample.size, (0, 0))
+            expect(found.size in sizes, f"{of}: expected size {sample.size}, or (0, 0), got {found.size}")
+            _check_same_target(of, found.target, sample.target)
+
+
+def image_files(subject: Subject) -> None:
+    """`root`, where it says where images are, is the folder in which each lies at the path that is its id."""
+    for split, dataset in subject.kit.splits(subject):
+        if not can(dataset, KeepsFiles) or not can(dataset, LabelsImages):
+            raise Skip("it has no root and ids, so images in two splits and missing ones go unnoticed")
+        ids = list(dataset.ids())
+        for place in _places(dataset):
+            path = Path(dataset.root) / ids[place]
+            expect(path.is_file(), f"{split}[{place}]: no file '{path}', which its root and id stand for")
+
+
+def findings(subject: Subject) -> None:
+    """`inspect`, where there is one, gives findings, each of a name that is in `findings`."""
+    for split, dataset in subject.kit.splits(subject):
+        if not can(dataset, InspectsFiles):
+            raise Skip("it has no inspect and findings, so it finds nothing odd about its files")
+        check_findings(split, dataset.findings, dataset.inspect())
+
+
 def _text_file(folder: Path) -> Path:
     path = folder / "readme.txt"
     write_text(path, "nothing\n")
@@ -293,4 +335,7 @@ CHECKS = checks(
     order,
     recognised,
     omissions,
+    annotated,
+    image_files,
+    findings,
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mtframe.kinds import ChecksForm, Target
+from mtframe.kinds import ChecksForm, Finding, Target
 
 from ._violation import Violation, expect
 
@@ -75,3 +76,20 @@ def _paired(rows: Tensor, others: Tensor, tolerance: float) -> bool:
             return False
         del left[found]
     return True
+
+
+def check_findings(of: str, names: Any, found: Any) -> None:
+    """Raises Violation unless all are findings of names that are declared.
+
+    Args:
+        of: Whose they are, for messages.
+        names: The component's `findings`.
+        found: What it has found.
+    """
+    named = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+    expect(named, f"{of}: expected its findings to be a tuple of names, got {names!r}")
+    for one in found:
+        expect(isinstance(one, Finding), f"{of}: expected a mtframe.kinds.Finding, got {one!r}")
+        expect(one.name in names, f"{of}: it finds {one.name!r}, which is not among its findings {names!r}")
+        right = one.severity in ("note", "warning", "error")
+        expect(right, f"{of}: {one.name}: expected note, warning or error, got {one.severity!r}")

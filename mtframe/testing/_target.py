@@ -11,14 +11,15 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mtframe.kinds import ChecksForm, Embeds, RatesPredictions, Target, WritesFiles
+from mtframe.kinds import ChecksForm, Embeds, RatesPredictions, Survey, Surveys, Target, WritesFiles
 
 from ._check import checks, passes_first
 from ._follows import ASKED, compare, expect_left_aside, expect_whole, things, window_on
-from ._form import check_label, check_prediction, same, same_in_order
+from ._form import check_findings, check_label, check_prediction, same, same_in_order
 from ._marks import check_marks, same_marks
 from ._placed import as_it_is, fitted, make, partial, quarter_turn, side_by_side, whole
 from ._violation import Skip, Violation, expect
@@ -298,6 +299,33 @@ def embedding(subject: Subject) -> None:
         expect(abs(length - 1) < 1e-2, f"expected an embedding of unit length, got length {length:.3g}")
 
 
+def surveyed(subject: Subject) -> None:
+    """`condensed` and `survey`, where there are any, count what is on images, in any order, and know the unknown."""
+    setup = make(subject)
+    target, samples = setup.target, setup.samples
+    if not isinstance(target, Surveys):
+        raise Skip("it has no condensed, survey and findings, so nobody learns what its labels say")
+    kept = [target.condensed(sample) for sample in samples]
+    scales = np.linspace(0.5, 2, len(samples))
+    said = target.survey(kept, scales)
+    expect(isinstance(said, Survey), f"expected a mtframe.kinds.Survey, got {said!r}")
+    total, images = sum(said.classes.values()), said.empty + said.unknown
+    expect(not said.classes or said.total == total, f"its total is {said.total}, and its classes add up to {total}")
+    expect(images <= len(samples), f"{said.empty} images are empty and {said.unknown} unknown, of {len(samples)}")
+    expect(said.total > 0, f"it counts nothing on {len(setup.known)} images of which something is known")
+    check_findings("survey", target.findings, said.findings)
+    back = target.survey(kept[::-1], scales[::-1])
+    same_numbers = (back.total, back.empty, back.unknown, dict(back.classes), dict(back.rows)) == (
+        said.total, said.empty, said.unknown, dict(said.classes), dict(said.rows)
+    )  # fmt: skip
+    expect(same_numbers, "it says something else of the same labels backwards")
+    # Where nobody knows the size, as in a data set without a task.
+    target.survey(kept, np.full(len(samples), np.nan))
+    nothing = target.survey([target.condensed(replace(samples[0], target=target.unknown()))], np.ones(1))
+    right = (nothing.total, nothing.unknown) == (0, 1)
+    expect(right, f"of one unknown label it counts {nothing.total} {nothing.things} and {nothing.unknown} unknown")
+
+
 def picklable(subject: Subject) -> None:
     """It can be pickled, as loader processes need on most systems, and the copy collates the same."""
     setup = make(subject)
@@ -349,5 +377,6 @@ CHECKS = checks(
     form,
     files,
     embedding,
+    surveyed,
     picklable,
 )

@@ -167,7 +167,10 @@ class IdentityFolders:
         """The sample without its pixels, which are not read; its size is not known."""
         id = self._id(index)
         label = int(self._persons[index]) if self.split == "train" else NOBODY
-        return Sample(torch.empty(0, dtype=torch.uint8), {"label": torch.tensor(label)}, (0, 0), index, id)
+        target = {"label": torch.tensor(label)}
+        if self._landmarks is not None:
+            target |= self._landmarks.target(index)
+        return Sample(torch.empty(0, dtype=torch.uint8), target, (0, 0), index, id)
 
     @staticmethod
     def recognises(root: Path) -> dict[str, Any] | None:

@@ -152,8 +152,10 @@ class LFW:
     def annotated(self, index: int) -> Sample:
         """The sample without its pixels, which are not read; its size is not known."""
         id = self._path(index).relative_to(self.root).as_posix()
-        label = torch.tensor(int(self._labels[index]))
-        return Sample(torch.empty(0, dtype=torch.uint8), {"label": label}, (0, 0), index, id)
+        target = {"label": torch.tensor(int(self._labels[index]))}
+        if self._landmarks is not None:
+            target |= self._landmarks.target(index)
+        return Sample(torch.empty(0, dtype=torch.uint8), target, (0, 0), index, id)
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """One epoch's order, `per_identity` images of a person in a row; see `balanced`."""

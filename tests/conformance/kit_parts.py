@@ -19,7 +19,7 @@ from torch.utils.data import get_worker_info
 from mtframe.data import DataInfo, DecodeSize, Inputs, Placement, Sample
 from mtframe.errors import RecipeError
 from mtframe.hooks import hookimpl
-from mtframe.kinds import FeatureSpec
+from mtframe.kinds import FeatureSpec, Finding
 from mtframe.model import Network
 from mtframe_detection.letterbox import Letterbox
 from toy import ToyBackbone, ToyData, ToyHead, ToyLoss, ToyMetric, ToyTransform
@@ -541,6 +541,30 @@ class OmitsMany(GoodData):
     def __init__(self, split: str) -> None:
         super().__init__(split)
         self.omitted = {"hidden files": "many"}
+
+
+class Relabelling(GoodData):
+    """Has other labels where images are not read."""
+
+    def annotated(self, index: int) -> Sample:
+        sample = self[index].without_image()
+        sample.target = {"label": 1 - sample.target["label"]}
+        return sample
+
+
+class Homeless(GoodData):
+    """Says that its images are where they are not."""
+
+    root = Path("nowhere")
+
+
+class Misnaming(GoodData):
+    """Finds what it does not say that it may find."""
+
+    findings = ("too-dark",)
+
+    def inspect(self) -> list[Finding]:
+        return [Finding("to-dark", "note", "one image is dark")]
 
 
 class Unheard(ToyData):

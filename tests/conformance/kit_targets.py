@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mtframe.data import DataInfo, Placement, Sample, covers
+from mtframe.kinds import Survey
 from mtframe.marks import Mark, Point, Polyline
 
 Parts = Sequence[tuple[Mapping[str, Tensor], Placement]]
@@ -278,6 +279,20 @@ class Lengthy(GoodPoints):
 
     def embedding(self, prediction: Mapping[str, Tensor]) -> Tensor:
         return prediction["points"].mean(0)
+
+
+class Miscounting(GoodPoints):
+    """Counts one point, however many there are."""
+
+    findings = ()
+
+    def condensed(self, sample: Sample) -> dict[str, np.ndarray]:
+        return {"labels": sample.target["labels"].numpy(), "known": ~sample.target["points"].isnan().any(1).numpy()}
+
+    def survey(self, condensed: Sequence[Mapping[str, np.ndarray]], scales: np.ndarray) -> Survey:
+        labels = np.concatenate([one["labels"][one["known"]] for one in condensed])
+        counts = dict(zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
+        return Survey("points", counts, 1)
 
 
 class UnpicklableTarget(GoodPoints):
