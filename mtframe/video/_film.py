@@ -198,7 +198,12 @@ class Film:
                     break
                 last = ticks
                 if wanted(number, time):
-                    yield Frame(number, time, ticks, self._image(frame))
+                    try:
+                        image = self._image(frame)
+                    except self._errors:
+                        self.damaged += 1
+                        continue
+                    yield Frame(number, time, ticks, image)
             if over and not sound:
                 return
         self._check_end(cut, numbers, last if first is None or begin is None else last + first - begin)
@@ -373,7 +378,8 @@ def _opened(av: Any, path: Path, camera: bool, stack: ExitStack) -> Any:
     if not os.fstat(file.fileno()).st_size:
         raise OSError(errno.EINVAL, "is an empty file")
     options |= {"format_whitelist": ",".join(_FORMATS), "protocol_whitelist": _NO_PROTOCOL}
-    return av.open(file, "r", options=options)
+    # Titles and the like may be in any encoding, or damaged; none of them is used.
+    return av.open(file, "r", options=options, metadata_errors="replace")
 
 
 def _ticks(time: float, unit: Fraction) -> int:

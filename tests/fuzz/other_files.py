@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from PIL import Image
 from reader import Reader
 from safetensors.torch import save_file
 
+from films import film
 from mtframe.data import DecodeSize, read_image, read_map
 from mtframe.download import RemoteFile, download
 from mtframe.errors import MtframeError
+from mtframe.video import Cut, Film, FilmWriter, Frame, Sound
 from mtframe_timm.backbone import TimmBackbone
 from mtframe_torchvision.backbone import TorchvisionBackbone
 
@@ -50,6 +53,29 @@ def image(home: Path, name: str = "") -> None:
 def picture_reader(name: str, form: Form | None, mode: str = "RGB", **how: Any) -> Reader:
     label = f"image: {name.split('.')[1]} {name.split('.')[0]}"
     return Reader(label, partial(write_picture, name=name, mode=mode, **how), name, form, partial(image, name=name))
+
+
+def watched(home: Path, name: str = "") -> None:
+    """Whole, with its sound, and from a place in it on; into a film."""
+    problems = []
+    for cut in (Cut(), Cut.of("0.1s", 0.2, 0.5)):
+        with Film(home / name) as opened:
+            items = list(opened.read(cut, sound=True))
+            frames = [item for item in items if isinstance(item, Frame)]
+            size = (frames[0].image.shape[2], frames[0].image.shape[1]) if frames else (64, 48)
+            with FilmWriter(home / "out.mp4", size, opened.unit, opened.rate, opened.sound) as writer:
+                for item in items:
+                    if isinstance(item, Sound):
+                        writer.add_sound(item.packet)
+                    elif item.image.shape == frames[0].image.shape:
+                        writer.add(item.image.permute(1, 2, 0).numpy(), item.ticks)
+            problems.append(opened.problem())
+    if any(problems):
+        raise MtframeError("; ".join(problems))
+
+
+def film_reader(name: str, frames: int = 15) -> Reader:
+    return Reader(f"film: {name}", lambda home: film(home / name, frames), name, None, partial(watched, name=name), 4)
 
 
 def write_archive(home: Path, name: str, form: Form, head: Any) -> None:
@@ -136,6 +162,7 @@ READERS = [
     picture_reader("plain.tif", None),
     picture_reader("packed.tif", None, compression="tiff_lzw"),
     picture_reader("deep.tif", None, "I;16"),
+    *([film_reader("a.mp4"), film_reader("a.mkv"), film_reader("a.ts")] if find_spec("av") else []),
     Reader("archive: zip", partial(write_archive, name="a.zip", form=ZIP, head=_zip_head), "a.zip", ZIP,
            partial(unpacked, name="a.zip")),
     Reader("archive: tar", partial(write_archive, name="a.tar.gz", form=TAR, head=_tar_head), "a.tar.gz", TAR,
