@@ -159,7 +159,7 @@ WRONG_USE = {
     "root": (("evaluate", "{run}", "tasks.faces.dataset.root=nowhere"), 2, "mtframe data download lfw nowhere"),
     "head": (("evaluate", "{run}", "tasks.faces.head.dim=8"), 1, "a checkpoint of another architecture"),
     "no source": (("predict", "{run}", "nowhere.jpg"), 2, "nowhere.jpg: no such file or folder"),
-    "no image": (("predict", "{run}", "."), 2, "no image in this folder"),
+    "no image": (("predict", "{run}", "."), 2, "no image and no film in this folder"),
     "predict task": (("predict", "{run}", "{image}", "-t", "face"), 2, "-t face: no such task"),
     "out is a file": (("predict", "{run}", "{image}", "--out", "{image}"), 2, "cannot be a folder (File exists)"),
     "device": (("predict", "{run}", "{image}", "--device", "gpu"), 2, "'gpu' cannot be used here"),
@@ -290,13 +290,23 @@ def first(**values: Any) -> Callable[[Any], None]:
     return lambda content: content["annotations"][0].update(values)
 
 
+def every(**values: Any) -> Callable[[Any], None]:
+    """Of all images: one that is wrong only costs itself."""
+    return lambda content: [one.update(values) for one in content["annotations"]]
+
+
+def without_boxes(content: Any) -> None:
+    for one in content["annotations"]:
+        one.pop("bbox")
+
+
 WRONG_ANNOTATIONS: dict[str, tuple[Callable[[Any], None], str]] = {
     "image id": (first(image_id=987654), "image_id is not among the images: 1 (id {id}: 987654)"),
     "category id": (first(category_id=-3), "category_id is not among the categories: 1 (id {id}: -3)"),
-    "negative": (first(bbox=[5, 5, -4, 7]), "(id {id}): bbox [5, 5, -4, 7] has a negative side"),
-    "nan": (first(bbox=[5, float("nan"), 4, 7]), "(id {id}): bbox [5, nan, 4, 7] is not finite"),
-    "text": (first(bbox="5 5 4 7"), "bbox should be four numbers, got '5 5 4 7'"),
-    "no box": (lambda content: content["annotations"][0].pop("bbox"), "bbox should be four numbers, got nothing"),
+    "negative": (every(bbox=[5, 5, -4, 7]), "(id {id}): bbox [5, 5, -4, 7] has a negative side"),
+    "nan": (every(bbox=[5, float("nan"), 4, 7]), "(id {id}): bbox [5, nan, 4, 7] is not finite"),
+    "text": (every(bbox="5 5 4 7"), "bbox should be four numbers, got '5 5 4 7'"),
+    "no box": (without_boxes, "bbox should be four numbers, got nothing"),
     "twice": (lambda content: content["annotations"].append(content["annotations"][0]), "annotations: id stands twice"),
     "image twice": (lambda content: content["images"].append(content["images"][0]), "images: id stands twice: 1"),
     "no images": (lambda content: content.pop("images"), "it has no list of records under images"),

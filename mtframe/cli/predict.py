@@ -52,7 +52,7 @@ def predict(
     start: Annotated[str, typer.Option("--from", metavar="TIME", help="Of films: from here on; 90, 1:30.")] = "0",
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Of films and cameras: up to here.")] = None,
     files: Annotated[
-        bool, typer.Option("--files", help="Of films: also write masks and the like, of each frame.")
+        bool, typer.Option("--files", help="Of films: also write what JSON is no place for, of each frame.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Also print every prediction as JSON.")] = False,

@@ -100,14 +100,14 @@ class _Torchvision(nn.Module):
 
 
 class FcosHead(_Torchvision):
-    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo, *, width: int) -> None:
+    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo, *, width: int = 128) -> None:
         anchors = AnchorGenerator(tuple((stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES))
         pyramid = _Pyramid(features, width)
         super().__init__(FCOS(pyramid, len(info.classes), anchor_generator=anchors, score_thresh=0.05))
 
 
 class RetinaNetHeadV2(_Torchvision):
-    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo, *, width: int) -> None:
+    def __init__(self, features: Sequence[FeatureSpec], info: DataInfo, *, width: int = 128) -> None:
         sizes = tuple(tuple(int(4 * stride * 2 ** (third / 3)) for third in range(3)) for stride in STRIDES)
         anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(STRIDES))
         number = anchors.num_anchors_per_location()[0]

@@ -205,7 +205,7 @@ def test_a_mask_of_another_size_is_passed_over_as_in_the_tasks_own_data(
     for path in wrong:
         Image.new("L", (10, 10)).save(path)
     plain = recipe(here)
-    plain = plain.model_copy(update={"train": plain.train.model_copy(update={"steps": 2})})
+    plain = plain.model_copy(update={"train": plain.train.model_copy(update={"steps": 2, "allow": ["wrong-labels"]})})
     with caplog.at_level("WARNING", "mtframe"):
         scores = Trainer(Assembly(plain.check()), tmp_path / "run").fit()
     seen = [
