@@ -21,7 +21,7 @@ from PIL import Image
 from mtframe.assembly import Assembly
 from mtframe.recipe import assemble_recipe
 from mtframe.survey import Look, draw_surveys, learned_images, survey, surveyed_tasks
-from mtframe.training._surveys import survey_labels
+from mtframe.training._surveys import ask_heads, survey_labels
 
 IMAGES, BOXES, CLASSES, SIZE = {"train": 5000, "val": 500}, 20, 20, (480, 640)
 
@@ -85,15 +85,17 @@ def main() -> None:
             assembly = Assembly(recipe.check())
             model = assembly.model(restoring=True)
             assembly.dataset("objects", "val")
-            timed(f"{name}: before a training", lambda: survey_labels(assembly, model, {}), images)  # noqa: B023
+            tasks = surveyed_tasks(assembly, ("train", "val"))
+            timed(f"{name}: labels, before a training", lambda: survey_labels(tasks, {}), images)  # noqa: B023
+            said = survey_labels(tasks, {})
+            timed(f"{name}: what the head can learn", lambda: ask_heads(tasks, said, model), images)  # noqa: B023
             timed(f"{name}: digests of what is trained on", lambda: learned_images(assembly), IMAGES["train"])  # noqa: B023
-            (task,) = surveyed_tasks(assembly, ("train", "val"), dict(model.heads.items()))
+            (task,) = tasks
             for dataset in task.datasets.values():
                 dataset.decode_size = None
             for workers in (0, 2):
                 look = Look(workers=workers)
                 timed(f"{name}: data check -j {max(1, workers)}", lambda: survey(task, look), images)  # noqa: B023
-        said = survey_labels(assembly, model, {})
         timed("the picture", lambda: draw_surveys(said, Path(folder) / "labels.png"), 1)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 

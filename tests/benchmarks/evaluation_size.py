@@ -35,7 +35,8 @@ def make_data(root: Path, images: int, classes: int) -> None:
     for split, count in (("train", 1), ("val", images)):
         folder = root / f"{split}2017"
         folder.mkdir(parents=True)
-        rows, boxes = [], []
+        rows = list[dict[str, object]]()
+        boxes = list[dict[str, object]]()
         for number in range(count):
             file = folder / f"{number:012}.jpg"
             if number < _PICTURES:
